@@ -1,0 +1,1 @@
+"""Convert trained neural networks into spiking neural networks."""

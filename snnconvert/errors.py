@@ -1,0 +1,94 @@
+"""Every error that reaches a user, and the exit code it leads to.
+
+    SnnConvertError
+    |-- UserError               exit 2: the input can be mended by the user
+    |   |-- ModelFileError      missing, truncated, unsafe, or not a model
+    |   |-- UnsupportedError    a model with nodes that have no spiking form; lists all of them
+    |   |-- DataError           images, labels or shapes that do not fit
+    |   |-- OptionError         an option outside its allowed values
+    |   `-- OutputError         a place that cannot be written
+    |-- GateError               exit 3: the result is fine, but below the asked accuracy
+    `-- InternalError           exit 1: our fault; a broken invariant
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DataError",
+    "GateError",
+    "InternalError",
+    "ModelFileError",
+    "OptionError",
+    "OutputError",
+    "SnnConvertError",
+    "UnsupportedError",
+    "UserError",
+]
+
+
+class SnnConvertError(Exception):
+    """An error with a cause and a way out.
+
+    Args:
+        message: what is wrong, naming the file, node or option and the allowed values.
+        hint: what to type or change next; always present.
+        causes: lines of detail, one per offending item.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str, causes: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.causes = causes
+
+    def render(self) -> str:
+        """The text shown on stderr: `error:`, `caused by:` lines, a blank line, `hint:`."""
+        lines = [f"error: {self.message}"]
+        lines += [f"  caused by: {cause}" for cause in self.causes]
+        lines += ["", f"hint: {self.hint}"]
+        return "\n".join(lines)
+
+
+class UserError(SnnConvertError):
+    """Something in the input that the user can mend."""
+
+    exit_code = 2
+
+
+class ModelFileError(UserError):
+    """The model file is missing, truncated, unsafe, or not a model."""
+
+
+class UnsupportedError(UserError):
+    """The model holds nodes that have no form in the dialect; `causes` lists every one."""
+
+
+class DataError(UserError):
+    """Images, labels or shapes that do not fit the model or each other."""
+
+
+class OptionError(UserError):
+    """An option whose value is outside the allowed ones."""
+
+
+class OutputError(UserError):
+    """An output path that cannot be written."""
+
+
+class GateError(SnnConvertError):
+    """The conversion worked, but missed the accuracy asked for."""
+
+    exit_code = 3
+
+
+class InternalError(SnnConvertError):
+    """A broken invariant of this package."""
+
+    def __init__(self, message: str, *, causes: tuple[str, ...] = ()) -> None:
+        super().__init__(
+            message,
+            hint="this is a defect of snnconvert: please report it with the command line and the model",
+            causes=causes,
+        )

@@ -1,0 +1,236 @@
+"""The closed dialect: which kinds of node exist, how a graph of them is built, and what makes it legal.
+
+After a door has read a model, every node of its `torch.fx.GraphModule` is a `placeholder`, the `output`, or a
+`call_module` whose type is a row of KINDS, each module called exactly once. `verify` runs between any two passes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+
+import torch
+from torch import Tensor, fx
+
+from snnconvert.errors import InternalError
+from snnconvert.graph import analog_ops, neuron_ops, ops
+from snnconvert.graph.ops import Op, Role
+from snnconvert.graph.types import Origin
+
+
+class Stage(IntEnum):
+    """How far a graph has come; kinds from `neuron_ops` are legal from their stage on."""
+
+    ANN = 1
+    CALIBRATED = 2
+    SNN = 3
+
+
+_CLASSES: tuple[type[Op], ...] = (
+    ops.Conv,
+    ops.ConvTranspose,
+    ops.Linear,
+    ops.Affine,
+    ops.Reshape,
+    ops.Permute,
+    ops.Slice,
+    ops.Select,
+    ops.Pad,
+    ops.Expand,
+    ops.Concat,
+    ops.Constant,
+    ops.AveragePool,
+    ops.Mean,
+    ops.Resize,
+    ops.MaxPool,
+    ops.Add,
+    ops.Relu,
+    ops.Clip,
+    ops.LeakyRelu,
+    ops.Identity,
+    analog_ops.Elementwise,
+    analog_ops.Clamp,
+    analog_ops.Power,
+    analog_ops.Multiply,
+    analog_ops.Divide,
+    analog_ops.Maximum,
+    analog_ops.MatMul,
+    analog_ops.Softmax,
+    analog_ops.LayerNorm,
+    analog_ops.GroupNorm,
+    analog_ops.Reduce,
+    neuron_ops.RateNorm,
+    neuron_ops.Neuron,
+    neuron_ops.SumPool,
+    neuron_ops.Scale,
+)
+
+KINDS: dict[str, type[Op]] = {kind.__name__: kind for kind in _CLASSES}
+
+
+def op_of(node: fx.Node) -> Op:
+    """The module a `call_module` node calls."""
+    assert node.graph.owning_module is not None
+    module = node.graph.owning_module.get_submodule(str(node.target))
+    assert isinstance(module, Op)
+    return module
+
+
+def calls(graph: fx.GraphModule) -> Iterator[tuple[fx.Node, Op]]:
+    """Every operator node with its module, in data-flow order."""
+    for node in graph.graph.nodes:
+        if node.op == "call_module":
+            yield node, op_of(node)
+
+
+def sites(graph: fx.GraphModule) -> list[tuple[fx.Node, Op]]:
+    """Activation call sites (or the rate norms and neurons that replaced them), in data-flow order."""
+    wanted = (Role.SITE, Role.NEURON)
+    return [(node, op) for node, op in calls(graph) if op.role in wanted]
+
+
+def origin_of(node: fx.Node) -> Origin:
+    """The user's own name for a node."""
+    found = node.meta.get("origin")
+    return found if isinstance(found, Origin) else Origin(node.name, str(node.target))
+
+
+def clean_name(name: str) -> str:
+    """A Python identifier that still reads like the user's own name."""
+    cleaned = re.sub(r"\W+", "_", name).strip("_") or "node"
+    return f"n_{cleaned}" if cleaned[0].isdigit() else cleaned
+
+
+class Builder:
+    """Builds a graph in the dialect, running every node once on samples, so that each shape is known at once.
+
+    Example:
+        builder = Builder({"input": torch.rand(2, 3, 32, 32)})
+        x = builder.inputs["input"]
+        x = builder.call(ops.Conv(weight, bias, stride=(1, 1), ...), x, origin=Origin("Conv_0", "Conv"))
+        graph = builder.finish([x])
+
+    `builder.sample(node)` is the value of the node on the samples (batch first).
+    """
+
+    def __init__(self, samples: dict[str, Tensor]) -> None:
+        self._root = torch.nn.Module()
+        self._graph = fx.Graph()
+        self._samples: dict[fx.Node, Tensor] = {}
+        self._taken: set[str] = set()
+        self.inputs: dict[str, fx.Node] = {}
+        for name, value in samples.items():
+            node = self._graph.placeholder(self._unique(name))
+            node.meta["origin"] = Origin(name, "input")
+            self._record(node, value)
+            self.inputs[name] = node
+
+    def sample(self, node: fx.Node) -> Tensor:
+        """The value of `node` on the builder's samples."""
+        return self._samples[node]
+
+    def call(self, op: Op, *inputs: fx.Node, origin: Origin) -> fx.Node:
+        """Append `op` applied to `inputs`; its name in the graph is derived from `origin`."""
+        target = self._unique(origin.name)
+        op.eval()
+        with torch.no_grad():
+            value = op(*(self._samples[node] for node in inputs))
+        self._root.add_module(target, op)
+        node = self._graph.create_node("call_module", target, tuple(inputs), {}, name=target)
+        node.meta["origin"] = origin
+        self._record(node, value)
+        return node
+
+    def finish(self, outputs: Sequence[fx.Node]) -> fx.GraphModule:
+        """Close the graph with `outputs` (a tuple, in the model's order) and drop the samples."""
+        self._graph.output(tuple(outputs))
+        self._samples.clear()
+        module = fx.GraphModule(self._root, self._graph)
+        module.eval()
+        erase_dead(module)
+        return module
+
+    def _record(self, node: fx.Node, value: Tensor) -> None:
+        self._samples[node] = value
+        node.meta["shape"] = tuple(value.shape[1:])
+
+    def _unique(self, name: str) -> str:
+        base = clean_name(name)
+        candidate, counter = base, 1
+        while candidate in self._taken or hasattr(self._root, candidate):
+            candidate, counter = f"{base}_{counter}", counter + 1
+        self._taken.add(candidate)
+        return candidate
+
+
+def erase_dead(graph: fx.GraphModule) -> None:
+    """Remove nodes and modules that no output needs, and compile the graph again."""
+    for node in reversed(list(graph.graph.nodes)):
+        if node.op == "call_module" and not node.users:
+            graph.graph.erase_node(node)
+    graph.delete_all_unused_submodules()
+    graph.recompile()
+
+
+def propagate_shapes(graph: fx.GraphModule, input_shape: tuple[int, ...]) -> None:
+    """Run the graph once on zeros (batch 2) and store each sample's shape in `node.meta["shape"]`."""
+    values: dict[fx.Node, Tensor] = {}
+    with torch.no_grad():
+        for node in graph.graph.nodes:
+            if node.op == "placeholder":
+                values[node] = torch.zeros(2, *input_shape)
+            elif node.op == "call_module":
+                values[node] = op_of(node)(*(values[argument] for argument in arguments(node)))
+            else:
+                continue
+            node.meta["shape"] = tuple(values[node].shape[1:])
+
+
+def arguments(node: fx.Node) -> list[fx.Node]:
+    """The input nodes in call order (a node given twice appears twice)."""
+    return [argument for argument in node.args if isinstance(argument, fx.Node)]
+
+
+def output_nodes(graph: fx.GraphModule) -> list[fx.Node]:
+    """The nodes that the graph returns, in order."""
+    (output,) = [node for node in graph.graph.nodes if node.op == "output"]
+    returned = output.args[0]
+    assert isinstance(returned, tuple)
+    return [node for node in returned if isinstance(node, fx.Node)]
+
+
+def verify(graph: fx.GraphModule, stage: Stage) -> fx.GraphModule:
+    """Check that `graph` is legal at `stage`, and return it.
+
+    Raises:
+        InternalError: naming every node that breaks a rule of the dialect.
+    """
+    faults = []
+    targets: set[str] = set()
+    for node in graph.graph.nodes:
+        if node.op in ("placeholder", "output"):
+            continue
+        where = f"{node.name} from {origin_of(node)}"
+        if node.op != "call_module":
+            faults.append(f"{where}: op {node.op} is not of the dialect")
+            continue
+        module = graph.get_submodule(str(node.target))
+        kind = type(module).__name__
+        if KINDS.get(kind) is not type(module):
+            faults.append(f"{where}: {kind} is no kind of the dialect")
+            continue
+        if node.target in targets:
+            faults.append(f"{where}: module {node.target} is called twice; every call site needs its own")
+        targets.add(str(node.target))
+        if node.kwargs or len(arguments(node)) != len(node.args):
+            faults.append(f"{where}: arguments must be nodes")
+        if kind == "RateNorm" and stage != Stage.CALIBRATED:
+            faults.append(f"{where}: {kind} is legal at stage CALIBRATED only")
+        if kind in ("Neuron", "Scale", "SumPool") and stage != Stage.SNN:
+            faults.append(f"{where}: {kind} is legal at stage SNN only")
+        if stage == Stage.SNN and op_of(node).role == Role.SITE:
+            faults.append(f"{where}: activation {kind} was left unconverted")
+    if faults:
+        raise InternalError(f"the graph is not legal at stage {stage.name}", causes=tuple(faults))
+    return graph
