@@ -1,0 +1,175 @@
+"""What a reader of a report must be told before believing it: one function per warning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from snnconvert.report import statistics
+
+Document = Mapping[str, Any]
+
+
+def warnings_for(document: Document) -> list[dict[str, str]]:
+    """Warnings {code, text, hint} that the numbers of a report call for, most serious first."""
+    return [{"code": code, **found} for code, rule in RULES.items() if (found := rule(document)) is not None]
+
+
+def _warning(text: str, hint: str) -> dict[str, str]:
+    return {"text": text, "hint": hint}
+
+
+def _no_answer(document: Document) -> dict[str, str] | None:
+    curve = document["fit_curve"]
+    if any(value is not None for value in [*curve["accuracy"], *curve["agreement"]]):
+        return None
+    total = document["latency"]["total"]
+    return _warning(
+        f"The network gave no answer within {total} timesteps, or nothing was evaluated.",
+        "Use more timesteps, a shorter wait, or more evaluation images.",
+    )
+
+
+def _comparison(document: Document) -> dict[str, str] | None:
+    compared = document["comparison"] or {}
+    difference, tolerance = compared.get("max_difference"), compared.get("tolerance") or 1e-3
+    if difference is None or difference <= tolerance:
+        return None
+    return _warning(
+        f"The imported network differs from {compared.get('runtime', 'onnxruntime')} by {difference:.3g} "
+        f"(allowed: {tolerance:.3g}), so the conversion may have started from a misread model.",
+        "Please report the model: the import must match.",
+    )
+
+
+def _near_chance(document: Document) -> dict[str, str] | None:
+    accuracy, classes = document["ann"]["accuracy"], document["evaluation"]["classes"]
+    if accuracy is None or not classes or not statistics.near_chance(accuracy, classes):
+        return None
+    return _warning(
+        f"The original network itself scores {accuracy:.1f} % on the labelled images, close to guessing among "
+        f"{classes} classes ({100 / classes:.1f} %): the accuracies below mean nothing.",
+        "Likely causes: wrong normalisation (mean, standard deviation, 0..1 or 0..255), wrong channel order (RGB or "
+        "BGR, channels first or last), or labels off by one (a background class).",
+    )
+
+
+def _calibrated_on_evaluation(document: Document) -> dict[str, str] | None:
+    evaluation, calibration = document["evaluation"], document["calibration"]
+    same = evaluation["fingerprint"] is not None and evaluation["fingerprint"] == calibration["fingerprint"]
+    if not same or evaluation["excluded_calibration"]:
+        return None
+    return _warning(
+        "Calibration and evaluation used the same images, so the accuracy is too optimistic.",
+        "Evaluate on images that calibration has not seen.",
+    )
+
+
+def _synthetic(document: Document) -> dict[str, str] | None:
+    if not document["calibration"]["synthetic"]:
+        return None
+    return _warning(
+        "Thresholds were calibrated on synthetic images, not on real ones; they are probably not the best.",
+        "Give a few hundred real images for calibration; labels are not needed.",
+    )
+
+
+def _unlabelled(document: Document) -> dict[str, str] | None:
+    if document["evaluation"]["labelled"] or not document["evaluation"]["samples"]:
+        return None
+    return _warning(
+        "The images have no labels: the report shows how often both networks agree, not how often they are right.",
+        "Give labels to measure accuracy.",
+    )
+
+
+def _sample_too_small(document: Document) -> dict[str, str] | None:
+    final, samples = document["analysis"]["final"], document["evaluation"]["samples"]
+    paired = document["analysis"]["paired"]
+    if final is None or final["drop"] is None or final["drop"] <= 0 or not samples:
+        return None
+    drop = final["drop"]
+    if paired is not None:
+        low, high = paired["drop_interval"]
+        if low > 0:
+            return None
+        return _warning(
+            f"{samples:,} images are too few to tell whether accuracy dropped: measured {drop:.2f} points, "
+            f"95 % interval {low:+.2f} to {high:+.2f} (McNemar p = {paired['p_value']:.2f}).",
+            "Evaluate on more images.",
+        )
+    low, high = document["fit_curve"]["accuracy_interval"][-1] or (0.0, 0.0)
+    if high - low <= drop:
+        return None
+    return _warning(
+        f"{samples:,} images are too few to tell the size of the drop: the accuracy is only known to lie between "
+        f"{low:.1f} and {high:.1f} %, wider than the measured drop of {drop:.2f} points.",
+        "Evaluate on more images.",
+    )
+
+
+def _falls(document: Document) -> dict[str, str] | None:
+    fall, basis = document["analysis"]["fall"], document["milestones"]["basis"]
+    if fall is None:
+        return None
+    return _warning(
+        f"The {basis} rises to {fall['peak']:.1f} % at T = {fall['peak_t']} and then falls to {fall['final']:.1f} %: "
+        "rates drift away from the calibrated ones.",
+        "Calibrate for the T that will be used, and look for the first layer whose error stops falling.",
+    )
+
+
+def _rising(document: Document) -> dict[str, str] | None:
+    settled, final = document["analysis"]["plateau"], document["analysis"]["final"]
+    basis = document["milestones"]["basis"]
+    if settled is None or final is None or final[basis] is None:
+        return None
+    gain = settled["value"] - final[basis]
+    if gain < max(1.0, 3 * settled["error"]):
+        return None
+    return _warning(
+        f"The {basis} is still rising at the last step: a fit of the curve expects about {gain:.1f} points more "
+        "with more timesteps.",
+        "Use more timesteps, or a calibration made for few of them.",
+    )
+
+
+def _bound(document: Document) -> dict[str, str] | None:
+    broken = [layer for layer in document["layers"] if layer["violations"]]
+    if not broken:
+        return None
+    lasting = [layer for layer in broken if layer["fit"] and layer["violations"][-1]["t"] == layer["fit"][-1]["t"]]
+    first = (lasting or broken)[0]
+    worst = max(point["ratio"] for layer in broken for point in layer["violations"])
+    when = f"{len(lasting)} still at the last step" if lasting else "only in early steps, as spikes settle"
+    return _warning(
+        f"{len(broken)} of {len(document['layers'])} layers exceed the bound 2 Omega / t ({when}; up to {worst:.1f} "
+        f"times), first {first['origin']}: its input rates are not yet what the bound assumes.",
+        "Look at the first such layer: more steps, a wait between layers, or a new calibration help.",
+    )
+
+
+def _dead(document: Document) -> dict[str, str] | None:
+    dead = [layer for layer in document["layers"] if layer["spikes_per_image"] == 0 or layer["dead_share"] == 1]
+    if not dead:
+        return None
+    return _warning(
+        f"{len(dead)} of {len(document['layers'])} layers never spiked, first {dead[0]['origin']}: nothing passes "
+        "through them.",
+        "Thresholds there are too high for the input, or the images are not scaled as in training.",
+    )
+
+
+RULES: dict[str, Callable[[Document], dict[str, str] | None]] = {
+    "no_answer": _no_answer,
+    "import_differs": _comparison,
+    "ann_near_chance": _near_chance,
+    "calibrated_on_evaluation": _calibrated_on_evaluation,
+    "dead_layer": _dead,
+    "curve_falls": _falls,
+    "curve_rising": _rising,
+    "bound_violated": _bound,
+    "sample_too_small": _sample_too_small,
+    "synthetic_calibration": _synthetic,
+    "unlabelled": _unlabelled,
+}
