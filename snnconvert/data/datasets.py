@@ -1,0 +1,168 @@
+"""Labelled images from files and folders, prepared for a model batch by batch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from snnconvert.data.arrange import Arrangement, arrange
+from snnconvert.data.arrays import RawData, read_arrays
+from snnconvert.data.folders import read_folder
+from snnconvert.data.preprocessing import Preprocessing
+from snnconvert.data.sources import Labels, Source
+from snnconvert.errors import DataError
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images, read when asked for, and their labels.
+
+    Attributes:
+        name: the path it was read from.
+        labels: (N,) int64 with the label offset added, or None.
+        classes: names by label, or None where unknown.
+        sample_shape: of one prepared image, batch excluded.
+        arrangement: the plan from raw to prepared images.
+        preprocessing: all that was done, with scale, layout, resize and crop filled in.
+        notes: what the report must say about how the data were read.
+    """
+
+    name: str
+    source: Source
+    positions: NDArray[np.int64]
+    labels: Labels | None
+    classes: tuple[str, ...] | None
+    arrangement: Arrangement
+    preprocessing: Preprocessing
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        return self.arrangement.sample_shape
+
+    def batches(
+        self, batch_size: int, indices: Sequence[int] | NDArray[np.int64] | None = None
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Prepared images (B, *sample_shape) float32 with their labels (B,) int64, in the order of `indices`.
+
+        Raises:
+            DataError: an image cannot be read, or has another size than the others; the file is named.
+        """
+        chosen = np.arange(len(self)) if indices is None else np.asarray(indices, np.int64)
+        for start in range(0, len(chosen), batch_size):
+            part = chosen[start : start + batch_size]
+            images = self.arrangement.run(self.source.read(self.positions[part].tolist()))
+            yield images, None if self.labels is None else torch.from_numpy(self.labels[part])
+
+    def images(self, indices: Sequence[int] | NDArray[np.int64] | None = None) -> Tensor:
+        """All chosen images at once; for calibration sets and tests."""
+        parts = [images for images, _ in self.batches(256, indices)]
+        return torch.cat(parts) if parts else torch.zeros(0, *self.sample_shape)
+
+    def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> Dataset:
+        """The images at `indices`, in that order."""
+        chosen = np.asarray(indices, np.int64)
+        labels = None if self.labels is None else self.labels[chosen]
+        return replace(self, positions=self.positions[chosen], labels=labels)
+
+    def digests(self, indices: Sequence[int] | NDArray[np.int64] | None = None) -> list[bytes]:
+        """sha256 of each raw image, for finding images that two sets share."""
+        chosen = np.arange(len(self)) if indices is None else np.asarray(indices, np.int64)
+        return [self.source.digest(int(position)) for position in self.positions[chosen]]
+
+    def fingerprint(self, indices: Sequence[int] | NDArray[np.int64] | None = None) -> str:
+        """sha256 over the raw images (of files: their bytes), the same for every order of the same images."""
+        return hashlib.sha256(b"".join(sorted(self.digests(indices)))).hexdigest()
+
+
+def load_dataset(
+    path: str | Path,
+    *,
+    preprocessing: Preprocessing,
+    input_shape: tuple[int, ...] | None,
+    label_offset: int = 0,
+    split: str | None = None,
+) -> Dataset:
+    """Open images and labels from a file or a folder.
+
+    Files: .npz with x and y (or images and labels, x_test and y_test, or one unlabelled array), .npy, idx
+    (train-images-idx3-ubyte, also .gz), CIFAR-10/100 binary (.bin). Folders: class folders, images with a labels.csv
+    inside or FOLDER_labels.csv beside, or plain images.
+
+    Args:
+        input_shape: shape of one sample of the model's input; None keeps the images' own.
+        label_offset: added to every label, for instance 1 for a model whose class 0 is "background".
+        split: which arrays of an .npz that holds several sets, for instance "train" for x_train and y_train.
+
+    Raises:
+        DataError: nothing readable there, or it does not fit the model's input; with a hint.
+        OptionError: mean, std or channels do not fit the images.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"the data set {path} does not exist", hint="check the path; it may be a file or a folder")
+    if path.is_dir():
+        data, geometry = read_folder(path, preprocessing, input_shape)
+        # The source resizes and crops while it decodes.
+        values = replace(preprocessing, resize=None, crop=None)
+    else:
+        data, geometry, values = read_arrays(path, split), preprocessing, preprocessing
+    if len(data.source) == 0:
+        raise DataError(f"{path} holds no images", hint="give a data set with at least one image")
+    arrangement = _arranged(path, data, values, input_shape)
+    notes = data.notes + arrangement.notes
+    labels = data.labels
+    if labels is not None and label_offset:
+        labels = labels + label_offset
+        notes += (f"{label_offset} was added to every label",)
+    return Dataset(
+        name=str(path),
+        source=data.source,
+        positions=np.arange(len(data.source), dtype=np.int64),
+        labels=labels,
+        classes=data.classes if not label_offset else None,
+        arrangement=arrangement,
+        preprocessing=replace(arrangement.preprocessing, resize=geometry.resize, crop=geometry.crop),
+        notes=notes,
+    )
+
+
+def check_labels(dataset: Dataset, classes: int) -> None:
+    """Make sure that every label is an output of a model with `classes` outputs.
+
+    Raises:
+        DataError: naming the first label outside 0 .. classes - 1 and its image.
+    """
+    if dataset.labels is None:
+        return
+    outside = np.flatnonzero((dataset.labels < 0) | (dataset.labels >= classes))
+    if len(outside) == 0:
+        return
+    first, lowest, highest = int(outside[0]), int(dataset.labels.min()), int(dataset.labels.max())
+    hint = "check that data and model belong together"
+    if highest - lowest < classes:
+        hint = f"shift the labels, for instance with --label-offset {-lowest}, or check that data and model fit"
+    raise DataError(
+        f"label {int(dataset.labels[first])} of image {first} in {dataset.name} is outside 0..{classes - 1}, the "
+        f"outputs of the model (labels run from {lowest} to {highest})",
+        hint=hint,
+    )
+
+
+def _arranged(path: Path, data: RawData, fitted: Preprocessing, input_shape: tuple[int, ...] | None) -> Arrangement:
+    dtype: np.dtype[Any] = data.source.dtype
+    try:
+        return arrange(data.source.shape, dtype, fitted, input_shape)
+    except DataError as error:
+        raise DataError(f"{path}: {error.message}", hint=error.hint, causes=error.causes) from error

@@ -1,0 +1,133 @@
+"""Raw images that are read when they are asked for. A source knows nothing about models."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from snnconvert.data.arrange import resize_crop
+from snnconvert.data.preprocessing import Preprocessing
+from snnconvert.errors import DataError
+
+Labels = NDArray[np.int64]
+
+
+class Source(Protocol):
+    """Where the images of a data set come from."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one raw sample."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: Sequence[int]) -> NDArray[Any]:
+        """(len(indices), *shape)."""
+
+    def digest(self, index: int) -> bytes:
+        """sha256 of one raw image."""
+
+
+class ArraySource:
+    """Images in an array (N, *shape), in memory or mapped from a file."""
+
+    def __init__(self, images: NDArray[Any]) -> None:
+        self._images = images
+        self.shape: tuple[int, ...] = images.shape[1:]
+        self.dtype: np.dtype[Any] = images.dtype
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def read(self, indices: Sequence[int]) -> NDArray[Any]:
+        return np.asarray(self._images[np.asarray(indices, np.int64)])
+
+    def digest(self, index: int) -> bytes:
+        return hashlib.sha256(np.ascontiguousarray(self._images[index]).tobytes()).digest()
+
+
+class FileSource:
+    """Image files, decoded to (H, W, C) uint8 batch by batch, resized and cropped to one size.
+
+    Args:
+        channels: 1 (grey) or 3 (RGB); files of another kind are converted.
+        geometry: resize and crop for every file.
+        size: (height, width) each image must have then.
+    """
+
+    dtype: np.dtype[Any] = np.dtype(np.uint8)
+
+    def __init__(self, paths: Sequence[Path], channels: int, geometry: Preprocessing, size: tuple[int, int]) -> None:
+        self._paths = list(paths)
+        self._geometry = geometry
+        self._mode = "L" if channels == 1 else "RGB"
+        self.shape: tuple[int, ...] = (*size, channels)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def read(self, indices: Sequence[int]) -> NDArray[Any]:
+        return np.stack([self._one(self._paths[index]) for index in indices])
+
+    def digest(self, index: int) -> bytes:
+        path = self._paths[index]
+        try:
+            return hashlib.sha256(path.read_bytes()).digest()
+        except OSError as error:
+            raise unreadable(path, error) from error
+
+    def _one(self, path: Path) -> NDArray[Any]:
+        try:
+            with Image.open(path) as image:
+                check_mode(image, path)
+                pixels = np.asarray(resize_crop(image.convert(self._mode), self._geometry))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise unreadable(path, error) from error
+        pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+        if pixels.shape != self.shape:
+            raise DataError(
+                f"{path} has {pixels.shape[0]}x{pixels.shape[1]} pixels where the others have "
+                f"{self.shape[0]}x{self.shape[1]}",
+                hint=f"give all images one size: --resize {min(self.shape[:2])} --crop {min(self.shape[:2])}",
+            )
+        return pixels
+
+
+def open_image(path: Path) -> tuple[int, int, str]:
+    """(height, width, PIL mode) from the header of an image file.
+
+    Raises:
+        DataError: naming the file, when it is no image, is damaged, or has more than 8 bits per channel.
+    """
+    try:
+        with Image.open(path) as image:
+            check_mode(image, path)
+            found = image.height, image.width, image.mode
+            image.verify()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise unreadable(path, error) from error
+    return found
+
+
+def check_mode(image: Image.Image, path: Path) -> None:
+    """Refuse images that PIL would clip to 8 bits."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        raise DataError(
+            f"{path} has more than 8 bits per pixel (mode {image.mode})",
+            hint="convert the images to 8 bits, or store them as float32 in a .npz file with keys x and y",
+        )
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    """The DataError for an image file that cannot be decoded."""
+    reason = "it is not an image" if type(error).__name__ == "UnidentifiedImageError" else str(error)
+    return DataError(f"the image {path} cannot be read: {reason}", hint="replace the file, or remove it from the set")
