@@ -1,0 +1,110 @@
+"""The bundled models and their data: `zoo:NAME` works with nothing to download.
+
+The data are scikit-learn's copy of "Optical Recognition of Handwritten Digits" (E. Alpaydin, C. Kaynak, UCI Machine
+Learning Repository, 1998, doi:10.24432/C50P49, CC BY 4.0): 1,797 images of 8 x 8 pixels with values 0..16, split here
+once into training and test images (`train_digits.py`). Calibrate on the training file, measure on the test file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from snnconvert.data.preprocessing import Preprocessing
+from snnconvert.errors import OptionError
+
+FOLDER = Path(__file__).parent / "models"
+PREFIX = "zoo:"
+
+
+@dataclass(frozen=True)
+class BundledModel:
+    """A trained network that comes with the package.
+
+    Attributes:
+        name: what follows "zoo:".
+        file: ONNX file in FOLDER.
+        description: architecture and size, for listings.
+        dataset: FOLDER holds DATASET_train.npz and DATASET_test.npz.
+        preprocessing: what the model was trained with.
+        input_shape: one sample, batch excluded.
+        classes: number of outputs.
+        accuracy: top-1 on the test file, a fraction, measured with onnxruntime by `train_digits.py`.
+        licence: of the weights and of the data.
+    """
+
+    name: str
+    file: str
+    description: str
+    dataset: str
+    preprocessing: Preprocessing
+    input_shape: tuple[int, ...]
+    classes: int
+    accuracy: float
+    licence: str
+
+
+_DIGITS = Preprocessing(scale=16.0, layout="NCHW")
+_LICENCE = "weights: Apache-2.0; data: CC BY 4.0 (Alpaydin and Kaynak, UCI, doi:10.24432/C50P49)"
+
+MODELS: dict[str, BundledModel] = {
+    model.name: model
+    for model in (
+        BundledModel(
+            name="digits-resnet",
+            file="digits_resnet.onnx",
+            description="residual network, CIFAR style: stem and two blocks with batch norm, one shortcut convolution",
+            dataset="digits",
+            preprocessing=_DIGITS,
+            input_shape=(1, 8, 8),
+            classes=10,
+            accuracy=0.9933,
+            licence=_LICENCE,
+        ),
+        BundledModel(
+            name="digits-cnn",
+            file="digits_cnn.onnx",
+            description="plain network: three convolutions with average pooling, two dense layers",
+            dataset="digits",
+            preprocessing=_DIGITS,
+            input_shape=(1, 8, 8),
+            classes=10,
+            accuracy=0.9966,
+            licence=_LICENCE,
+        ),
+    )
+}
+
+
+def bundled(name: str) -> BundledModel:
+    """The row for `name`, with or without "zoo:".
+
+    Raises:
+        OptionError: unknown name; lists the known ones.
+    """
+    found = MODELS.get(name.removeprefix(PREFIX))
+    if found is None:
+        raise OptionError(
+            f"there is no bundled model {name!r}; there are {', '.join(PREFIX + known for known in MODELS)}",
+            hint="use one of these names, or give the path of a model file",
+        )
+    return found
+
+
+def model_path(name: str) -> Path:
+    """The ONNX file of a bundled model.
+
+    Raises:
+        OptionError: unknown name.
+    """
+    return FOLDER / bundled(name).file
+
+
+def dataset_for(name: str) -> tuple[Path, Path, Preprocessing]:
+    """Training file (to calibrate on), test file (to measure on) and preprocessing of a bundled model.
+
+    Raises:
+        OptionError: unknown name.
+    """
+    model = bundled(name)
+    return FOLDER / f"{model.dataset}_train.npz", FOLDER / f"{model.dataset}_test.npz", model.preprocessing
