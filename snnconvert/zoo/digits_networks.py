@@ -6,6 +6,8 @@ the bundled models then exercises its folding.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import torch
@@ -91,7 +93,7 @@ class OnnxWriter:
         self.weights.append(numpy_helper.from_array(value.detach().numpy().astype(np.float32), name))
         return name
 
-    def _node(self, operator: str, inputs: list[str], name: str, **attributes: object) -> str:
+    def _node(self, operator: str, inputs: list[str], name: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(operator, inputs, [f"{name}_out"], name=name, **attributes))
         return f"{name}_out"
 

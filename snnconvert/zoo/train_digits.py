@@ -54,7 +54,7 @@ def train(network: torch.nn.Module, images: Tensor, labels: Tensor, epochs: int)
             part = order[start : start + BATCH]
             loss = F.cross_entropy(network(_augmented(images[part], generator)), labels[part], label_smoothing=0.05)
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
     network.eval()
