@@ -252,8 +252,8 @@ def _values(images: NDArray[Any], plan: Preprocessing) -> NDArray[np.float32]:
         # All 256 values once: exact, and much faster than arithmetic on every pixel.
         table = _formula(np.arange(256, dtype=np.float64)[:, None], plan)
         if table.shape[1] == 1:
-            grey: NDArray[np.float32] = table[images, 0]
-        return grey
+            same: NDArray[np.float32] = table[images, 0]
+            return same
         out = np.empty(images.shape, np.float32)
         source, target = np.moveaxis(images, axis, 0), np.moveaxis(out, axis, 0)
         for channel in range(table.shape[1]):
