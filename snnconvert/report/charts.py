@@ -1,0 +1,263 @@
+"""The charts of the HTML report, as Vega-Lite specifications made by Altair.
+
+Ink is `currentColor` and the palette is of middle brightness, so one chart serves light pages, dark pages and paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import altair as alt
+
+from snnconvert.report.wording import clean
+
+Spec = dict[str, Any]
+BLUE, ORANGE, RED, GREY = "#3f7fd6", "#d4811f", "#d83a4a", "#8a8f98"
+DEPTH_RANGE = ["#3f7fd6", "#a35fb0", "#d4811f"]
+# More small charts than this make the page long and slow; the layers closest to their bound are shown.
+MOST_SMALL_CHARTS = 24
+_INK = {"labelColor": "currentColor", "titleColor": "currentColor"}
+_CONFIG: Spec = {
+    "background": "transparent",
+    "font": "system-ui, sans-serif",
+    "view": {"stroke": None},
+    "axis": {
+        **_INK, "domainColor": "currentColor", "tickColor": "currentColor", "gridColor": "currentColor",
+        "domainOpacity": 0.5, "tickOpacity": 0.5, "gridOpacity": 0.13, "labelFontSize": 11, "titleFontSize": 12,
+        "titleFontWeight": 500,
+    },
+    "legend": {**_INK, "orient": "top", "title": None, "labelFontSize": 12, "symbolStrokeWidth": 2, "labelLimit": 260},
+    "text": {"fill": "currentColor", "fontSize": 11},
+}  # fmt: skip
+
+
+def charts(document: Mapping[str, Any]) -> dict[str, Spec]:
+    """The charts the document has numbers for: curve, spikes, rates, layer_spikes, fit, fit_1 and so on, energy."""
+    found = {"curve": _curve(document), "spikes": _spikes(document), **_layer_bars(document), **_fits(document)}
+    found["energy"] = _energy(document)
+    return {name: spec for name, spec in found.items() if spec is not None}
+
+
+def small_layers(document: Mapping[str, Any]) -> list[int]:
+    """Indices, in data-flow order, of the layers that get a chart of their own: those closest to their bound."""
+
+    def closeness(index: int) -> float:
+        layer = document["layers"][index]
+        bound = {point["t"]: point["value"] for point in layer["bound"]}
+        return max((point["k"] / bound[point["t"]] for point in layer["fit"] if bound.get(point["t"])), default=0.0)
+
+    usable = [index for index, layer in enumerate(document["layers"]) if any(p["k"] > 0 for p in layer["fit"])]
+    return sorted(sorted(usable, key=closeness, reverse=True)[:MOST_SMALL_CHARTS])
+
+
+def _finish(chart: Any, height: int) -> Spec:
+    sized = chart.properties(
+        width="container", height=height, autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
+    )
+    spec: Spec = sized.to_dict()
+    spec.pop("$schema", None)
+    spec["config"] = _CONFIG
+    return spec
+
+
+def _data(rows: list[Spec]) -> alt.Data:
+    return alt.Data(values=rows)  # type: ignore[no-untyped-call]
+
+
+def _curve(document: Mapping[str, Any]) -> Spec | None:
+    curve, ann = document["fit_curve"], document["ann"]["accuracy"]
+    series = {"accuracy": "accuracy of the SNN", "agreement": "same answer as the ANN"}
+    rows = [
+        {"t": t, "accuracy": accuracy, "agreement": agreement, "spikes": spikes,
+         "low": band[0] if band else None, "high": band[1] if band else None}
+        for t, accuracy, agreement, spikes, band in zip(
+            curve["timesteps"], curve["accuracy"], curve["agreement"], curve["spikes_per_image"],
+            curve["accuracy_interval"], strict=True,
+        )
+    ]  # fmt: skip
+    lines = [
+        {"t": row["t"], "series": text, "value": row[key]}
+        for key, text in series.items() for row in rows if row[key] is not None
+    ]  # fmt: skip
+    if not lines:
+        return None
+    present = [text for text in series.values() if any(line["series"] == text for line in lines)]
+    colours = [{series["accuracy"]: BLUE, series["agreement"]: ORANGE}[text] for text in present]
+    lowest = min([line["value"] for line in lines] + [row["low"] for row in rows if row["low"] is not None])
+    x = alt.X("t:Q").title("T (timesteps since the first input)").scale(nice=False).axis(tickMinStep=1, format="d")
+    scale = alt.Scale(domain=[10 * int(lowest // 10), 100], nice=False)
+    base = alt.Chart(_data(rows)).encode(x=x)
+    layers: list[Any] = [
+        base.transform_filter("isValid(datum.low)")
+        .mark_area(color=BLUE, opacity=0.18)
+        .encode(y=alt.Y("low:Q").scale(scale).title("images (%)"), y2="high:Q"),
+        alt.Chart(_data(lines))
+        .mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=18) if len(rows) <= 40 else False)
+        .encode(
+            x=x,
+            y=alt.Y("value:Q").scale(scale).title("images (%)"),
+            color=alt.Color("series:N").scale(domain=present, range=colours),
+            strokeDash=alt.StrokeDash("series:N").scale(domain=present, range=[[1, 0], [5, 3]][-len(present) :]),
+        ),
+    ]
+    if ann is not None:
+        rule = alt.Chart(_data([{"ann": ann, "label": f"ANN {ann:.1f} %", "t": curve["timesteps"][0]}]))
+        layers += [
+            rule.mark_rule(color="currentColor", strokeDash=[2, 2], strokeWidth=1.4).encode(
+                y=alt.Y("ann:Q").scale(scale)
+            ),
+            rule.mark_text(align="left", dx=4, dy=-7, fontWeight=600).encode(
+                x="t:Q", y=alt.Y("ann:Q").scale(scale), text="label:N"
+            ),
+        ]
+    steps = {document["milestones"][f"within_{points}"]: points for points in ("0.5", "1", "2")}
+    basis = document["milestones"]["basis"]
+    marks = [
+        {"t": row["t"], "value": row[basis], "goal": f"within {steps[row['t']]}"} for row in rows if row["t"] in steps
+    ]
+    if marks:
+        layers.append(
+            alt.Chart(_data(marks)).mark_point(shape="diamond", size=110, filled=True, color="currentColor", opacity=1)
+            .encode(x=x, y=alt.Y("value:Q").scale(scale), tooltip=[alt.Tooltip("goal:N", title="from here on")])
+        )  # fmt: skip
+    near = alt.selection_point(nearest=True, on="pointerover", fields=["t"], empty=False, clear="pointerout")
+    tips = [alt.Tooltip("t:Q", title="T")]
+    labels = {
+        "accuracy": "accuracy (%)",
+        "low": "95 % from",
+        "high": "95 % to",
+        "agreement": "agreement (%)",
+        "spikes": "spikes per image",
+    }
+    tips += [
+        alt.Tooltip(f"{key}:Q", title=text, format=",.0f" if key == "spikes" else ".2f")
+        for key, text in labels.items() if any(row[key] is not None for row in rows)
+    ]  # fmt: skip
+    layers.append(
+        base.mark_rule(color="currentColor", strokeWidth=1).add_params(near)
+        .encode(opacity=alt.condition(near, alt.value(0.4), alt.value(0)), tooltip=tips)
+    )  # fmt: skip
+    return _finish(alt.layer(*layers), 320)
+
+
+def _spikes(document: Mapping[str, Any]) -> Spec | None:
+    curve = document["fit_curve"]
+    pairs = zip(curve["timesteps"], curve["spikes_per_image"], strict=True)
+    rows = [{"t": t, "spikes": spikes} for t, spikes in pairs if spikes is not None]
+    if not rows:
+        return None
+    chart = (
+        alt.Chart(_data(rows))
+        .mark_area(color=GREY, opacity=0.35, line={"color": GREY})
+        .encode(
+            x=alt.X("t:Q")
+            .title("T (timesteps since the first input)")
+            .scale(nice=False)
+            .axis(tickMinStep=1, format="d"),
+            y=alt.Y("spikes:Q").title("spikes per image so far").axis(format="~s", tickCount=4),
+            tooltip=[alt.Tooltip("t:Q", title="T"), alt.Tooltip("spikes:Q", title="spikes per image", format=",.0f")],
+        )
+    )
+    return _finish(chart, 130)
+
+
+def _layer_bars(document: Mapping[str, Any]) -> dict[str, Spec | None]:
+    layers = document["layers"]
+    labels = [f"{index}. {clean(layer['origin'])}" for index, layer in enumerate(layers, 1)]
+    wanted = {
+        "rates": ("firing_rate", "spikes per neuron and timestep", BLUE, ".3f"),
+        "layer_spikes": ("spikes_per_image", "spikes per image", ORANGE, ",.0f"),
+    }
+    found: dict[str, Spec | None] = {}
+    for name, (key, title, colour, form) in wanted.items():
+        rows = [{"layer": label, "value": layer[key]} for label, layer in zip(labels, layers, strict=True)]
+        if not any(row["value"] is not None for row in rows):
+            continue
+        chart = (
+            alt.Chart(_data(rows))
+            .mark_bar(color=colour, height={"band": 0.75})
+            .encode(
+                x=alt.X("value:Q").title(title).axis(format="~s" if key == "spikes_per_image" else "~g", tickCount=5),
+                y=alt.Y("layer:N").sort(None).title(None).axis(labelLimit=130, grid=False, ticks=False),
+                tooltip=[alt.Tooltip("layer:N", title="layer"), alt.Tooltip("value:Q", title=title, format=form)],
+            )
+        )
+        found[name] = _finish(chart, len(rows) * (17 if len(rows) <= 60 else 12))
+    return found
+
+
+def _fits(document: Mapping[str, Any]) -> dict[str, Spec | None]:
+    rows = []
+    for index, layer in enumerate(document["layers"], 1):
+        bound = {point["t"]: point["value"] for point in layer["bound"]}
+        beyond = {point["t"] for point in layer["violations"]}
+        rows += [
+            {"number": index, "layer": f"{index}. {clean(layer['origin'])}", "t": point["t"], "k": point["k"],
+             "bound": bound.get(point["t"]) or None, "beyond": point["t"] in beyond}
+            for point in layer["fit"] if point["k"] > 0
+        ]  # fmt: skip
+    if not rows:
+        return {}
+    values = [row["k"] for row in rows] + [row["bound"] for row in rows if row["bound"]]
+    domain = [min(values) * 0.8, max(values) * 1.25]
+    found: dict[str, Spec | None] = {"fit": _finish(_fit_lines(rows, domain, every=True), 320)}
+    for index in small_layers(document):
+        own = [row for row in rows if row["number"] == index + 1]
+        found[f"fit_{index + 1}"] = _finish(_fit_lines(own, domain, every=False), 130)
+    return found
+
+
+def _fit_lines(rows: list[Spec], domain: list[float], *, every: bool) -> Any:
+    steps = sorted({row["t"] for row in rows})
+    ticks = steps if len(steps) <= 9 else [t for t in steps if float(t).is_integer() and not int(t) & (int(t) - 1)]
+    tips = [
+        alt.Tooltip("layer:N", title="layer"),
+        alt.Tooltip("t:Q", title="T"),
+        alt.Tooltip("k:Q", title="K", format=".4f"),
+        alt.Tooltip("bound:Q", title="bound", format=".4f"),
+    ]
+    x = alt.X("t:Q").scale(type="log", base=2, nice=False).title("T (timesteps)" if every else None)
+    y = alt.Y("k:Q").scale(type="log", domain=domain, nice=False).title("fit error K (relative)" if every else None)
+    axis_x = x.axis(values=ticks, format="d", labelOverlap=True)
+    axis_y = y.axis(format="~g", tickCount=6 if every else 3, labelOverlap=True)
+    base = alt.Chart(_data(rows)).encode(x=axis_x, y=axis_y)
+    line = base.mark_line(strokeWidth=1.6, color=BLUE, opacity=0.9)
+    if every:
+        shade = alt.Color("number:Q").scale(range=DEPTH_RANGE).legend(
+            title="layer, from input to output", type="gradient", gradientLength=140, format="d", tickMinStep=1,
+        )  # fmt: skip
+        line = line.encode(color=shade, detail="layer:N", tooltip=tips[:1])
+        dots = base.mark_circle(size=26, opacity=0.9).encode(color=shade, tooltip=tips)
+        layers = [line, dots]
+    else:
+        bound = base.transform_filter("isValid(datum.bound)").mark_line(
+            color="currentColor", strokeDash=[4, 3], opacity=0.6
+        )
+        layers = [bound.encode(y=alt.Y("bound:Q").scale(type="log", domain=domain, nice=False)), line]
+        layers.append(base.mark_circle(size=24, color=BLUE, opacity=1).encode(tooltip=tips))
+    if any(row["beyond"] for row in rows):
+        flags = base.transform_filter("datum.beyond")
+        flags = flags.mark_point(shape="triangle-up", size=65, filled=True, color=RED, opacity=1).encode(tooltip=tips)
+        layers.append(flags)
+    return alt.layer(*layers)
+
+
+def _energy(document: Mapping[str, Any]) -> Spec | None:
+    rows = [
+        {"row": f"{clean(row['baseline'])}: {clean(row['scope'])}", "ratio": row["ratio"], "one": 1.0,
+         "side": "less" if row["ratio"] < 1 else "more"}
+        for row in (document["energy"] or {"rows": []})["rows"] if row["ratio"]
+    ]  # fmt: skip
+    if not rows:
+        return None
+    title = "energy of the SNN / energy of the ANN (right of 1: the SNN needs more)"
+    x = alt.X("ratio:Q").scale(type="log").title(title).axis(format="~g", tickCount=5, titleLimit=420)
+    y = alt.Y("row:N").sort(None).title(None).axis(labelLimit=230, ticks=False, grid=False)
+    tips = [alt.Tooltip("row:N", title="against"), alt.Tooltip("ratio:Q", title="ratio", format=".3g")]
+    base = alt.Chart(_data(rows)).encode(y=y)
+    colour = alt.Color("side:N").scale(domain=["less", "more"], range=[BLUE, RED]).legend(None)
+    bars = base.mark_rule(strokeWidth=3).encode(x=x, x2="one:Q", color=colour, tooltip=tips)
+    dots = base.mark_circle(size=90, opacity=1).encode(x=x, color=colour, tooltip=tips)
+    rule = alt.Chart(_data([{"one": 1.0}])).mark_rule(color="currentColor").encode(x="one:Q")
+    return _finish(alt.layer(bars, dots, rule), len(rows) * 22)

@@ -1,0 +1,74 @@
+"""The HTML report: one file, no network, light, dark and paper."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from snnconvert.report import wording
+from snnconvert.report.charts import charts, small_layers
+
+# Runs in the page: hands every specification to the bundled Vega-Embed. No chart is drawn by hand.
+_STARTER = """{
+const specs = JSON.parse(document.getElementById("chart-specs").textContent);
+for (const place of document.querySelectorAll("[data-chart]")) {
+  const spec = specs[place.dataset.chart];
+  vegaEmbed(place, spec, {mode: "vega-lite", renderer: "svg", actions: false, tooltip: {theme: "custom"}})
+    .catch(problem => { place.textContent = "chart not shown: " + problem.message; });
+}
+}"""
+
+
+def render_html(document: Mapping[str, Any]) -> str:
+    """The whole page as text. Every string of the document is escaped; scripts are pinned by a content policy."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    specs = charts(document)
+    bundle = _bundle()
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    helpers = ("clean", "count", "fixed", "percent", "plural", "share", "short", "flat", "last_error")
+    environment.filters |= {name: getattr(wording, name) for name in helpers}
+    source = resources.files("snnconvert.report").joinpath("template.html").read_text("utf-8")
+    page: str = environment.from_string(source).render(
+        document=document,
+        headline=wording.headline(document),
+        certainty=wording.certainty(document),
+        interval=wording.interval(document),
+        milestones=wording.milestones(document),
+        charts=frozenset(specs),
+        small=[index + 1 for index in small_layers(document)],
+        specs=Markup(_script_json(specs)),
+        bundle=Markup(bundle),
+        starter=Markup(_STARTER),
+        hashes=Markup(" ".join(_hash(script) for script in (bundle, _STARTER))),
+    )
+    return page + "\n"
+
+
+def _script_json(value: Any) -> str:
+    """JSON that cannot end the script element it stands in."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _hash(script: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    return f"'sha256-{digest}'"
+
+
+@cache
+def _bundle() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script, from the offline copy inside vl-convert."""
+    import altair
+    import vl_convert
+
+    version = "_".join(altair.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+    text: str = vl_convert.javascript_bundle(vl_version=version)  # type: ignore[call-arg]
+    # A carriage return would be normalised by the browser, and the hash would no longer fit.
+    return text.replace("\r\n", "\n").replace("</script", "<\\/script").replace("<!--", "<\\!--")

@@ -1,0 +1,138 @@
+"""How a report speaks: numbers, names and the one sentence that sums it up. Shared by all renderings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+DASH = "–"
+
+
+def clean(text: object) -> str:
+    """One line of printable text: control characters (escape sequences in a model's name, say) become "\\ufffd"."""
+    return "".join(c if c.isprintable() else " " if c in "\n\r\t" else "\ufffd" for c in str(text))
+
+
+def fixed(value: float | None, digits: int = 1, unit: str = "") -> str:
+    """A rounded number with thousands separators, or a dash."""
+    if value is None:
+        return DASH
+    # Adding 0.0 turns a rounded -0.0 into 0.0.
+    return f"{round(value, digits) + 0.0:,.{digits}f}{unit}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A percentage given as 0..100."""
+    return fixed(value, digits, " %")
+
+
+def share(value: float | None, digits: int = 1) -> str:
+    """A percentage given as 0..1."""
+    return DASH if value is None else percent(100.0 * value, digits)
+
+
+def short(value: float | None) -> str:
+    """A number of any size in three digits."""
+    return DASH if value is None else f"{value:.3g}"
+
+
+def count(value: float | None) -> str:
+    """A count with thousands separators; one decimal below ten."""
+    return DASH if value is None else fixed(value, 0 if value >= 10 or value == int(value) else 1)
+
+
+def plural(number: int, noun: str) -> str:
+    """`1 image`, `1,000 images`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def interval(document: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The 95 % interval of the accuracy at the last step that has an answer."""
+    final, curve = document["analysis"]["final"], document["fit_curve"]
+    if final is None:
+        return None
+    found = curve["accuracy_interval"][curve["timesteps"].index(final["t"])]
+    return None if found is None else (found[0], found[1])
+
+
+def headline(document: Mapping[str, Any]) -> str:
+    """What was found, in plain words: accuracy, drop, T, spikes, and how sure one can be."""
+    final, samples = document["analysis"]["final"], document["evaluation"]["samples"]
+    name = clean(document["model"]["name"])
+    if final is None:
+        total = plural(document["latency"]["total"], "timestep")
+        return f"The spiking form of {name} gave no answer that could be measured in {total}."
+    cost = f"after {plural(final['t'], 'timestep')}"
+    if final["spikes_per_image"] is not None:
+        cost += f" and about {count(final['spikes_per_image'])} spikes per image"
+    if final["accuracy"] is None:
+        return (
+            f"The spiking form of {name} gives the same answer as the original network on "
+            f"{percent(final['agreement'])} of {plural(samples, 'image')} {cost}; without labels nobody can say how "
+            "many of these answers are right."
+        )
+    right = f"{percent(final['accuracy'])} of {plural(samples, 'image')}"
+    text = f"The spiking form of {name} classifies {right} correctly {cost}"
+    if final["drop"] is not None:
+        text += f", {difference(final['drop'])} the original network's {percent(document['ann']['accuracy'])}"
+    return text + "."
+
+
+def difference(drop: float) -> str:
+    """`0.5 points below`, `as good as`, `0.3 points above`."""
+    if abs(drop) < 0.005:
+        return "exactly as many as"
+    digits = 1 if abs(drop) >= 0.1 else 2
+    return f"{abs(drop):.{digits}f} points {'below' if drop > 0 else 'above'}"
+
+
+def certainty(document: Mapping[str, Any]) -> str | None:
+    """How far the measured accuracy and drop can be trusted, as one sentence."""
+    pair, band = document["analysis"]["paired"], interval(document)
+    if band is None:
+        return None
+    text = f"With so many images the true accuracy lies between {band[0]:.1f} and {band[1]:.1f} % (95 % interval)"
+    if pair is not None:
+        low, high = pair["drop_interval"]
+        text += (
+            f", and the true drop between {low:+.1f} and {high:+.1f} points (paired, McNemar p = {pair['p_value']:.2g})"
+        )
+    return text + "."
+
+
+def milestones(document: Mapping[str, Any]) -> list[tuple[str, int | None, float | None, float | None]]:
+    """Rows (goal, T, value in percent at T, spikes per image at T) of the milestones table."""
+    found, curve = document["milestones"], document["fit_curve"]
+    basis = found["basis"]
+    goal = "of the ANN's accuracy" if basis == "accuracy" else "of full agreement"
+    rows = []
+    for points in ("0.5", "1", "2"):
+        t = found[f"within_{points}"]
+        index = None if t is None else curve["timesteps"].index(t)
+        value = None if index is None else curve[basis][index]
+        spikes = None if index is None else curve["spikes_per_image"][index]
+        rows.append((f"within {points} point{'' if points == '1' else 's'} {goal}", t, value, spikes))
+    return rows
+
+
+def flat(section: Mapping[str, Any] | str, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(key, value) rows of a section, nested mappings joined by a dot; nulls and empty lists are left out."""
+    if isinstance(section, str):
+        yield "model", clean(section)
+        return
+    for key, value in section.items():
+        name = f"{prefix}{clean(key).replace('_', ' ')}"
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{name}: ")
+        elif isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+            yield name, "; ".join(clean(item) for item in value)
+        elif isinstance(value, bool):
+            yield name, "yes" if value else "no"
+        elif value is not None and value != []:
+            yield name, clean(value) if isinstance(value, str) else clean(json.dumps(value, ensure_ascii=False))
+
+
+def last_error(layer: Mapping[str, Any]) -> float | None:
+    """K of a layer at its last measured step."""
+    return layer["fit"][-1]["k"] if layer["fit"] else None
