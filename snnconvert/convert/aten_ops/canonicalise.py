@@ -1,0 +1,255 @@
+"""From an ATen graph, as torch.export or a .pt2 file has it, to the dialect."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from snnconvert.convert.aten_ops import attention, makers, pointwise, pooling, weighted, wiring
+from snnconvert.convert.aten_ops.lowering import Activation, BatchSize, Context, UnsupportedNodeError
+from snnconvert.errors import InternalError, UnsupportedError
+from snnconvert.graph.dialect import Builder
+
+OPERATORS: dict[str, Callable[..., Any]] = {
+    **weighted.OPERATORS,
+    **pointwise.OPERATORS,
+    **pooling.OPERATORS,
+    **wiring.OPERATORS,
+    **attention.OPERATORS,
+    **makers.OPERATORS,
+}
+
+# The only Python functions that may stand in a graph: arithmetic on sizes, and picking one of several results.
+SIZE_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    name: getattr(operator, name) for name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "getitem")
+}
+COMPARISONS: dict[str, Callable[..., Any]] = {
+    name: getattr(operator, name) for name in ("eq", "ne", "le", "lt", "ge", "gt", "and_", "or_", "not_")
+}
+_CHECKS = ("_assert_scalar", "_assert_async", "_assert_tensor_metadata", "sym_constrain_range", "_guards_fn")
+# Arguments that say where or how a tensor is stored or computed, never what it holds.
+_STORAGE = ("memory_format", "device", "layout", "pin_memory", "non_blocking", "copy", "cudnn_enable", "cudnn_enabled")
+
+
+@dataclass(frozen=True)
+class Program:
+    """An ATen graph with its constants.
+
+    Attributes:
+        graph: placeholders, `call_function` nodes of ATen overloads or of SIZE_FUNCTIONS, and one output.
+        constants: value of every placeholder that is not the model's input.
+        input_name: the placeholder that is.
+        where: the user's name for each node.
+    """
+
+    graph: fx.Graph
+    constants: dict[str, Tensor]
+    input_name: str
+    where: Callable[[fx.Node], str]
+
+
+class _Lost:
+    """Stands for the value of a node that could not be converted, so that the others are still looked at."""
+
+
+_LOST = _Lost()
+
+
+def operator_name(node: fx.Node) -> str:
+    """The name under which OPERATORS knows the node: no namespace, overload or in-place underscore."""
+    if isinstance(node.target, torch._ops.OpOverload):
+        schema = node.target._schema
+        name = str(schema.name).split("::")[-1]
+        return name[:-1] if schema.is_mutable and name.endswith("_") else name
+    return str(getattr(node.target, "__name__", node.target))
+
+
+def is_aten(target: object) -> bool:
+    """True for an overload of the namespace aten."""
+    return isinstance(target, torch._ops.OpOverload) and target.namespace == "aten"
+
+
+class Canonicaliser:
+    """One walk over a program; `values` keeps what each ATen node became."""
+
+    def __init__(self, program: Program, samples: Tensor) -> None:
+        self.program = program
+        self.builder = Builder({program.input_name: samples})
+        self.context = Context(self.builder)
+        self.values: dict[fx.Node, Any] = {}
+        self.faults: list[str] = []
+        self._families: dict[fx.Node, set[fx.Node]] = {}
+        self._done: set[fx.Node] = set()
+
+    def run(self) -> list[Any]:
+        """Convert every node and return the values of the output node.
+
+        Raises:
+            UnsupportedError: naming every node without a form in the dialect.
+        """
+        results: list[Any] = []
+        with torch.no_grad():
+            for node in self.program.graph.nodes:
+                self._done.add(node)
+                if node.op == "placeholder":
+                    if node.name == self.program.input_name:
+                        self.values[node] = Activation(self.builder.inputs[node.name])
+                    else:
+                        self.values[node] = self.program.constants[node.name].detach().clone()
+                elif node.op == "output":
+                    results = list(fx.node.map_arg(node.args[0], self.values.__getitem__))  # type: ignore[arg-type]
+                else:
+                    self._convert(node)
+        if self.faults:
+            count = len(self.faults)
+            raise UnsupportedError(
+                f"{count} operator{'s have' if count > 1 else ' has'} no form in the spiking dialect",
+                hint="replace the named operators in the model, or cut the model before them",
+                causes=tuple(self.faults),
+            )
+        return results
+
+    def _convert(self, node: fx.Node) -> None:
+        name = operator_name(node)
+        where = self.program.where(node)
+        try:
+            self.values[node] = self._value(node, name, where)
+        except UnsupportedNodeError as reason:
+            self.faults.append(f"{where} (aten.{name}): {reason}")
+            self.values[node] = _LOST
+        except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            # A rule met a form of the operator that it was not written for.
+            text = (str(error).splitlines() or [""])[0]
+            self.faults.append(f"{where} (aten.{name}): this form of the operator is not known: {text[:200]}")
+            self.values[node] = _LOST
+
+    def _value(self, node: fx.Node, name: str, where: str) -> Any:
+        if name.startswith(_CHECKS):
+            return None
+        if node.op != "call_function":
+            raise UnsupportedNodeError(f"a node of kind {node.op}")
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.values.__getitem__)  # type: ignore[arg-type]
+        leaves = list(_leaves([args, kwargs]))
+        if not isinstance(node.target, torch._ops.OpOverload):
+            return self._size(name, args, leaves)
+        if any(leaf is _LOST for leaf in leaves):
+            if is_aten(node.target) and name not in OPERATORS:
+                raise UnsupportedNodeError("no rule for this operator")
+            return _LOST
+        if not is_aten(node.target):
+            raise UnsupportedNodeError(f"{node.target} is a custom operator; only ATen operators are known")
+        named = _named(node.target, args, kwargs)
+        if name in ("sym_size", "sym_numel"):
+            return self._sym(name, named)
+        if not any(isinstance(leaf, Activation | BatchSize) for leaf in leaves):
+            return node.target(*args, **kwargs)
+        first_name, first = next(iter(named.items()))
+        rule = OPERATORS.get(name)
+        if isinstance(first, Tensor) and name in makers.ON_CONSTANTS:
+            rule = makers.ON_CONSTANTS[name]
+        if rule is None:
+            raise UnsupportedNodeError("no rule for this operator")
+        mutates = node.target._schema.is_mutable
+        if mutates and not isinstance(first, Activation):
+            raise UnsupportedNodeError("it writes data into a constant")
+        self.context.enter(where, f"aten.{name}{'_' if mutates else ''}")
+        options = {key: value for key, value in named.items() if key not in (first_name, *_STORAGE)}
+        if name not in ("to", "_to_copy"):
+            dtype = options.pop("dtype", None)
+            if isinstance(dtype, torch.dtype) and not dtype.is_floating_point:
+                raise UnsupportedNodeError(f"it computes in {dtype}")
+        result = rule(self.context, first, **options)
+        self._follow(node, result, mutates)
+        return result
+
+    def _size(self, name: str, args: tuple[Any, ...], leaves: list[Any]) -> Any:
+        if name in COMPARISONS:
+            return _LOST
+        if name not in SIZE_FUNCTIONS:
+            raise UnsupportedNodeError("no rule for this function")
+        if any(leaf is _LOST for leaf in leaves):
+            return _LOST
+        return SIZE_FUNCTIONS[name](*args)
+
+    def _sym(self, name: str, named: dict[str, Any]) -> Any:
+        x = named["self"]
+        shape = x.shape if isinstance(x, Activation) else list(x.shape)
+        if name == "sym_size":
+            return shape[named["dim"]]
+        total: Any = 1
+        for size in shape:
+            total = size * total
+        return total
+
+    def _follow(self, node: fx.Node, result: Any, mutates: bool) -> None:
+        """Keep track of views, so that an in-place operator changes every name of the value it changes."""
+        source = node.args[0]
+        if not isinstance(source, fx.Node) or not isinstance(source.meta.get("snn_tensor", True), bool):
+            return
+        family = self._families.setdefault(source, {source})
+        if not mutates:
+            if _may_alias(node):
+                family.add(node)
+                self._families[node] = family
+            return
+        changed = self.values[source]
+        for member in family:
+            if self.values.get(member) is changed:
+                self.values[member] = result
+            elif any(user not in self._done for user in member.users):
+                raise UnsupportedNodeError("it changes a tensor in place of which a view is still in use")
+        family.add(node)
+        self._families[node] = family
+
+
+def _may_alias(node: fx.Node) -> bool:
+    name = operator_name(node)
+    if name in wiring.OPERATORS and wiring.OPERATORS[name] in (wiring.identity, wiring.dropout, wiring.convert):
+        return name not in ("clone", "_to_copy", "lift_fresh_copy")
+    assert isinstance(node.target, torch._ops.OpOverload)
+    return any(argument.alias_info is not None for argument in node.target._schema.arguments)
+
+
+def _leaves(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
+
+
+def _named(target: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Every given argument under its schema name, in schema order."""
+    names = [argument.name for argument in target._schema.arguments]
+    named = dict(zip(names, args, strict=False)) | dict(kwargs)
+    return {name: named[name] for name in names if name in named}
+
+
+def checked_outputs(results: list[Any]) -> list[fx.Node]:
+    """The dialect nodes of a program's outputs, each with the batch first.
+
+    Raises:
+        UnsupportedError: naming every output that is not one value per sample.
+    """
+    faults = []
+    for index, value in enumerate(results):
+        if value is _LOST:
+            raise InternalError("an output was lost without a reason")
+        if not isinstance(value, Activation):
+            faults.append(f"output {index} does not depend on the input")
+        elif not value.batch_first:
+            faults.append(f"output {index} has its batch on axis {value.axis}, or merged with another axis")
+    if faults or not results:
+        raise UnsupportedError(
+            "the model's outputs are not one value per sample",
+            hint="return tensors whose first axis is the batch",
+            causes=tuple(faults),
+        )
+    return [value.node for value in results]

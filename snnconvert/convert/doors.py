@@ -1,0 +1,127 @@
+"""One function that opens whatever the user names as a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from snnconvert.convert.architectures import build_architecture
+from snnconvert.convert.pytorch import choose_output, import_module, weights_digest
+from snnconvert.convert.weights import SUFFIXES, apply_weights, file_digest, is_pt2, load_weights, sniff
+from snnconvert.errors import OptionError
+from snnconvert.graph.types import Ann, Source
+
+ALLOWED = f"zoo:NAME, FILE.onnx, FILE.pt2, torchvision:NAME, timm:NAME, or FILE with a suffix of {', '.join(SUFFIXES)}"
+
+
+def open_model(
+    model: str,
+    *,
+    arch: str | None = None,
+    input_shape: tuple[int, ...] | None = None,
+    output_name: str | None = None,
+) -> Ann:
+    """Read the network that `model` names.
+
+    Args:
+        model: an ONNX file, an exported program (.pt2), a file of weights (with `arch`), "torchvision:NAME",
+            "timm:NAME" (both with random weights), "FILE.py:FACTORY", or "zoo:NAME".
+        arch: the architecture of a file of weights, see `build_architecture`.
+        input_shape: shape of one sample, batch excluded, for instance (3, 32, 32); ONNX files know their own.
+        output_name: which output is the classifier; the first by default.
+
+    Raises:
+        ModelFileError: the file is missing, damaged, unsafe or does not fit the architecture.
+        OptionError: a needed option is missing, or a name is not known.
+        UnsupportedError: the network holds operators without a form in the dialect.
+    """
+    if model.startswith("zoo:"):
+        from snnconvert.zoo.catalogue import model_path
+
+        _refuse_arch(model, arch)
+        return _open_onnx(Path(model_path(model.removeprefix("zoo:"))), input_shape, output_name)
+    if model.startswith(("torchvision:", "timm:")) or ".py:" in model:
+        _refuse_arch(model, arch)
+        return _open_named(model, input_shape, output_name)
+    path = Path(model)
+    suffix = path.suffix.lower()
+    if suffix not in (".onnx", ".pt2", *SUFFIXES):
+        if path.is_file():
+            sniff(path)
+        raise OptionError(f"{model!r} is not a model that can be opened: allowed are {ALLOWED}", hint=_hint(suffix))
+    sniff(path)
+    if suffix == ".onnx":
+        _refuse_arch(model, arch)
+        return _open_onnx(path, input_shape, output_name)
+    if suffix == ".pt2" or (suffix != ".safetensors" and arch is None and is_pt2(path)):
+        _refuse_arch(model, arch)
+        from snnconvert.convert.pt2_reader import import_pt2
+
+        return _chosen(import_pt2(path), output_name)
+    return _open_weights(path, arch, input_shape, output_name)
+
+
+def _open_onnx(path: Path, input_shape: tuple[int, ...] | None, output_name: str | None) -> Ann:
+    from snnconvert.convert.onnx_import import import_onnx
+
+    return import_onnx(path, output_name=output_name, input_shape=input_shape)
+
+
+def _open_named(model: str, input_shape: tuple[int, ...] | None, output_name: str | None) -> Ann:
+    shape = _needed_shape(model, input_shape)
+    module = build_architecture(model)
+    notes = (
+        ("random weights",) if model.startswith(("torchvision:", "timm:")) else ("weights as the factory sets them",)
+    )
+    source = Source(model, model, weights_digest(module), "pytorch", notes)
+    return _chosen(import_module(module, shape, name=model, source=source), output_name)
+
+
+def _open_weights(path: Path, arch: str | None, input_shape: tuple[int, ...] | None, output_name: str | None) -> Ann:
+    if arch is None:
+        raise OptionError(
+            f"{path} holds weights only; the architecture they belong to is needed",
+            hint="add --arch FILE.py:FACTORY, --arch torchvision:NAME or --arch timm:NAME",
+        )
+    shape = _needed_shape(str(path), input_shape)
+    weights = load_weights(path)
+    module: nn.Module = build_architecture(arch)
+    apply_weights(module, weights, location=str(path))
+    source = Source(path.name, str(path), file_digest(path), "pytorch", (f"architecture {arch}",))
+    return _chosen(import_module(module, shape, name=path.name, source=source), output_name)
+
+
+def _needed_shape(model: str, input_shape: tuple[int, ...] | None) -> tuple[int, ...]:
+    if input_shape is None:
+        raise OptionError(
+            f"the shape of one input of {model} is not known",
+            hint="give the data (--data), or the shape without the batch, for instance --input-shape 3,32,32",
+        )
+    return tuple(input_shape)
+
+
+def _chosen(ann: Ann, output_name: str | None) -> Ann:
+    if output_name is None:
+        return ann
+    if output_name not in ann.outputs:
+        raise OptionError(
+            f"{ann.source.name} has no output {output_name!r}", hint=f"its outputs are {', '.join(ann.outputs)}"
+        )
+    return choose_output(ann, output_name)
+
+
+def _refuse_arch(model: str, arch: str | None) -> None:
+    if arch is not None:
+        raise OptionError(
+            f"{model} brings its own architecture, so --arch {arch} cannot be used with it",
+            hint="leave --arch away, or give a file of weights",
+        )
+
+
+def _hint(suffix: str) -> str:
+    if suffix in (".h5", ".keras", ".tflite", ".pb"):
+        return "export the Keras or TensorFlow model to ONNX with tf2onnx, and give the .onnx file"
+    if suffix == ".snn":
+        return "this is a spiking network already: use it where a converted network is asked for"
+    return "name a file by its path, or a model by its prefix, for instance torchvision:resnet18"

@@ -1,0 +1,258 @@
+"""The PyTorch door: an nn.Module, exported to ATen by torch.export and canonicalised into the dialect."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import re
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from snnconvert.convert.aten_ops.canonicalise import Canonicaliser, Program, checked_outputs, operator_name
+from snnconvert.convert.aten_ops.lowering import Activation
+from snnconvert.errors import DataError, InternalError, ModelFileError, UnsupportedError
+from snnconvert.graph.dialect import Stage, output_nodes, verify
+from snnconvert.graph.types import Ann, Source
+
+TOLERANCE = 1e-4
+_SEED = 20
+
+
+def import_module(
+    module: nn.Module, input_shape: tuple[int, ...], *, name: str = "", source: Source | None = None
+) -> Ann:
+    """Bring `module` into the dialect, and check the result against the module itself.
+
+    Args:
+        module: a model of one input tensor; it is copied, its own state and mode are left alone.
+        input_shape: shape of one sample, batch excluded, for instance (3, 32, 32).
+        name: how messages and reports call the model; the class name by default.
+        source: where the model came from; by default it is described as a module in memory.
+
+    Raises:
+        DataError: the module does not run on an input of that shape.
+        UnsupportedError: the module cannot be exported, or holds operators without a form in the dialect.
+        InternalError: the imported graph differs from the module by more than 1e-4 of its largest output.
+    """
+    label = name or type(module).__name__
+    copied = _copy(module, label)
+    samples = seeded_samples(2, input_shape)
+    expected = _run(copied, samples, input_shape, label)
+    program = _export(copied, samples, label)
+    canonicaliser = Canonicaliser(program, samples)
+    results = canonicaliser.run()
+    names = _output_names(expected)
+    kept = [(key, value) for key, value in zip(names, results, strict=True) if value is not None]
+    graph = canonicaliser.builder.finish(checked_outputs([value for _, value in kept]))
+    verify(graph, Stage.ANN)
+    _compare(graph, copied, canonicaliser, input_shape, label)
+    if source is None:
+        source = Source(name=label, location="module in memory", sha256=weights_digest(copied), format="pytorch")
+    return Ann(graph=graph, input_shape=tuple(input_shape), outputs=tuple(key for key, _ in kept), source=source)
+
+
+def seeded_samples(batch: int, input_shape: tuple[int, ...], seed: int = _SEED) -> Tensor:
+    """Normal noise of shape (batch, *input_shape), the same on every call."""
+    return torch.randn(batch, *input_shape, generator=torch.Generator().manual_seed(seed))
+
+
+def weights_digest(module: nn.Module) -> str:
+    """sha256 over the names and bytes of all parameters and buffers."""
+    digest = hashlib.sha256()
+    for key, tensor in sorted(module.state_dict().items()):
+        if isinstance(tensor, Tensor):
+            digest.update(key.encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _copy(module: nn.Module, label: str) -> nn.Module:
+    try:
+        copied = copy.deepcopy(module)
+    except (RuntimeError, TypeError) as error:
+        raise UnsupportedError(
+            f"{label} cannot be copied: {_first_line(error)}",
+            hint="remove weight_norm and similar hooks first, for instance with torch.nn.utils.remove_weight_norm",
+        ) from None
+    copied = copied.to("cpu").eval().float()
+    faulty = [key for key, value in copied.state_dict().items() if _not_finite(value)]
+    if faulty:
+        raise ModelFileError(
+            f"{label} holds weights that are not finite",
+            hint="train or load the model again; a network with such weights has no meaningful output",
+            causes=tuple(f"{key} holds NaN or infinity" for key in faulty),
+        )
+    return copied
+
+
+def _not_finite(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and not bool(torch.isfinite(value).all())
+
+
+def _run(module: nn.Module, samples: Tensor, input_shape: tuple[int, ...], label: str) -> Any:
+    try:
+        with torch.no_grad():
+            return module(samples.clone())
+    except Exception as error:
+        raise DataError(
+            f"{label} does not run on an input of shape {input_shape}: {_first_line(error)}",
+            hint="give the shape of one sample that the model was trained on, channels first, for instance 3,224,224",
+        ) from None
+
+
+def _export(module: nn.Module, samples: Tensor, label: str) -> Program:
+    """The undecomposed ATen graph. Two samples: torch.export takes a batch of 1 for a constant."""
+    try:
+        with torch.no_grad():
+            exported = torch.export.export(
+                module, (samples,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False
+            )
+    except Exception as error:
+        raise _export_error(error, label) from None
+    constants: dict[str, Tensor] = {}
+    inputs = []
+    for spec in exported.graph_signature.input_specs:
+        if spec.kind == torch.export.graph_signature.InputKind.USER_INPUT:
+            inputs.append(spec.arg.name)
+        elif spec.target is not None:
+            stored = exported.constants if spec.target in exported.constants else exported.state_dict
+            constants[spec.arg.name] = stored[spec.target]
+    if len(inputs) != 1:
+        raise UnsupportedError(f"{label} has {len(inputs)} inputs", hint="only models of one input tensor are known")
+    return Program(exported.graph, constants, inputs[0], module_namer(module))
+
+
+def _export_error(error: Exception, label: str) -> UnsupportedError:
+    kind, text = type(error).__name__, str(error)
+    if "DataDependent" in kind or "data-dependent" in text.lower() or "Could not guard" in text:
+        return UnsupportedError(
+            f"{label} takes decisions from the values of its tensors, so its graph is not fixed",
+            hint="replace `if` and `while` on tensor values (also .item() and int(tensor)) by tensor operators",
+            causes=tuple(re.findall(r'File "[^"]*", line \d+, in forward', text)[:3]) or (_first_line(error),),
+        )
+    if "Dim.DYNAMIC" in text or "specializ" in text.lower() or "ConstraintViolation" in kind:
+        return UnsupportedError(
+            f"{label} fixes the batch size",
+            hint="use x.shape[0] or -1 instead of a number where the model reshapes the batch",
+            causes=(_first_line(error),),
+        )
+    return UnsupportedError(
+        f"{label} cannot be exported by torch.export",
+        hint="export the model to ONNX and convert that file, or simplify the named construct",
+        causes=(f"{kind}: {_first_line(error)}",),
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[0][:300]
+
+
+def module_namer(module: nn.Module) -> Any:
+    """A function from an exported node to the user's name for it.
+
+    A node of a torch.nn layer bears the layer's path ("layer1.0.relu"); a functional call bears the path of the module
+    whose `forward` makes it and the operator ("layer1.0.add").
+    """
+    leaves = {
+        path
+        for path, child in module.named_modules()
+        if path and not list(child.children()) and type(child).__module__.startswith("torch.nn.modules")
+    }
+
+    def where(node: fx.Node) -> str:
+        stack = node.meta.get("nn_module_stack") or {}
+        paths = [str(entry[0]) for entry in stack.values() if isinstance(entry, tuple)]
+        path = re.sub(r"@\d+", "", paths[-1]) if paths else ""
+        if path in leaves:
+            return path
+        return f"{path}.{operator_name(node)}" if path else operator_name(node)
+
+    return where
+
+
+def _output_names(outputs: Any) -> list[str]:
+    """One name per output leaf: its key in a dict, else "output", or "output_1" and so on when there are several."""
+    leaves = pytree.tree_flatten_with_path(outputs)[0]
+    if len(leaves) == 1 and not leaves[0][0]:
+        return ["output"]
+    names = []
+    for place, (path, _) in enumerate(leaves):
+        key = getattr(path[-1], "key", None) if path else None
+        names.append(str(key) if isinstance(key, str) else f"output_{place}" if place else "output")
+    return names
+
+
+def relative_difference(expected: Tensor, found: Tensor) -> float:
+    """Largest absolute difference over the largest absolute value of `expected`."""
+    if expected.shape != found.shape:
+        return float("inf")
+    scale = max(float(expected.abs().max()), 1e-12) if expected.numel() else 1.0
+    difference = float((expected - found).abs().max()) if expected.numel() else 0.0
+    return difference / scale if difference == difference else float("inf")
+
+
+def _compare(
+    graph: fx.GraphModule,
+    module: nn.Module,
+    canonicaliser: Canonicaliser,
+    input_shape: tuple[int, ...],
+    label: str,
+) -> None:
+    """Compare with the module on a batch of another size than the one exported with."""
+    samples = seeded_samples(3, input_shape, _SEED + 1)
+    with torch.no_grad():
+        expected = [value for value in pytree.tree_leaves(module(samples.clone())) if isinstance(value, Tensor)]
+        found = graph(samples)
+    worst = max(relative_difference(a, b) for a, b in zip(expected, found, strict=True))
+    if worst <= TOLERANCE:
+        return
+    raise InternalError(
+        f"the imported {label} differs from the PyTorch module by {worst:.1e} of its largest output",
+        causes=(first_divergence(graph, canonicaliser, samples),),
+    )
+
+
+def first_divergence(graph: fx.GraphModule, canonicaliser: Canonicaliser, samples: Tensor) -> str:
+    """Run both graphs side by side and name the first ATen node whose value the dialect does not reproduce."""
+    ours: dict[str, Tensor] = {}
+
+    class Recorder(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            ours[n.name] = value = super().run_node(n)
+            return value
+
+    program = canonicaliser.program
+    theirs: dict[fx.Node, Any] = {}
+    with torch.no_grad():
+        Recorder(graph).run(samples)
+        for node in program.graph.nodes:
+            if node.op == "placeholder":
+                constant = program.constants.get(node.name)
+                theirs[node] = samples.clone() if constant is None else constant.detach().clone()
+            elif node.op == "call_function":
+                args, kwargs = fx.node.map_arg((node.args, node.kwargs), theirs.__getitem__)  # type: ignore[arg-type]
+                theirs[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+                value = canonicaliser.values[node]
+                if not isinstance(value, Activation) or value.node.name not in ours:
+                    continue
+                inner = theirs[node].movedim(value.axis, 0) if value.width == 0 else None
+                difference = 0.0 if inner is None else relative_difference(inner, ours[value.node.name])
+                if difference > TOLERANCE:
+                    name = f"{program.where(node)} (aten.{operator_name(node)})"
+                    return f"the first node that differs is {name}, by {difference:.1e} of its largest value"
+    return "no single node differs"
+
+
+def choose_output(ann: Ann, output_name: str) -> Ann:
+    """The same network with the output `output_name` first."""
+    place = ann.outputs.index(output_name)
+    order = [place, *(index for index in range(len(ann.outputs)) if index != place)]
+    nodes = output_nodes(ann.graph)
+    (output,) = [node for node in ann.graph.graph.nodes if node.op == "output"]
+    output.args = (tuple(nodes[index] for index in order),)
+    ann.graph.recompile()
+    return Ann(ann.graph, ann.input_shape, tuple(ann.outputs[index] for index in order), ann.source)

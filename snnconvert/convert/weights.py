@@ -1,0 +1,244 @@
+"""Weight files: state dicts of PyTorch and safetensors, read without ever running code from them."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snnconvert.errors import ModelFileError
+
+SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".bin", ".safetensors")
+_NESTS = (
+    *("state_dict", "model_state_dict", "model_state", "state_dict_ema", "ema_state_dict", "model_ema", "ema"),
+    *("model", "net", "network", "params", "weights", "module"),
+)
+_PREFIXES = ("module.", "model.", "_orig_mod.", "net.")
+_MOST_LISTED = 12
+
+
+def load_weights(path: str | Path) -> dict[str, Tensor]:
+    """Named tensors of a .pt, .pth, .th or .safetensors file, on the CPU.
+
+    Checkpoints that nest the weights under `state_dict`, `model`, `net`, `ema` and the like are unwrapped, and the
+    prefixes that data-parallel, Lightning or torch.compile put before every name are removed.
+
+    Raises:
+        ModelFileError: the file is missing, empty, cut short, of another kind, would run code, or holds NaN.
+    """
+    path = Path(path)
+    head = sniff(path)
+    if looks_like_safetensors(path, head):
+        stored: Any = _load_safetensors(path)
+    else:
+        stored = _load_torch(path, head)
+    weights = _without_prefix(_unwrapped(stored, path))
+    faulty = [name for name, value in weights.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    if faulty:
+        raise ModelFileError(
+            f"{path} holds weights that are not finite",
+            hint="the training of this network diverged; use an earlier checkpoint",
+            causes=_listed([f"{name} holds NaN or infinity" for name in faulty]),
+        )
+    return weights
+
+
+def apply_weights(module: nn.Module, weights: Mapping[str, Tensor], *, location: str = "the weights file") -> None:
+    """Load `weights` into `module`; every name and shape must fit.
+
+    Raises:
+        ModelFileError: listing missing and unexpected names and differing shapes.
+    """
+    wanted = module.state_dict()
+    # Files from before PyTorch 0.4.1 have no batch counters; they play no part in eval mode.
+    optional = {name for name in wanted if name.endswith("num_batches_tracked")}
+    missing = [name for name in wanted if name not in weights and name not in optional]
+    unexpected = [name for name in weights if name not in wanted]
+    causes = []
+    for name in missing:
+        near = get_close_matches(name, unexpected, n=1)
+        causes.append(f"missing: {name} {tuple(wanted[name].shape)}" + (f" (did you mean {near[0]}?)" if near else ""))
+    causes += [f"unexpected: {name} {tuple(weights[name].shape)}" for name in unexpected]
+    causes += [
+        f"shape: {name} is {tuple(weights[name].shape)} in the file and {tuple(wanted[name].shape)} in the architecture"
+        for name in wanted
+        if name in weights and weights[name].shape != wanted[name].shape
+    ]
+    if causes:
+        raise ModelFileError(
+            f"{location} does not fit the architecture {type(module).__name__}",
+            hint="name the architecture these weights were trained with (--arch), with the same number of classes",
+            causes=_listed(causes),
+        )
+    module.load_state_dict(dict(weights), strict=not (optional - set(weights)))
+
+
+def sniff(path: Path) -> bytes:
+    """The first 512 bytes of `path`.
+
+    Raises:
+        ModelFileError: the file cannot be read, is empty, or is a web page or a Git LFS pointer.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except IsADirectoryError:
+        raise ModelFileError(f"{path} is a folder", hint="give the path of the model file inside it") from None
+    except FileNotFoundError:
+        raise ModelFileError(
+            f"{path} does not exist", hint=f"files in {path.parent}: {', '.join(similar_names(path)) or 'none'}"
+        ) from None
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from None
+    if not head:
+        raise ModelFileError(f"{path} is empty", hint="download or save the file again")
+    text = head.lstrip().lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        raise ModelFileError(
+            f"{path} is a web page, not a model", hint="download the file itself: the link led to a page about it"
+        )
+    if text.startswith(b"version https://git-lfs"):
+        raise ModelFileError(
+            f"{path} is a Git LFS pointer, not the model itself", hint="run `git lfs pull` in its repository"
+        )
+    return head
+
+
+def similar_names(path: Path) -> list[str]:
+    """Up to five files beside `path` whose names resemble it."""
+    try:
+        names = sorted(entry.name for entry in path.parent.iterdir() if entry.is_file())
+    except OSError:
+        return []
+    return get_close_matches(path.name, names, n=5, cutoff=0.4)
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of the file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_pt2(path: Path) -> bool:
+    """True for an archive written by torch.export.save."""
+    return any(name.endswith("models/model.json") or "serialized_exported_program" in name for name in _members(path))
+
+
+def _members(path: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return []
+
+
+def looks_like_safetensors(path: Path, head: bytes) -> bool:
+    """A little-endian length that fits the file, followed by a JSON object."""
+    length = int.from_bytes(head[:8], "little")
+    fits = len(head) > 8 and 2 <= length <= path.stat().st_size - 8
+    return (fits and head[8:9] == b"{") or path.suffix == ".safetensors"
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, KeyError, OSError) as error:
+        raise ModelFileError(
+            f"{path} is not a readable safetensors file: {error}", hint="download or save the file again"
+        ) from None
+
+
+def _load_torch(path: Path, head: bytes) -> Any:
+    if head.startswith(b"PK"):
+        members = _members(path)
+        if not members:
+            raise ModelFileError(f"{path} is truncated: its zip directory is missing", hint="download it again")
+        if is_pt2(path):
+            raise ModelFileError(
+                f"{path} is an exported program (.pt2), not a file of weights",
+                hint="name it with the suffix .pt2 and give it as the model, without an architecture",
+            )
+        if any("/code/" in name or name.endswith("constants.pkl") for name in members):
+            raise ModelFileError(
+                f"{path} is a TorchScript archive, which is not supported",
+                hint="save the weights with torch.save(model.state_dict(), ...), or export the model to ONNX",
+            )
+        if not any(name.endswith("data.pkl") for name in members):
+            raise ModelFileError(f"{path} is a zip archive, but not one of PyTorch", hint="give the model file itself")
+    elif not head.startswith(b"\x80"):
+        raise ModelFileError(
+            f"{path} is not a PyTorch or safetensors file", hint="expected a file written by torch.save or safetensors"
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise _load_error(path, head, error) from None
+
+
+def _load_error(path: Path, head: bytes, error: Exception) -> ModelFileError:
+    """Our own words: torch's text advises to switch its protection off."""
+    globals_: list[str] = []
+    if head.startswith(b"PK"):
+        try:
+            globals_ = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
+        except Exception:  # The scan fails in many ways on damaged files; then there is nothing to list.
+            globals_ = []
+    text = str(error)
+    if not globals_ and "Unsupported global: GLOBAL " in text:
+        globals_ = [text.split("Unsupported global: GLOBAL ")[1].split()[0]]
+    if globals_:
+        return ModelFileError(
+            f"{path} contains whole Python objects, not weights alone; loading them would run code from the file",
+            hint="where you trust the file: load it in your own script and torch.save(model.state_dict(), 'weights.pt')",
+            causes=_listed([f"it refers to {name}" for name in globals_]),
+        )
+    if isinstance(error, EOFError) or "miniz" in text or "PytorchStreamReader" in text or "unexpected EOF" in text:
+        return ModelFileError(f"{path} is truncated or damaged", hint="download or save the file again")
+    return ModelFileError(
+        f"{path} is not a file of weights that can be read safely",
+        hint="save the weights with torch.save(model.state_dict(), ...) or as safetensors",
+    )
+
+
+def _unwrapped(stored: Any, path: Path) -> dict[str, Tensor]:
+    seen: list[str] = []
+    while isinstance(stored, Mapping):
+        tensors = {str(name): value for name, value in stored.items() if isinstance(value, Tensor)}
+        nested = [key for key in _NESTS if isinstance(stored.get(key), Mapping) and stored[key]]
+        if nested:
+            seen.append(nested[0])
+            stored = stored[nested[0]]
+            continue
+        if not tensors:
+            break
+        return {name: value.detach() for name, value in tensors.items()}
+    keys = ", ".join(str(key) for key in list(stored)[:_MOST_LISTED]) if isinstance(stored, Mapping) else ""
+    raise ModelFileError(
+        f"{path} holds no named weights: "
+        + (f"its keys are {keys or 'none'}" if isinstance(stored, Mapping) else f"it is a {type(stored).__name__}"),
+        hint="save the weights with torch.save(model.state_dict(), ...)",
+    )
+
+
+def _without_prefix(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Remove prefixes that every name bears. A model whose own attribute has such a name is left to apply_weights."""
+    while weights:
+        prefix = next((p for p in _PREFIXES if all(name.startswith(p) for name in weights)), None)
+        if prefix is None:
+            break
+        weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+    return weights
+
+
+def _listed(causes: list[str]) -> tuple[str, ...]:
+    rest = len(causes) - _MOST_LISTED
+    return tuple(causes[:_MOST_LISTED] + ([f"... and {rest} more"] if rest > 0 else []))
