@@ -1,0 +1,1 @@
+"""The report: one dict (`document`), its statistics and warnings, and its renderings."""

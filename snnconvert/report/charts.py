@@ -14,7 +14,7 @@ from snnconvert.report.wording import clean
 
 Spec = dict[str, Any]
 BLUE, ORANGE, RED, GREY = "#3f7fd6", "#d4811f", "#d83a4a", "#8a8f98"
-DEPTH_RANGE = ["#3f7fd6", "#a35fb0", "#d4811f"]
+DEPTH_RANGE = ["#3f7fd6", "#2f9e8a", "#d4811f"]
 # More small charts than this make the page long and slow; the layers closest to their bound are shown.
 MOST_SMALL_CHARTS = 24
 _INK = {"labelColor": "currentColor", "titleColor": "currentColor"}
@@ -27,7 +27,10 @@ _CONFIG: Spec = {
         "domainOpacity": 0.5, "tickOpacity": 0.5, "gridOpacity": 0.13, "labelFontSize": 11, "titleFontSize": 12,
         "titleFontWeight": 500,
     },
-    "legend": {**_INK, "orient": "top", "title": None, "labelFontSize": 12, "symbolStrokeWidth": 2, "labelLimit": 260},
+    "legend": {
+        **_INK, "orient": "top", "title": None, "labelFontSize": 12, "symbolStrokeWidth": 2, "symbolType": "stroke",
+        "columnPadding": 8, "labelLimit": 260,
+    },
     "text": {"fill": "currentColor", "fontSize": 11},
 }  # fmt: skip
 
@@ -67,7 +70,7 @@ def _data(rows: list[Spec]) -> alt.Data:
 
 def _curve(document: Mapping[str, Any]) -> Spec | None:
     curve, ann = document["fit_curve"], document["ann"]["accuracy"]
-    series = {"accuracy": "accuracy of the SNN", "agreement": "same answer as the ANN"}
+    series = {"accuracy": "SNN accuracy", "agreement": "agreement with ANN"}
     rows = [
         {"t": t, "accuracy": accuracy, "agreement": agreement, "spikes": spikes,
          "low": band[0] if band else None, "high": band[1] if band else None}
@@ -179,7 +182,7 @@ def _layer_bars(document: Mapping[str, Any]) -> dict[str, Spec | None]:
             .mark_bar(color=colour, height={"band": 0.75})
             .encode(
                 x=alt.X("value:Q").title(title).axis(format="~s" if key == "spikes_per_image" else "~g", tickCount=5),
-                y=alt.Y("layer:N").sort(None).title(None).axis(labelLimit=130, grid=False, ticks=False),
+                y=alt.Y("layer:N").sort(None).title(None).axis(labelLimit=150, grid=False, ticks=False),
                 tooltip=[alt.Tooltip("layer:N", title="layer"), alt.Tooltip("value:Q", title=title, format=form)],
             )
         )
@@ -238,7 +241,9 @@ def _fit_lines(rows: list[Spec], domain: list[float], *, every: bool) -> Any:
         layers.append(base.mark_circle(size=24, color=BLUE, opacity=1).encode(tooltip=tips))
     if any(row["beyond"] for row in rows):
         flags = base.transform_filter("datum.beyond")
-        flags = flags.mark_point(shape="triangle-up", size=65, filled=True, color=RED, opacity=1).encode(tooltip=tips)
+        flags = flags.mark_point(
+            shape="triangle-up", size=30 if every else 65, filled=True, color=RED, opacity=1
+        ).encode(tooltip=tips)
         layers.append(flags)
     return alt.layer(*layers)
 
@@ -251,9 +256,9 @@ def _energy(document: Mapping[str, Any]) -> Spec | None:
     ]  # fmt: skip
     if not rows:
         return None
-    title = "energy of the SNN / energy of the ANN (right of 1: the SNN needs more)"
-    x = alt.X("ratio:Q").scale(type="log").title(title).axis(format="~g", tickCount=5, titleLimit=420)
-    y = alt.Y("row:N").sort(None).title(None).axis(labelLimit=230, ticks=False, grid=False)
+    powers = [10.0**power for power in range(-4, 7)]
+    x = alt.X("ratio:Q").scale(type="log").title("SNN energy / ANN energy").axis(format="~g", values=powers)
+    y = alt.Y("row:N").sort(None).title(None).axis(labelLimit=260, ticks=False, grid=False)
     tips = [alt.Tooltip("row:N", title="against"), alt.Tooltip("ratio:Q", title="ratio", format=".3g")]
     base = alt.Chart(_data(rows)).encode(y=y)
     colour = alt.Color("side:N").scale(domain=["less", "more"], range=[BLUE, RED]).legend(None)

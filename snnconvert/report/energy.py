@@ -22,15 +22,17 @@ _BASELINES = ("fp32 ANN", "INT8 ANN")
 ARITHMETIC, REUSE, NO_REUSE, NETWORK = (
     "arithmetic only",
     "with memory, weights reused",
-    "with memory, weights read for each operation",
-    "moving activations over a network on chip",
+    "with memory, no reuse",
+    "moving activations only",
 )
 ASSUMPTIONS = (
     "A spike costs one weight read and one addition per synapse; an input that is not a spike costs a multiplication.",
     "Integer rows: 32-bit accumulators on both sides; a multiplication costs in proportion to both its widths.",
-    "The quantised ANN of equal capacity has activations of ceil(log2(levels + 1)) bits: as many levels as T steps.",
+    "The second integer ANN has activations of ceil(log2(levels + 1)) bits: as many levels as the SNN has in T steps.",
     "Weights reused: the ANN reads each weight once per image, the SNN once per timestep or once per operation, "
     "whichever is less.",
+    "No reuse: both networks read a weight for each operation.",
+    "Moving activations: on-chip network, one hop, addressed spikes against dense activations; 22 nm constants.",
     "Neurons: each update costs an addition, a comparison and a read and write of the membrane potential; "
     "each spike one subtraction.",
     "Leakage, control, input and output of the chip are left out on both sides; zero activations save the ANN nothing.",
@@ -88,7 +90,7 @@ def energy(
     bits = max(1, math.ceil(math.log2((levels or timesteps) + 1)))
     value = {row["name"]: float(row["value"]) for row in constants()["constant"]}
     estimates = [_fp32(rows, value), *_integer(rows, value, 8, timesteps, _BASELINES[1])]
-    estimates += _integer(rows, value, bits, timesteps, f"INT{bits} ANN (same number of levels)")
+    estimates += _integer(rows, value, bits, timesteps, f"INT{bits} ANN")
     synaptic = sum(row.accumulates for row in rows)
     dense = sum(row.macs for row in rows)
     return {

@@ -103,7 +103,7 @@ def make_parts(
 def _layer(index: int, layers: int, timesteps: int, rng: random.Random) -> dict[str, Any]:
     omega = 1.5 + 6 * rng.random()
     times = sorted({1, 2, 4, 8, 16, 32, 64, timesteps} & set(range(1, timesteps + 1)))
-    late = 1 + 1.9 * index / layers
+    late = 1 + 1.2 * index / layers
     fit = [{"t": t, "k": 2 * omega / t * min(late * 0.8, 2.2) / (1 + (t / (2 + index)) ** 1.1)} for t in times]
     neurons = (16384, 8192, 4096)[min(2, index * 3 // layers)]
     rate = 0.05 + 0.15 * rng.random()

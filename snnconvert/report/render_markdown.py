@@ -1,0 +1,89 @@
+"""The report as Markdown for a pull request, and the fit curve as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from snnconvert.report import wording
+
+
+def render_markdown(document: Mapping[str, Any]) -> str:
+    """GitHub-flavoured Markdown: headline, warnings, key figures, milestones, layers in a fold, command line."""
+    final, ann = document["analysis"]["final"], document["ann"]["accuracy"]
+    lines = [f"### Spiking network: {_text(document['model']['name'])}", "", f"**{_text(wording.headline(document))}**"]
+    if sure := wording.certainty(document):
+        lines += ["", _text(sure)]
+    if document["energy"]:
+        lines += ["", _text(document["energy"]["verdict"]["text"])]
+    if document["warnings"]:
+        lines += ["", *(f"- :warning: {_text(row['text'])}" for row in document["warnings"])]
+    if final is not None:
+        cells = (
+            wording.percent(ann, 2),
+            wording.percent(final["accuracy"], 2),
+            wording.fixed(final["drop"], 2),
+            wording.percent(final["agreement"], 2),
+            str(final["t"]),
+            wording.count(final["spikes_per_image"]),
+        )
+        lines += ["", *_table(("ANN", "SNN", "drop, points", "agreement", "T", "spikes per image"), [cells])]
+    goals = [
+        (_text(goal), "not reached" if t is None else str(t), wording.percent(value), wording.count(spikes))
+        for goal, t, value, spikes in wording.milestones(document)
+    ]
+    basis = document["milestones"]["basis"]
+    lines += ["", *_table(("goal, held up to the last step", "smallest T", basis, "spikes per image"), goals)]
+    if document["layers"]:
+        rows = [
+            (
+                _text(layer["origin"]),
+                wording.short(layer["threshold"]["median"]),
+                wording.fixed(layer["firing_rate"], 3),
+                wording.count(layer["spikes_per_image"]),
+                wording.short(wording.last_error(layer)),
+                f"{max(point['ratio'] for point in layer['violations']):.1f}x" if layer["violations"] else "no",
+            )
+            for layer in document["layers"]
+        ]
+        head = (
+            "layer",
+            "threshold, median",
+            "spikes per neuron and step",
+            "spikes per image",
+            "error K",
+            "beyond bound",
+        )
+        lines += ["", "<details><summary>Layers</summary>", "", *_table(head, rows), "", "</details>"]
+    command = wording.clean(document["tool"]["command_line"]).replace("```", "'''")
+    lines += ["", f"snnconvert {_text(document['tool']['version'])}:", "", "```", command, "```"]
+    return "\n".join(lines) + "\n"
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    rule = "|" + "|".join(["---", *["--:"] * (len(head) - 1)]) + "|"
+    return ["| " + " | ".join(row) + " |" if row else rule for row in [head, (), *rows]]
+
+
+def _text(text: str) -> str:
+    """Text that Markdown and HTML show as it is, on one line; mentions and links stay text."""
+    escaped = re.sub(r"([\\`*_\[\]|~#@!$])", r"\\\1", wording.clean(text))
+    escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    # A zero-width space keeps user names and addresses from becoming mentions and links.
+    return escaped.replace("\\@", "@\u200b").replace("://", ":\u200b//").replace("www.", "www\u200b.")
+
+
+def curve_csv(document: Mapping[str, Any]) -> str:
+    """The fit curve: one row a timestep; empty cells where there is no value."""
+    curve = document["fit_curve"]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["timestep", "accuracy", "accuracy_low", "accuracy_high", "agreement", "spikes_per_image"])
+    for index, t in enumerate(curve["timesteps"]):
+        low, high = curve["accuracy_interval"][index] or (None, None)
+        row = (curve["accuracy"][index], low, high, curve["agreement"][index], curve["spikes_per_image"][index])
+        writer.writerow([t, *("" if value is None else f"{value:.6g}" for value in row)])
+    return out.getvalue()
