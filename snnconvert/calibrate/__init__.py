@@ -1,0 +1,16 @@
+"""Calibration methods: METHODS maps the value of `--calibration` to a function from Task to Calibration."""
+
+from __future__ import annotations
+
+from snnconvert.calibrate.mse import calibrate_mse
+from snnconvert.calibrate.percentile import calibrate_percentile
+from snnconvert.calibrate.rate_norm import calibrate_rate_norm
+from snnconvert.calibrate.task import Method, Task
+
+__all__ = ["METHODS", "Method", "Task"]
+
+METHODS: dict[str, Method] = {
+    "rnl": calibrate_rate_norm,
+    "percentile": calibrate_percentile,
+    "mse": calibrate_mse,
+}

@@ -64,6 +64,8 @@ _CLASSES: tuple[type[Op], ...] = (
     neuron_ops.Neuron,
     neuron_ops.SumPool,
     neuron_ops.Scale,
+    neuron_ops.Snap,
+    neuron_ops.Synchronous,
 )
 
 KINDS: dict[str, type[Op]] = {kind.__name__: kind for kind in _CLASSES}
@@ -227,7 +229,7 @@ def verify(graph: fx.GraphModule, stage: Stage) -> fx.GraphModule:
             faults.append(f"{where}: arguments must be nodes")
         if kind == "RateNorm" and stage != Stage.CALIBRATED:
             faults.append(f"{where}: {kind} is legal at stage CALIBRATED only")
-        if kind in ("Neuron", "Scale", "SumPool") and stage != Stage.SNN:
+        if kind in ("Neuron", "Scale", "SumPool", "Snap", "Synchronous") and stage != Stage.SNN:
             faults.append(f"{where}: {kind} is legal at stage SNN only")
         if stage == Stage.SNN and op_of(node).role == Role.SITE:
             faults.append(f"{where}: activation {kind} was left unconverted")

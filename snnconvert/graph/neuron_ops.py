@@ -82,3 +82,26 @@ class Scale(Op):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.factor
+
+
+class Snap(Op):
+    """Round to multiples of `grid` in float64, so that the weighted sum that follows is exact in any order."""
+
+    role = Role.AFFINE
+    fields = ("grid",)
+
+    def __init__(self, *, grid: float) -> None:
+        super().__init__()
+        self.grid = float(grid)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.double() / self.grid).round() * self.grid
+
+
+class Synchronous(Op):
+    """Synchronous neuron: holds spikes back by one frame and re-emits them unchanged (Li, Zeng & Zhao, 2021)."""
+
+    role = Role.DELAY
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clone()

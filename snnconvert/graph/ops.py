@@ -8,7 +8,7 @@ so a node is fully described by (kind, fields, tensors). Dimension 0 of every va
 from __future__ import annotations
 
 from enum import Enum
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ class Role(Enum):
     SITE = "activation that becomes a neuron"
     ANALOG = "non-linear operator without a spiking form of its own"
     NEURON = "spiking neuron"
+    DELAY = "synchronous neuron"
 
 
 class Op(nn.Module):
@@ -43,6 +44,16 @@ class Op(nn.Module):
     def arguments(self) -> dict[str, object]:
         """The JSON-able constructor arguments."""
         return {name: getattr(self, name) for name in self.fields}
+
+    def tensors(self) -> dict[str, Tensor | None]:
+        """The tensors, by constructor argument."""
+        return dict(self._buffers)
+
+    def rebuilt(self, **tensors: Tensor | None) -> Self:
+        """The same node with some of its tensors replaced."""
+        made: Any = type(self)
+        rebuilt: Self = made(**{**self.tensors(), **tensors}, **self.arguments())
+        return rebuilt
 
 
 # --- linear with weights -------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The value that each stage of the main path hands to the next. All are frozen.
 
-    Ann -> Calibration -> Snn -> FitCurve -> report
+Ann -> Calibration -> Snn -> FitCurve -> report
 """
 
 from __future__ import annotations

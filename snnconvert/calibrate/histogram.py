@@ -1,0 +1,34 @@
+"""Activation histograms per channel: exact integer counts, so the order of the images cannot matter."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx
+
+from snnconvert.calibrate.observe import Range, by_channel, observed
+from snnconvert.progress import Progress, silent
+
+BINS = 2048
+
+
+def histograms(
+    graph: fx.GraphModule, images: Tensor, found: dict[str, Range], progress: Progress = silent
+) -> dict[str, Tensor]:
+    """Counts of positive activations (absolute values at signed sites), shape (channels, BINS) over (0, largest]."""
+    counts: dict[str, Tensor] = {}
+    for seen in observed(graph, images, "histograms", progress):
+        for name, values in seen.after.items():
+            site = found[name]
+            rows = by_channel(values, site.axis).abs()
+            scaled = rows / site.largest.float().unsqueeze(1) * BINS
+            index = scaled.ceil().clamp(0, BINS).to(torch.int64)
+            offset = torch.arange(rows.shape[0]).unsqueeze(1) * (BINS + 1)
+            flat = torch.bincount((index + offset).flatten(), minlength=rows.shape[0] * (BINS + 1))
+            table = flat.reshape(rows.shape[0], BINS + 1)[:, 1:]
+            counts[name] = counts[name] + table if name in counts else table
+    return counts
+
+
+def centres(site: Range) -> Tensor:
+    """The middle of every bin in activation units, (channels, BINS), float64."""
+    return (torch.arange(BINS, dtype=torch.float64) + 0.5) / BINS * site.largest.unsqueeze(1)

@@ -1,0 +1,124 @@
+"""One pass over calibration images: what every activation site sees.
+
+Images are put in an order of their own (by content) and run in batches of a fixed size, so that neither the order in
+which they were read nor the user's batch size can change a statistic.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+
+from snnconvert.graph.dialect import arguments, op_of, output_nodes, sites
+from snnconvert.graph.edit import kind_of
+from snnconvert.graph.ops import Role
+from snnconvert.progress import Progress, silent
+
+BATCH = 64
+
+
+def in_canonical_order(images: Tensor) -> Tensor:
+    """The images sorted by the hash of their content."""
+    keys = [hashlib.sha256(image.numpy().tobytes()).digest() for image in images]
+    return images[torch.tensor(sorted(range(len(keys)), key=keys.__getitem__), dtype=torch.long)]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Outputs of a batch at the sites: `before` and `after` the activation, by site name; and the network's outputs."""
+
+    before: dict[str, Tensor]
+    after: dict[str, Tensor]
+    outputs: tuple[Tensor, ...]
+
+
+@torch.inference_mode()
+def observed(graph: fx.GraphModule, images: Tensor, what: str, progress: Progress = silent) -> Iterator[Observation]:
+    """Run the ANN on `images` batch by batch and yield what each site saw."""
+    wanted = {node for node, _ in sites(graph)}
+    for start in range(0, len(images), BATCH):
+        values: dict[fx.Node, Tensor] = {}
+        before: dict[str, Tensor] = {}
+        after: dict[str, Tensor] = {}
+        remaining = {node: len(node.users) for node in graph.graph.nodes}
+        for node in graph.graph.nodes:
+            if node.op == "placeholder":
+                values[node] = images[start : start + BATCH]
+            elif node.op == "call_module":
+                inputs = [values[source] for source in arguments(node)]
+                values[node] = op_of(node)(*inputs)
+                if node in wanted:
+                    before[node.name], after[node.name] = inputs[0], values[node]
+            if node.op != "output":
+                for source in node.all_input_nodes:
+                    remaining[source] -= 1
+                    if remaining[source] == 0:
+                        del values[source]
+        yield Observation(before, after, tuple(values[node] for node in output_nodes(graph)))
+        progress(what, min(start + BATCH, len(images)), len(images))
+
+
+def channel_axis(node: fx.Node) -> int:
+    """The axis of one sample that holds the channels: the first, or the last after a matrix product on tokens."""
+    if len(node.meta["shape"]) == 1:
+        return 0
+    source = node
+    while source.op == "call_module":
+        if kind_of(source) == "Linear":
+            return len(node.meta["shape"]) - 1
+        if op_of(source).role in (Role.WEIGHTED, Role.WIRING, Role.POOL, Role.MAXPOOL):
+            return 0
+        source = arguments(source)[0]
+    return 0
+
+
+def by_channel(values: Tensor, axis: int) -> Tensor:
+    """(batch, *sample) as (channels, everything else)."""
+    return values.movedim(axis + 1, 0).flatten(1)
+
+
+def broadcastable(vector: Tensor, axis: int, rank: int) -> Tensor:
+    """(channels,) shaped to broadcast against one sample of `rank` axes, channels at `axis`."""
+    shape = [1] * rank
+    shape[axis] = -1
+    return vector.reshape(shape)
+
+
+@dataclass(frozen=True)
+class Range:
+    """Largest activation of a site per channel (silent channels take the layer's), and its channel axis."""
+
+    largest: Tensor
+    axis: int
+    rank: int
+    dead: int
+
+
+def ranges(graph: fx.GraphModule, images: Tensor, progress: Progress = silent) -> tuple[dict[str, Range], Tensor]:
+    """The global maximum per channel of every site, and the network's (first) outputs on all images."""
+    largest: dict[str, Tensor] = {}
+    axes = {node.name: channel_axis(node) for node, _ in sites(graph)}
+    outputs = []
+    for seen in observed(graph, images, "ranges", progress):
+        outputs.append(seen.outputs[0].flatten(1))
+        for name, values in seen.after.items():
+            maximum = by_channel(values, axes[name]).abs().amax(1)
+            largest[name] = torch.maximum(largest[name], maximum) if name in largest else maximum
+    found = {}
+    for node, _ in sites(graph):
+        maximum = rounded_up(largest[node.name].double())
+        layer = float(maximum.max()) or 1.0
+        filled = torch.where(maximum > 0, maximum, torch.full_like(maximum, layer))
+        dead = int((maximum <= 0).sum())
+        found[node.name] = Range(filled, axes[node.name], len(node.meta["shape"]), dead)
+    return found, torch.cat(outputs)
+
+
+def rounded_up(values: Tensor, bits: int = 12) -> Tensor:
+    """Up to the next value with `bits` significant bits, so that the last bits of float32 sums cannot matter."""
+    mantissa, exponent = torch.frexp(values)
+    return torch.ldexp(torch.ceil(mantissa * 2.0**bits), exponent - bits)

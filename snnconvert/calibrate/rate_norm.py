@@ -1,0 +1,132 @@
+"""Rate Norm Layer calibration of a pretrained network: a shared p, chosen without labels and without training.
+
+Ding, Yu, Tian & Huang, IJCAI 2021 (arXiv 2105.11654), value-preserving variant: every activation is clipped at
+theta = p * M with M the largest activation on the calibration images. p minimises
+
+    [1 - cos(teacher logits, clipped logits)] + lambda * mean over layers of Omega,    Omega = sum r / sum r^2
+
+against the frozen, unclipped teacher; r = clip(a, 0, theta) / theta. The authors train p; a grid search over a shared p
+needs no gradient. The default lambda = 1 / (3 T) follows from T being known. The best p and its two neighbours are then
+ranked by what counts: the spiking network's own agreement with the ANN at T, on the calibration images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+from torch.nn import functional as F
+
+from snnconvert.calibrate.observe import Range, broadcastable, observed, ranges
+from snnconvert.calibrate.task import Task
+from snnconvert.graph.edit import copied, replace_op
+from snnconvert.graph.neuron_ops import RateNorm
+from snnconvert.graph.types import Calibration
+from snnconvert.simulate.agreement import agreement_at_end
+
+GRID = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+RANKING_IMAGES = 256
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The rate inference objective of one p: distance to the teacher, mean Omega, and their weighted sum."""
+
+    p: float
+    distance: float
+    omega: float
+    value: float
+
+
+def calibrate_rate_norm(task: Task) -> Calibration:
+    """Choose p by the rate inference objective, then among its neighbours by the SNN's agreement.
+
+    Options:
+        granularity: "channel" (default) or "layer".
+        lambda: weight of Omega, default 1 / (3 T).
+        p: a fixed p instead of the search.
+    """
+    graph = task.ann.graph
+    granularity = str(task.options.get("granularity", "channel"))
+    weight = float(task.options.get("lambda") or 1 / (3 * task.schedule.frames * task.levels))
+    found, teacher = ranges(graph, task.images, task.progress)
+    if granularity == "layer":
+        found = {
+            name: Range(torch.full_like(site.largest, float(site.largest.max())), site.axis, site.rank, site.dead)
+            for name, site in found.items()
+        }
+    fixed = task.options.get("p")
+    grid = GRID if fixed is None else (float(fixed),)
+    objectives = [objective(task, found, teacher, p, weight) for p in grid]
+    best = min(range(len(grid)), key=lambda i: objectives[i].value)
+    neighbours = sorted({max(best - 1, 0), best, min(best + 1, len(grid) - 1)})
+    ranked = []
+    for index in neighbours:
+        calibration = _at(task, found, grid[index], granularity, weight)
+        agreement = _agreement(task, calibration, teacher) if len(neighbours) > 1 else 0.0
+        ranked.append((agreement, -objectives[index].value, index))
+    chosen = max(ranked)[2]
+    agreements = {index: agreement for agreement, _, index in ranked}
+    candidates = [
+        {
+            "name": f"p = {one.p:g}",
+            "p": one.p,
+            "distance": one.distance,
+            "omega": one.omega,
+            "objective": one.value,
+            "agreement": 100 * agreements[i] if i in agreements and len(neighbours) > 1 else None,
+            "chosen": i == chosen,
+        }
+        for i, one in enumerate(objectives)
+    ]
+    result = _at(task, found, grid[chosen], granularity, weight)
+    return Calibration(graph, result.sites, {**result.record, "candidates": candidates})
+
+
+def clipped(graph: fx.GraphModule, bounds: dict[str, Tensor]) -> fx.GraphModule:
+    """A copy of `graph` with a Rate Norm Layer at every site of `bounds` (broadcastable to one sample)."""
+    copy = copied(graph)
+    for node in copy.graph.nodes:
+        if node.name in bounds:
+            signed = type(copy.get_submodule(str(node.target))).__name__ == "Identity"
+            replace_op(copy, node, RateNorm(bounds[node.name].float(), signed=signed))
+    copy.recompile()
+    return copy
+
+
+def objective(task: Task, found: dict[str, Range], teacher: Tensor, p: float, weight: float) -> Objective:
+    """Evaluate one p on all calibration images; sums in float64 over all images, divided once."""
+    bounds = {name: broadcastable(site.largest * p, site.axis, site.rank) for name, site in found.items()}
+    network = clipped(task.ann.graph, bounds)
+    first = dict.fromkeys(bounds, 0.0)
+    second = dict.fromkeys(bounds, 0.0)
+    distance, start = 0.0, 0
+    for seen in observed(network, task.images, f"rate norm p = {p:g}", task.progress):
+        logits = seen.outputs[0].flatten(1).double()
+        reference = teacher[start : start + len(logits)].double()
+        distance += float((1 - F.cosine_similarity(logits, reference, dim=1)).sum())
+        start += len(logits)
+        for name, values in seen.after.items():
+            rates = (values / bounds[name].float()).abs().double()
+            first[name] += float(rates.sum())
+            second[name] += float(rates.square().sum())
+    omegas = [first[name] / second[name] for name in bounds if second[name] > 0]
+    omega = sum(omegas) / max(len(omegas), 1)
+    mean = distance / len(task.images)
+    return Objective(p, mean, omega, mean + weight * omega)
+
+
+def _at(task: Task, found: dict[str, Range], p: float, granularity: str, weight: float) -> Calibration:
+    result = {name: task.site(site.largest * p, site) for name, site in found.items()}
+    record = {
+        "method": "rnl",
+        "options": {"p": p, "lambda": weight, "granularity": granularity, "initial": 0.5},
+        "dead_channels": {name: site.dead for name, site in found.items() if site.dead},
+    }
+    return Calibration(task.ann.graph, result, record)
+
+
+def _agreement(task: Task, calibration: Calibration, teacher: Tensor) -> float:
+    images = task.images[:RANKING_IMAGES]
+    return agreement_at_end(task.spikify(calibration), images, teacher[: len(images)].argmax(1))

@@ -1,0 +1,69 @@
+"""What a calibration method is given, and what it has to return."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, fx
+
+from snnconvert.calibrate.observe import Range, broadcastable
+from snnconvert.convert.spikify import NeuronChoice, spikify
+from snnconvert.graph.schedule import Schedule
+from snnconvert.graph.types import Ann, Calibration, SiteCalibration, Snn
+from snnconvert.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class Task:
+    """A calibration to be done.
+
+    Attributes:
+        ann: the canonical network.
+        images: calibration inputs in canonical order, shape (n, *sample), float32; no labels.
+        schedule: the schedule that the network will run in.
+        neuron: the neuron at rectifying sites.
+        options: method options by name; every one has a default.
+        progress: called with (what, done, total).
+    """
+
+    ann: Ann
+    images: Tensor
+    schedule: Schedule
+    neuron: NeuronChoice
+    options: dict[str, Any] = field(default_factory=dict)
+    progress: Progress = silent
+
+    @property
+    def levels(self) -> int:
+        """Units that a neuron can send in one frame."""
+        return self.schedule.levels if self.schedule.kind == "bistable" else self.neuron.levels
+
+    @property
+    def resolution(self) -> int:
+        """Number of values above zero that a rate can take over the whole run."""
+        return self.levels * self.schedule.frames
+
+    @property
+    def input_bound(self) -> float:
+        """Inputs up to twice the largest calibration value are summed exactly."""
+        return max(2.0 * float(self.images.abs().max()), 1e-6)
+
+    def site(self, bound: Tensor, found: Range, initial: float | Tensor = 0.5) -> SiteCalibration:
+        """The calibration of a site whose largest representable activation is `bound` (channels,)."""
+        shaped = broadcastable(bound.double(), found.axis, found.rank)
+        start = broadcastable(bound.double() * 0 + initial, found.axis, found.rank)
+        return SiteCalibration((shaped / self.levels).float(), shaped.float(), start.float())
+
+    def spikify(self, calibration: Calibration) -> Snn:
+        """The spiking network that `calibration` leads to in this task's schedule."""
+        return spikify(self.ann, calibration, self.schedule, self.neuron, input_bound=self.input_bound)
+
+
+Method = Callable[[Task], Calibration]
+
+
+def graph_of(task: Task) -> fx.GraphModule:
+    """The network whose sites are calibrated."""
+    return task.ann.graph

@@ -1,0 +1,172 @@
+"""`.snn` files: a safetensors file whose header holds the graph, the schedule and everything else as JSON.
+
+Reading one needs neither the source model nor pickle; every kind and field is checked against the dialect.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import platform
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, fx
+
+from snnconvert.errors import ModelFileError, OutputError
+from snnconvert.graph.dialect import KINDS, Stage, arguments, calls, op_of, origin_of, verify
+from snnconvert.graph.ops import Op
+from snnconvert.graph.schedule import Schedule
+from snnconvert.graph.types import Origin, Snn, Source
+
+SCHEMA = "snnconvert-checkpoint/1"
+_RECOVER = "convert the model again, or copy the file again"
+
+
+def save_snn(snn: Snn, path: Path) -> None:
+    """Write `snn` to `path`, whole or not at all.
+
+    Raises:
+        OutputError: if the place cannot be written.
+    """
+    tensors = {
+        f"{node.name}.{name}": buffer.contiguous()
+        for node, op in calls(snn.graph)
+        for name, buffer in op.named_buffers()
+    }
+    metadata = {"schema": SCHEMA, "snnconvert": json.dumps(describe(snn), sort_keys=True)}
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def load_snn(path: Path) -> Snn:
+    """Read a checkpoint.
+
+    Raises:
+        ModelFileError: if the file is missing, truncated, of another schema, or not a checkpoint.
+    """
+    if not path.is_file():
+        raise ModelFileError(f"there is no checkpoint {path}", hint="name a .snn file that a conversion has written")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("schema") != SCHEMA:
+                raise ModelFileError(
+                    f"{path} is not a checkpoint of schema {SCHEMA} (found {metadata.get('schema', 'none')})",
+                    hint="checkpoints are written by `snnconvert MODEL`; convert the model again with this version",
+                )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        return _restore(json.loads(metadata["snnconvert"]), tensors)
+    except SafetensorError as error:
+        raise ModelFileError(f"{path} is truncated or not a checkpoint: {error}", hint=_RECOVER) from error
+    except (KeyError, TypeError, ValueError, RuntimeError, AssertionError, AttributeError) as error:
+        raise ModelFileError(f"{path} holds a damaged network description ({error})", hint=_RECOVER) from error
+
+
+def describe(snn: Snn) -> dict[str, Any]:
+    """All of `snn` but its tensors, JSON-able."""
+    nodes = []
+    for node in snn.graph.graph.nodes:
+        if node.op == "output":
+            continue
+        origin = origin_of(node)
+        row: dict[str, Any] = {
+            "name": node.name,
+            "origin": [origin.name, origin.operator],
+            "shape": list(node.meta["shape"]),
+            "inputs": [source.name for source in arguments(node)],
+        }
+        if node.op == "call_module":
+            op = op_of(node)
+            row |= {"kind": type(op).__name__, "fields": op.arguments()}
+        nodes.append(row)
+    (output,) = [node for node in snn.graph.graph.nodes if node.op == "output"]
+    return {
+        "nodes": nodes,
+        "returns": [node.name for node in output.args[0]],
+        "schedule": snn.schedule.to_dict(),
+        "input_shape": list(snn.input_shape),
+        "outputs": list(snn.outputs),
+        "source": asdict(snn.source),
+        "preprocessing": snn.preprocessing,
+        "calibration": snn.calibration,
+        "evaluation": snn.evaluation,
+        "versions": {"torch": torch.__version__.split("+")[0], "python": platform.python_version()},
+    }
+
+
+def _restore(header: dict[str, Any], tensors: dict[str, Tensor]) -> Snn:
+    root, graph = torch.nn.Module(), fx.Graph()
+    made: dict[str, fx.Node] = {}
+    for row in header["nodes"]:
+        inputs = tuple(made[name] for name in row["inputs"])
+        if "kind" in row:
+            kind = KINDS[row["kind"]]
+            own = {name: tensors.get(f"{row['name']}.{name}") for name in _tensor_names(kind)}
+            fields = {name: tuple(value) if isinstance(value, list) else value for name, value in row["fields"].items()}
+            build: Any = kind
+            root.add_module(row["name"], build(**own, **fields).eval())
+            node = graph.create_node("call_module", row["name"], inputs, {}, name=row["name"])
+        else:
+            node = graph.placeholder(row["name"])
+        if node.name != row["name"]:
+            raise ValueError(f"node name {row['name']!r}")
+        node.meta["origin"], node.meta["shape"] = Origin(*row["origin"]), tuple(row["shape"])
+        made[node.name] = node
+    graph.output(tuple(made[name] for name in header["returns"]))
+    module = fx.GraphModule(root, graph).eval()
+    source = {**header["source"], "notes": tuple(header["source"]["notes"])}
+    return Snn(
+        graph=verify(module, Stage.SNN),
+        schedule=Schedule(**header["schedule"]),
+        input_shape=tuple(header["input_shape"]),
+        outputs=tuple(header["outputs"]),
+        source=Source(**source),
+        preprocessing=header["preprocessing"],
+        calibration=header["calibration"],
+        evaluation=header["evaluation"],
+    )
+
+
+def _tensor_names(kind: type[Op]) -> list[str]:
+    """Constructor arguments of a kind that are tensors: those that are not fields."""
+    return [name for name in inspect.signature(kind).parameters if name not in kind.fields]
+
+
+class atomic:  # noqa: N801 (reads as a verb in `with atomic(path) as temporary`)
+    """A temporary file beside `path` that replaces it when the block succeeds, and vanishes when it does not."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> Path:
+        try:
+            descriptor, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {self.path}: {error.strerror}", hint="choose another place with --output or --report"
+            ) from error
+        os.close(descriptor)
+        self.temporary = Path(name)
+        return self.temporary
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, trace: object) -> None:
+        if kind is not None:
+            self.temporary.unlink(missing_ok=True)
+            return
+        umask = os.umask(0)
+        os.umask(umask)
+        self.temporary.chmod(0o666 & ~umask)
+        try:
+            self.temporary.replace(self.path)
+        except OSError as error:
+            self.temporary.unlink(missing_ok=True)
+            raise OutputError(
+                f"cannot write {self.path}: {error.strerror}", hint="choose another place with --output or --report"
+            ) from error

@@ -1,0 +1,250 @@
+"""Measure a spiking network: accuracy, agreement and spikes at every step, and how well each layer fits its ANN.
+
+One pass over the data gives everything; memory does not grow with the number of images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from snnconvert.graph.dialect import calls, op_of, origin_of
+from snnconvert.graph.neuron_ops import Neuron
+from snnconvert.graph.schedule import site_depths
+from snnconvert.graph.types import Snn
+from snnconvert.progress import Progress, silent
+from snnconvert.simulate.chunks import chunk_size
+from snnconvert.simulate.layer_engine import LayerEngine
+from snnconvert.simulate.result import Probe
+
+FIT_IMAGES = 128
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs (n, *sample), class labels or None, and the ANN's predictions (n,)."""
+
+    images: Tensor
+    labels: NDArray[np.int64] | None
+    reference: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class FitCurve:
+    """What a network does over time.
+
+    Attributes:
+        samples: number of images.
+        timesteps: 1..T.
+        correct: images classified rightly after each step; None before the first answer or without labels.
+        agreed: images on which SNN and ANN decide alike; None before the first answer.
+        spikes: spikes per image sent up to and including each step, all layers.
+        units: as spikes, but a spike that carries n units counts n.
+        layers: one record per site (see `LayerFit.record`).
+        predictions: the SNN's last decisions, one per image.
+    """
+
+    samples: int
+    timesteps: list[int]
+    correct: list[int | None]
+    agreed: list[int | None]
+    spikes: list[float]
+    units: list[float]
+    layers: list[dict[str, Any]]
+    predictions: NDArray[np.int64]
+
+
+def measure(snn: Snn, batches: Iterable[Batch], *, total: int, progress: Progress = silent) -> FitCurve:
+    """Simulate all batches.
+
+    Args:
+        snn: the network.
+        batches: inputs with reference decisions; any batch size gives the same result.
+        total: number of images, for the progress.
+        progress: called after each chunk.
+    """
+    engine, size, schedule = LayerEngine(snn), chunk_size(snn), snn.schedule
+    fit = LayerFit(snn)
+    correct = np.zeros(schedule.frames, np.int64)
+    agreed = np.zeros(schedule.frames, np.int64)
+    spikes: dict[str, Tensor] = {}
+    units: dict[str, Tensor] = {}
+    predictions: list[NDArray[np.int64]] = []
+    labelled, done = True, 0
+    for batch in batches:
+        for start in range(0, len(batch.images), size):
+            part = slice(start, start + size)
+            images = batch.images[part]
+            seen = engine.run(images, fit.begin(images))
+            decided = decisions(seen.outputs[0])
+            agreed += (decided == batch.reference[part]).sum(1)
+            if batch.labels is None:
+                labelled = False
+            else:
+                correct += (decided == batch.labels[part]).sum(1)
+            for total_of, new in ((spikes, seen.spikes), (units, seen.units)):
+                for name, counts in new.items():
+                    total_of[name] = total_of[name] + counts if name in total_of else counts
+            predictions.append(decided[-1])
+            done += len(images)
+            progress("simulate", done, total)
+    answers = {schedule.answer_step(frame): frame for frame in range(schedule.frames)}
+    return FitCurve(
+        samples=done,
+        timesteps=list(range(1, schedule.timesteps + 1)),
+        correct=_by_step(correct if labelled else None, answers, schedule.timesteps),
+        agreed=_by_step(agreed, answers, schedule.timesteps),
+        spikes=_cumulative(snn, spikes, done),
+        units=_cumulative(snn, units, done),
+        layers=fit.records(spikes, units, done),
+        predictions=np.concatenate(predictions) if predictions else np.zeros(0, np.int64),
+    )
+
+
+def decisions(logits: Tensor) -> NDArray[np.int64]:
+    """The first largest class of (frames, batch, *classes), shape (frames, batch)."""
+    found: NDArray[np.int64] = np.argmax(logits.flatten(2).cpu().numpy(), axis=2)
+    return found
+
+
+def _by_step(values: NDArray[np.int64] | None, answers: dict[int, int], timesteps: int) -> list[int | None]:
+    result: list[int | None] = []
+    latest: int | None = None
+    for step in range(1, timesteps + 1):
+        if values is not None and step in answers:
+            latest = int(values[answers[step]])
+        result.append(latest)
+    return result
+
+
+def _cumulative(snn: Snn, counts: dict[str, Tensor], images: int) -> list[float]:
+    """Spikes of all sites by global step, accumulated, per image."""
+    schedule, depths = snn.schedule, site_depths(snn.graph)
+    by_step = np.zeros(schedule.timesteps)
+    for name, own in counts.items():
+        for index, value in enumerate(own.tolist()):
+            frame, phase = divmod(index, schedule.steps_per_frame)
+            step = schedule.emission_step(depths[name], frame, phase)
+            if step < schedule.timesteps:
+                by_step[step] += value
+    return [float(value) for value in np.cumsum(by_step) / max(images, 1)]
+
+
+class LayerFit:
+    """Sums for every site's fit curve K(t) = |r(t) - r*|^2 / |r*|^2, streamed over the first images.
+
+    r(t) is the mean number of units per frame after t frames, r* its limit (the clipped ANN's activation over the
+    threshold). Ding et al., IJCAI 2021, bound K(t) < 2 Omega / t with Omega = |r*|_1 / |r*|_2^2 for rate codes.
+    """
+
+    def __init__(self, snn: Snn, images: int = FIT_IMAGES) -> None:
+        self.snn, self.left = snn, images
+        frames = snn.schedule.frames
+        self.frames = sorted({2**i for i in range(12) if 2**i < frames} | {frames})
+        self.nodes = {node.name: node for node, op in calls(snn.graph) if isinstance(op, Neuron)}
+        self.error = {name: torch.zeros(len(self.frames), dtype=torch.float64) for name in self.nodes}
+        self.sums = {name: torch.zeros(6, dtype=torch.float64) for name in self.nodes}
+        self.images = 0
+
+    def begin(self, images: Tensor) -> Probe | None:
+        """A probe for the engine's run on `images`, or None once enough were seen."""
+        if self.left <= 0:
+            return None
+        limit = limits(self.snn, images)
+        self.left -= len(images)
+        self.images += len(images)
+
+        def probe(name: str, by_frame: Tensor) -> None:
+            self._add(name, by_frame.double(), limit[name].double())
+
+        return probe
+
+    def _add(self, name: str, by_frame: Tensor, limit: Tensor) -> None:
+        sent = by_frame.cumsum(0)
+        for index, frame in enumerate(self.frames):
+            self.error[name][index] += (sent[frame - 1] / frame - limit).square().sum()
+        last, levels = sent[-1], op_of(self.nodes[name])
+        assert isinstance(levels, Neuron)
+        silent_ann = limit <= 0
+        self.sums[name] += torch.tensor(
+            [
+                float(limit.sum()),
+                float(limit.square().sum()),
+                float(((last != 0) & silent_ann).sum()),
+                float((last == 0).sum()),
+                float((last >= levels.levels * len(by_frame)).sum()),
+                float(limit.numel()),
+            ],
+            dtype=torch.float64,
+        )
+
+    def records(self, spikes: dict[str, Tensor], units: dict[str, Tensor], images: int) -> list[dict[str, Any]]:
+        """One JSON-able record per neuron layer."""
+        depths, schedule = site_depths(self.snn.graph), self.snn.schedule
+        records = []
+        for name, node in self.nodes.items():
+            op = op_of(node)
+            assert isinstance(op, Neuron)
+            neurons = int(np.prod(node.meta["shape"]))
+            first, second, spurious, dead, saturated, count = self.sums[name].tolist()
+            origin = origin_of(node)
+            omega = first / second if second > 0 else None
+            answered = [schedule.answer_step(frame - 1) for frame in self.frames]
+            emitted = frame_steps(snn_frames=self.frames, steps=schedule.steps_per_frame)
+            errors = [float(value) / second for value in self.error[name]] if second > 0 else []
+            records.append(
+                {
+                    "name": name,
+                    "origin": {"name": origin.name, "operator": origin.operator},
+                    "depth": depths[name],
+                    "channels": op.threshold.numel(),
+                    "neurons": neurons,
+                    "model": op.model,
+                    "threshold": summary(op.threshold),
+                    "spikes_per_image": float(spikes[name].sum()) / max(images, 1),
+                    "units_per_image": float(units[name].sum()) / max(images, 1),
+                    "firing_rate": float(spikes[name].sum()) / max(images * neurons * len(spikes[name]), 1),
+                    "dead_share": dead / count if count else None,
+                    "saturated_share": saturated / count if count else None,
+                    "sin_share": spurious / count if count else None,
+                    "omega": omega,
+                    "fit": [{"t": t, "k": k} for t, k in zip(emitted, errors, strict=False)],
+                    "answered": answered,
+                }
+            )
+        return records
+
+
+def frame_steps(*, snn_frames: list[int], steps: int) -> list[int]:
+    """A site's own emission steps after each of the given numbers of frames."""
+    return [frame * steps for frame in snn_frames]
+
+
+def summary(tensor: Tensor) -> dict[str, float]:
+    """Least, median and largest value."""
+    flat = tensor.double().flatten()
+    return {"min": float(flat.min()), "median": float(flat.median()), "max": float(flat.max())}
+
+
+@torch.inference_mode()
+def limits(snn: Snn, images: Tensor) -> dict[str, Tensor]:
+    """The rate of every neuron for T -> infinity, units per frame: the spiking graph run as a clipped ANN."""
+    found: dict[str, Tensor] = {}
+    values: dict[Any, Tensor] = {}
+    for node in snn.graph.graph.nodes:
+        if node.op == "placeholder":
+            values[node] = images.double()
+        elif node.op == "call_module":
+            op = op_of(node)
+            own = next(op.buffers(), None)
+            inputs = [values[source] for source in node.args]
+            values[node] = op(*(inputs if own is None else [value.to(own.dtype) for value in inputs]))
+            if isinstance(op, Neuron):
+                found[node.name] = values[node]
+    return found
