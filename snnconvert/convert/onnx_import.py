@@ -1,0 +1,347 @@
+"""The ONNX door: a .onnx file straight into the dialect.
+
+The graph is interpreted once. A value is either constant, and then computed at once (all shape arithmetic ends this
+way), or an activation, and then a node of the dialect whose value on two random samples is known. Operators live in
+`onnx_ops/`, one function each.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper, numpy_helper
+
+from snnconvert.convert.onnx_ops import OPERATORS
+from snnconvert.convert.onnx_ops.flow import Array, Flow, Refusal, Value
+from snnconvert.convert.onnx_ops.folding import fold
+from snnconvert.convert.onnx_ops.reading import as_float32, initializers, open_model, sha256_of
+from snnconvert.convert.onnx_ops.scope import MOST_ELEMENTS, Scope
+from snnconvert.errors import DataError, ModelFileError, OptionError, UnsupportedError
+from snnconvert.graph.dialect import Builder
+from snnconvert.graph.types import Ann, Origin, Source
+
+_SEED = 0
+_ALWAYS_CONSTANT = ("Shape", "Size", "Constant")
+_INPUT_TYPES = {1: "float", 10: "float16", 11: "double", 16: "bfloat16", 2: "uint8"}
+_MISFITS = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError)
+
+
+class _Missing:
+    """A value that could not be imported; nodes that read it are passed over."""
+
+
+_MISSING = _Missing()
+
+
+def import_onnx(path: Path, *, output_name: str | None = None, input_shape: tuple[int, ...] | None = None) -> Ann:
+    """Read a .onnx file into the dialect.
+
+    Args:
+        output_name: the model output to put first (by default the model's own order).
+        input_shape: shape of one sample, batch excluded; needed only where the file leaves sizes open.
+
+    Returns:
+        An Ann at stage ANN. Every node of its graph carries `meta["onnx_value"]`, the ONNX value it stands for.
+
+    Raises:
+        ModelFileError: if the file is missing, damaged, or no ONNX model.
+        UnsupportedError: listing every node that has no form in the dialect, or naming a signature that does not fit.
+        OptionError: if `output_name` or `input_shape` does not fit the model.
+        DataError: if the file leaves the input's size open and no `input_shape` is given.
+    """
+    path = Path(path)
+    model, opset = open_model(path)
+    constants, notes = initializers(model, path)
+    graph = model.graph
+    outputs = [value.name for value in graph.output]
+    if output_name is not None and output_name not in outputs:
+        raise OptionError(
+            f"output {output_name!r} is not an output of {path}", hint=f"choose one of: {', '.join(outputs)}"
+        )
+    value = _only_input(graph, constants, path)
+    shape, batch, position = _input_shape(value, graph, constants, input_shape, path)
+    _check_operators(graph, set(constants), path)
+    sample = torch.rand(2, *shape, generator=torch.Generator().manual_seed(_SEED))
+    builder = Builder({value.name: sample})
+    node = builder.inputs[value.name]
+    node.meta["onnx_value"] = value.name
+    scope = Scope(builder, opset, batch)
+    for note in notes + _input_notes(value):
+        scope.note(note)
+    interpreter = _Interpreter(scope, {**constants, value.name: Flow(node, position)}, graph)
+    interpreter.run(graph.node)
+    if interpreter.causes:
+        raise _unsupported(path, interpreter.causes)
+    ordered = outputs if output_name is None else [output_name, *(name for name in outputs if name != output_name)]
+    nodes, names = interpreter.results(ordered, path)
+    finished = builder.finish(nodes)
+    source = Source(path.stem, str(path), sha256_of(path), "onnx", tuple(scope.notes))
+    return Ann(finished, shape, names, source)
+
+
+# --- the input ------------------------------------------------------------------------------------
+
+
+def _only_input(graph: onnx.GraphProto, constants: dict[str, Array], path: Path) -> onnx.ValueInfoProto:
+    """The one graph input that is not an initializer."""
+    inputs = [value for value in graph.input if value.name not in constants]
+    if not inputs:
+        raise ModelFileError(f"{path} has no input", hint="export the network with an example input that is traced")
+    if len(inputs) > 1:
+        names = ", ".join(value.name for value in inputs)
+        hint = "export a model that takes one tensor; fix the others as constants"
+        raise UnsupportedError(f"{path} has {len(inputs)} inputs ({names}); one is supported", hint=hint)
+    value = inputs[0]
+    if not value.type.HasField("tensor_type") or value.type.tensor_type.elem_type not in _INPUT_TYPES:
+        kind = "not a tensor"
+        if value.type.HasField("tensor_type"):
+            kind = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
+        raise UnsupportedError(
+            f"input {value.name!r} of {path} is {kind}; only {', '.join(_INPUT_TYPES.values())} are supported",
+            hint="convert a network that takes images or feature vectors",
+        )
+    return value
+
+
+def _input_notes(value: onnx.ValueInfoProto) -> list[str]:
+    kind = _INPUT_TYPES[value.type.tensor_type.elem_type]
+    return [] if kind == "float" else [f"the input {value.name!r} is {kind}; it is taken as float32 here"]
+
+
+def _input_shape(
+    value: onnx.ValueInfoProto,
+    graph: onnx.GraphProto,
+    constants: dict[str, Array],
+    given: tuple[int, ...] | None,
+    path: Path,
+) -> tuple[tuple[int, ...], int | None, int | None]:
+    """Shape of one sample, the batch size fixed in the file (or None), and the axis of the batch (or None)."""
+    declared = value.type.tensor_type
+    sizes: list[int | None] | None = None
+    if declared.HasField("shape"):
+        sizes = [size.dim_value if size.dim_value > 0 else None for size in declared.shape.dim]
+    if sizes is not None and not sizes:
+        raise UnsupportedError(
+            f"input {value.name!r} of {path} is a single number", hint="convert a network that takes images or vectors"
+        )
+    alone = sizes is not None and (len(sizes) == 1 or _adds_batch(value.name, sizes, graph, constants))
+    batch, position = (1, None) if alone else (sizes[0] if sizes else None, 0)
+    known: list[int | None] | None = sizes if alone or sizes is None else sizes[1:]
+    if known is None and given is None or given is None and known is not None and None in known:
+        spelled = "nothing" if known is None else str(tuple("?" if size is None else size for size in known))
+        raise DataError(
+            f"input {value.name!r} of {path} leaves its size open (the file says {spelled}, batch excluded)",
+            hint="give the shape of one sample with input_shape, for instance (3, 224, 224)",
+        )
+    if given is not None:
+        fits = all(size > 0 for size in given) and (
+            known is None or len(known) == len(given) and all(k in (None, g) for k, g in zip(known, given, strict=True))
+        )
+        if not fits:
+            spelled = "any" if known is None else str(tuple("?" if size is None else size for size in known))
+            raise OptionError(
+                f"input_shape {tuple(given)} does not fit input {value.name!r} of {path}",
+                hint=f"give the shape of one sample without the batch; the file says {spelled}",
+            )
+    shape = tuple(given) if given is not None else tuple(size for size in known or () if size is not None)
+    if math.prod(shape) > MOST_ELEMENTS:
+        raise ModelFileError(f"{path} asks for samples of shape {shape}", hint="check the shape of the model's input")
+    return shape, batch, position
+
+
+def _adds_batch(name: str, sizes: list[int | None], graph: onnx.GraphProto, constants: dict[str, Array]) -> bool:
+    """Whether the graph itself puts a batch axis in front of its input, so that the input has none."""
+    readers = [node for node in graph.node if name in node.input]
+    if sizes[0] == 1 or None in sizes or len(readers) != 1 or readers[0].op_type != "Unsqueeze":
+        return False
+    axes = [list(attribute.ints) for attribute in readers[0].attribute if attribute.name == "axes"]
+    axes += [constants[given].reshape(-1).tolist() for given in readers[0].input[1:] if given in constants]
+    return [0] in axes
+
+
+# --- the nodes ------------------------------------------------------------------------------------
+
+
+def _operator(node: onnx.NodeProto) -> str:
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+
+
+def _name(node: onnx.NodeProto) -> str:
+    return str(node.name) or next((str(name) for name in node.output if name), str(node.op_type))
+
+
+def _reads(node: onnx.NodeProto) -> list[str]:
+    """Names that a node reads, those captured by its subgraphs included."""
+    names = [name for name in node.input if name]
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            names += [name for inner in attribute.g.node for name in _reads(inner)]
+            names += [value.name for value in attribute.g.output]
+    return names
+
+
+def _check_operators(graph: onnx.GraphProto, constants: set[str], path: Path) -> None:
+    """Before any work: every needed node on activations must be of a known operator.
+
+    Raises:
+        UnsupportedError: listing all that are not.
+    """
+    wanted = {value.name for value in graph.output}
+    live = []
+    for node in reversed(graph.node):
+        if wanted.intersection(node.output):
+            live.append(node)
+            wanted.update(_reads(node))
+    causes = []
+    for node in reversed(live):
+        if node.op_type in _ALWAYS_CONSTANT or all(name in constants for name in _reads(node)):
+            constants.update(node.output)
+        elif _operator(node) not in OPERATORS and node.op_type != "If":
+            causes.append(f"{_name(node)} ({_operator(node)}): this operator has no form in the dialect")
+    if causes:
+        raise _unsupported(path, causes)
+
+
+def _unsupported(path: Path, causes: list[str]) -> UnsupportedError:
+    return UnsupportedError(
+        f"{path} holds {len(causes)} node(s) that cannot be converted",
+        hint="export the network without these nodes (post-processing, for instance), or replace them in the network",
+        causes=tuple(causes),
+    )
+
+
+class _Interpreter:
+    """Runs over the nodes of a graph; collects what it must refuse."""
+
+    def __init__(self, scope: Scope, values: dict[str, Any], graph: onnx.GraphProto) -> None:
+        self.scope = scope
+        self.values = values
+        self.causes: list[str] = []
+        self.outputs = {value.name for value in graph.output}
+        self.readers = Counter(name for node in graph.node for name in _reads(node))
+        wanted = set(self.outputs)
+        for node in reversed(graph.node):
+            if wanted.intersection(node.output):
+                wanted.update(_reads(node))
+        self.live = wanted
+
+    def run(self, nodes: Iterable[onnx.NodeProto], inner: bool = False) -> None:
+        for node in nodes:
+            if not inner and not self.live.intersection(node.output):
+                continue
+            self.scope.origin = Origin(_name(node), node.op_type)
+            self.scope.outputs = tuple(node.output)
+            self.scope.final = all(name in self.outputs and not self.readers[name] for name in node.output if name)
+            results: tuple[Any, ...]
+            try:
+                results = self._results(node)
+            except Refusal as refusal:
+                self.causes.append(f"{_name(node)} ({_operator(node)}): {refusal}")
+                results = ()
+            except _MISFITS as error:
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                self.causes.append(f"{_name(node)} ({_operator(node)}): its inputs or attributes do not fit: {reason}")
+                results = ()
+            for index, name in enumerate(node.output):
+                value = results[index] if index < len(results) else _MISSING
+                self.values[name] = value
+                if isinstance(value, Flow):
+                    value.node.meta.setdefault("onnx_value", name)
+
+    def _results(self, node: onnx.NodeProto) -> tuple[Any, ...]:
+        unknown = [name for name in node.input if name and name not in self.values]
+        if unknown:
+            raise Refusal(f"it reads {unknown[0]!r}, which no earlier node produces")
+        inputs = [self.values[name] if name else None for name in node.input]
+        if any(value is _MISSING for value in inputs):
+            if not self.causes:
+                raise Refusal("it reads an output of an operator that is not computed here")
+            return ()
+        if node.op_type == "Constant":
+            return (self._constant(node),)
+        if node.op_type == "If":
+            return self._branch(node, inputs)
+        if not any(isinstance(value, Flow) for value in inputs):
+            if any(attribute.type == onnx.AttributeProto.GRAPH for attribute in node.attribute):
+                raise Refusal("loops are not supported")
+            return tuple(fold(node, inputs, self.scope.opset))
+        operator = _operator(node)
+        if operator not in OPERATORS:
+            raise Refusal("this operator has no form in the dialect")
+        function = OPERATORS[operator]
+        attributes = {attribute.name: _plain(attribute) for attribute in node.attribute}
+        parameters = inspect.signature(function).parameters
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            strange = sorted(set(attributes) - set(parameters))
+            if strange:
+                raise Refusal(f"attribute {strange[0]!r} is not known")
+        while inputs and inputs[-1] is None:
+            inputs.pop()
+        result = function(self.scope, *inputs, **attributes)
+        return result if isinstance(result, tuple) else (result,)
+
+    def _constant(self, node: onnx.NodeProto) -> Array:
+        (attribute,) = node.attribute
+        if attribute.name == "value":
+            array, note = as_float32(numpy_helper.to_array(attribute.t))
+            if note:
+                self.scope.note(note)
+        else:
+            array = np.asarray(fold(node, [], self.scope.opset)[0])
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise Refusal("this constant holds NaN")
+        return array
+
+    def _branch(self, node: onnx.NodeProto, inputs: list[Value | None]) -> tuple[Any, ...]:
+        """The chosen branch of an If whose condition is constant, read in place."""
+        condition = inputs[0]
+        if not isinstance(condition, np.ndarray):
+            raise Refusal("its condition depends on activations")
+        wanted = "then_branch" if bool(condition.reshape(-1)[0]) else "else_branch"
+        (branch,) = (attribute.g for attribute in node.attribute if attribute.name == wanted)
+        for tensor in branch.initializer:
+            self.values[tensor.name] = as_float32(numpy_helper.to_array(tensor))[0]
+        self.run(branch.node, inner=True)
+        return tuple(self.values.get(value.name, _MISSING) for value in branch.output)
+
+    def results(self, outputs: list[str], path: Path) -> tuple[list[torch.fx.Node], tuple[str, ...]]:
+        """Nodes and names of the graph outputs."""
+        nodes, names = [], []
+        for name in outputs:
+            value = self.values.get(name, _MISSING)
+            if isinstance(value, np.ndarray):
+                self.scope.note(f"output {name!r} is constant and was dropped")
+                continue
+            if not isinstance(value, Flow):
+                raise ModelFileError(
+                    f"output {name!r} of {path} is produced by no node", hint="export or download the model again"
+                )
+            if not value.plain and value.position is not None:
+                self.scope.note(f"output {name!r}: its batch was moved to the first axis")
+            nodes.append(value.node)
+            names.append(self.scope.renamed.get(name, name))
+        if not nodes:
+            raise UnsupportedError(
+                f"no output of {path} depends on its input", hint="check that the file is the model you meant"
+            )
+        return nodes, tuple(names)
+
+
+def _plain(attribute: onnx.AttributeProto) -> Any:
+    """An attribute as a Python value: text decoded, lists as tuples, tensors as arrays."""
+    value = helper.get_attribute_value(attribute)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, onnx.TensorProto):
+        return numpy_helper.to_array(value)
+    if attribute.type in (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS):
+        return tuple(value)
+    return value

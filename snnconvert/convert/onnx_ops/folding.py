@@ -1,0 +1,58 @@
+"""Constant folding: nodes whose inputs are all constant are computed at once by the reference code of onnx."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+
+from snnconvert.convert.onnx_ops.flow import BATCH, Array, Refusal
+from snnconvert.convert.onnx_ops.reading import as_float32
+from snnconvert.convert.onnx_ops.scope import MOST_ELEMENTS, without_batch
+
+_SHAPED = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1}
+_RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
+
+
+def fold(node: onnx.NodeProto, inputs: list[Array | None], opset: int) -> list[Array]:
+    """Outputs of `node` on constants.
+
+    Raises:
+        Refusal: if the operator is random, not part of ONNX, too large, or cannot be computed.
+    """
+    if node.domain not in ("", "ai.onnx") or node.op_type in _RANDOM:
+        raise Refusal("it is random, or no operator of ONNX")
+    inputs = list(inputs)
+    position = _SHAPED.get(node.op_type)
+    if position is not None and len(inputs) > position:
+        # The batch in a constant's shape becomes 1: a constant is the same for every sample.
+        asked = inputs[position]
+        assert asked is not None
+        inputs[position] = np.array(without_batch(asked.reshape(-1).tolist()), dtype=np.int64)
+    if node.op_type == "Range":
+        start, limit, step = (float(np.reshape(value, -1)[0]) for value in inputs if value is not None)
+        if step == 0 or (limit - start) / step > min(MOST_ELEMENTS, BATCH - 1):
+            raise Refusal("a range over the batch, or too large")
+    if node.op_type == "Tile" and inputs[0] is not None and inputs[1] is not None:
+        without_batch([inputs[0].size, *inputs[1].tolist()])
+    names = [f"i{index}" if value is not None else "" for index, value in enumerate(inputs)]
+    outputs = [f"o{index}" for index in range(len(node.output))]
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    del copy.input[:], copy.output[:]
+    copy.input.extend(names)
+    copy.output.extend(outputs)
+    graph = helper.make_graph(
+        [copy],
+        "fold",
+        [helper.make_value_info(name, onnx.TypeProto()) for name in names if name],
+        [helper.make_value_info(name, onnx.TypeProto()) for name in outputs],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    feeds = {name: value for name, value in zip(names, inputs, strict=True) if name}
+    try:
+        results = ReferenceEvaluator(model).run(None, feeds)
+    except Exception as error:  # the reference code raises whatever numpy raises
+        raise Refusal(f"it cannot be computed on constants: {error}") from error
+    return [as_float32(np.asarray(result))[0] for result in results]

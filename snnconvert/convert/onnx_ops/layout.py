@@ -1,0 +1,298 @@
+"""Operators that move values: reshapes, permutations, slices, concatenation."""
+
+# ruff: noqa: N802, ARG001 (functions are named as the ONNX operators)
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from snnconvert.convert.onnx_ops.flow import BATCH, Array, Flow, Refusal, Value
+from snnconvert.convert.onnx_ops.scope import Scope, fixed, integers, moving, scalar
+from snnconvert.graph import ops
+
+
+Integers: TypeAlias = Value | tuple[int, ...]  # an input, or in older opsets an attribute
+
+
+def take(scope: Scope, flow: Flow, axis: int, indices: Sequence[int]) -> Flow:
+    """`flow` with the entries `indices` along an ONNX axis: a Slice where they are consecutive, else a Select."""
+    dim = flow.axis(axis)
+    size = flow.dims[dim - 1]
+    indices = [int(index) for index in indices]
+    if any(not 0 <= index < size for index in indices):
+        raise Refusal(f"an index is outside an axis of size {size}")
+    if indices == list(range(size)):
+        return flow
+    steps = {after - before for before, after in zip(indices, indices[1:], strict=False)} or {1}
+    if indices and len(steps) == 1 and min(steps) > 0:
+        op = ops.Slice(dim=dim, start=indices[0], stop=indices[-1] + 1, step=min(steps))
+        return scope.apply(op, flow)
+    return scope.apply(ops.Select(dim=dim, indices=tuple(indices)), flow)
+
+
+def _all_sizes(scope: Scope, flow: Flow) -> list[int]:
+    """ONNX sizes as the Shape operator gives them: a fixed batch of 1 is a plain 1, any other batch is BATCH."""
+    return [size // BATCH if scope.batch == 1 and size >= BATCH else size for size in flow.sizes]
+
+
+def Shape(scope: Scope, x: Value, *, start: int = 0, end: int | None = None) -> Array:
+    return np.array(_all_sizes(scope, moving(x))[start:end], dtype=np.int64)
+
+
+def Size(scope: Scope, x: Value) -> Array:
+    return np.array(math.prod(_all_sizes(scope, moving(x))), dtype=np.int64)
+
+
+def Reshape(scope: Scope, x: Value, shape: Value, *, allowzero: int = 0) -> Flow:
+    flow = moving(x)
+    sizes = flow.sizes
+    wanted = list(integers(shape, "its target shape"))
+    for index, size in enumerate(wanted):
+        if size == 0 and not allowzero:
+            if index >= len(sizes):
+                raise Refusal(f"target size 0 at {index} copies an axis that its input lacks")
+            wanted[index] = sizes[index]
+    return scope.reshape(flow, wanted)
+
+
+def Flatten(scope: Scope, x: Value, *, axis: int = 1) -> Flow:
+    flow = moving(x)
+    axis = axis if axis >= 0 else axis + flow.rank
+    sizes = flow.sizes
+    if flow.position is None:
+        return scope.reshape(flow, [math.prod(sizes[:axis]), math.prod(sizes[axis:])])
+    if flow.position < axis:
+        return scope.reshape(flow, [math.prod(sizes[:axis]), math.prod(sizes[axis:])])
+    if scope.batch == 1:
+        return scope.reshape(flow, [math.prod(sizes[:axis]), -1])
+    raise Refusal(f"axis {axis} would mix the samples of a batch")
+
+
+def Squeeze(scope: Scope, x: Value, axes: Integers | None = None) -> Flow:
+    flow = moving(x)
+    given = None if axes is None else integers(axes, "its axes")
+    sizes = _all_sizes(scope, flow)
+    dropped = (
+        [index for index, size in enumerate(sizes) if size == 1] if given is None else [flow.normal(a) for a in given]
+    )
+    if any(sizes[index] != 1 for index in dropped):
+        raise Refusal("it squeezes the batch, or an axis whose size is not 1")
+    position = flow.position
+    if position in dropped:
+        position = None
+    elif position is not None:
+        position -= sum(index < position for index in dropped)
+    dims = [flow.axis(index) - 1 for index in dropped if index != flow.position]
+    kept = tuple(size for index, size in enumerate(flow.dims) if index not in dims)
+    return Flow(scope.sample_reshape(flow.node, kept), position, flow.before, flow.after)
+
+
+def Unsqueeze(scope: Scope, x: Value, axes: Integers) -> Flow:
+    flow = moving(x)
+    given = integers(axes, "its axes")
+    rank = flow.rank + len(given)
+    if any(not -rank <= axis < rank for axis in given):
+        raise Refusal(f"axes {tuple(given)} do not exist in a tensor with {rank} axes")
+    new = sorted(axis % rank for axis in given)
+    sizes = list(flow.sizes)
+    marks: list[int | None] = list(range(flow.rank))
+    for axis in new:
+        sizes.insert(axis, 1)
+        marks.insert(axis, None)
+    if flow.position is None:
+        # The batch of 1 that was squeezed away comes back on the first new axis.
+        return (
+            Flow(scope.sample_reshape(flow.node, tuple(sizes[: new[0]] + sizes[new[0] + 1 :])), new[0]) if new else flow
+        )
+    position = marks.index(flow.position)
+    extra = tuple(size for size in (flow.before, flow.after) if size > 1)
+    dims = (*sizes[:position], *extra, *sizes[position + 1 :])
+    return Flow(scope.sample_reshape(flow.node, dims), position, flow.before, flow.after)
+
+
+def Transpose(scope: Scope, x: Value, *, perm: tuple[int, ...] | None = None) -> Flow:
+    flow = moving(x)
+    return scope.transpose(flow, range(flow.rank)[::-1] if perm is None else perm)
+
+
+def Slice(
+    scope: Scope,
+    x: Value,
+    starts: Integers,
+    ends: Integers,
+    axes: Integers | None = None,
+    steps: Value | None = None,
+) -> Flow:
+    flow = moving(x)
+    first, last = integers(starts, "its starts"), integers(ends, "its ends")
+    along = tuple(range(len(first))) if axes is None else integers(axes, "its axes")
+    stride = (1,) * len(first) if steps is None else integers(steps, "its steps")
+    for axis, start, stop, step in zip(along, first, last, stride, strict=True):
+        axis = flow.normal(axis)  # noqa: PLW2901
+        if axis == flow.position:
+            if start == 0 and stop >= (scope.batch or BATCH) and step == 1:
+                continue
+            flow.axis(axis)
+        size = flow.dims[flow.axis(axis) - 1]
+        chosen = range(size)[slice(start, None if step < 0 and stop < -size else stop, step)]
+        if not len(chosen):
+            raise Refusal("it leaves nothing of an axis")
+        flow = take(scope, flow, axis, chosen)
+    return flow
+
+
+def Split(
+    scope: Scope,
+    x: Value,
+    split: Integers | None = None,
+    *,
+    axis: int = 0,
+    num_outputs: int | None = None,
+) -> tuple[Flow, ...]:
+    flow = moving(x)
+    size = flow.dims[flow.axis(axis) - 1]
+    if split is not None:
+        parts = integers(split, "its sizes")
+    else:
+        count = num_outputs or len(scope.outputs)
+        each = math.ceil(size / count)
+        parts = tuple(min(each, size - each * index) for index in range(count))
+    if sum(parts) != size or any(part <= 0 for part in parts):
+        raise Refusal(f"parts {tuple(parts)} do not add up to an axis of size {size}")
+    ends = np.cumsum(parts)
+    return tuple(
+        take(scope, flow, axis, range(int(end) - part, int(end))) for end, part in zip(ends, parts, strict=True)
+    )
+
+
+def Gather(scope: Scope, x: Value, indices: Value, *, axis: int = 0) -> Flow:
+    if not isinstance(x, Flow):
+        raise Refusal("it looks up a table by activations (an embedding)")
+    array = fixed(indices, "its indices")
+    axis = x.normal(axis)
+    if axis == x.position and scope.batch == 1 and array.ndim == 0:
+        return Squeeze(scope, x, (axis,))
+    dim = x.axis(axis)
+    size = x.dims[dim - 1]
+    flow = take(scope, x, axis, [int(index) % size if -size <= index < size else size for index in array.reshape(-1)])
+    if array.ndim == 1:
+        return flow
+    dims = (*flow.dims[: dim - 1], *array.shape, *flow.dims[dim:])
+    node = scope.sample_reshape(flow.node, dims)
+    if flow.position is None or axis > flow.position:
+        return flow.on(node)
+    return Flow(node, flow.position + array.ndim - 1, flow.before, flow.after)
+
+
+def Concat(scope: Scope, *values: Value, axis: int = 1) -> Flow:
+    lead = next(value for value in values if isinstance(value, Flow))
+    flows = []
+    for value in values:
+        if isinstance(value, Flow):
+            flows.append(value)
+        elif value.size:
+            flows.append(scope.constant(value, lead))
+    if any((flow.position, flow.before, flow.after) != (lead.position, lead.before, lead.after) for flow in flows):
+        raise Refusal("its inputs hold the batch on different axes")
+    op = ops.Concat(dim=lead.axis(axis))
+    return lead.on(scope.emit(op, *(flow.node for flow in flows))) if len(flows) > 1 else lead
+
+
+def Expand(scope: Scope, x: Value, shape: Value) -> Flow:
+    flow, wanted = moving(x), list(integers(shape, "its shape"))
+    if len(wanted) > flow.rank:
+        if flow.position is not None and not (scope.batch == 1 and flow.position == 0):
+            missing = len(wanted) - flow.rank
+            flow = Flow(
+                scope.sample_reshape(flow.node, (1,) * missing + flow.dims),
+                flow.position + missing,
+                flow.before,
+                flow.after,
+            )
+        else:
+            flow = scope.reshape(flow, [1] * (len(wanted) - flow.rank) + _all_sizes(scope, flow))
+    wanted = [1] * (flow.rank - len(wanted)) + wanted
+    dims = list(flow.dims)
+    for axis, size in enumerate(wanted):
+        if axis == flow.position:
+            if size not in (1, flow.sizes[axis], scope.batch):
+                raise Refusal("it repeats the batch")
+        elif size != 1:
+            dim = flow.axis(axis) - 1
+            if dims[dim] not in (1, size):
+                raise Refusal(f"an axis of size {dims[dim]} cannot be broadcast to {size}")
+            dims[dim] = size
+    return scope.expand_dims(flow, tuple(dims))
+
+
+def Tile(scope: Scope, x: Value, repeats: Value) -> Flow:
+    flow = moving(x)
+    for axis, count in enumerate(integers(repeats, "its repeats")):
+        if count != 1:
+            size = flow.dims[flow.axis(axis) - 1]
+            flow = take(scope, flow, axis, list(range(size)) * count)
+    return flow
+
+
+def Pad(
+    scope: Scope,
+    x: Value,
+    pads: Integers,
+    value: Value | float | None = None,
+    axes: Value | None = None,
+    *,
+    mode: str = "constant",
+) -> Flow:
+    flow = moving(x)
+    amounts = integers(pads, "its pads")
+    along = range(flow.rank) if axes is None else [flow.normal(axis) for axis in integers(axes, "its axes")]
+    if len(amounts) != 2 * len(along):
+        raise Refusal(f"{len(amounts)} pads for {len(along)} axes")
+    fill = (
+        value
+        if isinstance(value, float)
+        else 0.0
+        if value is None or not np.size(value)
+        else scalar(value, "its value")
+    )
+    pairs = [0] * (2 * len(flow.dims))
+    for axis, begin, end in zip(along, amounts[: len(along)], amounts[len(along) :], strict=True):
+        if begin == 0 and end == 0:
+            continue
+        dim = flow.axis(axis)
+        if mode == "constant":
+            from_last = 2 * (len(flow.dims) - dim)
+            pairs[from_last], pairs[from_last + 1] = begin, end
+            continue
+        if mode not in ("reflect", "edge", "wrap"):
+            raise Refusal(f"mode {mode!r} is not one of constant, reflect, edge, wrap")
+        row = np.arange(flow.dims[dim - 1])
+        row = row[max(-begin, 0) : len(row) - max(-end, 0)]
+        flow = take(scope, flow, axis, np.pad(row, (max(begin, 0), max(end, 0)), mode=mode).tolist())
+    while pairs[-2:] == [0, 0]:
+        pairs = pairs[:-2]
+    return scope.apply(ops.Pad(pads=tuple(pairs), value=fill), flow) if pairs else flow
+
+
+def DepthToSpace(scope: Scope, x: Value, *, blocksize: int, mode: str = "DCR") -> Flow:
+    flow = moving(x).require_plain()
+    channels, height, width = flow.dims
+    depth = channels // blocksize**2
+    if mode == "DCR":
+        split, dims = (blocksize, blocksize, depth, height, width), (0, 3, 4, 1, 5, 2)
+    else:
+        split, dims = (depth, blocksize, blocksize, height, width), (0, 1, 4, 2, 5, 3)
+    node = scope.emit(ops.Permute(dims=dims), scope.sample_reshape(flow.node, split))
+    return flow.on(scope.sample_reshape(node, (depth, height * blocksize, width * blocksize)))
+
+
+def SpaceToDepth(scope: Scope, x: Value, *, blocksize: int) -> Flow:
+    flow = moving(x).require_plain()
+    channels, height, width = flow.dims
+    split = (channels, height // blocksize, blocksize, width // blocksize, blocksize)
+    node = scope.emit(ops.Permute(dims=(0, 3, 5, 1, 2, 4)), scope.sample_reshape(flow.node, split))
+    return flow.on(scope.sample_reshape(node, (channels * blocksize**2, height // blocksize, width // blocksize)))

@@ -1,0 +1,153 @@
+"""Opening an untrusted .onnx file: say what it is when it is not a model, and check what an importer relies on."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import numpy_helper
+
+from snnconvert.convert.onnx_ops.flow import Array
+from snnconvert.errors import ModelFileError, UnsupportedError
+
+OLDEST_OPSET = 7
+_WEIGHTED = (
+    "Conv",
+    "ConvTranspose",
+    "Gemm",
+    "MatMul",
+    "BatchNormalization",
+    "PRelu",
+    "LayerNormalization",
+    "QLinearConv",
+)
+_KINDS: tuple[tuple[bytes, str, str], ...] = (
+    (b"version https://git-lfs", "is a git-lfs pointer, not the model", "fetch the model itself with `git lfs pull`"),
+    (
+        b"<!doctype html",
+        "is an HTML page, not a model",
+        "the download gave a web page; use the file's raw download link",
+    ),
+    (b"<html", "is an HTML page, not a model", "the download gave a web page; use the file's raw download link"),
+    (b"<?xml", "is an XML file, not an ONNX model", "export the network to ONNX first"),
+    (
+        b"pk\x03\x04",
+        "is a zip archive (PyTorch files are), not an ONNX model",
+        "export with torch.onnx.export, or unpack it",
+    ),
+    (b"\x80", "is a Python pickle, not an ONNX model", "export the network with torch.onnx.export"),
+    (b"\x89hdf", "is an HDF5 file (Keras), not an ONNX model", "convert it with tf2onnx first"),
+    (b"\x1f\x8b", "is gzip-compressed", "decompress it with `gunzip` first"),
+)
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file, read in chunks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sniff(path: Path) -> None:
+    """Recognise the files that people give by mistake.
+
+    Raises:
+        ModelFileError: if `path` is missing, a directory, empty, unreadable, or visibly not a model.
+    """
+    if not path.exists():
+        raise ModelFileError(f"{path} does not exist", hint="check the path of the .onnx file")
+    if path.is_dir():
+        raise ModelFileError(f"{path} is a directory", hint="name the .onnx file inside it")
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
+    if not head:
+        raise ModelFileError(f"{path} is empty", hint="export or download the model again")
+    start = head.lstrip().lower()
+    for magic, what, hint in _KINDS:
+        if head.lower().startswith(magic) or start.startswith(magic):
+            raise ModelFileError(f"{path} {what}", hint=hint)
+    if head[4:8] == b"TFL3":
+        raise ModelFileError(f"{path} is a TFLite file, not an ONNX model", hint="convert it with tf2onnx first")
+
+
+def open_model(path: Path) -> tuple[onnx.ModelProto, int]:
+    """Read a model and its opset; functions local to the model are inlined.
+
+    Raises:
+        ModelFileError: if it is no readable model.
+        UnsupportedError: if its opset is outside what this package and the installed onnx know.
+    """
+    sniff(path)
+    broken = "export or download it again; it may be truncated"
+    try:
+        model = onnx.load(path)
+    except DecodeError as error:
+        raise ModelFileError(f"{path} is not a readable ONNX file: {error}", hint=broken) from error
+    except (onnx.checker.ValidationError, OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        hint = "keep the file of external weights beside the .onnx file, under its original name"
+        raise ModelFileError(f"the weights of {path} cannot be read: {reason}", hint=hint) from error
+    if not model.opset_import or not model.HasField("graph") or not model.graph.node:
+        raise ModelFileError(f"{path} holds no ONNX graph", hint=broken)
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    opset = opsets.get("", opsets.get("ai.onnx", 0))
+    newest = onnx.defs.onnx_opset_version()
+    if not OLDEST_OPSET <= opset <= newest:
+        known = f"opsets {OLDEST_OPSET} to {newest} are supported"
+        if opset > newest:
+            hint = "upgrade the onnx package, or export the model with a lower opset_version"
+        else:
+            hint = "convert the file with onnx.version_converter, or export it with opset_version=17"
+        raise UnsupportedError(f"{path} uses ONNX opset {opset or 'of no known domain'}; {known}", hint=hint)
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    return model, opset
+
+
+def initializers(model: onnx.ModelProto, path: Path) -> tuple[dict[str, Array], list[str]]:
+    """Weights by name in float32 (integers as they are), and notes.
+
+    Raises:
+        ModelFileError: naming every tensor that is damaged, NaN, or an infinite weight.
+    """
+    weights = {name for node in model.graph.node if node.op_type in _WEIGHTED for name in node.input}
+    found: dict[str, Array] = {}
+    notes: dict[str, None] = {}
+    faults = []
+    for tensor in model.graph.initializer:
+        try:
+            array = numpy_helper.to_array(tensor)
+        except (ValueError, TypeError, RuntimeError, KeyError) as error:
+            faults.append(f"initializer {tensor.name!r} is damaged: {error}")
+            continue
+        array, note = as_float32(array)
+        if note:
+            notes[note] = None
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            faults.append(f"initializer {tensor.name!r} holds NaN")
+        elif array.dtype.kind == "f" and tensor.name in weights and np.isinf(array).any():
+            faults.append(f"initializer {tensor.name!r} holds infinite weights")
+        found[tensor.name] = array
+    for sparse in model.graph.sparse_initializer:
+        faults.append(f"initializer {sparse.values.name!r} is sparse, which is not supported")
+    if faults:
+        hint = "check the training run and export the model again"
+        raise ModelFileError(f"{path} holds unusable weights", hint=hint, causes=tuple(faults))
+    return found, list(notes)
+
+
+def as_float32(array: Array) -> tuple[Array, str]:
+    """`array` in float32 if it is of another floating type, and a note on that."""
+    name = array.dtype.name
+    if name in ("float16", "bfloat16", "float64"):
+        with np.errstate(over="ignore"):
+            return array.astype(np.float32), f"{name} weights were converted to float32"
+    return array, ""

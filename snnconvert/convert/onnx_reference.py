@@ -1,0 +1,196 @@
+"""ONNX Runtime as the reference: does the imported graph compute what the file says?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, fx
+
+from snnconvert.convert.onnx_ops.reading import open_model
+from snnconvert.errors import InternalError
+from snnconvert.graph.dialect import origin_of, output_nodes
+from snnconvert.graph.types import Ann
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Imported graph against ONNX Runtime.
+
+    Attributes:
+        differences: per output, largest absolute difference / largest absolute reference value.
+        ran: whether ONNX Runtime could run the model.
+        reason: why not, where it could not.
+    """
+
+    differences: dict[str, float]
+    ran: bool
+    reason: str = ""
+
+    @property
+    def largest(self) -> float:
+        """The largest difference over all outputs (0 where nothing ran)."""
+        return max(self.differences.values(), default=0.0)
+
+
+def onnx_operator_table(path: Path) -> list[tuple[str, str, tuple[str, ...], tuple[str, ...]]]:
+    """Name, operator, inputs and outputs of every node of a file, in its order.
+
+    Raises:
+        ModelFileError, UnsupportedError: as `import_onnx` does for unreadable files.
+    """
+    model, _ = open_model(Path(path))
+    return [
+        (node.name or next(iter(node.output), ""), node.op_type, tuple(node.input), tuple(node.output))
+        for node in model.graph.node
+    ]
+
+
+def compare_with_onnxruntime(ann: Ann, path: Path, samples: Tensor, *, tolerance: float = 1e-4) -> Comparison:
+    """Run `samples` (batch, *input_shape) through ONNX Runtime and through `ann`, and compare every output.
+
+    Raises:
+        InternalError: if an output differs by more than `tolerance`, naming the first node that diverges.
+        ModelFileError, UnsupportedError: as `import_onnx` does for unreadable files.
+    """
+    model, _ = open_model(Path(path))
+    nodes = output_nodes(ann.graph)
+    wanted = {name: _value_of(node, name) for name, node in zip(ann.outputs, nodes, strict=True)}
+    graph_outputs = {value.name for value in model.graph.output}
+    extra = [value for value in wanted.values() if value not in graph_outputs]
+    try:
+        session = _session(model, extra) if extra else _session_of(str(path))
+        with torch.no_grad():
+            returned = ann.graph(samples)
+        ours = dict(zip(ann.outputs, (value.numpy() for value in returned), strict=True))
+        references = _run(session, samples, list(wanted.values()))
+    except _runtime_errors() as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return Comparison({}, False, reason)
+    differences = {name: _difference(ours[name], references[value]) for name, value in wanted.items()}
+    worst = max(differences, key=lambda name: differences[name])
+    if not differences[worst] <= tolerance:
+        raise InternalError(
+            f"the imported graph of {path} differs from ONNX Runtime by {differences[worst]:.2e} of the largest value "
+            f"of output {worst!r} (allowed: {tolerance:.0e})",
+            causes=(_first_divergence(ann, model, samples[:1], tolerance),),
+        )
+    return Comparison(differences, True)
+
+
+def _value_of(node: fx.Node, name: str) -> str:
+    return str(node.meta.get("onnx_value", name))
+
+
+def _runtime_errors() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises when it cannot load or run a model; all derive from RuntimeError or these."""
+    state = onnxruntime.capi.onnxruntime_pybind11_state
+    names = (
+        "Fail",
+        "InvalidArgument",
+        "InvalidGraph",
+        "NotImplemented",
+        "RuntimeException",
+        "InvalidProtobuf",
+        "NoSuchFile",
+    )
+    return tuple(getattr(state, name) for name in names if hasattr(state, name))
+
+
+def _options() -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    return options
+
+
+def _session_of(model: str | bytes) -> Any:
+    return onnxruntime.InferenceSession(model, _options(), providers=["CPUExecutionProvider"])
+
+
+def _session(model: onnx.ModelProto, values: list[str]) -> Any:
+    """A session of a copy of `model` that also returns `values`."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in values)
+    return _session_of(copy.SerializeToString())
+
+
+def _run(session: Any, samples: Tensor, values: list[str]) -> dict[str, Any]:
+    """Values by name for all samples, batch first; the file's own batch size decides how many run at once."""
+    (entry,) = session.get_inputs()
+    kinds = {"tensor(float16)": np.float16, "tensor(double)": np.float64, "tensor(uint8)": np.uint8}
+    array = samples.numpy().astype(kinds.get(entry.type, np.float32))
+    shape = entry.shape
+    no_batch = len(shape) == array.ndim - 1
+    size = len(array) if no_batch or not shape or not isinstance(shape[0], int) else shape[0]
+    parts = []
+    if no_batch:
+        parts = [session.run(values, {entry.name: sample}) for sample in array]
+    else:
+        for start in range(0, len(array), size):
+            chunk = array[start : start + size]
+            short = size - len(chunk)
+            chunk = np.concatenate([chunk, np.repeat(chunk[:1], short, axis=0)]) if short else chunk
+            parts.append(session.run(values, {entry.name: chunk}))
+    if len(parts) == 1 and not no_batch:
+        return {name: np.array(parts[0][index]) for index, name in enumerate(values)}
+    return {name: np.stack([np.array(part[index]) for part in parts]) for index, name in enumerate(values)}
+
+
+def _difference(ours: Any, reference: Any) -> float:
+    """Largest absolute difference over the largest absolute reference value; infinite where shapes do not fit."""
+    reference = np.asarray(reference, dtype=np.float64).reshape(-1)
+    ours = np.asarray(ours, dtype=np.float64).reshape(-1)
+    if ours.size < reference.size:  # the last chunk was filled up
+        reference = reference[: ours.size]
+    if ours.size != reference.size:
+        return float("inf")
+    finite = np.isfinite(reference)
+    if not finite.any():
+        return 0.0 if np.array_equal(ours, reference) else float("inf")
+    if not np.array_equal(ours[~finite], reference[~finite], equal_nan=True):
+        return float("inf")
+    scale = max(float(np.abs(reference[finite]).max()), 1e-30)
+    return float(np.nan_to_num(np.abs(ours[finite] - reference[finite]).max() / scale, nan=np.inf))
+
+
+def _first_divergence(ann: Ann, model: onnx.ModelProto, sample: Tensor, tolerance: float) -> str:
+    """The first node, in data-flow order, whose value differs; on one sample, so that every layout can be compared."""
+    known = {name for node in model.graph.node for name in node.output if name}
+    named = {node: str(node.meta["onnx_value"]) for node in ann.graph.graph.nodes if "onnx_value" in node.meta}
+    named = {node: value for node, value in named.items() if value in known}
+    outputs = {value.name for value in model.graph.output}
+    values = list(dict.fromkeys(named.values()))
+    try:
+        session = _session(model, [value for value in values if value not in outputs])
+        references = _run(session, sample, values)
+    except (ValueError, *_runtime_errors()) as error:
+        return f"the first node that diverges could not be found: {error}"
+
+    interpreter = _Recorder(ann.graph)
+    with torch.no_grad():
+        interpreter.run(sample)
+    for node, value in named.items():
+        difference = _difference(interpreter.values[node].numpy(), references[value])
+        if not difference <= tolerance:
+            return f"first at {origin_of(node)}: its value {value!r} differs by {difference:.2e}"
+    return "every node agrees on the first sample alone"
+
+
+class _Recorder(fx.Interpreter):
+    """Runs a graph and keeps the value of every node."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.values: dict[fx.Node, Any] = {}
+
+    def run_node(self, node: fx.Node) -> Any:
+        self.values[node] = super().run_node(node)
+        return self.values[node]
