@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gzip
 import struct
+import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,23 @@ SPLITS = ("test", "val", "valid", "validation", "train")
 
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _CIFAR_RECORDS = {3073: 1, 3074: 2}
+# What numpy, zipfile, gzip and the header parser raise on damaged files (found by flipping bytes).
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    TypeError,
+    tokenize.TokenError,
+    EOFError,
+    ValueError,
+    KeyError,
+    MemoryError,
+    OverflowError,
+    NotImplementedError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+)
 _FORMATS = ".npz, .npy, idx (also .gz) or CIFAR binary .bin files, or a folder of images"
 
 
@@ -46,20 +64,23 @@ def read_arrays(path: Path, split: str | None = None) -> RawData:
     try:
         with path.open("rb") as file:
             head = file.read(8)
-        if head[:2] == b"PK" or path.suffix == ".npz":
-            return _read_npz(path, split)
-        if head[:6] == b"\x93NUMPY" or path.suffix == ".npy":
-            return _labelled(path, np.load(path, mmap_mode="r", allow_pickle=False), None, None, ())
         if head[:1] == b"\x80" or path.suffix in (".pkl", ".pickle", ".pt", ".pth"):
             raise _pickled(path)
+        if head[:2] == b"PK":
+            return _read_npz(path, split)
+        if head[:6] == b"\x93NUMPY":
+            return _labelled(path, np.load(path, mmap_mode="r", allow_pickle=False), None, None, ())
+        if path.suffix in (".npz", ".npy"):
+            # numpy would take anything else for a pickle, and say so.
+            raise ValueError(f"it begins with {head!r}")
         if head[:2] == b"\x1f\x8b" and ".tar" not in path.name:
             return _read_idx(path)
         if head[:2] == b"\0\0" and head[2:3] and head[2] in _IDX_TYPES and path.suffix != ".bin":
             return _read_idx(path)
         if path.suffix == ".bin":
             return _read_cifar(path)
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, ValueError, KeyError, MemoryError) as error:
-        if "allow_pickle" in str(error) or "pickle" in str(error).lower():
+    except _DAMAGE as error:
+        if "allow_pickle" in str(error) or "Python objects" in str(error):
             raise _pickled(path) from error
         raise DataError(
             f"{path} is damaged or is not what its name says: {str(error) or type(error).__name__}",
@@ -79,10 +100,18 @@ def _read_npz(path: Path, split: str | None) -> RawData:
         if split is None and images_key.lower() not in IMAGE_KEYS and len(keys) > 2:
             others = [key for key in keys if key not in (images_key, labels_key)]
             notes = (f"read {images_key} and {labels_key} from {path.name}, left out {', '.join(others)}",)
-        labels = None if labels_key is None else archive[labels_key]
-        names = next((archive[key] for key in keys if key.lower() in CLASS_KEYS), None)
+        labels = None if labels_key is None else _member(archive, labels_key)
+        names = next((_member(archive, key) for key in keys if key.lower() in CLASS_KEYS), None)
         classes = None if names is None or names.ndim != 1 else tuple(str(name) for name in names)
-        return _labelled(path, archive[images_key], labels, classes, notes)
+        return _labelled(path, _member(archive, images_key), labels, classes, notes)
+
+
+def _member(archive: Mapping[str, Any], key: str) -> NDArray[Any]:
+    value = archive[key]
+    if not isinstance(value, np.ndarray):
+        # numpy hands out the bytes of members that are no .npy file.
+        raise ValueError(f"its member {key} is no array")
+    return value
 
 
 def _choose(path: Path, keys: list[str], split: str | None) -> tuple[str, str | None]:
