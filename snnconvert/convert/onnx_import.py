@@ -99,7 +99,7 @@ def _only_input(graph: onnx.GraphProto, constants: dict[str, Array], path: Path)
         names = ", ".join(value.name for value in inputs)
         hint = "export a model that takes one tensor; fix the others as constants"
         raise UnsupportedError(f"{path} has {len(inputs)} inputs ({names}); one is supported", hint=hint)
-    value = inputs[0]
+    value: onnx.ValueInfoProto = inputs[0]
     if not value.type.HasField("tensor_type") or value.type.tensor_type.elem_type not in _INPUT_TYPES:
         kind = "not a tensor"
         if value.type.HasField("tensor_type"):
@@ -135,7 +135,7 @@ def _input_shape(
     alone = sizes is not None and (len(sizes) == 1 or _adds_batch(value.name, sizes, graph, constants))
     batch, position = (1, None) if alone else (sizes[0] if sizes else None, 0)
     known: list[int | None] | None = sizes if alone or sizes is None else sizes[1:]
-    if known is None and given is None or given is None and known is not None and None in known:
+    if (known is None and given is None) or (given is None and known is not None and None in known):
         spelled = "nothing" if known is None else str(tuple("?" if size is None else size for size in known))
         raise DataError(
             f"input {value.name!r} of {path} leaves its size open (the file says {spelled}, batch excluded)",
@@ -143,7 +143,8 @@ def _input_shape(
         )
     if given is not None:
         fits = all(size > 0 for size in given) and (
-            known is None or len(known) == len(given) and all(k in (None, g) for k, g in zip(known, given, strict=True))
+            known is None
+            or (len(known) == len(given) and all(k in (None, g) for k, g in zip(known, given, strict=True)))
         )
         if not fits:
             spelled = "any" if known is None else str(tuple("?" if size is None else size for size in known))

@@ -99,7 +99,7 @@ def _runtime_errors() -> tuple[type[Exception], ...]:
         "InvalidProtobuf",
         "NoSuchFile",
     )
-    return tuple(getattr(state, name) for name in names if hasattr(state, name))
+    return (ValueError, *(getattr(state, name) for name in names if hasattr(state, name)))
 
 
 def _options() -> Any:
@@ -171,7 +171,7 @@ def _first_divergence(ann: Ann, model: onnx.ModelProto, sample: Tensor, toleranc
     try:
         session = _session(model, [value for value in values if value not in outputs])
         references = _run(session, sample, values)
-    except (ValueError, *_runtime_errors()) as error:
+    except _runtime_errors() as error:
         return f"the first node that diverges could not be found: {error}"
 
     interpreter = _Recorder(ann.graph)

@@ -1,6 +1,6 @@
 """Activation functions: those that become neurons, and scalar functions without a spiking form."""
 
-# ruff: noqa: N802, ARG001 (functions are named as the ONNX operators)
+# ruff: noqa: N802 (functions are named, and take inputs and attributes, as ONNX has it)
 
 from __future__ import annotations
 
@@ -59,8 +59,7 @@ def Relu(scope: Scope, x: Value) -> Flow:
 
 def clipped(scope: Scope, flow: Flow, low: float, high: float) -> Flow:
     """`flow` clipped to [low, high]; a lower limit of 0 makes it an activation site."""
-    if low > high:
-        low = high
+    low = min(low, high)
     if low == 0 and high >= LARGEST:
         return scope.apply(ops.Relu(), flow)
     if low == 0 or (low <= 0 and high > 0 and scope.non_negative(flow.node)):
@@ -78,8 +77,8 @@ def Clip(
     low: Value | None = None,
     high: Value | None = None,
     *,
-    min: float = -LARGEST,  # noqa: A002
-    max: float = LARGEST,  # noqa: A002
+    min: float = -LARGEST,
+    max: float = LARGEST,
 ) -> Flow:
     least = min if low is None else scalar(low, "its lower limit")
     most = max if high is None else scalar(high, "its upper limit")

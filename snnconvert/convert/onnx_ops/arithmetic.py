@@ -1,6 +1,6 @@
 """Arithmetic on activations, and the operators that do nothing at inference."""
 
-# ruff: noqa: N802, ARG001 (functions are named as the ONNX operators)
+# ruff: noqa: N802, ARG001 (functions are named, and take inputs and attributes, as ONNX has it)
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,10 @@ from torch import fx
 # recognised as "batch times something" (and is exact in float32, which exporters use for resize arithmetic).
 BATCH = 1_000_003
 
-Array: TypeAlias = NDArray[np.generic]
+Array: TypeAlias = NDArray[Any]
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818 (it is caught inside this package)
     """Why one ONNX node cannot be imported; the importer collects all of them into one UnsupportedError."""
 
 

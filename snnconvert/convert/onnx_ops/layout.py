@@ -1,9 +1,10 @@
 """Operators that move values: reshapes, permutations, slices, concatenation."""
 
-# ruff: noqa: N802, ARG001 (functions are named as the ONNX operators)
+# ruff: noqa: N802, PLR0917 (functions are named, and take inputs and attributes, as ONNX has it)
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -13,7 +14,6 @@ import numpy as np
 from snnconvert.convert.onnx_ops.flow import BATCH, Array, Flow, Refusal, Value
 from snnconvert.convert.onnx_ops.scope import Scope, fixed, integers, moving, scalar
 from snnconvert.graph import ops
-
 
 Integers: TypeAlias = Value | tuple[int, ...]  # an input, or in older opsets an attribute
 
@@ -27,7 +27,7 @@ def take(scope: Scope, flow: Flow, axis: int, indices: Sequence[int]) -> Flow:
         raise Refusal(f"an index is outside an axis of size {size}")
     if indices == list(range(size)):
         return flow
-    steps = {after - before for before, after in zip(indices, indices[1:], strict=False)} or {1}
+    steps = {after - before for before, after in itertools.pairwise(indices)} or {1}
     if indices and len(steps) == 1 and min(steps) > 0:
         op = ops.Slice(dim=dim, start=indices[0], stop=indices[-1] + 1, step=min(steps))
         return scope.apply(op, flow)
@@ -252,13 +252,11 @@ def Pad(
     along = range(flow.rank) if axes is None else [flow.normal(axis) for axis in integers(axes, "its axes")]
     if len(amounts) != 2 * len(along):
         raise Refusal(f"{len(amounts)} pads for {len(along)} axes")
-    fill = (
-        value
-        if isinstance(value, float)
-        else 0.0
-        if value is None or not np.size(value)
-        else scalar(value, "its value")
-    )
+    fill = 0.0
+    if isinstance(value, float):
+        fill = value
+    elif value is not None and fixed(value, "its value").size:
+        fill = scalar(value, "its value")
     pairs = [0] * (2 * len(flow.dims))
     for axis, begin, end in zip(along, amounts[: len(along)], amounts[len(along) :], strict=True):
         if begin == 0 and end == 0:
@@ -268,14 +266,23 @@ def Pad(
             from_last = 2 * (len(flow.dims) - dim)
             pairs[from_last], pairs[from_last + 1] = begin, end
             continue
-        if mode not in ("reflect", "edge", "wrap"):
-            raise Refusal(f"mode {mode!r} is not one of constant, reflect, edge, wrap")
-        row = np.arange(flow.dims[dim - 1])
-        row = row[max(-begin, 0) : len(row) - max(-end, 0)]
-        flow = take(scope, flow, axis, np.pad(row, (max(begin, 0), max(end, 0)), mode=mode).tolist())
+        flow = take(scope, flow, axis, _mirrored(flow.dims[dim - 1], begin, end, mode))
     while pairs[-2:] == [0, 0]:
         pairs = pairs[:-2]
     return scope.apply(ops.Pad(pads=tuple(pairs), value=fill), flow) if pairs else flow
+
+
+def _mirrored(size: int, begin: int, end: int, mode: str) -> list[int]:
+    """Which entries of an axis a non-constant padding copies; negative amounts crop."""
+    row = np.arange(size)[max(-begin, 0) : size - max(-end, 0)]
+    widths = (max(begin, 0), max(end, 0))
+    if mode == "reflect":
+        return [int(index) for index in np.pad(row, widths, mode="reflect")]
+    if mode == "edge":
+        return [int(index) for index in np.pad(row, widths, mode="edge")]
+    if mode == "wrap":
+        return [int(index) for index in np.pad(row, widths, mode="wrap")]
+    raise Refusal(f"mode {mode!r} is not one of constant, reflect, edge, wrap")
 
 
 def DepthToSpace(scope: Scope, x: Value, *, blocksize: int, mode: str = "DCR") -> Flow:

@@ -1,6 +1,6 @@
 """Normalisations: batch norm becomes an Affine; the others depend on their input and stay operators."""
 
-# ruff: noqa: N802, ARG001 (functions are named as the ONNX operators)
+# ruff: noqa: N802, ARG001, PLR0917 (functions are named, and take inputs and attributes, as ONNX has it)
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Pooling, reductions and resizing."""
 
-# ruff: noqa: N802, ARG001 (functions are named as the ONNX operators)
+# ruff: noqa: N802, ARG001, PLR0917 (functions are named, and take inputs and attributes, as ONNX has it)
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from snnconvert.graph import analog_ops, ops
 def _outputs(size: int, reach: int, stride: int, padding: int, ceil_mode: bool) -> int:
     """Number of windows along one axis, as ONNX and torch count them."""
     free = size + padding - reach
-    count = (math.ceil(free / stride) if ceil_mode else free // stride) + 1
-    return count
+    return (math.ceil(free / stride) if ceil_mode else free // stride) + 1
 
 
 def MaxPool(
@@ -45,7 +44,7 @@ def MaxPool(
     flow, kernel = moving(x).require_plain(), tuple(kernel_shape)
     if len(kernel) > 2:
         raise Refusal(f"max pooling over {len(kernel)} axes; 1 and 2 are supported")
-    stride, dilation, begin, end = window(scope, flow.dims[1:], kernel, strides, dilations, pads, auto_pad)
+    stride, dilation, begin, end = window(flow.dims[1:], kernel, strides, dilations, pads, auto_pad)
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
     axes = list(zip(flow.dims[1:], reach, stride, begin, end, strict=True))
     small = all(2 * amount <= k for amount, k in zip(begin, kernel, strict=True))
@@ -78,7 +77,7 @@ def AveragePool(
 ) -> Flow:
     flow, kernel = moving(x).require_plain(), tuple(kernel_shape)
     rank = len(kernel)
-    stride, dilation, begin, end = window(scope, flow.dims[1:], kernel, strides, dilations, pads, auto_pad)
+    stride, dilation, begin, end = window(flow.dims[1:], kernel, strides, dilations, pads, auto_pad)
     if (
         rank <= 2
         and set(dilation) <= {1}
@@ -266,7 +265,7 @@ def Resize(
         raise Refusal(f"coordinate_transformation_mode {coordinate_transformation_mode!r} is not one of {supported}")
     along = list(range(flow.rank)) if axes is None else [flow.normal(axis) for axis in axes]
     inputs = dict(zip(range(1, flow.rank), flow.dims, strict=True))
-    if sizes is not None and np.size(sizes):
+    if sizes is not None and fixed(sizes, "its sizes").size:
         given = dict(zip(along, integers(sizes, "its sizes"), strict=True))
         ratios = {axis: given[axis] / inputs[axis] for axis in along if axis in inputs}
     else:

@@ -5,7 +5,7 @@ kept: an unsigned type whose zero point is its lowest value cannot hold negative
 quantisers rely on when they remove the real one.
 """
 
-# ruff: noqa: N802, ARG001 (functions are named as the ONNX operators)
+# ruff: noqa: N802, N803, ARG001, PLR0917 (functions are named, and take inputs and attributes, as ONNX has it)
 
 from __future__ import annotations
 
@@ -193,8 +193,8 @@ def QGemm(
     y_zero: Value | None = None,
     *,
     alpha: float = 1.0,
-    transA: int = 0,  # noqa: N803
-    transB: int = 0,  # noqa: N803
+    transA: int = 0,
+    transB: int = 0,
 ) -> Flow:
     unit = scalar(a_scale, "its input scale") * fixed(b_scale, "its weight scale").astype(np.float64)
     offset = None if c is None else fixed(c, "its bias") * unit.reshape(-1 if unit.size > 1 else ()) * alpha

@@ -1,6 +1,6 @@
 """Operators with weights: convolutions and matrix products."""
 
-# ruff: noqa: N802, N803 (functions are named as the ONNX operators, arguments as their attributes)
+# ruff: noqa: N802, N803, PLR0917 (functions are named, and take inputs and attributes, as ONNX has it)
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from snnconvert.graph import analog_ops, ops
 
 
 def window(
-    scope: Scope,
     dims: tuple[int, ...],
     kernel: tuple[int, ...],
     stride: tuple[int, ...] | None,
@@ -70,7 +69,7 @@ def Conv(
         raise Refusal(f"convolution over {rank} axes; 1, 2 and 3 are supported")
     if kernel_shape and tuple(kernel_shape) != kernel.shape[2:]:
         raise Refusal(f"kernel_shape {tuple(kernel_shape)} differs from the weight's {kernel.shape[2:]}")
-    stride, dilation, begin, end = window(scope, flow.dims[1:], kernel.shape[2:], strides, dilations, pads, auto_pad)
+    stride, dilation, begin, end = window(flow.dims[1:], kernel.shape[2:], strides, dilations, pads, auto_pad)
     if begin != end:
         flow, begin = padded(scope, flow, begin, end), (0,) * rank
     offset = None if bias is None else tensor(fixed(bias, "its bias"))
@@ -174,22 +173,20 @@ def linear(scope: Scope, flow: Flow, weight: Array, bias: Array | None = None) -
 
 
 def MatMul(scope: Scope, a: Value, b: Value) -> Flow:
-    if isinstance(a, Flow) and isinstance(b, np.ndarray):
-        while b.ndim > 2 and b.shape[0] == 1 and a.rank >= b.ndim:
-            b = b[0]
-        if b.ndim == 2:
-            return linear(scope, a, b.T)
-        if b.ndim == 1:
-            flow = linear(scope, a, b[None])
+    if isinstance(a, Flow) and not isinstance(b, Flow):
+        weight = _matrix(b, a.rank)
+        if weight.ndim == 2:
+            return linear(scope, a, weight.T)
+        if weight.ndim == 1:
+            flow = linear(scope, a, weight[None])
             return flow.dropped(scope.sample_reshape(flow.node, flow.dims[:-1]), (flow.rank - 1,))
-    if isinstance(a, np.ndarray) and isinstance(b, Flow):
-        while a.ndim > 2 and a.shape[0] == 1 and b.rank >= a.ndim:
-            a = a[0]
-        if a.ndim == 1 and b.rank >= 2:
-            swapped = MatMul(scope, _swapped(scope, b), a[:, None])
-            return swapped.dropped(scope.sample_reshape(swapped.node, swapped.dims[:-1]), (swapped.rank - 1,))
-        if a.ndim == 2 and b.rank >= 2:
-            return _swapped(scope, linear(scope, _swapped(scope, b), a))
+    if isinstance(b, Flow) and not isinstance(a, Flow) and b.rank >= 2:
+        weight = _matrix(a, b.rank)
+        if weight.ndim == 1:
+            flow = linear(scope, _swapped(scope, b), weight[None])
+            return flow.dropped(scope.sample_reshape(flow.node, flow.dims[:-1]), (flow.rank - 1,))
+        if weight.ndim == 2:
+            return _swapped(scope, linear(scope, _swapped(scope, b), weight))
     if min(value.rank if isinstance(value, Flow) else value.ndim for value in (a, b)) < 2:
         raise Refusal("a product with a vector of activations")
     first, second = scope.together(a, b)
@@ -197,6 +194,13 @@ def MatMul(scope: Scope, a: Value, b: Value) -> Flow:
         flow.axis(-1)
         flow.axis(-2)
     return first.on(scope.emit(analog_ops.MatMul(), first.node, second.node))
+
+
+def _matrix(weight: Array, rank: int) -> Array:
+    """`weight` without leading axes of size 1 that the other operand, of `rank` axes, has anyway."""
+    while weight.ndim > 2 and weight.shape[0] == 1 and rank >= weight.ndim:
+        weight = weight[0]
+    return weight
 
 
 def _swapped(scope: Scope, flow: Flow) -> Flow:
