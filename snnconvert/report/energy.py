@@ -90,7 +90,8 @@ def energy(
     bits = max(1, math.ceil(math.log2((levels or timesteps) + 1)))
     value = {row["name"]: float(row["value"]) for row in constants()["constant"]}
     estimates = [_fp32(rows, value), *_integer(rows, value, 8, timesteps, _BASELINES[1])]
-    estimates += _integer(rows, value, bits, timesteps, f"INT{bits} ANN")
+    if bits != 8:
+        estimates += _integer(rows, value, bits, timesteps, f"INT{bits} ANN")
     synaptic = sum(row.accumulates for row in rows)
     dense = sum(row.macs for row in rows)
     return {

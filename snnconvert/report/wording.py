@@ -92,7 +92,10 @@ def certainty(document: Mapping[str, Any]) -> str | None:
     pair, band = document["analysis"]["paired"], interval(document)
     if band is None:
         return None
-    text = f"With so many images the true accuracy lies between {band[0]:.1f} and {band[1]:.1f} % (95 % interval)"
+    images = plural(document["evaluation"]["samples"], "image")
+    text = (
+        f"As far as {images} can tell, the true accuracy lies between {band[0]:.1f} and {band[1]:.1f} % (95 % interval)"
+    )
     if pair is not None:
         low, high = pair["drop_interval"]
         text += (

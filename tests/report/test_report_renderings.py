@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from make_document import make_document, make_parts
+from rich.console import Console
+
+from snnconvert.report import wording
+from snnconvert.report.charts import MOST_SMALL_CHARTS, charts, small_layers
+from snnconvert.report.document import assemble
+from snnconvert.report.energy import energy
+from snnconvert.report.render_html import render_html
+from snnconvert.report.render_markdown import curve_csv, render_markdown
+from snnconvert.report.render_terminal import plot, print_summary
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{7*7}}[red]x[/red]\x1b[31m|@me ${evil}"
+OPERATIONS = {"macs": 1e6, "multiplies": 0.0, "neurons": 1000, "weights": 9216}
+
+
+def hostile_document() -> dict[str, Any]:
+    """A report in which every free string is hostile."""
+    parts = make_parts()
+    for key in ("name", "location", "sha256", "format"):
+        parts["model"][key] = HOSTILE
+    parts["model"]["notes"] = [HOSTILE]
+    parts["tool"] = {"version": HOSTILE, "command_line": HOSTILE}
+    for key in ("evaluation", "calibration"):
+        parts[key] |= {"source": HOSTILE, "fingerprint": HOSTILE + key}
+    parts["calibration"] |= {"method": HOSTILE, "options": {HOSTILE: HOSTILE}}
+    parts["preprocessing"] = {HOSTILE: [HOSTILE]}
+    parts["schedule"] |= {"kind": HOSTILE}
+    parts["neuron"] = HOSTILE
+    parts["comparison"] = {"runtime": HOSTILE, "max_difference": 1.0}
+    parts["timings"] = {HOSTILE: 1.0}
+    parts["next_commands"] = [HOSTILE]
+    parts["warnings"] = [{"code": "hostile", "text": HOSTILE, "hint": HOSTILE}]
+    for index, layer in enumerate(parts["layers"]):
+        layer |= {"name": f"{HOSTILE}{index}", "origin": HOSTILE}
+    for row in parts["candidates"]:
+        row |= {"name": HOSTILE, "reason": HOSTILE, "options": {HOSTILE: HOSTILE}}
+    return assemble(**parts)
+
+
+class Page(HTMLParser):
+    """Collects tags with their attributes, the text of scripts and the visible text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.cdata_elem == "script":
+            self.scripts.append((self.tags[-1][1], data))
+        elif self.cdata_elem is None:
+            self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def hostile_page() -> str:
+    return render_html(hostile_document())
+
+
+def executed(page: Page) -> list[str]:
+    return [text for attributes, text in page.scripts if attributes.get("type") is None and text.strip()]
+
+
+def test_page_loads_nothing_from_elsewhere(hostile_page: str) -> None:
+    page = Page(hostile_page)
+    loading = {"src", "href", "srcset", "data", "poster", "action", "background", "xlink:href"}
+    assert [(tag, attributes) for tag, attributes in page.tags if loading & set(attributes)] == []
+    assert not {"link", "iframe", "object", "embed", "base", "img", "form"} & {tag for tag, _ in page.tags}
+    policy = next(attributes["content"] for tag, attributes in page.tags if attributes.get("http-equiv"))
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+    assert "http" not in policy
+    style = hostile_page[hostile_page.index("<style>") : hostile_page.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_policy_pins_exactly_the_scripts_of_the_page(hostile_page: str) -> None:
+    page = Page(hostile_page)
+    scripts = executed(page)
+    assert len(scripts) == 2
+    wanted = {f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts}
+    policy = next(attributes["content"] for tag, attributes in page.tags if attributes.get("http-equiv"))
+    assert policy is not None
+    assert set(re.findall(r"'sha256-[^']+'", policy)) == wanted
+    assert "'unsafe-inline'" not in policy[policy.index("script-src") :]
+    assert "\r" not in hostile_page
+
+
+def test_hostile_strings_are_shown_and_not_obeyed(hostile_page: str) -> None:
+    page = Page(hostile_page)
+    assert not [attributes for _, attributes in page.tags if any(name.startswith("on") for name in attributes)]
+    assert wording.clean(HOSTILE) in " ".join(page.words)
+    assert "\x1b" not in hostile_page
+    (specs,) = [text for attributes, text in page.scripts if attributes.get("type") == "application/json"]
+    assert "<" not in specs
+    assert wording.clean(HOSTILE) in json.dumps(json.loads(specs)["fit"], ensure_ascii=False).replace('\\"', '"')
+
+
+def test_every_chart_has_its_place_and_the_page_stays_small() -> None:
+    parts = make_parts(timesteps=512, layers=150)
+    rows = [{**OPERATIONS, "accumulates": 1e5, "updates": 1e4, "spikes": 100.0}] * 3
+    document = assemble(**{**parts, "energy": energy(rows, timesteps=512)})
+    text = render_html(document)
+    assert len(text.encode()) < 2_000_000
+    page = Page(text)
+    places = [attributes["data-chart"] for _, attributes in page.tags if "data-chart" in attributes]
+    assert sorted(map(str, places)) == sorted(charts(document))
+    assert len(small_layers(document)) == MOST_SMALL_CHARTS
+    assert text.count("vegaEmbed=") == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"labelled": False}, {"timesteps": 1}, {"layers": 0}, {"samples": 0, "labelled": False}, {"first_output": 20}],
+)
+def test_documents_with_gaps_render_everywhere(options: dict[str, Any]) -> None:
+    parts = make_parts(**options)
+    for layer in parts["layers"]:
+        for key in ("firing_rate", "spikes_per_image", "dead_share", "saturated_share", "sin_share", "omega"):
+            layer[key] = None
+        layer["fit"] = []
+    parts |= {"comparison": None, "candidates": [], "next_commands": [], "timings": {}}
+    document = assemble(**parts)
+    assert wording.headline(document) in " ".join(Page(render_html(document)).words)
+    console = Console(file=io.StringIO(), width=70)
+    print_summary(document, console)
+    assert render_markdown(document).startswith("### ")
+    assert len(curve_csv(document).splitlines()) == 1 + len(document["fit_curve"]["timesteps"])
+
+
+def test_document_without_any_answer_renders() -> None:
+    parts = make_parts(timesteps=4, labelled=False)
+    parts["fit_curve"] = {"timesteps": [1, 2, 3, 4]}
+    document = assemble(**parts)
+    assert "gave no answer" in render_html(document)
+    assert "gave no answer" in render_markdown(document)
+    assert plot(document) == []
+    print_summary(document, Console(file=io.StringIO()))
+
+
+def test_headline_names_the_four_numbers() -> None:
+    document = make_document()
+    text = wording.headline(document)
+    final = document["analysis"]["final"]
+    for expected in (
+        f"{final['accuracy']:.1f} %",
+        "32 timesteps",
+        "75,200 spikes",
+        f"{final['drop']:.1f} points below",
+        "91.2 %",
+    ):
+        assert expected in text
+    unlabelled = wording.headline(make_document(labelled=False))
+    assert "without labels" in unlabelled
+    assert "correctly" not in unlabelled
+
+
+@pytest.mark.parametrize(
+    ("drop", "text"),
+    [(0.5, "0.5 points below"), (-1.25, "1.2 points above"), (0.04, "0.04 points below"), (0.0, "exactly as many as")],
+)
+def test_difference(drop: float, text: str) -> None:
+    assert wording.difference(drop) == text
+
+
+def test_numbers() -> None:
+    assert wording.fixed(-0.001, 2) == "0.00"
+    assert wording.fixed(1234567.0, 0) == "1,234,567"
+    assert wording.percent(None) == wording.DASH
+    assert wording.count(3.5) == "3.5"
+    assert wording.count(30.5) == "30"
+    assert wording.clean("a\nb\x1b[0m\u202e") == "a b\ufffd[0m\ufffd"
+
+
+def summary(document: dict[str, Any], **options: Any) -> str:
+    console = Console(file=io.StringIO(), **{"width": 90, **options})
+    print_summary(document, console)
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return file.getvalue()
+
+
+def test_terminal_summary_on_a_pipe_has_no_colour() -> None:
+    text = summary(make_document())
+    assert "\x1b" not in text
+    assert wording.headline(make_document())[:60] in text
+    assert "warning: " in text
+    assert "snnconvert run resnet20.snn --images photos/\n" in text
+    assert max(len(line) for line in text.splitlines()) <= 90
+
+
+def test_terminal_summary_respects_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = make_document()
+    assert "\x1b[33m" in summary(document, force_terminal=True, color_system="standard", _environ={"TERM": "xterm"})
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[33m" not in summary(document, force_terminal=True, color_system="standard")
+
+
+def test_terminal_shows_hostile_names_as_text() -> None:
+    text = summary(hostile_document(), width=300)
+    assert "\x1b" not in text
+    assert "[red]x[/red]" in text
+
+
+def test_next_command_is_never_broken() -> None:
+    parts = make_parts()
+    parts["next_commands"] = ["snnconvert run " + "very/long/path/" * 12 + "x.snn"]
+    assert parts["next_commands"][0] in summary(assemble(**parts), width=60)
+
+
+def test_terminal_on_ascii_consoles() -> None:
+    class Ascii(io.StringIO):
+        encoding = "ascii"  # type: ignore[assignment]
+
+    console = Console(file=Ascii(), width=80)
+    print_summary(make_document(layers=3), console)
+    assert isinstance(console.file, Ascii)
+    assert console.file.getvalue().isascii()
+
+
+@pytest.mark.parametrize("timesteps", [1, 5, 32, 64, 200])
+def test_plot_puts_values_at_their_place(timesteps: int) -> None:
+    document = make_document(timesteps=timesteps)
+    lines = plot(document, width=50, ascii_only=True)
+    body = [line for line in lines if "|" in line]
+    rows = {int(line[:5]): line[7:] for line in body if line[:5].strip()}
+    accuracy = document["fit_curve"]["accuracy"]
+    assert max(len(line) for line in lines) <= 7 + 50
+    assert f"T={timesteps}" in lines[-1]
+    top, bottom = max(rows), min(rows)
+    assert bottom <= min(accuracy) <= max(accuracy) <= top
+    # The last point stands in the row nearest to its value.
+    filled = [number for number, line in enumerate(body) if line.rstrip()[-1] in "*"]
+    step = (top - bottom) / (len(body) - 1)
+    assert any(abs(top - number * step - accuracy[-1]) <= step / 2 + 1e-9 for number in filled)
+
+
+def test_markdown_escapes_names_and_keeps_its_tables() -> None:
+    text = render_markdown(hostile_document())
+    # The command line stands in a code fence, where nothing is interpreted and which it cannot close.
+    prose, command, rest = text.split("```")
+    assert wording.clean(HOSTILE) == command.strip()
+    assert rest == "\n"
+    assert "<script" not in prose
+    assert "<img" not in prose
+    assert "@me" not in prose
+    for line in text.splitlines():
+        if line.startswith("| ") and "layer" not in line and "alert" in line:
+            assert len(re.findall(r"(?<!\\)\|", line)) == 7
+
+
+def test_csv_holds_every_step() -> None:
+    document = make_document(first_output=5)
+    rows = list(csv.DictReader(io.StringIO(curve_csv(document))))
+    assert [int(row["timestep"]) for row in rows] == document["fit_curve"]["timesteps"]
+    assert rows[0]["accuracy"] == ""
+    assert float(rows[-1]["accuracy"]) == pytest.approx(document["fit_curve"]["accuracy"][-1], rel=1e-5)
+    assert float(rows[-1]["accuracy_low"]) < float(rows[-1]["accuracy"]) < float(rows[-1]["accuracy_high"])
