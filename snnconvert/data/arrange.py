@@ -62,6 +62,11 @@ def arrange(
         raise DataError(f"images have the type {dtype}", hint="store images as uint8 or float32")
     layout = preprocessing.layout or layout_of(input_shape)
     plan = preprocessing.resolved(dtype, layout)
+    if preprocessing.scale is None and dtype == np.uint8 and max(plan.mean) > 1.0:
+        raise OptionError(
+            f"mean {max(plan.mean):g} is above 1, but uint8 images are divided by 255 where no scale is given",
+            hint="add --scale 1 if mean and std are in units of 0..255",
+        )
     notes = _value_notes(preprocessing, dtype)
     if preprocessing.layout is None and layout == "NHWC":
         notes += (f"layout NHWC was read off the model's input shape {show_shape(input_shape)}",)

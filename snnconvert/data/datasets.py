@@ -138,17 +138,27 @@ def load_dataset(
     )
 
 
-def check_labels(dataset: Dataset, classes: int) -> None:
+def check_labels(dataset: Dataset, classes: int) -> tuple[str, ...]:
     """Make sure that every label is an output of a model with `classes` outputs.
+
+    Returns:
+        notes for the report, where the labels are possible but may not be the model's.
 
     Raises:
         DataError: naming the first label outside 0 .. classes - 1 and its image.
     """
     if dataset.labels is None:
-        return
+        return ()
     outside = np.flatnonzero((dataset.labels < 0) | (dataset.labels >= classes))
     if len(outside) == 0:
-        return
+        known = len(dataset.classes or ())
+        if 0 < known < classes:
+            assert dataset.classes is not None
+            return (
+                f"{dataset.name} names {known} classes, the model has {classes} outputs; class {dataset.classes[0]!r} "
+                "is taken for output 0, and so on",
+            )
+        return ()
     first, lowest, highest = int(outside[0]), int(dataset.labels.min()), int(dataset.labels.max())
     hint = "check that data and model belong together"
     if highest - lowest < classes:
@@ -158,6 +168,12 @@ def check_labels(dataset: Dataset, classes: int) -> None:
         f"outputs of the model (labels run from {lowest} to {highest})",
         hint=hint,
     )
+
+
+def shared_images(first: Dataset, second: Dataset) -> int:
+    """How many images of `second` are also in `first`, byte for byte; calibration and evaluation should share none."""
+    known = set(first.digests())
+    return sum(digest in known for digest in second.digests())
 
 
 def _arranged(path: Path, data: RawData, fitted: Preprocessing, input_shape: tuple[int, ...] | None) -> Arrangement:

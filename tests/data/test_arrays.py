@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from snnconvert.data.datasets import Dataset, check_labels, load_dataset
+from snnconvert.data.datasets import Dataset, check_labels, load_dataset, shared_images
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import DataError
 
@@ -268,6 +268,22 @@ def test_check_labels(tmp_path: Path) -> None:
     check_labels(load(path, label_offset=-1), 4)
     with pytest.raises(DataError, match=r"label -1"):
         check_labels(load(path, label_offset=-2), 4)
+
+
+def test_fewer_named_classes_than_outputs_are_noted(tmp_path: Path) -> None:
+    path = tmp_path / "set.npz"
+    np.savez(path, x=IMAGES, y=LABELS, classes=np.array(["ant", "bee", "cow", "dog"]))
+    assert check_labels(load(path), 4) == ()
+    (note,) = check_labels(load(path), 1000)
+    assert "names 4 classes, the model has 1000 outputs; class 'ant' is taken for output 0" in note
+
+
+def test_shared_images(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=IMAGES[:7], y=LABELS[:7])
+    np.savez(tmp_path / "b.npz", x=IMAGES[5:], y=LABELS[5:])
+    first, second = load(tmp_path / "a.npz"), load(tmp_path / "b.npz")
+    assert shared_images(first, second) == 2
+    assert shared_images(first, second.subset([2, 3])) == 0
 
 
 def test_batches_subsets_and_fingerprints(tmp_path: Path) -> None:

@@ -117,6 +117,14 @@ def test_channels_and_means_must_match_the_images() -> None:
         Preprocessing(channels="BGR").apply(COLOUR[..., 0])
 
 
+def test_means_in_units_of_255_need_a_scale() -> None:
+    plan = Preprocessing(mean=(125.3, 123.0, 113.9), std=(63.0,))
+    with pytest.raises(OptionError, match=r"mean 125.3 is above 1, but uint8 images are divided by 255") as caught:
+        plan.apply(COLOUR)
+    assert "--scale 1" in caught.value.hint
+    assert plan.apply(COLOUR.astype(np.float32), (3, 6, 4)).abs().max() < 3
+
+
 def test_options_read_the_usual_strings() -> None:
     plan = Preprocessing.from_options(
         mean="0.485,0.456, 0.406", std="0.2", scale="127.5", layout="nhwc", channels="bgr", resize="256", crop="224x200"

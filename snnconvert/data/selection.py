@@ -1,0 +1,164 @@
+"""Which images calibrate and which evaluate: never the same ones, and always the same for the same data and seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from snnconvert.data.datasets import Dataset, check_labels, load_dataset
+from snnconvert.data.preprocessing import Preprocessing
+from snnconvert.data.sampling import balanced_sample, split_calibration
+from snnconvert.data.synthetic import synthetic_inputs
+from snnconvert.graph.types import Ann
+
+SYNTHETIC_EVALUATION = 64
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Images for both purposes.
+
+    Attributes:
+        calibration: (n, *sample) float32.
+        calibration_record: source, number, fingerprint and seed; JSON-able.
+        evaluation: images to measure on, or None when only `stand_in` inputs exist.
+        stand_in: synthetic inputs to measure agreement on where there are no data.
+        evaluation_record: source, number, fingerprint, what was excluded, and how to choose them again; JSON-able.
+        preprocessing: JSON-able, all defaults filled in.
+        notes: what the report must say about the data.
+    """
+
+    calibration: Tensor
+    calibration_record: dict[str, Any]
+    evaluation: Dataset | None
+    stand_in: Tensor | None
+    evaluation_record: dict[str, Any]
+    preprocessing: dict[str, Any]
+    notes: tuple[str, ...]
+
+    @property
+    def measured(self) -> Dataset | Tensor:
+        """What the network is measured on."""
+        if self.evaluation is not None:
+            return self.evaluation
+        assert self.stand_in is not None
+        return self.stand_in
+
+
+class Wishes(Protocol):
+    """The part of a request that says which images to use (see `stages.Request`)."""
+
+    @property
+    def data(self) -> str | None: ...
+    @property
+    def calibration_data(self) -> str | None: ...
+    @property
+    def calibration_samples(self) -> int: ...
+    @property
+    def limit(self) -> int | None: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def preprocessing(self) -> Preprocessing: ...
+    @property
+    def label_offset(self) -> int: ...
+
+
+def select_inputs(ann: Ann, classes: int, wishes: Wishes) -> Inputs:
+    """Choose calibration and evaluation images for a network with `classes` outputs.
+
+    Without a calibration set of its own, calibration images are drawn from `data` and excluded from the evaluation;
+    of a set with fewer than twice the asked number, half is used. Without any data the inputs are synthetic.
+
+    Raises:
+        DataError: a data set that cannot be read or does not fit the model.
+    """
+    data, calibration_data, seed = wishes.data, wishes.calibration_data, wishes.seed
+    calibration_samples, preprocessing = wishes.calibration_samples, wishes.preprocessing
+    limit, label_offset = wishes.limit, wishes.label_offset
+    evaluation = _load(ann, data, preprocessing, label_offset)
+    own = _load(ann, calibration_data, preprocessing, label_offset)
+    if evaluation is not None:
+        check_labels(evaluation, classes)
+    notes: tuple[str, ...] = ()
+    excluded = 0
+    if own is not None:
+        chosen = own.subset(balanced_sample(own.labels, len(own), calibration_samples, seed))
+    elif evaluation is not None:
+        wanted = min(calibration_samples, max(1, len(evaluation) // 2))
+        held, rest = split_calibration(evaluation, wanted, seed)
+        chosen, evaluation, excluded = evaluation.subset(held), evaluation.subset(rest), wanted
+        notes += (f"{wanted} images of {data} calibrate and are left out of the evaluation",)
+    else:
+        images = synthetic_inputs(ann, calibration_samples + SYNTHETIC_EVALUATION, seed, preprocessing)
+        record = {"source": "synthetic", "samples": calibration_samples, "synthetic": True, "seed": seed}
+        return Inputs(
+            calibration=images[:calibration_samples],
+            calibration_record=record,
+            evaluation=None,
+            stand_in=images[calibration_samples:],
+            evaluation_record={"source": "synthetic", "labelled": False, "excluded_calibration": 0},
+            preprocessing=preprocessing.to_dict(),
+            notes=("no data was given: thresholds come from synthetic inputs, and no accuracy is claimed",),
+        )
+    record = {
+        "source": str(calibration_data or data),
+        "samples": len(chosen),
+        "synthetic": False,
+        "fingerprint": chosen.fingerprint(),
+        "seed": seed,
+    }
+    if evaluation is None:
+        return Inputs(
+            calibration=chosen.images(),
+            calibration_record=record,
+            evaluation=None,
+            stand_in=chosen.images()[:SYNTHETIC_EVALUATION],
+            evaluation_record={"source": "calibration images", "labelled": False, "excluded_calibration": 0},
+            preprocessing=chosen.preprocessing.to_dict(),
+            notes=("no evaluation data was given: agreement is measured on the calibration images themselves",),
+        )
+    measured = evaluation.subset(balanced_sample(evaluation.labels, len(evaluation), limit, seed))
+    return Inputs(
+        calibration=chosen.images(),
+        calibration_record=record,
+        evaluation=measured,
+        stand_in=None,
+        evaluation_record={
+            "source": str(data),
+            "labelled": measured.labels is not None,
+            "fingerprint": measured.fingerprint(),
+            "excluded_calibration": excluded,
+            "limit": limit,
+            "seed": seed,
+            "label_offset": label_offset,
+        },
+        preprocessing=measured.preprocessing.to_dict(),
+        notes=notes + tuple(dict.fromkeys(measured.notes + chosen.notes)),
+    )
+
+
+def select_again(recorded: dict[str, Any], dataset: Dataset, limit: int | None) -> Dataset:
+    """The images that a checkpoint's own evaluation used, if `dataset` is that data set; else all of it.
+
+    Args:
+        recorded: the checkpoint's evaluation record.
+        limit: use a class-balanced sample of this many images instead.
+    """
+    seed = int(recorded.get("seed") or 0)
+    excluded = int(recorded.get("excluded_calibration") or 0)
+    rest = dataset
+    if 0 < excluded < len(dataset):
+        rest = dataset.subset(split_calibration(dataset, excluded, seed)[1])
+    same = rest.subset(balanced_sample(rest.labels, len(rest), recorded.get("limit"), seed))
+    if same.fingerprint() == recorded.get("fingerprint"):
+        return same if limit is None else rest.subset(balanced_sample(rest.labels, len(rest), limit, seed))
+    return dataset.subset(balanced_sample(dataset.labels, len(dataset), limit, seed))
+
+
+def _load(ann: Ann, path: str | None, preprocessing: Preprocessing, label_offset: int) -> Dataset | None:
+    if path is None:
+        return None
+    return load_dataset(path, preprocessing=preprocessing, input_shape=ann.input_shape, label_offset=label_offset)
