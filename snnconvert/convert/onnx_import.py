@@ -254,7 +254,7 @@ class _Interpreter:
             for index, name in enumerate(node.output):
                 value = results[index] if index < len(results) else _MISSING
                 self.values[name] = value
-                if isinstance(value, Flow):
+                if isinstance(value, Flow) and not node.op_type.startswith("Q"):  # quantised values are other numbers
                     value.node.meta.setdefault("onnx_value", name)
 
     def _results(self, node: onnx.NodeProto) -> tuple[Any, ...]:

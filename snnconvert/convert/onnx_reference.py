@@ -14,7 +14,7 @@ from torch import Tensor, fx
 
 from snnconvert.convert.onnx_ops.reading import open_model
 from snnconvert.errors import InternalError
-from snnconvert.graph.dialect import origin_of, output_nodes
+from snnconvert.graph.dialect import origin_of
 from snnconvert.graph.types import Ann
 
 
@@ -59,20 +59,18 @@ def compare_with_onnxruntime(ann: Ann, path: Path, samples: Tensor, *, tolerance
         ModelFileError, UnsupportedError: as `import_onnx` does for unreadable files.
     """
     model, _ = open_model(Path(path))
-    nodes = output_nodes(ann.graph)
-    wanted = {name: _value_of(node, name) for name, node in zip(ann.outputs, nodes, strict=True)}
     graph_outputs = {value.name for value in model.graph.output}
-    extra = [value for value in wanted.values() if value not in graph_outputs]
+    extra = [name for name in ann.outputs if name not in graph_outputs]
     try:
         session = _session(model, extra) if extra else _session_of(str(path))
         with torch.no_grad():
             returned = ann.graph(samples)
         ours = dict(zip(ann.outputs, (value.numpy() for value in returned), strict=True))
-        references = _run(session, samples, list(wanted.values()))
+        references = _run(session, samples, list(ann.outputs))
     except _runtime_errors() as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return Comparison({}, False, reason)
-    differences = {name: _difference(ours[name], references[value]) for name, value in wanted.items()}
+    differences = {name: _difference(ours[name], references[name]) for name in ann.outputs}
     worst = max(differences, key=lambda name: differences[name])
     if not differences[worst] <= tolerance:
         raise InternalError(
@@ -81,10 +79,6 @@ def compare_with_onnxruntime(ann: Ann, path: Path, samples: Tensor, *, tolerance
             causes=(_first_divergence(ann, model, samples[:1], tolerance),),
         )
     return Comparison(differences, True)
-
-
-def _value_of(node: fx.Node, name: str) -> str:
-    return str(node.meta.get("onnx_value", name))
 
 
 def _runtime_errors() -> tuple[type[Exception], ...]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from snnconvert.convert.onnx_ops.activations import function
-from snnconvert.convert.onnx_ops.flow import Flow, Refusal, Value
+from snnconvert.convert.onnx_ops.flow import BATCH, Flow, Refusal, Value
 from snnconvert.convert.onnx_ops.layout import Integers, take
 from snnconvert.convert.onnx_ops.scope import LARGEST, Scope, fixed, integers, moving
 from snnconvert.convert.onnx_ops.weighted import Conv, padded, window
@@ -267,6 +267,8 @@ def Resize(
     inputs = dict(zip(range(1, flow.rank), flow.dims, strict=True))
     if sizes is not None and fixed(sizes, "its sizes").size:
         given = dict(zip(along, integers(sizes, "its sizes"), strict=True))
+        if given.get(0, 1) not in (1, scope.batch) and given[0] % BATCH:
+            raise Refusal("it resizes the batch")
         ratios = {axis: given[axis] / inputs[axis] for axis in along if axis in inputs}
     else:
         factors = np.ravel(fixed(scales, "its scales"))
