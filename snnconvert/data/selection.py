@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from snnconvert.data.datasets import Dataset, check_labels, load_dataset
+from snnconvert.data.datasets import Dataset, check_labels, load_dataset, shared_images
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.sampling import balanced_sample, split_calibration
-from snnconvert.data.synthetic import synthetic_inputs
+from snnconvert.data.synthetic import guess_range, synthetic_inputs
 from snnconvert.graph.types import Ann
 
 SYNTHETIC_EVALUATION = 64
@@ -80,9 +80,9 @@ def select_inputs(ann: Ann, classes: int, wishes: Wishes) -> Inputs:
     limit, label_offset = wishes.limit, wishes.label_offset
     evaluation = _load(ann, data, preprocessing, label_offset)
     own = _load(ann, calibration_data, preprocessing, label_offset)
-    if evaluation is not None:
-        check_labels(evaluation, classes)
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = () if evaluation is None else check_labels(evaluation, classes)
+    if evaluation is not None and own is not None and (shared := shared_images(evaluation, own)):
+        notes += (f"{shared} images of {data} are also in the calibration set {calibration_data}",)
     excluded = 0
     if own is not None:
         chosen = own.subset(balanced_sample(own.labels, len(own), calibration_samples, seed))
@@ -92,15 +92,17 @@ def select_inputs(ann: Ann, classes: int, wishes: Wishes) -> Inputs:
         chosen, evaluation, excluded = evaluation.subset(held), evaluation.subset(rest), wanted
         notes += (f"{wanted} images of {data} calibrate and are left out of the evaluation",)
     else:
-        images = synthetic_inputs(ann, calibration_samples + SYNTHETIC_EVALUATION, seed, preprocessing)
-        record = {"source": "synthetic", "samples": calibration_samples, "synthetic": True, "seed": seed}
+        guessed = preprocessing == Preprocessing()
+        name, plan = guess_range(ann) if guessed else ("as given", preprocessing)
+        images = synthetic_inputs(ann, calibration_samples + SYNTHETIC_EVALUATION, seed, plan)
+        record = {"source": "synthetic", "samples": calibration_samples, "synthetic": True, "seed": seed, "range": name}
         return Inputs(
             calibration=images[:calibration_samples],
             calibration_record=record,
             evaluation=None,
             stand_in=images[calibration_samples:],
             evaluation_record={"source": "synthetic", "labelled": False, "excluded_calibration": 0},
-            preprocessing=preprocessing.to_dict(),
+            preprocessing=plan.to_dict(),
             notes=("no data was given: thresholds come from synthetic inputs, and no accuracy is claimed",),
         )
     record = {

@@ -1,0 +1,304 @@
+"""The command line: parse, call one library function, print. torch is imported inside commands only.
+
+`snnconvert MODEL [options]` is short for `snnconvert convert MODEL [options]`.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from snnconvert.errors import OptionError, SnnConvertError
+
+if TYPE_CHECKING:
+    from snnconvert.data.preprocessing import Preprocessing
+
+app = typer.Typer(
+    name="snnconvert",
+    help="Convert a trained neural network (ONNX, PyTorch) into a spiking neural network, and report what it costs.\n\n"
+    "`snnconvert MODEL [options]` is short for `snnconvert convert MODEL [options]`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class CalibrationName(StrEnum):
+    """Values of --calibration."""
+
+    rnl = "rnl"
+    percentile = "percentile"
+    mse = "mse"
+
+
+class ScheduleName(StrEnum):
+    """Values of --schedule."""
+
+    streaming = "streaming"
+    wait = "wait"
+    bistable = "bistable"
+
+
+class NeuronName(StrEnum):
+    """Values of --neuron."""
+
+    binary = "if"
+    ternary = "ternary"
+    ternary_late = "ternary-late"
+    burst = "burst"
+    graded = "graded"
+
+
+DATA, MODEL_PANEL, CALIBRATION, SNN, OUTPUT = "Data", "Model", "Calibration", "Spiking network", "Output"
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="An .onnx file, weights (.pt, .pth, .th, .safetensors) with --arch, a .pt2 program, torchvision:NAME, "
+        "timm:NAME, or zoo:NAME (zoo:digits-resnet and zoo:digits-cnn come with the package).",
+    ),
+]
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="Evaluation data: .npz (x, y), .npy, a folder of class folders, a folder plus labels.csv, idx or CIFAR "
+        "binary files.",
+        rich_help_panel=DATA,
+    ),
+]
+LimitOption = Annotated[
+    int | None,
+    typer.Option("--limit", help="Evaluate on a class-balanced sample of N images.", rich_help_panel=DATA),
+]
+BatchOption = Annotated[int, typer.Option("--batch-size", help="Images read at once.", rich_help_panel=OUTPUT)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=OUTPUT)]
+Json = Annotated[
+    bool, typer.Option("--json", help="The report on stdout, and nothing else there.", rich_help_panel=OUTPUT)
+]
+
+
+@app.command()
+def convert(  # noqa: PLR0917
+    model: Model,
+    timesteps: Annotated[
+        int, typer.Option("--timesteps", "-T", help="Total steps, from input to answer.", rich_help_panel=SNN)
+    ] = 32,
+    data: DataOption = None,
+    calibration_data: Annotated[
+        str | None,
+        typer.Option(
+            help="Images to calibrate on; without it they are drawn from --data and left out of the evaluation.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    calibration_samples: Annotated[
+        int, typer.Option(help="Images to calibrate on.", rich_help_panel=CALIBRATION)
+    ] = 512,
+    calibration: Annotated[
+        CalibrationName, typer.Option(help="How thresholds are found.", rich_help_panel=CALIBRATION)
+    ] = CalibrationName.rnl,
+    percentile: Annotated[
+        float | None, typer.Option(help="For --calibration percentile (99.9).", rich_help_panel=CALIBRATION)
+    ] = None,
+    granularity: Annotated[
+        str | None, typer.Option(help="One threshold per channel or per layer.", rich_help_panel=CALIBRATION)
+    ] = None,
+    neuron: Annotated[NeuronName, typer.Option(help="Neuron model.", rich_help_panel=SNN)] = NeuronName.binary,
+    levels: Annotated[
+        int | None,
+        typer.Option(help="Units per step of burst (5) and graded (15 = 4 bits) neurons.", rich_help_panel=SNN),
+    ] = None,
+    schedule: Annotated[
+        ScheduleName, typer.Option(help="When neurons integrate and emit.", rich_help_panel=SNN)
+    ] = ScheduleName.streaming,
+    wait: Annotated[int, typer.Option(help="Steps of --schedule wait.", rich_help_panel=SNN)] = 1,
+    window: Annotated[
+        int | None, typer.Option(help="Steps per window of --schedule bistable.", rich_help_panel=SNN)
+    ] = None,
+    arch: Annotated[
+        str | None,
+        typer.Option(
+            help="Architecture of a weights file: FILE.py:FACTORY (this runs that file), torchvision:NAME, timm:NAME.",
+            rich_help_panel=MODEL_PANEL,
+        ),
+    ] = None,
+    input_shape: Annotated[
+        str | None,
+        typer.Option(help="One input, e.g. 3,32,32, where the model does not say.", rich_help_panel=MODEL_PANEL),
+    ] = None,
+    output_name: Annotated[
+        str | None, typer.Option(help="Which output is the classifier (the first).", rich_help_panel=MODEL_PANEL)
+    ] = None,
+    mean: Annotated[str | None, typer.Option(help="Per channel, e.g. 0.485,0.456,0.406.", rich_help_panel=DATA)] = None,
+    std: Annotated[str | None, typer.Option(help="Per channel, e.g. 0.229,0.224,0.225.", rich_help_panel=DATA)] = None,
+    scale: Annotated[
+        str | None, typer.Option(help="value = (x / scale - mean) / std; 255 for 8-bit images.", rich_help_panel=DATA)
+    ] = None,
+    layout: Annotated[str | None, typer.Option(help="NCHW or NHWC, of the model.", rich_help_panel=DATA)] = None,
+    channels: Annotated[str | None, typer.Option(help="RGB or BGR, of the model.", rich_help_panel=DATA)] = None,
+    resize: Annotated[str | None, typer.Option(help="Short side, or HxW.", rich_help_panel=DATA)] = None,
+    crop: Annotated[str | None, typer.Option(help="Centre crop, one side or HxW.", rich_help_panel=DATA)] = None,
+    preprocessing: Annotated[
+        str | None, typer.Option(help="A TOML file with these seven keys instead.", rich_help_panel=DATA)
+    ] = None,
+    label_offset: Annotated[
+        int, typer.Option(help="Added to labels (1 for a background class).", rich_help_panel=DATA)
+    ] = 0,
+    limit: LimitOption = None,
+    batch_size: BatchOption = 64,
+    seed: Annotated[int, typer.Option(help="Choice of images.", rich_help_panel=DATA)] = 0,
+    device: Annotated[str, typer.Option(help="cpu, or cuda where there is one.", rich_help_panel=OUTPUT)] = "cpu",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Checkpoint (STEM.snn).", rich_help_panel=OUTPUT)
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Report page (STEM.html; STEM.json beside it).", rich_help_panel=OUTPUT)
+    ] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Convert MODEL, measure it, and write the checkpoint and the report."""
+    from snnconvert import commands
+
+    given = {"percentile": percentile, "granularity": granularity}
+    chosen = _preprocessing(
+        preprocessing, mean=mean, std=std, scale=scale, layout=layout, channels=channels, resize=resize, crop=crop
+    )
+    default_levels = {"burst": 5, "graded": 15}.get(neuron.value, 1)
+    commands.convert(
+        {
+            "model": model,
+            "arch": arch,
+            "input_shape": _shape(input_shape),
+            "output_name": output_name,
+            "timesteps": timesteps,
+            "data": data,
+            "calibration_data": calibration_data,
+            "calibration_samples": calibration_samples,
+            "calibration": calibration.value,
+            "options": {name: value for name, value in given.items() if value is not None},
+            "neuron": neuron.value,
+            "levels": levels if levels is not None else default_levels,
+            "schedule": schedule.value,
+            "wait": wait,
+            "window": window,
+            "limit": limit,
+            "batch_size": batch_size,
+            "seed": seed,
+            "preprocessing": chosen,
+            "label_offset": label_offset,
+        },
+        output=output,
+        report=report,
+        device=device,
+        talk=commands.Talk(quiet=quiet, as_json=as_json, command_line=command_line()),
+    )
+
+
+@app.command()
+def run(  # noqa: PLR0917
+    checkpoint: Annotated[Path, typer.Argument(metavar="FILE.snn", help="A converted network.")],
+    data: Annotated[str, typer.Option(help="Data to run it on, as for convert.")],
+    limit: LimitOption = None,
+    batch_size: BatchOption = 64,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Run a converted network on data; on its own evaluation data the figures come out bit for bit."""
+    from snnconvert import commands
+
+    talk = commands.Talk(quiet=quiet, as_json=as_json, command_line=command_line())
+    commands.rerun(checkpoint, data, limit=limit, batch_size=batch_size, talk=talk)
+
+
+@app.command()
+def info(
+    checkpoint: Annotated[Path, typer.Argument(metavar="FILE.snn", help="A converted network.")],
+    as_json: Json = False,
+) -> None:
+    """Print what a checkpoint holds."""
+    from snnconvert import commands
+
+    commands.info(checkpoint, commands.Talk(quiet=False, as_json=as_json, command_line=command_line()))
+
+
+def _preprocessing(file: str | None, **options: str | None) -> Preprocessing:
+    from snnconvert.data.preprocessing import Preprocessing
+
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if file is None:
+        return Preprocessing.from_options(**given)
+    if given:
+        raise OptionError(
+            f"--preprocessing and --{next(iter(given))} were both given", hint="put everything in one of the two"
+        )
+    return Preprocessing.from_toml(file)
+
+
+def _shape(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        shape = tuple(int(part) for part in text.replace("x", ",").split(","))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise OptionError(f"--input-shape {text!r} is no shape", hint="write the sizes without the batch, e.g. 3,32,32")
+    return shape
+
+
+def command_line() -> str:
+    """What the user typed."""
+    return shlex.join(["snnconvert", *sys.argv[1:]])
+
+
+def with_command(arguments: list[str]) -> list[str]:
+    """Put `convert` in front where the user named a model first."""
+    known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    if not arguments or arguments[0] in known or arguments[0] in ("--help", "-h", "--version"):
+        return arguments
+    return ["convert", *arguments]
+
+
+def main() -> None:
+    """Entry point: run a command, and turn every failure into a message and an exit code."""
+    arguments = with_command(sys.argv[1:])
+    if arguments == ["--version"]:
+        from importlib.metadata import version
+
+        print(f"snnconvert {version('snnconvert')}")
+        return
+    try:
+        app(arguments, standalone_mode=True)
+    except SnnConvertError as error:
+        print(error.render(), file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("\ninterrupted: nothing was written", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("SNNCONVERT_DEBUG"):
+            raise
+        text = f"{type(error).__name__}: {error}"
+        print(f"error: an unexpected failure\n  caused by: {text}\n", file=sys.stderr)
+        print(
+            "hint: this is a defect of snnconvert: run again with SNNCONVERT_DEBUG=1 and report what it prints",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""What each command does, between the parsed options and the printed result."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from snnconvert import progress as reporting
+from snnconvert.data.datasets import check_labels, load_dataset
+from snnconvert.data.preprocessing import Preprocessing
+from snnconvert.data.selection import select_again
+from snnconvert.errors import OptionError, OutputError
+from snnconvert.graph.checkpoint import describe, load_snn, save_snn
+from snnconvert.graph.dialect import calls, output_nodes
+from snnconvert.graph.neuron_ops import Neuron
+from snnconvert.graph.schedule import site_depths
+from snnconvert.pipeline import Request
+from snnconvert.pipeline import run as run_pipeline
+from snnconvert.report.document import dumps, write_report
+from snnconvert.report.from_run import document_of, rerun_document
+from snnconvert.report.render_terminal import print_summary
+from snnconvert.simulate.evaluate import rerun as rerun_checkpoint
+
+
+@dataclass(frozen=True)
+class Talk:
+    """How much to say: progress and remarks go to stderr, results to stdout."""
+
+    quiet: bool
+    as_json: bool
+    command_line: str
+
+    @contextmanager
+    def progress(self) -> Iterator[reporting.Progress]:
+        """A progress callback; a bar on a terminal, nothing elsewhere."""
+        console = Console(stderr=True)
+        if self.quiet or not console.is_terminal:
+            yield reporting.silent
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True) as bars:
+            tasks: dict[str, TaskID] = {}
+
+            def show(what: str, done: int, total: int) -> None:
+                if what not in tasks:
+                    tasks[what] = bars.add_task(what, total=total)
+                bars.update(tasks[what], completed=done, total=total)
+
+            yield show
+
+    def remark(self, text: str) -> None:
+        """A line on stderr."""
+        if not self.quiet:
+            print(text, file=sys.stderr)
+
+
+def convert(options: dict[str, Any], *, output: Path | None, report: Path | None, device: str, talk: Talk) -> None:
+    """Convert, measure, write the checkpoint and the report, and print a summary."""
+    logging.getLogger("torch").setLevel(logging.ERROR)
+    check_device(device)
+    stem = stem_of(options["model"])
+    output, report = output or Path(f"{stem}.snn"), report or Path(f"{stem}.html")
+    for path in (output, report):
+        check_writable(path)
+    with talk.progress() as progress:
+        outcome = run_pipeline(Request(**options), progress)
+    save_snn(outcome.snn, output)
+    data = outcome.request.data
+    follow = f"snnconvert run {output} --data {data}" if data and not options["model"].startswith("zoo:") else ""
+    document = document_of(
+        outcome,
+        command_line=talk.command_line,
+        next_commands=tuple(line for line in (f"snnconvert info {output}", follow) if line),
+    )
+    written = write_report(document, report)
+    if talk.as_json:
+        sys.stdout.write(dumps(document))
+        return
+    if not talk.quiet:
+        print_summary(document, Console())
+        Console().print(f"written: {', '.join(str(path) for path in [output, *written])}", highlight=False)
+
+
+def rerun(checkpoint: Path, data: str, *, limit: int | None, batch_size: int, talk: Talk) -> None:
+    """Run a checkpoint on data and print its accuracy over time."""
+    snn = load_snn(checkpoint)
+    if batch_size < 1 or (limit is not None and limit < 1):
+        raise OptionError("--batch-size and --limit have to be at least 1", hint="leave them out, or give e.g. 64")
+    dataset = load_dataset(
+        data,
+        preprocessing=Preprocessing.from_dict(snn.preprocessing),
+        input_shape=snn.input_shape,
+        label_offset=int(snn.evaluation.get("label_offset") or 0),
+    )
+    classes = 1
+    for size in output_nodes(snn.graph)[0].meta["shape"]:
+        classes *= size
+    check_labels(dataset, classes)
+    chosen = select_again(snn.evaluation, dataset, limit)
+    with talk.progress() as progress:
+        curve = rerun_checkpoint(snn, chosen, batch_size=batch_size, progress=progress)
+    labelled = chosen.labels is not None
+    document = rerun_document(snn, curve, source=data, labelled=labelled, command_line=talk.command_line)
+    if talk.as_json:
+        print(json.dumps(document, indent=1))
+    elif not talk.quiet:
+        print_run(document)
+
+
+def print_run(document: dict[str, Any]) -> None:
+    """Accuracy and spikes at a few steps."""
+    curve = document["fit_curve"]
+    table = Table(title=f"{document['model']} on {document['evaluation']['samples']} images")
+    for title in ("step", "accuracy %", "spikes per image"):
+        table.add_column(title, justify="right")
+    total = curve["timesteps"][-1]
+    for step in sorted({2**power for power in range(20) if 2**power < total} | {total}):
+        accuracy = curve["accuracy"][step - 1]
+        table.add_row(
+            str(step), "-" if accuracy is None else f"{accuracy:.2f}", f"{curve['spikes_per_image'][step - 1]:.0f}"
+        )
+    console = Console()
+    console.print(table)
+    if document["same_as_conversion"]:
+        console.print("equal to the conversion's own figures at every step")
+
+
+def info(checkpoint: Path, talk: Talk) -> None:
+    """Print what a checkpoint holds."""
+    snn = load_snn(checkpoint)
+    if talk.as_json:
+        print(json.dumps(describe(snn), indent=1))
+        return
+    console = Console()
+    schedule = snn.schedule
+    console.print(
+        f"{snn.source.name}, converted from {snn.source.location} (sha256 {snn.source.sha256[:12]})", highlight=False
+    )
+    console.print(
+        f"schedule {schedule.describe()}, {schedule.timesteps} steps, depth {schedule.depth}; "
+        f"latency {schedule.latency}"
+    )
+    method = {name: snn.calibration.get(name) for name in ("method", "samples", "source", "options")}
+    console.print(f"calibration {method}", highlight=False)
+    console.print(f"preprocessing {snn.preprocessing}", highlight=False)
+    table = Table()
+    for title in ("site", "from", "depth", "neuron", "neurons", "threshold"):
+        table.add_column(title)
+    depths = site_depths(snn.graph)
+    for node, op in calls(snn.graph):
+        if isinstance(op, Neuron):
+            low, high = float(op.threshold.min()), float(op.threshold.max())
+            neurons = 1
+            for size in node.meta["shape"]:
+                neurons *= size
+            table.add_row(
+                node.name,
+                str(node.meta["origin"]),
+                str(depths[node.name]),
+                op.model,
+                str(neurons),
+                f"{low:.4g} .. {high:.4g}",
+            )
+    console.print(table)
+
+
+def stem_of(model: str) -> str:
+    """Where results go by default: the model's name, in the current folder."""
+    return Path(model.rsplit(":", maxsplit=1)[-1]).stem
+
+
+def check_writable(path: Path) -> None:
+    """Refuse an output that could not be written, before any work."""
+    folder = path.parent
+    if not folder.is_dir():
+        raise OutputError(f"the folder {folder} of {path} does not exist", hint=f"create it: mkdir -p {folder}")
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder", hint="name a file")
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"the folder {folder} cannot be written", hint="choose another with --output and --report")
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that is not there."""
+    if device == "cpu":
+        return
+    if not (device.startswith("cuda") and torch.cuda.is_available()):
+        raise OptionError(f"--device {device!r} is not available here", hint="use --device cpu")

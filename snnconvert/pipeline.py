@@ -1,0 +1,62 @@
+"""The main path: open, canonicalise, calibrate, spikify, simulate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from snnconvert.calibrate import METHODS
+from snnconvert.data.selection import select_inputs
+from snnconvert.graph.types import Snn
+from snnconvert.progress import Progress, silent
+from snnconvert.simulate.evaluate import evaluate
+from snnconvert.stages import Outcome, Request, check_request, open_ann, task_for, timed, with_bundled_data
+
+__all__ = ["Outcome", "Request", "convert_model", "run"]
+
+
+def run(request: Request, progress: Progress = silent, *, module: nn.Module | None = None) -> Outcome:
+    """Convert and measure one model: the file or name in `request.model`, or `module`.
+
+    Raises:
+        SnnConvertError: any of its branches; nothing has been written then.
+    """
+    check_request(request)
+    request = with_bundled_data(request)
+    timings: dict[str, float] = {}
+    with timed(timings, "open"):
+        ann, facts = open_ann(request, module)
+    with timed(timings, "data"):
+        inputs = select_inputs(ann, facts.classes, request)
+    with timed(timings, "calibrate"):
+        task = task_for(request, ann, inputs, progress)
+        calibration = METHODS[request.calibration](task)
+    with timed(timings, "spikify"):
+        snn = task.spikify(calibration)
+    with timed(timings, "simulate"):
+        evaluation = evaluate(ann, snn, inputs.measured, batch_size=request.batch_size, progress=progress)
+    snn = replace(
+        snn,
+        preprocessing=inputs.preprocessing,
+        calibration={**inputs.calibration_record, **calibration.record},
+        evaluation={**inputs.evaluation_record, **evaluation.figures()},
+    )
+    return Outcome(request, ann, facts, inputs, snn, evaluation, timings)
+
+
+def convert_model(model: str | Path | nn.Module, **options: Any) -> Snn:
+    """Convert a file, a named model, or a module in memory, and return the spiking network.
+
+    Args:
+        model: as on the command line; or a `torch.nn.Module`, which needs `input_shape` and is never changed.
+        options: the fields of `Request`, for instance timesteps, data, calibration_data.
+
+    Raises:
+        SnnConvertError: any of its branches.
+    """
+    if isinstance(model, nn.Module):
+        return run(Request(model=type(model).__name__, **options), module=model).snn
+    return run(Request(model=str(model), **options)).snn

@@ -1,0 +1,124 @@
+"""Put the report of a conversion together from what the main path left behind."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from snnconvert.graph.dialect import calls, sites
+from snnconvert.graph.types import Ann, Snn
+from snnconvert.report.document import assemble
+from snnconvert.simulate.measure import FitCurve
+from snnconvert.stages import Outcome
+
+
+def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The report of a conversion, checked against its schema."""
+    curve, snn, inputs = outcome.evaluation.curve, outcome.snn, outcome.inputs
+    labelled = bool(inputs.evaluation_record.get("labelled"))
+    record = {name: value for name, value in snn.calibration.items() if name != "candidates"}
+    notes = list(inputs.notes)
+    return assemble(
+        tool=tool(command_line),
+        model=model_section(outcome.ann),
+        ann={"correct": outcome.evaluation.ann_correct},
+        evaluation={
+            "samples": curve.samples,
+            "labelled": labelled,
+            "source": inputs.evaluation_record["source"],
+            "fingerprint": inputs.evaluation_record.get("fingerprint"),
+            "excluded_calibration": inputs.evaluation_record.get("excluded_calibration"),
+            "classes": outcome.facts.classes,
+            "notes": notes,
+        },
+        calibration=record,
+        preprocessing=snn.preprocessing,
+        schedule=snn.schedule.to_dict(),
+        neuron={"model": outcome.request.neuron, "levels": outcome.request.levels},
+        latency=snn.schedule.latency,
+        fit_curve=curve_section(curve, labelled=labelled),
+        layers=[layer_row(layer, outcome.request.neuron) for layer in curve.layers],
+        candidates=[candidate_row(row, snn.schedule.timesteps) for row in snn.calibration.get("candidates", [])],
+        comparison=outcome.facts.comparison,
+        paired=outcome.evaluation.paired,
+        warnings=[],
+        timings=outcome.timings,
+        next_commands=next_commands,
+    )
+
+
+def tool(command_line: str) -> dict[str, Any]:
+    """Versions and the command line."""
+    return {
+        "version": metadata.version("snnconvert"),
+        "command_line": command_line,
+        "python": platform.python_version(),
+        "torch": torch.__version__.split("+")[0],
+    }
+
+
+def model_section(ann: Ann) -> dict[str, Any]:
+    """Where the model comes from and how large it is."""
+    return {
+        "name": ann.source.name,
+        "location": ann.source.location,
+        "sha256": ann.source.sha256,
+        "format": ann.source.format,
+        "input_shape": list(ann.input_shape),
+        "sites": len(sites(ann.graph)),
+        "parameters": sum(buffer.numel() for _, op in calls(ann.graph) for buffer in op.buffers()),
+        "notes": list(ann.source.notes),
+    }
+
+
+def candidate_row(row: dict[str, Any], timesteps: int) -> dict[str, Any]:
+    """A tried setting: what the report has columns for, and the rest as its options."""
+    own = ("name", "eligible", "reason", "agreement", "timesteps", "spikes_per_image", "chosen")
+    kept = {name: row[name] for name in own if name in row}
+    options = {name: value for name, value in row.items() if name not in own}
+    return {"eligible": True, "timesteps": timesteps, "options": options, **kept}
+
+
+def curve_section(curve: FitCurve, *, labelled: bool) -> dict[str, Any]:
+    """The curve in the report's own terms."""
+    samples = max(curve.samples, 1)
+    section: dict[str, Any] = {
+        "timesteps": curve.timesteps,
+        "agreement": [None if value is None else 100 * value / samples for value in curve.agreed],
+        "spikes_per_image": curve.spikes,
+    }
+    if labelled:
+        section["correct"] = curve.correct
+    else:
+        section["accuracy"] = [None] * len(curve.timesteps)
+    return section
+
+
+def layer_row(layer: dict[str, Any], neuron: str) -> dict[str, Any]:
+    """One layer's row; the bound on K holds for rate codes only."""
+    origin = layer["origin"]
+    kept = {name: value for name, value in layer.items() if name not in ("origin", "answered", "units_per_image")}
+    del neuron
+    return {**kept, "origin": f"{origin['name']} ({origin['operator']})"}
+
+
+def rerun_document(snn: Snn, curve: FitCurve, *, source: str, labelled: bool, command_line: str) -> dict[str, Any]:
+    """The figures of a checkpoint measured on its own, as `snnconvert run --json` prints them."""
+    samples = max(curve.samples, 1)
+    recorded = snn.evaluation.get("correct")
+    return {
+        "schema": "snnconvert-run/1",
+        "tool": tool(command_line),
+        "model": snn.source.name,
+        "evaluation": {"source": source, "samples": curve.samples, "labelled": labelled},
+        "latency": snn.schedule.latency,
+        "fit_curve": {
+            "timesteps": curve.timesteps,
+            "accuracy": [None if value is None else 100 * value / samples for value in curve.correct],
+            "spikes_per_image": curve.spikes,
+        },
+        "same_as_conversion": None if recorded is None else bool(recorded == curve.correct),
+    }

@@ -1,0 +1,208 @@
+"""What the main path is made of: the request, the outcome, and the steps around the libraries' own functions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from snnconvert.calibrate import METHODS, Task
+from snnconvert.calibrate.observe import in_canonical_order
+from snnconvert.convert.doors import open_model
+from snnconvert.convert.onnx_reference import compare_with_onnxruntime
+from snnconvert.convert.passes import canonicalize
+from snnconvert.convert.pytorch import import_module
+from snnconvert.convert.spikify import NeuronChoice
+from snnconvert.data.datasets import load_dataset
+from snnconvert.data.preprocessing import Preprocessing
+from snnconvert.data.selection import Inputs
+from snnconvert.errors import InternalError, OptionError, UnsupportedError
+from snnconvert.graph.dialect import output_nodes, sites
+from snnconvert.graph.schedule import KINDS, Schedule, site_depths
+from snnconvert.graph.types import Ann, Snn
+from snnconvert.neurons import NEURONS
+from snnconvert.progress import Progress
+from snnconvert.simulate.evaluate import Evaluation
+from snnconvert.zoo.catalogue import bundled
+
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything a user can ask of a conversion; the defaults are those of the command line.
+
+    `options` are the calibration method's own; `levels` is the number of units a burst or graded neuron may send.
+    """
+
+    model: str
+    arch: str | None = None
+    input_shape: tuple[int, ...] | None = None
+    output_name: str | None = None
+    timesteps: int = 32
+    data: str | None = None
+    calibration_data: str | None = None
+    calibration_samples: int = 512
+    calibration: str = "rnl"
+    options: dict[str, Any] = field(default_factory=dict)
+    neuron: str = "if"
+    levels: int = 1
+    schedule: str = "streaming"
+    wait: int = 1
+    window: int | None = None
+    phases: str = "power2"
+    limit: int | None = None
+    batch_size: int = 64
+    seed: int = 0
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    label_offset: int = 0
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a network once it is open: its number of outputs, and how far it is from ONNX Runtime."""
+
+    classes: int
+    comparison: dict[str, Any] | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a conversion leaves behind; `report.from_run` turns it into a report."""
+
+    request: Request
+    ann: Ann
+    facts: Facts
+    inputs: Inputs
+    snn: Snn
+    evaluation: Evaluation
+    timings: dict[str, float]
+
+
+@contextmanager
+def timed(timings: dict[str, float], stage: str) -> Iterator[None]:
+    """Store the seconds that the block takes."""
+    start = time.perf_counter()
+    yield
+    timings[stage] = round(time.perf_counter() - start, 3)
+
+
+def check_request(request: Request) -> None:
+    """Refuse values outside their range before any work.
+
+    Raises:
+        OptionError: naming the option, its value and what is allowed.
+    """
+    for option, value in (
+        ("--timesteps", request.timesteps),
+        ("--calibration-samples", request.calibration_samples),
+        ("--batch-size", request.batch_size),
+        ("--limit", 1 if request.limit is None else request.limit),
+        ("--levels", request.levels),
+    ):
+        if value < 1:
+            raise OptionError(f"{option} {value} is below 1", hint=f"give {option} a whole number of at least 1")
+    for option, chosen, allowed in (
+        ("--calibration", request.calibration, METHODS),
+        ("--neuron", request.neuron, [name for name in NEURONS if name != "signed"]),
+        ("--schedule", request.schedule, KINDS),
+        ("--phases", request.phases, ("power2", "uniform")),
+    ):
+        if chosen not in allowed:
+            raise OptionError(f"{option} {chosen!r} is not known", hint=f"choose one of {', '.join(allowed)}")
+
+
+def with_bundled_data(request: Request) -> Request:
+    """Fill in the data set and preprocessing that come with a `zoo:` model, where the user gave none."""
+    if not request.model.startswith("zoo:"):
+        return request
+    row = bundled(request.model)
+    from snnconvert.zoo.catalogue import dataset_for
+
+    train, test, preprocessing = dataset_for(row.name)
+    own = request.preprocessing == Preprocessing() and request.data is None
+    return replace(
+        request,
+        data=request.data or str(test),
+        calibration_data=request.calibration_data or (str(train) if request.data is None else None),
+        preprocessing=preprocessing if own else request.preprocessing,
+    )
+
+
+def open_ann(request: Request, module: nn.Module | None = None) -> tuple[Ann, Facts]:
+    """Read the model, compare it with its reference, canonicalise it, and compare again.
+
+    Raises:
+        UnsupportedError: if no activation could become a spiking neuron.
+        InternalError: if the canonical network computes something else than the model.
+    """
+    shape = request.input_shape or _shape_of_data(request)
+    if module is not None:
+        if shape is None:
+            raise OptionError(
+                "a module needs the shape of one input", hint="pass input_shape, for instance (3, 32, 32)"
+            )
+        opened = import_module(module, shape, name=request.model)
+    else:
+        opened = open_model(request.model, arch=request.arch, input_shape=shape, output_name=request.output_name)
+    samples = torch.rand((2, *opened.input_shape), generator=torch.Generator().manual_seed(request.seed))
+    comparison: dict[str, Any] | None = None
+    if opened.source.format == "onnx":
+        found = compare_with_onnxruntime(opened, Path(opened.source.location), samples, tolerance=TOLERANCE)
+        comparison = {
+            "runtime": "onnxruntime",
+            "max_difference": max(found.differences.values(), default=None),
+            "tolerance": TOLERANCE,
+            "samples": len(samples),
+        }
+    ann = canonicalize(opened)
+    if not sites(ann.graph):
+        raise UnsupportedError(
+            f"{ann.source.name} has no activation that could become a spiking neuron",
+            hint="a network without ReLU-like activations would stay as it is: there is nothing to convert",
+        )
+    with torch.inference_mode():
+        before, after = opened.graph(samples)[0], ann.graph(samples)[0]
+    difference = float((before - after).abs().max() / before.abs().max().clamp(min=1e-12))
+    if not difference <= TOLERANCE:
+        raise InternalError(f"canonicalisation changed the network's output by {difference:.1e} (relative)")
+    classes = 1
+    for size in output_nodes(ann.graph)[0].meta["shape"]:
+        classes *= size
+    return ann, Facts(classes, comparison, ann.source.notes)
+
+
+def _shape_of_data(request: Request) -> tuple[int, ...] | None:
+    """The shape of one prepared image, for models that do not state their own."""
+    path = request.data or request.calibration_data
+    if path is None or request.model.startswith("zoo:") or request.model.endswith(".onnx"):
+        return None
+    return load_dataset(path, preprocessing=request.preprocessing, input_shape=None).sample_shape
+
+
+def task_for(request: Request, ann: Ann, inputs: Inputs, progress: Progress) -> Task:
+    """The calibration task that the request describes."""
+    depth = max(site_depths(ann.graph).values())
+    schedule = Schedule(
+        kind=request.schedule,
+        timesteps=request.timesteps,
+        depth=depth,
+        wait=request.wait if request.schedule == "wait" else 0,
+        window=(request.window or 4) if request.schedule == "bistable" else 0,
+        phases=request.phases,
+    )
+    return Task(
+        ann=ann,
+        images=in_canonical_order(inputs.calibration),
+        schedule=schedule,
+        neuron=NeuronChoice(request.neuron, request.levels),
+        options=request.options,
+        progress=progress,
+    )
