@@ -92,9 +92,6 @@ def _curve(document: Mapping[str, Any]) -> Spec | None:
     scale = alt.Scale(domain=[10 * int(lowest // 10), 100], nice=False)
     base = alt.Chart(_data(rows)).encode(x=x)
     layers: list[Any] = [
-        base.transform_filter("isValid(datum.low)")
-        .mark_area(color=BLUE, opacity=0.18)
-        .encode(y=alt.Y("low:Q").scale(scale).title("images (%)"), y2="high:Q"),
         alt.Chart(_data(lines))
         .mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=18) if len(rows) <= 40 else False)
         .encode(
@@ -104,6 +101,9 @@ def _curve(document: Mapping[str, Any]) -> Spec | None:
             strokeDash=alt.StrokeDash("series:N").scale(domain=present, range=[[1, 0], [5, 3]][-len(present) :]),
         ),
     ]
+    if any(row["low"] is not None for row in rows):
+        band = base.transform_filter("isValid(datum.low)").mark_area(color=BLUE, opacity=0.18)
+        layers.insert(0, band.encode(y=alt.Y("low:Q").scale(scale).title("images (%)"), y2="high:Q"))
     if ann is not None:
         rule = alt.Chart(_data([{"ann": ann, "label": f"ANN {ann:.1f} %", "t": curve["timesteps"][0]}]))
         layers += [
@@ -152,7 +152,7 @@ def _spikes(document: Mapping[str, Any]) -> Spec | None:
         return None
     chart = (
         alt.Chart(_data(rows))
-        .mark_area(color=GREY, opacity=0.35, line={"color": GREY})
+        .mark_area(color=GREY, opacity=0.35, line={"color": GREY}, point={"color": GREY} if len(rows) == 1 else False)
         .encode(
             x=alt.X("t:Q")
             .title("T (timesteps since the first input)")

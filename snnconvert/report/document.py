@@ -26,16 +26,10 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "ann": {"accuracy": None, "correct": None},
     "evaluation": {"fingerprint": None, "excluded_calibration": None, "classes": None, "notes": []},
     "calibration": {"fingerprint": None, "synthetic": False, "options": {}},
-}
-_LAYER_DEFAULTS: dict[str, Any] = {
-    "depth": None,
-    "firing_rate": None,
-    "spikes_per_image": None,
-    "dead_share": None,
-    "saturated_share": None,
-    "sin_share": None,
-    "omega": None,
-    "fit": [],
+    "layer": dict.fromkeys(
+        ("depth", "firing_rate", "spikes_per_image", "dead_share", "saturated_share", "sin_share", "omega")
+    )
+    | {"fit": []},
 }
 
 
@@ -77,16 +71,16 @@ def assemble(
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "tool": tool,
-        "model": {**_DEFAULTS["model"], **model},
-        "ann": {**_DEFAULTS["ann"], **ann},
-        "evaluation": {**_DEFAULTS["evaluation"], **evaluation},
-        "calibration": {**_DEFAULTS["calibration"], **calibration},
+        "model": _filled("model", model),
+        "ann": _filled("ann", ann),
+        "evaluation": _filled("evaluation", evaluation),
+        "calibration": _filled("calibration", calibration),
         "preprocessing": preprocessing,
         "schedule": schedule,
         "neuron": neuron,
         "latency": latency,
         "fit_curve": fit_curve,
-        "layers": [{**_LAYER_DEFAULTS, **layer} for layer in layers],
+        "layers": [_filled("layer", layer) for layer in layers],
         "candidates": [{"reason": None, "options": {}, **row} for row in candidates],
         "comparison": comparison,
         "energy": energy,
@@ -103,6 +97,11 @@ def assemble(
     document["warnings"] = given + [row for row in warnings_for(document) if row not in given]
     check(document)
     return document
+
+
+def _filled(section: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given, then the defaults of what was not: readers see the caller's order."""
+    return {**given, **{key: value for key, value in _DEFAULTS[section].items() if key not in given}}
 
 
 def analyse(document: Mapping[str, Any], paired: tuple[int, int] | None = None) -> dict[str, Any]:

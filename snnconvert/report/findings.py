@@ -8,6 +8,8 @@ from typing import Any
 from snnconvert.report import statistics
 
 Document = Mapping[str, Any]
+# A drop known to be smaller than this many points needs no larger sample.
+_NEGLIGIBLE = 0.5
 
 
 def warnings_for(document: Document) -> list[dict[str, str]]:
@@ -91,7 +93,7 @@ def _sample_too_small(document: Document) -> dict[str, str] | None:
     drop = final["drop"]
     if paired is not None:
         low, high = paired["drop_interval"]
-        if low > 0:
+        if low > 0 or max(abs(low), abs(high)) <= _NEGLIGIBLE:
             return None
         return _warning(
             f"{samples:,} images are too few to tell whether accuracy dropped: measured {drop:.2f} points, "
@@ -99,7 +101,7 @@ def _sample_too_small(document: Document) -> dict[str, str] | None:
             "Evaluate on more images.",
         )
     low, high = document["fit_curve"]["accuracy_interval"][-1] or (0.0, 0.0)
-    if high - low <= drop:
+    if high - low <= max(drop, 2 * _NEGLIGIBLE):
         return None
     return _warning(
         f"{samples:,} images are too few to tell the size of the drop: the accuracy is only known to lie between "

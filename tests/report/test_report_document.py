@@ -185,6 +185,19 @@ def test_paired_answers_can_show_a_small_drop_where_intervals_cannot() -> None:
         assert ("sample_too_small" in codes) is expected
 
 
+def test_a_tight_interval_around_no_drop_is_no_warning() -> None:
+    parts = make_parts(samples=100_000)
+    parts["fit_curve"]["correct"][-1] = parts["ann"]["correct"] - 20
+    for paired in ((60, 40), None):
+        assert assemble(**{**parts, "paired": paired})["warnings"] == []
+
+
+def test_the_manual_explains_every_warning_and_section() -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "report.md").read_text("utf-8")
+    for word in [*RULES, *schema()["required"]]:
+        assert f"`{word}`" in manual
+
+
 def test_write_report_writes_both_files_and_reads_back(tmp_path: Path) -> None:
     document = make_document()
     written = write_report(document, tmp_path / "deep" / "run.html")
