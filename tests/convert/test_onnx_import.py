@@ -1,0 +1,418 @@
+"""The ONNX door: whole graphs, batches that move or vanish, and files that are no models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from snnconvert.convert.onnx_import import import_onnx
+from snnconvert.convert.onnx_reference import compare_with_onnxruntime, onnx_operator_table
+from snnconvert.errors import DataError, InternalError, ModelFileError, OptionError, UnsupportedError
+from snnconvert.graph.dialect import Stage, calls, verify
+from snnconvert.graph.ops import Conv, Linear
+from snnconvert.graph.types import Ann
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS = Path(os.environ.get("SNNCONVERT_DATA", str(ROOT.parent / "shared" / "data"))) / "models"
+FILES = sorted(path.name for path in MODELS.glob("*.onnx"))
+RNG = np.random.default_rng(0)
+
+
+def floats(*shape: int) -> np.ndarray:
+    return RNG.uniform(-1, 1, shape).astype(np.float32)
+
+
+Nodes = list[tuple[str, list[str], list[str], dict[str, object]]]
+
+
+def save(
+    path: Path,
+    nodes: Nodes,
+    constants: dict[str, np.ndarray],
+    *,
+    shape: tuple[int | str | None, ...] = ("N", 3, 8, 8),
+    outputs: tuple[str, ...] = ("y",),
+    opset: int = 17,
+    kind: int = TensorProto.FLOAT,
+    as_inputs: bool = False,
+    more: tuple[onnx.ValueInfoProto, ...] = (),
+) -> Path:
+    inputs = [helper.make_tensor_value_info("x", kind, shape), *more]
+    tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    if as_inputs:
+        inputs += [helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims) for tensor in tensors]
+    graph = helper.make_graph(
+        [helper.make_node(kind_, a, b, name=f"{kind_}_{i}", **c) for i, (kind_, a, b, c) in enumerate(nodes)],
+        "g",
+        inputs,
+        [helper.make_empty_tensor_value_info(name) for name in outputs],
+        tensors,
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10), path)
+    return path
+
+
+def checked(path: Path, samples: int = 2, **options: object) -> Ann:
+    """Import, verify, and compare with ONNX Runtime."""
+    ann = import_onnx(path, **options)  # type: ignore[arg-type]
+    verify(ann.graph, Stage.ANN)
+    values = torch.rand(samples, *ann.input_shape, generator=torch.Generator().manual_seed(3))
+    comparison = compare_with_onnxruntime(ann, path, values)
+    assert comparison.ran, comparison.reason
+    assert set(comparison.differences) == set(ann.outputs)
+    return ann
+
+
+def kinds(ann: Ann) -> list[str]:
+    return [type(op).__name__ for _, op in calls(ann.graph)]
+
+
+CONV: Nodes = [("Conv", ["x", "w"], ["c"], {}), ("Relu", ["c"], ["y"], {})]
+WEIGHT = {"w": floats(4, 3, 3, 3)}
+
+
+# --- real files -----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not FILES, reason="the data pack is absent (set SNNCONVERT_DATA)")
+def test_the_data_pack_is_complete() -> None:
+    assert len(FILES) >= 29
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_data_pack_model_matches_onnxruntime(name: str) -> None:
+    ann = checked(MODELS / name, samples=1 if (MODELS / name).stat().st_size > 3e6 else 2)
+    assert ann.source.format == "onnx" and len(ann.source.sha256) == 64 and ann.source.name == Path(name).stem
+    known = {name for row in onnx_operator_table(MODELS / name) for name in row[3]}
+    assert all(node.meta["origin"].name for node, _ in calls(ann.graph))
+    assert any(node.meta.get("onnx_value") in known for node, _ in calls(ann.graph))
+
+
+# --- what the door keeps --------------------------------------------------------------------------
+
+
+def test_names_origins_and_shapes(tmp_path: Path) -> None:
+    ann = checked(save(tmp_path / "net.onnx", CONV, WEIGHT))
+    (conv, module), (relu, _) = calls(ann.graph)
+    assert isinstance(module, Conv)
+    assert str(conv.meta["origin"]) == "Conv_0 (Conv)"
+    assert conv.meta["onnx_value"] == "c" and relu.meta["onnx_value"] == "y"
+    assert relu.meta["shape"] == (4, 6, 6)
+    assert ann.input_shape == (3, 8, 8) and ann.outputs == ("y",)
+
+
+def test_unnamed_node_takes_its_output_name(tmp_path: Path) -> None:
+    path = save(tmp_path / "net.onnx", CONV, WEIGHT)
+    model = onnx.load(path)
+    model.graph.node[0].name = ""
+    onnx.save(model, path)
+    assert [node.meta["origin"].name for node, _ in calls(import_onnx(path).graph)] == ["c", "Relu_1"]
+
+
+def test_output_name_moves_an_output_to_the_front(tmp_path: Path) -> None:
+    path = save(tmp_path / "net.onnx", CONV, WEIGHT, outputs=("y", "c"))
+    assert import_onnx(path).outputs == ("y", "c")
+    assert checked(path, output_name="c").outputs == ("c", "y")
+    with pytest.raises(OptionError, match="'z' is not an output") as caught:
+        import_onnx(path, output_name="z")
+    assert "y, c" in caught.value.hint
+
+
+def test_dead_nodes_are_ignored_even_if_unsupported(tmp_path: Path) -> None:
+    nodes: Nodes = [*CONV, ("NonZero", ["c"], ["dead"], {})]
+    assert kinds(checked(save(tmp_path / "net.onnx", nodes, WEIGHT))) == ["Conv", "Relu"]
+
+
+def test_initializers_may_also_be_graph_inputs(tmp_path: Path) -> None:
+    assert kinds(checked(save(tmp_path / "net.onnx", CONV, WEIGHT, as_inputs=True, opset=8))) == ["Conv", "Relu"]
+
+
+def test_weights_from_constant_nodes(tmp_path: Path) -> None:
+    nodes: Nodes = [("Constant", [], ["w"], {"value": numpy_helper.from_array(WEIGHT["w"])}), *CONV]
+    assert kinds(checked(save(tmp_path / "net.onnx", nodes, {}))) == ["Conv", "Relu"]
+
+
+def test_half_precision_is_read_as_float32_with_a_note(tmp_path: Path) -> None:
+    path = save(tmp_path / "net.onnx", CONV, {"w": WEIGHT["w"].astype(np.float16)}, kind=TensorProto.FLOAT16)
+    ann = import_onnx(path)
+    assert {parameter.dtype for parameter in ann.graph.state_dict().values()} == {torch.float32}
+    assert len([note for note in ann.source.notes if "float16" in note]) == 2
+    comparison = compare_with_onnxruntime(ann, path, torch.rand(2, 3, 8, 8), tolerance=1e-2)
+    assert comparison.ran
+
+
+def test_final_argmax_leaves_the_scores(tmp_path: Path) -> None:
+    nodes: Nodes = [("Gemm", ["x", "w"], ["scores"], {}), ("ArgMax", ["scores"], ["y"], {"axis": 1})]
+    ann = checked(save(tmp_path / "net.onnx", nodes, {"w": floats(5, 4)}, shape=("N", 5)))
+    assert ann.outputs == ("scores",) and any("ArgMax" in note for note in ann.source.notes)
+
+
+def test_quantised_relu_is_kept_as_a_clip(tmp_path: Path) -> None:
+    nodes: Nodes = [
+        ("Conv", ["x", "w"], ["c"], {}),
+        ("QuantizeLinear", ["c", "s", "z"], ["q"], {}),
+        ("DequantizeLinear", ["q", "s", "z"], ["y"], {}),
+    ]
+    constants = WEIGHT | {"s": np.float32(0.01), "z": np.uint8(0)}
+    path = save(tmp_path / "net.onnx", nodes, constants, opset=13)
+    ann = import_onnx(path)
+    assert kinds(ann) == ["Conv", "Clip"]
+    assert compare_with_onnxruntime(ann, path, torch.rand(2, 3, 8, 8), tolerance=0.01).ran
+
+
+def test_branch_on_a_constant_is_followed(tmp_path: Path) -> None:
+    def branch(operator: str) -> onnx.GraphProto:
+        node = helper.make_node(operator, ["x"], ["inner"])
+        return helper.make_graph([node], operator, [], [helper.make_empty_tensor_value_info("inner")])
+
+    condition = numpy_helper.from_array(np.array(True))
+    nodes: Nodes = [
+        ("Constant", [], ["condition"], {"value": condition}),
+        ("If", ["condition"], ["y"], {"then_branch": branch("Relu"), "else_branch": branch("Sigmoid")}),
+    ]
+    assert kinds(import_onnx(save(tmp_path / "net.onnx", nodes, {}))) == ["Relu"]
+
+
+# --- the batch ------------------------------------------------------------------------------------
+
+SHAPE_CHAIN: Nodes = [
+    ("Shape", ["x"], ["shape"], {}),
+    ("Gather", ["shape", "zero"], ["size"], {}),
+    ("Unsqueeze", ["size", "axes"], ["first"], {}),
+    ("Concat", ["first", "rest"], ["target"], {"axis": 0}),
+    ("Reshape", ["x", "target"], ["y"], {}),
+]
+CHAIN = {"zero": np.int64(0), "axes": np.array([0]), "rest": np.array([-1])}
+
+
+@pytest.mark.parametrize("batch", ["N", 1, 4])
+def test_reshape_computed_from_the_shape(tmp_path: Path, batch: int | str) -> None:
+    ann = checked(save(tmp_path / "net.onnx", SHAPE_CHAIN, CHAIN, shape=(batch, 3, 8, 8)), samples=6)
+    assert kinds(ann) == ["Reshape"]
+    assert ann.graph(torch.rand(5, 3, 8, 8))[0].shape == (5, 192)
+
+
+@pytest.mark.parametrize("target", [[1, 192], [-1, 192], [0, -1], [1, -1]])
+def test_baked_batch_of_one_is_the_batch(tmp_path: Path, target: list[int]) -> None:
+    nodes: Nodes = [("Reshape", ["x", "t"], ["f"], {}), ("MatMul", ["f", "w"], ["y"], {})]
+    constants = {"t": np.array(target), "w": floats(192, 5)}
+    ann = checked(save(tmp_path / "net.onnx", nodes, constants, shape=(1, 3, 8, 8)))
+    assert ann.graph(torch.rand(5, 3, 8, 8))[0].shape == (5, 5)
+
+
+# Self-attention as exporters of sequence-first code write it: (length, batch * heads, size).
+ATTENTION: Nodes = [
+    ("Transpose", ["x"], ["t"], {"perm": [1, 0, 2]}),
+    ("Reshape", ["t", "split"], ["s"], {}),
+    ("Transpose", ["s"], ["q"], {"perm": [1, 0, 2]}),
+    ("Transpose", ["s"], ["k"], {"perm": [1, 2, 0]}),
+    ("MatMul", ["q", "k"], ["scores"], {}),
+    ("Softmax", ["scores"], ["p"], {"axis": -1}),
+    ("MatMul", ["p", "q"], ["o"], {}),
+    ("Transpose", ["o"], ["back"], {"perm": [1, 0, 2]}),
+    ("Reshape", ["back", "flat"], ["f"], {}),
+    ("Gemm", ["f", "w"], ["g"], {}),
+    ("Reshape", ["g", "merge"], ["m"], {}),
+    ("Transpose", ["m"], ["y"], {"perm": [1, 0, 2]}),
+]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_attention_with_the_batch_merged_into_heads(tmp_path: Path, batch: int) -> None:
+    heads, length, size = 3, 5, 4
+    constants = {
+        "split": np.array([length, batch * heads, size]),
+        "flat": np.array([length * batch, heads * size]),
+        "merge": np.array([length, batch, heads * size]),
+        "w": floats(heads * size, heads * size),
+    }
+    ann = checked(save(tmp_path / "net.onnx", ATTENTION, constants, shape=(batch, length, heads * size)), samples=4)
+    assert "MatMul" in kinds(ann)
+    one, many = torch.rand(1, length, heads * size), torch.rand(4, length, heads * size)
+    many[2] = one[0]
+    torch.testing.assert_close(ann.graph(many)[0][2], ann.graph(one)[0][0])
+
+
+def test_samples_without_a_batch_axis(tmp_path: Path) -> None:
+    nodes: Nodes = [("MatMul", ["x", "w"], ["h"], {}), ("Relu", ["h"], ["y"], {})]
+    ann = checked(save(tmp_path / "net.onnx", nodes, {"w": floats(6, 4)}, shape=(6,)))
+    assert ann.input_shape == (6,)
+    assert isinstance(next(iter(calls(ann.graph)))[1], Linear)
+    nodes = [("Unsqueeze", ["x", "axes"], ["u"], {}), ("Conv", ["u", "w"], ["y"], {})]
+    ann = checked(save(tmp_path / "net.onnx", nodes, WEIGHT | {"axes": np.array([0])}, shape=(3, 8, 8)))
+    assert ann.input_shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "reason"),
+    [
+        ([("ReduceMean", ["x"], ["y"], {"axes": [0]})], "axis 0, which holds the batch"),
+        ([("Softmax", ["x"], ["y"], {"axis": 0})], "axis 0, which holds the batch"),
+        ([("Reshape", ["x", "t"], ["y"], {})], "leaves no room for the batch"),
+        ([("Transpose", ["x"], ["u"], {"perm": [1, 0, 2, 3]}), ("Conv", ["u", "w"], ["y"], {})], "merged or moved"),
+        ([("Transpose", ["x"], ["u"], {"perm": [1, 0, 2, 3]}), ("Add", ["u", "x"], ["y"], {})], "different axes"),
+        ([("Transpose", ["x"], ["u"], {"perm": [1, 2, 0, 3]}), ("Reshape", ["u", "v"], ["y"], {})], "would mix"),
+    ],
+)
+def test_mixing_samples_is_refused(tmp_path: Path, nodes: Nodes, reason: str) -> None:
+    constants = WEIGHT | {"t": np.array([16, 12]), "v": np.array([-1, 192])}
+    with pytest.raises(UnsupportedError) as caught:
+        import_onnx(save(tmp_path / "net.onnx", nodes, constants))
+    assert reason in caught.value.render()
+
+
+# --- input shapes ---------------------------------------------------------------------------------
+
+
+def test_open_sizes_need_input_shape(tmp_path: Path) -> None:
+    path = save(tmp_path / "net.onnx", CONV, WEIGHT, shape=("N", 3, "H", "W"))
+    with pytest.raises(DataError, match="leaves its size open") as caught:
+        import_onnx(path)
+    assert "input_shape" in caught.value.hint
+    assert checked(path, input_shape=(3, 10, 9)).input_shape == (3, 10, 9)
+    with pytest.raises(OptionError, match="does not fit"):
+        import_onnx(path, input_shape=(4, 10, 9))
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+def test_all_unsupported_nodes_are_listed_at_once(tmp_path: Path) -> None:
+    nodes: Nodes = [
+        ("NonZero", ["x"], ["a"], {}),
+        ("Relu", ["x"], ["r"], {}),
+        ("TopK", ["r", "k"], ["b", "i"], {}),
+    ]
+    path = save(tmp_path / "net.onnx", nodes, {"k": np.array([2])}, outputs=("a", "b"))
+    with pytest.raises(UnsupportedError, match="2 node") as caught:
+        import_onnx(path)
+    assert [cause.split(":")[0] for cause in caught.value.causes] == ["NonZero_0 (NonZero)", "TopK_2 (TopK)"]
+
+
+def test_nodes_found_while_importing_are_listed_together(tmp_path: Path) -> None:
+    nodes: Nodes = [
+        ("Cast", ["x"], ["a"], {"to": TensorProto.INT64}),
+        ("Softmax", ["x"], ["b"], {"axis": 0}),
+        ("Conv", ["x", "w"], ["c"], {"group": 2}),
+        ("Relu", ["a"], ["d"], {}),
+        ("Relu", ["x"], ["e"], {"strange": 1}),
+    ]
+    path = save(tmp_path / "net.onnx", nodes, WEIGHT, outputs=("d", "b", "c", "e"))
+    with pytest.raises(UnsupportedError) as caught:
+        import_onnx(path)
+    names = [cause.split(":")[0] for cause in caught.value.causes]
+    assert names == ["Cast_0 (Cast)", "Softmax_1 (Softmax)", "Conv_2 (Conv)", "Relu_4 (Relu)"]
+
+
+def test_several_or_strange_inputs_are_refused(tmp_path: Path) -> None:
+    other = helper.make_tensor_value_info("mask", TensorProto.FLOAT, [1])
+    with pytest.raises(UnsupportedError, match=r"2 inputs \(x, mask\)"):
+        import_onnx(save(tmp_path / "a.onnx", CONV, WEIGHT, more=(other,)))
+    with pytest.raises(UnsupportedError, match=r"'x' of .* is int64"):
+        import_onnx(save(tmp_path / "b.onnx", CONV, WEIGHT, kind=TensorProto.INT64))
+
+
+@pytest.mark.parametrize("opset", [6, onnx.defs.onnx_opset_version() + 1])
+def test_opsets_outside_the_known_range(tmp_path: Path, opset: int) -> None:
+    with pytest.raises(UnsupportedError, match=f"opset {opset}; opsets 7 to") as caught:
+        import_onnx(save(tmp_path / "net.onnx", CONV, WEIGHT, opset=opset))
+    assert "export" in caught.value.hint
+
+
+def test_a_hostile_constant_is_not_computed(tmp_path: Path) -> None:
+    nodes: Nodes = [("ConstantOfShape", ["huge"], ["c"], {}), ("Add", ["x", "c"], ["y"], {})]
+    path = save(tmp_path / "net.onnx", nodes, {"huge": np.array([2**20, 2**20])})
+    with pytest.raises(UnsupportedError) as caught:
+        import_onnx(path)
+    assert "too large" in caught.value.render()
+
+
+# --- bad files ------------------------------------------------------------------------------------
+
+
+def truncated(path: Path) -> None:
+    save(path, CONV, WEIGHT)
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def no_input(path: Path) -> None:
+    save(path, CONV, WEIGHT)
+    model = onnx.load(path)
+    del model.graph.input[:]
+    onnx.save(model, path)
+
+
+def lost_weights(path: Path) -> None:
+    save(path, CONV, {"w": floats(64, 3, 3, 3)})
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    (path.parent / "weights.bin").unlink()
+
+
+BAD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda _: None, "does not exist"),
+    "directory": (lambda path: path.mkdir(), "is a directory"),
+    "empty": (lambda path: path.write_bytes(b""), "is empty"),
+    "html": (lambda path: path.write_text("\n<!DOCTYPE html><html>404</html>"), "is an HTML page"),
+    "lfs": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid"), "git-lfs pointer"),
+    "zip": (lambda path: path.write_bytes(b"PK\x03\x04....archive/data.pkl"), "zip archive"),
+    "pickle": (lambda path: path.write_bytes(b"\x80\x02}q\x00."), "Python pickle"),
+    "keras": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n0000"), "HDF5"),
+    "tflite": (lambda path: path.write_bytes(b"\x1c\0\0\0TFL3...."), "TFLite"),
+    "noise": (lambda path: path.write_bytes(bytes(range(255, 0, -1))), "not a readable ONNX file"),
+    "truncated": (truncated, "not a readable ONNX file"),
+    "no input": (no_input, "has no input"),
+    "nan": (lambda path: save(path, CONV, {"w": WEIGHT["w"] * np.float32(np.nan)}), "'w' holds NaN"),
+    "infinite": (lambda path: save(path, CONV, {"w": WEIGHT["w"] * np.float32(np.inf)}), "'w' holds infinite"),
+    "lost weights": (lost_weights, "weights of"),
+}
+
+
+@pytest.mark.parametrize("name", list(BAD))
+def test_bad_file_is_explained(tmp_path: Path, name: str) -> None:
+    make, message = BAD[name]
+    path = tmp_path / "model.onnx"
+    make(path)
+    with pytest.raises(ModelFileError) as caught:
+        import_onnx(path)
+    assert message in caught.value.render() and caught.value.hint
+    assert "model.onnx" in caught.value.message
+
+
+# --- the reference --------------------------------------------------------------------------------
+
+
+def test_comparison_names_the_first_node_that_diverges(tmp_path: Path) -> None:
+    nodes: Nodes = [*CONV[:1], ("Relu", ["c"], ["r"], {}), ("Conv", ["r", "v"], ["y"], {})]
+    path = save(tmp_path / "net.onnx", nodes, WEIGHT | {"v": floats(2, 4, 1, 1)})
+    ann = import_onnx(path)
+    modules = [op for _, op in calls(ann.graph)]
+    assert isinstance(modules[2], Conv)
+    modules[2].weight[0] += 0.1
+    with pytest.raises(InternalError) as caught:
+        compare_with_onnxruntime(ann, path, torch.rand(2, 3, 8, 8))
+    assert "Conv_2 (Conv)" in caught.value.causes[0]
+    assert isinstance(modules[0], Conv)
+    modules[0].weight[0] += 0.1
+    with pytest.raises(InternalError) as caught:
+        compare_with_onnxruntime(ann, path, torch.rand(2, 3, 8, 8))
+    assert "Conv_0 (Conv)" in caught.value.causes[0]
+
+
+def test_comparison_says_when_onnxruntime_cannot_run(tmp_path: Path) -> None:
+    path = save(tmp_path / "net.onnx", CONV, WEIGHT)
+    ann = import_onnx(path)
+    save(path, CONV, {"w": floats(4, 5, 3, 3)})
+    comparison = compare_with_onnxruntime(ann, path, torch.rand(2, 3, 8, 8))
+    assert not comparison.ran and comparison.reason and comparison.differences == {}
+
+
+def test_operator_table(tmp_path: Path) -> None:
+    table = onnx_operator_table(save(tmp_path / "net.onnx", CONV, WEIGHT))
+    assert table == [("Conv_0", "Conv", ("x", "w"), ("c",)), ("Relu_1", "Relu", ("c",), ("y",))]
