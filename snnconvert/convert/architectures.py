@@ -130,7 +130,7 @@ def _import_torchvision() -> Any:
     library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     _SCHEMAS.append(library)
     for operator in ("nms", "qnms"):
-        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
     return _import("torchvision")
 
 

@@ -194,11 +194,11 @@ def _load_error(path: Path, head: bytes, error: Exception) -> ModelFileError:
             globals_ = []
     text = str(error)
     if not globals_ and "Unsupported global: GLOBAL " in text:
-        globals_ = [text.split("Unsupported global: GLOBAL ")[1].split()[0]]
+        globals_ = [text.split("Unsupported global: GLOBAL ", maxsplit=1)[1].split(maxsplit=1)[0]]
     if globals_:
         return ModelFileError(
             f"{path} contains whole Python objects, not weights alone; loading them would run code from the file",
-            hint="where you trust the file: load it in your own script and torch.save(model.state_dict(), 'weights.pt')",
+            hint="if you trust the file, load it in your own script and torch.save(model.state_dict(), 'weights.pt')",
             causes=_listed([f"it refers to {name}" for name in globals_]),
         )
     if isinstance(error, EOFError) or "miniz" in text or "PytorchStreamReader" in text or "unexpected EOF" in text:

@@ -1,5 +1,8 @@
 """ATen operators of transformers: softmax, normalisations, attention."""
 
+# Rules take the argument lists of ATen as they are.
+# ruff: noqa: PLR0917
+
 from __future__ import annotations
 
 import math
@@ -10,6 +13,7 @@ import torch
 from snnconvert.convert.aten_ops.lowering import (
     Activation,
     Context,
+    Rule,
     UnsupportedNodeError,
     batch_first,
     constant_tensor,
@@ -109,7 +113,7 @@ def scaled_dot_product_attention(
     return matmul(ctx, weights, value)
 
 
-OPERATORS = {
+OPERATORS: dict[str, Rule] = {
     "softmax": softmax,
     "_softmax": softmax,
     "log_softmax": log_softmax,

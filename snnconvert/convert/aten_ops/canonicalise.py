@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from snnconvert.convert.aten_ops import attention, makers, pointwise, pooling, weighted, wiring
-from snnconvert.convert.aten_ops.lowering import Activation, BatchSize, Context, UnsupportedNodeError
+from snnconvert.convert.aten_ops import attention, einsum, makers, pointwise, pooling, weighted, wiring
+from snnconvert.convert.aten_ops.lowering import Activation, BatchSize, Context, Rule, UnsupportedNodeError
 from snnconvert.errors import InternalError, UnsupportedError
 from snnconvert.graph.dialect import Builder
 
-OPERATORS: dict[str, Callable[..., Any]] = {
+OPERATORS: dict[str, Rule] = {
     **weighted.OPERATORS,
+    **einsum.OPERATORS,
     **pointwise.OPERATORS,
     **pooling.OPERATORS,
     **wiring.OPERATORS,
@@ -75,13 +76,17 @@ def is_aten(target: object) -> bool:
 
 
 class Canonicaliser:
-    """One walk over a program; `values` keeps what each ATen node became."""
+    """One walk over a program.
+
+    `values` keeps what each ATen node stands for now, after operators that work in place; `made` what it was at first.
+    """
 
     def __init__(self, program: Program, samples: Tensor) -> None:
         self.program = program
         self.builder = Builder({program.input_name: samples})
         self.context = Context(self.builder)
         self.values: dict[fx.Node, Any] = {}
+        self.made: dict[fx.Node, Any] = {}
         self.faults: list[str] = []
         self._families: dict[fx.Node, set[fx.Node]] = {}
         self._done: set[fx.Node] = set()
@@ -102,7 +107,7 @@ class Canonicaliser:
                     else:
                         self.values[node] = self.program.constants[node.name].detach().clone()
                 elif node.op == "output":
-                    results = list(fx.node.map_arg(node.args[0], self.values.__getitem__))  # type: ignore[arg-type]
+                    results = list(fx.node.map_arg(node.args[0], self.values.__getitem__))
                 else:
                     self._convert(node)
         if self.faults:
@@ -118,7 +123,7 @@ class Canonicaliser:
         name = operator_name(node)
         where = self.program.where(node)
         try:
-            self.values[node] = self._value(node, name, where)
+            self.values[node] = self.made[node] = self._value(node, name, where)
         except UnsupportedNodeError as reason:
             self.faults.append(f"{where} (aten.{name}): {reason}")
             self.values[node] = _LOST
@@ -133,10 +138,10 @@ class Canonicaliser:
             return None
         if node.op != "call_function":
             raise UnsupportedNodeError(f"a node of kind {node.op}")
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.values.__getitem__)  # type: ignore[arg-type]
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.values.__getitem__)
         leaves = list(_leaves([args, kwargs]))
         if not isinstance(node.target, torch._ops.OpOverload):
-            return self._size(name, args, leaves)
+            return self._size(node, name, args, leaves)
         if any(leaf is _LOST for leaf in leaves):
             if is_aten(node.target) and name not in OPERATORS:
                 raise UnsupportedNodeError("no rule for this operator")
@@ -148,6 +153,11 @@ class Canonicaliser:
             return self._sym(name, named)
         if not any(isinstance(leaf, Activation | BatchSize) for leaf in leaves):
             return node.target(*args, **kwargs)
+        return self._apply(node, name, where, named)
+
+    def _apply(self, node: fx.Node, name: str, where: str, named: dict[str, Any]) -> Any:
+        """Call the rule of an operator that has an activation, or a size with the batch in it, among its inputs."""
+        assert isinstance(node.target, torch._ops.OpOverload)
         first_name, first = next(iter(named.items()))
         rule = OPERATORS.get(name)
         if isinstance(first, Tensor) and name in makers.ON_CONSTANTS:
@@ -167,13 +177,15 @@ class Canonicaliser:
         self._follow(node, result, mutates)
         return result
 
-    def _size(self, name: str, args: tuple[Any, ...], leaves: list[Any]) -> Any:
+    def _size(self, node: fx.Node, name: str, args: tuple[Any, ...], leaves: list[Any]) -> Any:
         if name in COMPARISONS:
             return _LOST
         if name not in SIZE_FUNCTIONS:
             raise UnsupportedNodeError("no rule for this function")
         if any(leaf is _LOST for leaf in leaves):
             return _LOST
+        if name == "getitem":
+            self._join_family(node)
         return SIZE_FUNCTIONS[name](*args)
 
     def _sym(self, name: str, named: dict[str, Any]) -> Any:
@@ -189,22 +201,33 @@ class Canonicaliser:
     def _follow(self, node: fx.Node, result: Any, mutates: bool) -> None:
         """Keep track of views, so that an in-place operator changes every name of the value it changes."""
         source = node.args[0]
-        if not isinstance(source, fx.Node) or not isinstance(source.meta.get("snn_tensor", True), bool):
+        if not isinstance(source, fx.Node):
             return
-        family = self._families.setdefault(source, {source})
         if not mutates:
             if _may_alias(node):
-                family.add(node)
-                self._families[node] = family
+                self._join_family(node)
             return
         changed = self.values[source]
-        for member in family:
+        for member in self._families.get(source, {source}):
             if self.values.get(member) is changed:
                 self.values[member] = result
-            elif any(user not in self._done for user in member.users):
+            elif not _disjoint(member, source) and any(user not in self._done for user in member.users):
                 raise UnsupportedNodeError("it changes a tensor in place of which a view is still in use")
+        self._join_family(node)
+
+    def _join_family(self, node: fx.Node) -> None:
+        """`node` may share its memory with its first argument, and with all that argument shares memory with."""
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        family = self._families.setdefault(source, {source})
         family.add(node)
         self._families[node] = family
+
+
+def _disjoint(first: fx.Node, second: fx.Node) -> bool:
+    """True for two different pieces of one split."""
+    pieces = [node.target is operator.getitem for node in (first, second)]
+    return all(pieces) and first.args[0] is second.args[0] and first.args[1] != second.args[1]
 
 
 def _may_alias(node: fx.Node) -> bool:

@@ -7,7 +7,7 @@ therefore records where ATen would have the batch, and moving the batch about co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -19,6 +19,8 @@ from snnconvert.graph import ops
 from snnconvert.graph.dialect import Builder
 from snnconvert.graph.ops import Op
 from snnconvert.graph.types import Origin
+
+Rule = Callable[..., Any]
 
 
 class UnsupportedNodeError(Exception):
@@ -197,11 +199,11 @@ class Context:
     def affine(self, x: Activation, scale: Tensor, shift: Tensor, part: str = "") -> Activation:
         """x * scale + shift, both already aligned; `x` is expanded first where they are larger than it."""
         scale, shift = (t.to(torch.float32) for t in (scale, shift))
-        scale, shift = torch.broadcast_tensors(scale, shift)
-        wanted = torch.broadcast_shapes(x.sample_shape, tuple(scale.shape))
-        if tuple(wanted) != x.sample_shape:
-            x = self.map(ops.Expand(shape=tuple(wanted)), x, part="expand")
-        return self.map(ops.Affine(scale.contiguous(), shift.contiguous()), x, part=part)
+        both = (scale + shift).shape
+        wanted = tuple((torch.empty(x.sample_shape, device="meta") + torch.empty(both, device="meta")).shape)
+        if wanted != x.sample_shape:
+            x = self.map(ops.Expand(shape=wanted), x, part="expand")
+        return self.map(ops.Affine(scale.expand(both).contiguous(), shift.expand(both).contiguous()), x, part=part)
 
     def constant(self, value: Tensor, like: Activation | None = None) -> Activation:
         """A batch-first activation that has `value` for every sample."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnconvert.convert.aten_ops.lowering import Activation, BatchSize, Context, UnsupportedNodeError
+from snnconvert.convert.aten_ops.lowering import Activation, BatchSize, Context, Rule, UnsupportedNodeError
 
 
 def per_sample(ctx: Context, value: Tensor, sizes: Sequence[Any]) -> Any:
@@ -82,9 +82,9 @@ def full_like(ctx: Context, x: Activation, fill_value: float, **_: Any) -> Any:
 
 
 # Rules for a constant first argument; the same names on activations are in wiring.py.
-ON_CONSTANTS = {"expand": expand, "expand_as": expand_as, "repeat": repeat}
+ON_CONSTANTS: dict[str, Rule] = {"expand": expand, "expand_as": expand_as, "repeat": repeat}
 
-OPERATORS = {
+OPERATORS: dict[str, Rule] = {
     "full": full,
     "zeros": zeros,
     "ones": ones,

@@ -1,18 +1,19 @@
 """ATen operators that work element by element: activations and arithmetic."""
 
+# Rules take the argument lists of ATen as they are.
+# ruff: noqa: PLR0917
+
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from snnconvert.convert.aten_ops.lowering import Activation, Context, UnsupportedNodeError, constant_tensor
+from snnconvert.convert.aten_ops.lowering import Activation, Context, Rule, UnsupportedNodeError, constant_tensor
 from snnconvert.graph import analog_ops, ops
 
-Rule = Callable[..., Any]
 _LARGEST = torch.finfo(torch.float32).max
 
 
@@ -28,7 +29,7 @@ def relu6(ctx: Context, x: Activation) -> Any:
     return ctx.map(ops.Clip(high=6.0), x)
 
 
-def clamp(ctx: Context, x: Activation, min: Any = None, max: Any = None) -> Any:  # noqa: A002
+def clamp(ctx: Context, x: Activation, min: Any = None, max: Any = None) -> Any:
     low, high = _number(min), _number(max)
     if low == 0 and high is None:
         return ctx.map(ops.Relu(), x)
@@ -171,15 +172,29 @@ def div(ctx: Context, x: Any, other: Any, *, rounding_mode: str | None = None) -
     return _scaled(ctx, inverse, x)
 
 
-def pow(ctx: Context, x: Any, exponent: Any) -> Any:  # noqa: A001
+def addcmul(ctx: Context, x: Any, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Any:
+    product = tensor1 * tensor2 if not _any_activation(tensor1, tensor2) else mul(ctx, tensor1, tensor2)
+    return add(ctx, x, product, alpha=value)
+
+
+def addcdiv(ctx: Context, x: Any, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Any:
+    quotient = tensor1 / tensor2 if not _any_activation(tensor1, tensor2) else div(ctx, tensor1, tensor2)
+    return add(ctx, x, quotient, alpha=value)
+
+
+def _any_activation(*values: Any) -> bool:
+    return any(isinstance(value, Activation) for value in values)
+
+
+def power(ctx: Context, x: Any, exponent: Any) -> Any:
     if not isinstance(x, Activation) or isinstance(exponent, Activation):
         raise UnsupportedNodeError("an exponent depends on the data")
-    power = _number(exponent)
-    assert power is not None
+    number = _number(exponent)
+    assert number is not None
     known = {2.0: "square", 0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
-    if power in known:
-        return function(ctx, x, name=known[power])
-    return ctx.map(analog_ops.Power(exponent=power), x)
+    if number in known:
+        return function(ctx, x, name=known[number])
+    return ctx.map(analog_ops.Power(exponent=number), x)
 
 
 def maximum(ctx: Context, x: Any, other: Any) -> Any:
@@ -213,7 +228,7 @@ def where(ctx: Context, condition: Any, x: Any = None, other: Any = None, **name
     if isinstance(other, Activation):
         x, other, keep = other, x, 1 - keep
     value = torch.where(keep.bool(), torch.zeros(()), _tensor(other).to(torch.float32))
-    return ctx.affine(x, *torch.broadcast_tensors(ctx.aligned(keep, x), ctx.aligned(value, x)))
+    return ctx.affine(x, ctx.aligned(keep, x), ctx.aligned(value, x))
 
 
 def masked_fill(ctx: Context, x: Any, mask: Any, value: Any) -> Any:
@@ -228,7 +243,7 @@ OPERATORS: dict[str, Rule] = {
     "clamp": clamp,
     "clip": clamp,
     "clamp_min": clamp,
-    "clamp_max": lambda ctx, x, max: clamp(ctx, x, None, max),  # noqa: A006
+    "clamp_max": lambda ctx, x, max: clamp(ctx, x, None, max),
     "hardtanh": hardtanh,
     "threshold": threshold,
     "leaky_relu": leaky_relu,
@@ -250,15 +265,18 @@ OPERATORS: dict[str, Rule] = {
     "div": div,
     "divide": div,
     "true_divide": div,
-    "pow": pow,
+    "addcmul": addcmul,
+    "addcdiv": addcdiv,
+    "pow": power,
     "maximum": maximum,
     "minimum": minimum,
     "where": where,
     "masked_fill": masked_fill,
-} | {
+}
+OPERATORS |= {
     name: partial(function, name=name)
     for name in (
-        *("sigmoid", "tanh", "hardsigmoid", "hardswish", "silu", "selu", "mish", "softsign", "erf", "exp", "log"),
+        *("sigmoid", "tanh", "hardsigmoid", "hardswish", "silu", "selu", "mish", "erf", "exp", "log"),
         *("sqrt", "rsqrt", "reciprocal", "abs", "square", "sin", "cos", "floor", "sign"),
     )
 }

@@ -1,21 +1,25 @@
 """ATen operators that pool, reduce or resize."""
 
+# Rules take the argument lists of ATen as they are.
+# ruff: noqa: PLR0917
+
 from __future__ import annotations
 
 from math import prod
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
-from snnconvert.convert.aten_ops.lowering import Activation, Context, UnsupportedNodeError, batch_first, integers
+from snnconvert.convert.aten_ops.lowering import Activation, Context, Rule, UnsupportedNodeError, batch_first, integers
 from snnconvert.convert.aten_ops.weighted import adaptive_average_matrix
 from snnconvert.graph import analog_ops, ops
 
 _LARGEST_ADAPTIVE_MATRIX = 16_000_000
 
 
-def _spatial(x: Any, rank: int) -> Activation:
-    x = batch_first(x)
+def _spatial(value: Any, rank: int) -> Activation:
+    x = batch_first(value)
     if len(x.sample_shape) != rank + 1:
         raise UnsupportedNodeError(f"its input is not (batch, channel, {rank} spatial axes)")
     return x
@@ -123,7 +127,7 @@ def _adaptive(x: Any, output_size: Any, rank: int) -> tuple[Activation, tuple[in
     return x, present, integers(wanted, rank)
 
 
-def _adaptive_average(ctx: Context, x: Any, output_size: Any, rank: int) -> Activation:
+def _adaptive_average(ctx: Context, x: Any, output_size: Any, rank: int) -> Any:
     x, present, wanted = _adaptive(x, output_size, rank)
     if present == wanted:
         return x
@@ -188,7 +192,7 @@ def mean(ctx: Context, x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     return _reduced(ctx, x, ops.Mean(dims=axes, keepdim=keepdim), axes, keepdim)
 
 
-def sum(ctx: Context, x: Any, dim: Any = None, keepdim: bool = False) -> Any:  # noqa: A001
+def total(ctx: Context, x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     axes = _axes(x, dim)
     count = prod(x.sample_shape[axis - 1] for axis in axes)
     averaged = _reduced(ctx, x, ops.Mean(dims=axes, keepdim=keepdim), axes, keepdim)
@@ -221,7 +225,7 @@ def min_or_minimum(ctx: Context, x: Any, other: Any = None, *, dim: Any = None, 
     return amin(ctx, x, dim, keepdim), None
 
 
-def vector_norm(ctx: Context, x: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False) -> Any:  # noqa: A002
+def vector_norm(ctx: Context, x: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False) -> Any:
     if ord != 2:
         raise UnsupportedNodeError(f"a norm of order {ord}; only 2 is known")
     axes = _axes(x, dim)
@@ -236,13 +240,17 @@ def _resize(
     ctx: Context, x: Any, output_size: Any, scale_factors: Any, mode: str, align_corners: bool = False
 ) -> Activation:
     x = batch_first(x)
-    present = x.sample_shape[1:]
-    if output_size is None:
-        exact = [now * factor for now, factor in zip(present, scale_factors, strict=True)]
-        if any(size != int(size) for size in exact):
-            raise UnsupportedNodeError(f"scale factors {list(scale_factors)} do not give whole sizes of {present}")
-        output_size = [int(size) for size in exact]
-    return ctx.map(ops.Resize(size=integers(output_size, len(present)), mode=mode, align_corners=align_corners), x)
+    size = _resized(x.sample_shape[1:], output_size, scale_factors)
+    return ctx.map(ops.Resize(size=size, mode=mode, align_corners=align_corners), x)
+
+
+def _resized(present: tuple[int, ...], output_size: Any, scale_factors: Any) -> tuple[int, ...]:
+    if output_size is not None:
+        return integers(output_size, len(present))
+    exact = [now * factor for now, factor in zip(present, scale_factors, strict=True)]
+    if any(size != int(size) for size in exact):
+        raise UnsupportedNodeError(f"scale factors {list(scale_factors)} do not give whole sizes of {present}")
+    return tuple(int(size) for size in exact)
 
 
 def upsample_nearest(
@@ -265,7 +273,33 @@ def upsample_bilinear(
     return _resize(ctx, x, output_size, scale_factors, "bilinear", align_corners)
 
 
-OPERATORS = {
+def upsample_bicubic(
+    ctx: Context,
+    x: Any,
+    output_size: Any = None,
+    align_corners: bool = False,
+    scale_factors: Any = None,
+    scales_h: Any = None,
+    scales_w: Any = None,
+) -> Any:
+    """Bicubic resizing is linear and works on one axis after the other: two matrices."""
+    del scales_h, scales_w
+    x = batch_first(x)
+    _, height, width = x.sample_shape
+    sizes = _resized(x.sample_shape[1:], output_size, scale_factors)
+
+    def matrix(now: int, wanted: int) -> torch.Tensor:
+        eye = torch.eye(now, dtype=torch.float64).reshape(1, now, now, 1)
+        resized = F.interpolate(eye, size=(wanted, 1), mode="bicubic", align_corners=align_corners)
+        return resized.reshape(now, wanted).t().to(torch.float32)
+
+    node = ctx.emit(ops.Linear(matrix(width, sizes[1])), x.node, part="columns")
+    node = ctx.emit(ops.Permute(dims=(0, 1, 3, 2)), node, part="transpose")
+    node = ctx.emit(ops.Linear(matrix(height, sizes[0])), node, part="rows")
+    return Activation(ctx.emit(ops.Permute(dims=(0, 1, 3, 2)), node, part="transpose_back"))
+
+
+OPERATORS: dict[str, Rule] = {
     "max_pool1d": max_pool1d,
     "max_pool2d": max_pool2d,
     "max_pool2d_with_indices": max_pool2d_with_indices,
@@ -277,7 +311,7 @@ OPERATORS = {
     "adaptive_max_pool1d": adaptive_max_pool1d,
     "adaptive_max_pool2d": adaptive_max_pool2d,
     "mean": mean,
-    "sum": sum,
+    "sum": total,
     "amax": amax,
     "amin": amin,
     "max": max_or_maximum,
@@ -286,4 +320,5 @@ OPERATORS = {
     "norm": norm,
     "upsample_nearest2d": upsample_nearest,
     "upsample_bilinear2d": upsample_bilinear,
+    "upsample_bicubic2d": upsample_bicubic,
 }

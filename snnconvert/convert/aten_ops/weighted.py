@@ -1,5 +1,8 @@
 """ATen operators with weights: convolutions, linear layers, batch norm, matrix products."""
 
+# Rules take the argument lists of ATen as they are.
+# ruff: noqa: PLR0917
+
 from __future__ import annotations
 
 from typing import Any
@@ -11,6 +14,7 @@ from torch.nn import functional as F
 from snnconvert.convert.aten_ops.lowering import (
     Activation,
     Context,
+    Rule,
     UnsupportedNodeError,
     batch_first,
     constant_tensor,
@@ -126,7 +130,6 @@ def batch_norm(
         raise UnsupportedNodeError(
             "batch norm uses the statistics of the batch; call eval() and keep track_running_stats=True"
         )
-    x = batch_first(x)
     mean, var = constant_tensor(running_mean, "mean").double(), constant_tensor(running_var, "variance").double()
     scale = torch.rsqrt(var + eps)
     if weight is not None:
@@ -134,8 +137,9 @@ def batch_norm(
     shift = -mean * scale
     if bias is not None:
         shift = shift + constant_tensor(bias, "bias")
-    shape = (-1,) + (1,) * (len(x.sample_shape) - 1)
-    return ctx.affine(x, scale.reshape(shape), shift.reshape(shape))
+    x.dim(1)
+    shape = (1, -1) + (1,) * (x.rank - 2)
+    return ctx.affine(x, ctx.aligned(scale.reshape(shape), x), ctx.aligned(shift.reshape(shape), x))
 
 
 def legit_batch_norm(
@@ -174,6 +178,10 @@ def matmul(ctx: Context, x: Any, other: Any) -> Any:
     return _product(ctx, x, other)
 
 
+def mm(ctx: Context, x: Any, mat2: Any) -> Any:
+    return matmul(ctx, x, mat2)
+
+
 def swap_last_two(ctx: Context, x: Activation, part: str) -> Activation:
     """The transpose of the last two ATen axes, neither of which may be the batch."""
     x.dim(-1)
@@ -205,85 +213,13 @@ def baddbmm(ctx: Context, x: Any, batch1: Any, batch2: Any, *, beta: float = 1, 
     return ctx.affine(product, torch.full_like(shift, float(alpha)), shift, part="add")
 
 
-def einsum(ctx: Context, equation: str, tensors: Any, path: Any = None) -> Any:
-    """`einsum` of one activation and one constant, or of two activations, as a batched matrix product."""
-    del path
-    if not isinstance(equation, str) or len(tensors) != 2 or "." in equation or "->" not in equation:
-        raise UnsupportedNodeError(f"einsum {equation!r} is not a product of two tensors with an explicit result")
-    left, result = equation.replace(" ", "").split("->")
-    first, second = left.split(",")
-    a, b = tensors
-    for labels in (first, second, result):
-        if len(set(labels)) != len(labels):
-            raise UnsupportedNodeError(f"einsum {equation!r} takes a diagonal")
-    if isinstance(a, Tensor):
-        a, b, first, second = b, a, second, first
-    if not isinstance(a, Activation):
-        raise UnsupportedNodeError("einsum without an input that depends on the data")
-    batch = first[a.axis]
-    shared = [label for label in first if label in second]
-    summed = [label for label in shared if label not in result]
-    if any(label not in first + second for label in result) or any(
-        label not in result and label not in shared for label in first + second
-    ):
-        raise UnsupportedNodeError(f"einsum {equation!r} sums over an axis of one tensor alone")
-    if a.width or batch not in result:
-        raise UnsupportedNodeError("einsum works along the batch axis, which would mix samples")
-    both = [label for label in shared if label in result and label != batch]
-    only_a = [label for label in first if label not in shared and label != batch]
-    only_b = [label for label in second if label not in shared and label != batch]
-    sizes = {label: a.size(index) for index, label in enumerate(first) if label != batch}
-    if isinstance(b, Activation):
-        if b.width or second[b.axis] != batch:
-            raise UnsupportedNodeError("einsum with the batch on different axes")
-        sizes |= {label: b.size(index) for index, label in enumerate(second) if label != batch}
-    else:
-        if batch in second:
-            raise UnsupportedNodeError("a constant differs from sample to sample")
-        sizes |= dict(zip(second, b.shape, strict=True))
-
-    def arranged(x: Activation, labels: str, order: list[str], shape: tuple[int, ...]) -> Activation:
-        inner = [label for label in labels if label != batch]
-        node = x.node
-        if inner != order:
-            node = ctx.emit(ops.Permute(dims=(0, *(inner.index(label) + 1 for label in order))), node, part="permute")
-        if tuple(node.meta["shape"]) != shape:
-            node = ctx.emit(ops.Reshape(shape=shape), node, part="reshape")
-        return Activation(node)
-
-    def span(labels: list[str]) -> int:
-        return int(torch.tensor([sizes[label] for label in labels]).prod()) if labels else 1
-
-    lead = tuple(sizes[label] for label in both)
-    left_side = arranged(a, first, [*both, *only_a, *summed], (*lead, span(only_a), span(summed)))
-    if isinstance(b, Tensor):
-        matrix = b.permute([second.index(label) for label in [*both, *summed, *only_b]])
-        matrix = matrix.reshape(*lead, span(summed), span(only_b)).to(torch.float32)
-        if not both:
-            product = ctx.map(ops.Linear(matrix.t()), left_side)
-        else:
-            product = ctx.map(analog_ops.MatMul(), left_side, ctx.constant(matrix, a))
-    else:
-        right_side = arranged(b, second, [*both, *summed, *only_b], (*lead, span(summed), span(only_b)))
-        product = ctx.map(analog_ops.MatMul(), left_side, right_side)
-    current = [*both, *only_a, *only_b]
-    shape = tuple(sizes[label] for label in current)
-    node = product.node
-    if tuple(node.meta["shape"]) != shape:
-        node = ctx.emit(ops.Reshape(shape=shape), node, part="reshape")
-    wanted = [label for label in result if label != batch]
-    if wanted != current:
-        node = ctx.emit(ops.Permute(dims=(0, *(current.index(label) + 1 for label in wanted))), node, part="permute")
-    return Activation(node, result.index(batch))
-
-
 def adaptive_average_matrix(inputs: int, outputs: int) -> Tensor:
     """The (outputs, inputs) matrix of adaptive average pooling along one axis."""
     eye = torch.eye(inputs, dtype=torch.float64).unsqueeze(0)
     return F.adaptive_avg_pool1d(eye, outputs).squeeze(0).t().contiguous()
 
 
-OPERATORS = {
+OPERATORS: dict[str, Rule] = {
     "conv1d": convnd,
     "conv2d": convnd,
     "conv3d": convnd,
@@ -296,8 +232,7 @@ OPERATORS = {
     "_native_batch_norm_legit_no_training": legit_batch_norm,
     "addmm": addmm,
     "matmul": matmul,
-    "mm": matmul,
-    "bmm": matmul,
+    "mm": mm,
+    "bmm": mm,
     "baddbmm": baddbmm,
-    "einsum": einsum,
 }

@@ -1,5 +1,8 @@
 """ATen operators that move values and compute nothing."""
 
+# Rules take the argument lists of ATen as they are.
+# ruff: noqa: PLR0917
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -8,11 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from snnconvert.convert.aten_ops.lowering import (
     Activation,
     BatchSize,
     Context,
+    Rule,
     UnsupportedNodeError,
     batch_first,
 )
@@ -39,6 +44,10 @@ def convert(ctx: Context, x: Any, dtype: Any = None, **_: Any) -> Any:
 
 def reshape(ctx: Context, x: Activation, shape: Any = None, size: Any = None) -> Any:
     return ctx.relayout(x, shape if shape is not None else size)
+
+
+def reshape_as(ctx: Context, x: Activation, other: Any) -> Any:
+    return ctx.relayout(x, other.shape)
 
 
 def flatten(ctx: Context, x: Activation, start_dim: int = 0, end_dim: int = -1) -> Any:
@@ -89,6 +98,10 @@ def transpose(ctx: Context, x: Activation, dim0: int, dim1: int) -> Any:
     return permute(ctx, x, order)
 
 
+def swapaxes(ctx: Context, x: Activation, axis0: int, axis1: int) -> Any:
+    return transpose(ctx, x, axis0, axis1)
+
+
 def t(ctx: Context, x: Activation) -> Any:
     return permute(ctx, x, list(reversed(range(x.rank))))
 
@@ -107,7 +120,7 @@ def expand(ctx: Context, x: Activation, size: Sequence[Any], *, implicit: bool =
     extra = len(size) - x.rank
     if extra:
         x = ctx.relayout(x, [1] * extra + x.shape, part="view")
-    wanted = [now if new == -1 else new for now, new in zip(x.shape, size, strict=True)]
+    wanted: list[Any] = [now if new == -1 else new for now, new in zip(x.shape, size, strict=True)]
     if wanted[x.axis] != x.shape[x.axis]:
         raise UnsupportedNodeError("it changes the batch size")
     inner = [int(size) for size in wanted[: x.axis]]
@@ -139,9 +152,7 @@ def repeat_interleave(ctx: Context, x: Activation, repeats: Any, dim: Any = None
     return ctx.map(ops.Select(dim=x.dim(dim), indices=indices), x)
 
 
-def slice(  # noqa: A001
-    ctx: Context, x: Activation, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
-) -> Any:
+def sliced(ctx: Context, x: Activation, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Any:
     full = start in (None, 0) and step == 1
     if x.normal(dim) == x.axis:
         if full and (end is None or end == x.shape[x.axis] or (isinstance(end, int) and end >= 2**31)):
@@ -157,7 +168,7 @@ def slice(  # noqa: A001
 
 def narrow(ctx: Context, x: Activation, dim: int, start: int, length: int) -> Any:
     first = start + x.size(dim) if start < 0 else start
-    return slice(ctx, x, dim, first, first + length)
+    return sliced(ctx, x, dim, first, first + length)
 
 
 def select(ctx: Context, x: Activation, dim: int, index: int, part: str = "") -> Any:
@@ -180,7 +191,7 @@ def split(ctx: Context, x: Activation, split_size: Any = None, dim: int = 0, spl
         sizes = [min(sizes, total - start) for start in range(0, total, sizes)]
     parts, start = [], 0
     for size in sizes:
-        parts.append(slice(ctx, x, dim, start, start + size))
+        parts.append(sliced(ctx, x, dim, start, start + size))
         start += size
     return parts
 
@@ -225,6 +236,10 @@ def roll(ctx: Context, x: Activation, shifts: Any, dims: Any = ()) -> Any:
 
 
 def pad(ctx: Context, x: Activation, pad: Sequence[int], mode: str = "constant", value: Any = None) -> Any:
+    return _padded(ctx, x, pad, mode, value)
+
+
+def _padded(ctx: Context, x: Activation, pad: Sequence[int], mode: str, value: Any) -> Any:
     pairs = list(zip(pad[::2], pad[1::2], strict=True))
     for place, pair in enumerate(pairs):
         if any(pair):
@@ -244,6 +259,10 @@ def pad(ctx: Context, x: Activation, pad: Sequence[int], mode: str = "constant",
     return x
 
 
+def constant_pad_nd(ctx: Context, x: Activation, pad: Sequence[int], value: Any = 0) -> Any:
+    return _padded(ctx, x, pad, "constant", value)
+
+
 def _source(spot: int, size: int, mode: str) -> int:
     """Which element the padded place `spot` shows."""
     if mode == "replicate":
@@ -254,6 +273,27 @@ def _source(spot: int, size: int, mode: str) -> int:
         spot = abs(spot)
         return 2 * (size - 1) - spot if spot >= size else spot
     raise UnsupportedNodeError(f"padding mode {mode!r}")
+
+
+def im2col(
+    ctx: Context,
+    x: Any,
+    kernel_size: Sequence[int],
+    dilation: Sequence[int],
+    padding: Sequence[int],
+    stride: Sequence[int],
+) -> Any:
+    """torch.nn.Unfold: the windows of an image, as a selection of its (padded) pixels."""
+    x = batch_first(x)
+    if any(padding):
+        x = ctx.map(ops.Pad(pads=(padding[1], padding[1], padding[0], padding[0])), x, part="pad")
+    channels, height, width = x.sample_shape
+    places = torch.arange(height * width, dtype=torch.float32).reshape(1, 1, height, width)
+    windows = F.unfold(places, list(kernel_size), list(dilation), 0, list(stride))[0].long()
+    flat = ctx.emit(ops.Reshape(shape=(channels, height * width)), x.node, part="flatten")
+    chosen = ctx.emit(ops.Select(dim=2, indices=tuple(windows.flatten().tolist())), flat)
+    shape = (channels * windows.shape[0], windows.shape[1])
+    return Activation(ctx.emit(ops.Reshape(shape=shape), chosen, part="windows"))
 
 
 def cat(ctx: Context, tensors: Sequence[Any], dim: int = 0) -> Any:
@@ -300,25 +340,26 @@ def channel_shuffle(ctx: Context, x: Any, groups: int) -> Any:
     return ctx.map(ops.Select(dim=1, indices=tuple(order)), x)
 
 
-OPERATORS = {
-    **dict.fromkeys(("contiguous", "clone", "alias", "detach", "lift_fresh_copy", "lift_fresh"), identity),
+OPERATORS: dict[str, Rule] = {
+    **dict.fromkeys(("contiguous", "clone", "alias", "detach", "lift_fresh_copy"), identity),
     **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"), dropout),
     **dict.fromkeys(("to", "_to_copy", "type_as"), convert),
     **dict.fromkeys(("reshape", "view", "_unsafe_view"), reshape),
+    **dict.fromkeys(("reshape_as", "view_as"), reshape_as),
     "flatten": flatten,
     "unflatten": unflatten,
     "squeeze": squeeze,
     "unsqueeze": unsqueeze,
     "permute": permute,
     "transpose": transpose,
-    "swapaxes": transpose,
+    "swapaxes": swapaxes,
     "t": t,
     "movedim": movedim,
     "expand": expand,
     "expand_as": expand_as,
     "repeat": repeat,
     "repeat_interleave": repeat_interleave,
-    "slice": slice,
+    "slice": sliced,
     "narrow": narrow,
     "select": select,
     "unbind": unbind,
@@ -330,12 +371,12 @@ OPERATORS = {
     "flip": flip,
     "roll": roll,
     "pad": pad,
-    "constant_pad_nd": lambda ctx, x, pad_, value=0: pad(ctx, x, pad_, "constant", value),
+    "constant_pad_nd": constant_pad_nd,
+    "im2col": im2col,
     "cat": cat,
     "concat": cat,
     "stack": stack,
     "pixel_shuffle": pixel_shuffle,
     "pixel_unshuffle": pixel_unshuffle,
     "channel_shuffle": channel_shuffle,
-    "native_channel_shuffle": channel_shuffle,
 }
