@@ -250,15 +250,15 @@ def _fit_lines(rows: list[Spec], domain: list[float], *, every: bool) -> Any:
 
 def _energy(document: Mapping[str, Any]) -> Spec | None:
     rows = [
-        {"row": f"{clean(row['baseline'])}: {clean(row['scope'])}", "ratio": row["ratio"], "one": 1.0,
+        {"row": _energy_label(row), "ratio": row["ratio"], "one": 1.0,
          "side": "less" if row["ratio"] < 1 else "more"}
         for row in (document["energy"] or {"rows": []})["rows"] if row["ratio"]
     ]  # fmt: skip
     if not rows:
         return None
     powers = [10.0**power for power in range(-4, 7)]
-    x = alt.X("ratio:Q").scale(type="log").title("SNN energy / ANN energy").axis(format="~g", values=powers)
-    y = alt.Y("row:N").sort(None).title(None).axis(labelLimit=260, ticks=False, grid=False)
+    x = alt.X("ratio:Q").scale(type="log").title("SNN / ANN").axis(format="~g", values=powers)
+    y = alt.Y("row:N").sort(None).title(None).axis(labelLimit=170, ticks=False, grid=False)
     tips = [alt.Tooltip("row:N", title="against"), alt.Tooltip("ratio:Q", title="ratio", format=".3g")]
     base = alt.Chart(_data(rows)).encode(y=y)
     colour = alt.Color("side:N").scale(domain=["less", "more"], range=[BLUE, RED]).legend(None)
@@ -266,3 +266,11 @@ def _energy(document: Mapping[str, Any]) -> Spec | None:
     dots = base.mark_circle(size=90, opacity=1).encode(x=x, color=colour, tooltip=tips)
     rule = alt.Chart(_data([{"one": 1.0}])).mark_rule(color="currentColor").encode(x="one:Q")
     return _finish(alt.layer(bars, dots, rule), len(rows) * 22)
+
+
+def _energy_label(row: Mapping[str, Any]) -> str:
+    """Baseline and scope, short enough for a phone; the table below the chart has the full words."""
+    label = f"{clean(row['baseline'])}: {clean(row['scope'])}"
+    for filler in (" ANN", "with ", "weights ", "activations ", " only"):
+        label = label.replace(filler, "")
+    return label
