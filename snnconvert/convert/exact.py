@@ -16,6 +16,8 @@ from torch import Tensor
 from snnconvert.graph.ops import Conv, ConvTranspose, Linear
 
 FLOAT32_BITS = 24
+FLOAT32_PEAK = 2**12
+FLOAT64_BITS = 52
 INPUT_BITS = 26
 
 Weighted = Conv | ConvTranspose | Linear
@@ -51,10 +53,15 @@ def round_to(tensor: Tensor, grid: float) -> Tensor:
 
 
 def on_grid(op: Weighted, peak: float, *, signed: bool) -> tuple[Weighted, float]:
-    """`op` in float32, rounded so that it is exact on integer inputs up to `peak`; and the bound of its output."""
+    """`op` rounded so that it is exact on integer inputs up to `peak`; and the bound of its output.
+
+    In float32, unless the integers are so large that too few bits would be left for the weights.
+    """
     bound = largest_sum(op, peak, signed=signed)
-    grid = power_of_two_above(bound * (1 + 2.0**-10)) / 2.0**FLOAT32_BITS
-    return _rounded(op, grid).float(), bound
+    bits = FLOAT32_BITS if peak < FLOAT32_PEAK else FLOAT64_BITS
+    grid = power_of_two_above(bound * (1 + 2.0**-10)) / 2.0**bits
+    rounded = _rounded(op, grid)
+    return (rounded.float() if peak < FLOAT32_PEAK else rounded), bound
 
 
 def on_double_grid(op: Weighted, input_bound: float) -> tuple[Weighted, float, float]:

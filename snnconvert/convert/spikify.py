@@ -17,6 +17,7 @@ from torch import Tensor, fx
 
 from snnconvert.convert.exact import Weighted, on_double_grid, on_grid
 from snnconvert.errors import InternalError, UnsupportedError
+from snnconvert.graph.balance import balance
 from snnconvert.graph.dialect import Stage, arguments, calls, op_of, output_nodes, verify
 from snnconvert.graph.edit import copied, finish, insert_after, redirect, replace_op
 from snnconvert.graph.neuron_ops import Neuron, RateNorm, Scale, Snap, SumPool
@@ -74,7 +75,7 @@ def spikify(
     Raises:
         UnsupportedError: if the graph has no activation site at all.
     """
-    graph = copied(calibration.graph)
+    graph = balance(copied(calibration.graph), schedule)
     if not any(op.role == Role.SITE for _, op in calls(graph)):
         raise UnsupportedError(
             f"{ann.source.name} has no activation that could become a spiking neuron",
@@ -142,7 +143,7 @@ class _Walk:
             self._as_current(source, node)
         found = self.calibrated[node.name]
         signed = type(op).__name__ == "Identity" or (isinstance(op, RateNorm) and op.signed)
-        model = "signed" if signed else self.neuron.model
+        model = "signed" if signed else "bistable" if self.windowed else self.neuron.model
         levels = self.schedule.levels if self.windowed else self.neuron.levels
         threshold = found.threshold.float()
         initial = found.initial.float() * threshold
@@ -165,6 +166,10 @@ class _Walk:
         rounded, grid, bound = on_double_grid(op, value.bound)
         self._insert(source, node, Snap(grid=grid), "snapped", value)
         replace_op(self.graph, node, rounded)
+        if self.windowed:  # leave bits to spare for the sums of many windows
+            coarse = Snap(grid=2.0 ** (math.ceil(math.log2(bound + 1e-30)) - 40))
+            added = insert_after(self.graph, node, coarse, suffix="rounded", users=list(node.users))
+            self.values[added] = Value(value.domain, bound)
         return Value(value.domain, bound)
 
     def _affine(self, node: fx.Node, op: Op) -> Value:
@@ -255,7 +260,19 @@ class _Walk:
                 self._as_current(source, node)
         values = [self.values[source] for source in arguments(node)]
         domain = "analog" if all(value.domain == "analog" for value in values) else "current"
+        if self.windowed and domain == "current":
+            self._in_float64(node)
         return Value(domain, sum(value.bound for value in values))
+
+    def _in_float64(self, join: fx.Node) -> None:
+        """Let a sum of float32 currents, each exact on a grid of its own, be exact too: a window's sum must not depend
+        on whether its steps were added before or after the branches."""
+        sources = list(dict.fromkeys(arguments(join)))
+        if any(source.op == "call_module" and isinstance(op_of(source), Scale | Snap) for source in sources[:2]):
+            return
+        value = self.values[sources[0]]
+        grid = 2.0 ** (math.ceil(math.log2(value.bound + 1e-30)) - 50)
+        self._insert(sources[0], join, Snap(grid=grid), "double", value)
 
     def _analog(self, node: fx.Node, op: Op) -> Value:
         op.double()

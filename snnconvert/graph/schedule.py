@@ -16,15 +16,23 @@ A *frame* is what one site hands to the next as one value: a step's spikes (stre
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import fx
 
 from snnconvert.errors import OptionError
-from snnconvert.graph.dialect import calls
-from snnconvert.graph.ops import Role
+from snnconvert.graph.dialect import calls, origin_of, output_nodes
+from snnconvert.graph.ops import Constant, Role
+
+if TYPE_CHECKING:
+    from snnconvert.graph.types import Snn
 
 KINDS = ("streaming", "wait", "bistable")
+PHASES = ("power2", "uniform")
+RESIDUALS = ("keep", "clear", "clamp")
+ROUNDINGS = ("nearest", "floor")
+LONGEST_WINDOW = {"power2": 16, "uniform": 1024}
+SPIKING = (Role.SITE, Role.NEURON, Role.DELAY)
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,9 @@ class Schedule:
         wait: steps that a site integrates before it may emit (wait).
         window: K, steps per window (bistable).
         phases: weights of the spikes in a window: power2 (2^(K-1-k) units at phase k) or uniform (bistable).
-        residual: what becomes of the membrane after an emitting window: keep, clear or clamp (bistable).
+        residual: what becomes of the membrane after an emitting window: keep, clear (to its value at t = 0) or clamp
+            (to what one unit is worth) (bistable).
+        rounding: nearest (membranes start at half a threshold) or floor (at 0).
     """
 
     kind: str
@@ -48,10 +58,25 @@ class Schedule:
     window: int = 0
     phases: str = "power2"
     residual: str = "keep"
+    rounding: str = "nearest"
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise OptionError(f"unknown schedule {self.kind!r}", hint=f"choose one of {', '.join(KINDS)}")
+        for name, value, allowed in (
+            ("schedule", self.kind, KINDS),
+            ("phases", self.phases, PHASES),
+            ("residual", self.residual, RESIDUALS),
+            ("rounding", self.rounding, ROUNDINGS),
+        ):
+            if value not in allowed:
+                raise OptionError(f"unknown {name} {value!r}", hint=f"choose one of {', '.join(allowed)}")
+        longest = LONGEST_WINDOW[self.phases]
+        if self.kind == "bistable" and not 1 <= self.window <= longest:
+            raise OptionError(
+                f"--window {self.window} is outside 1 to {longest}",
+                hint="a window of 5 or 6 steps is enough for most networks, e.g. --window 5",
+            )
+        if self.kind == "wait" and self.wait < 0:
+            raise OptionError(f"--wait {self.wait} is below 0", hint="--wait 1 gives every layer one step to take in")
         if self.timesteps < 1:
             raise OptionError(f"--timesteps {self.timesteps} is below 1", hint="ask for at least 1 step, e.g. -T 32")
         if self.frames < 1:
@@ -102,6 +127,28 @@ class Schedule:
         """The first step (0-based) in which a site at `depth` takes in `frame`."""
         return self.emission_step(depth - 1, frame)
 
+    def intervals(self, depth: int) -> list[tuple[int, int]]:
+        """The steps [from, to) in which a site at `depth` emits, one pair for each stretch without a pause."""
+        start = self.emission_step(depth, 0)
+        if self.kind != "bistable":
+            return [(start, start + self.frames)]
+        starts = [self.emission_step(depth, frame) for frame in range(self.frames)]
+        return [(start, start + self.window) for start in starts]
+
+    @property
+    def interval(self) -> int:
+        """Steps between the answers to consecutive inputs when inputs follow each other as closely as they can.
+
+        A bistable neuron is busy with an input for as long as it takes in and sends its frames. (With a second set
+        of membranes the idle half of each cycle could serve another input.)
+        """
+        return 2 * self.window * self.frames if self.kind == "bistable" else self.frames
+
+    @property
+    def initial(self) -> float:
+        """Membrane potential at t = 0 as a fraction of the threshold: 1/2 rounds to nearest, 0 rounds down."""
+        return 0.0 if self.rounding == "floor" else 0.5
+
     @property
     def latency(self) -> dict[str, int]:
         """window, first_output and total, as every report states them."""
@@ -128,9 +175,48 @@ class Schedule:
 
 
 def site_depths(graph: fx.GraphModule) -> dict[str, int]:
-    """Depth of the value at every node: the largest number of spiking sites on a path from the input to it."""
+    """Depth of the value at every node: the largest number of spiking sites on a path from the input to it.
+
+    A synchronous neuron counts as a site; a constant does not depend on what it is called with.
+    """
     depths: dict[fx.Node, int] = {}
-    spiking = {node for node, op in calls(graph) if op.role in (Role.SITE, Role.NEURON)}
+    operators = dict(calls(graph))
     for node in graph.graph.nodes:
-        depths[node] = max((depths[source] for source in node.all_input_nodes), default=0) + (node in spiking)
+        op = operators.get(node)
+        deepest = max((depths[source] for source in node.all_input_nodes), default=0)
+        spiking = op is not None and op.role in SPIKING
+        depths[node] = 0 if isinstance(op, Constant) else deepest + spiking
     return {node.name: depth for node, depth in depths.items()}
+
+
+def plan(snn: Snn, windows: int = 4) -> list[dict[str, Any]]:
+    """When each site of `snn` integrates and emits, in data-flow order; steps are 0-based and half open.
+
+    Each row holds site, origin, depth, kind ("neuron" or "synchronous") and the first `windows` intervals of
+    `integrates` and `emits`; the last row, of kind "read-out", only integrates. Streaming and wait have one interval.
+    """
+    depths, schedule = site_depths(snn.graph), snn.schedule
+    rows = [
+        {
+            "site": node.name,
+            "origin": str(origin_of(node)),
+            "depth": depths[node.name],
+            "kind": "synchronous" if op.role == Role.DELAY else "neuron",
+            "integrates": schedule.intervals(depths[node.name] - 1)[:windows],
+            "emits": schedule.intervals(depths[node.name])[:windows],
+        }
+        for node, op in calls(snn.graph)
+        if op.role in SPIKING
+    ]
+    for node in output_nodes(snn.graph):
+        rows.append(
+            {
+                "site": node.name,
+                "origin": str(origin_of(node)),
+                "depth": depths[node.name] + 1,
+                "kind": "read-out",
+                "integrates": schedule.intervals(depths[node.name])[:windows],
+                "emits": [],
+            }
+        )
+    return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from snnconvert.neurons.base import NeuronModel, State, integrate
+from snnconvert.neurons.bistable import BISTABLE
 from snnconvert.neurons.burst import BURST, GRADED
 from snnconvert.neurons.integrate_and_fire import IF
 from snnconvert.neurons.signed import SIGNED
@@ -10,4 +11,6 @@ from snnconvert.neurons.ternary import TERNARY, TERNARY_LATE
 
 __all__ = ["NEURONS", "NeuronModel", "State", "integrate"]
 
-NEURONS: dict[str, NeuronModel] = {model.name: model for model in (IF, TERNARY, TERNARY_LATE, BURST, GRADED, SIGNED)}
+NEURONS: dict[str, NeuronModel] = {
+    model.name: model for model in (IF, TERNARY, TERNARY_LATE, BURST, GRADED, SIGNED, BISTABLE)
+}
