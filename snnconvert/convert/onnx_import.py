@@ -20,8 +20,8 @@ import torch
 from onnx import helper, numpy_helper
 
 from snnconvert.convert.onnx_ops import OPERATORS
-from snnconvert.convert.onnx_ops.flow import Array, Flow, Refusal, Value
-from snnconvert.convert.onnx_ops.folding import fold
+from snnconvert.convert.onnx_ops.flow import Array, Flow, PerSample, Refusal, Value
+from snnconvert.convert.onnx_ops.folding import fold, fold_per_sample, range_over_batch
 from snnconvert.convert.onnx_ops.reading import as_float32, initializers, open_model, sha256_of
 from snnconvert.convert.onnx_ops.scope import MOST_ELEMENTS, Scope
 from snnconvert.errors import DataError, ModelFileError, OptionError, UnsupportedError
@@ -273,7 +273,7 @@ class _Interpreter:
         if not any(isinstance(value, Flow) for value in inputs):
             if any(attribute.type == onnx.AttributeProto.GRAPH for attribute in node.attribute):
                 raise Refusal("loops are not supported")
-            return tuple(fold(node, inputs, self.scope.opset))
+            return self._folded(node, inputs)
         operator = _operator(node)
         if operator not in OPERATORS:
             raise Refusal("this operator has no form in the dialect")
@@ -288,6 +288,13 @@ class _Interpreter:
             inputs.pop()
         result = function(self.scope, *inputs, **attributes)
         return result if isinstance(result, tuple) else (result,)
+
+    def _folded(self, node: onnx.NodeProto, inputs: list[Any]) -> tuple[Any, ...]:
+        """Outputs of a node whose inputs do not depend on activations."""
+        if any(isinstance(value, PerSample) for value in inputs):
+            return (fold_per_sample(node, inputs, self.scope.opset),)
+        samples = range_over_batch(inputs) if node.op_type == "Range" else None
+        return tuple(fold(node, inputs, self.scope.opset)) if samples is None else (samples,)
 
     def _constant(self, node: onnx.NodeProto) -> Array:
         (attribute,) = node.attribute

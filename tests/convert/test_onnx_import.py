@@ -250,6 +250,35 @@ def test_samples_without_a_batch_axis(tmp_path: Path) -> None:
     assert ann.input_shape == (3, 8, 8)
 
 
+def test_gather_on_moved_axes_and_by_sample_numbers(tmp_path: Path) -> None:
+    """What torch exports for adaptive pooling that enlarges, and for as_strided."""
+    index = np.stack(np.meshgrid([0, 1, 1, 7], [0, 5, 7], indexing="ij"), axis=-1)
+    nodes: Nodes = [
+        ("Transpose", ["x"], ["t"], {"perm": [2, 3, 0, 1]}),
+        ("GatherND", ["t", "index"], ["g"], {}),
+        ("Transpose", ["g"], ["y"], {"perm": [2, 3, 0, 1]}),
+    ]
+    ann = checked(save(tmp_path / "nd.onnx", nodes, {"index": index}), samples=3)
+    assert ann.graph(torch.rand(5, 3, 8, 8))[0].shape == (5, 3, 4, 3)
+    nodes = [
+        ("Shape", ["x"], ["size"], {"end": 1}),
+        ("Squeeze", ["size"], ["n"], {}),
+        ("Range", ["zero", "n", "one"], ["r"], {}),
+        ("Mul", ["r", "stride"], ["m"], {}),
+        ("Unsqueeze", ["m", "axes"], ["u"], {}),
+        ("Add", ["u", "offset"], ["i"], {}),
+        ("Reshape", ["x", "flat"], ["f"], {}),
+        ("Gather", ["f", "i"], ["y"], {}),
+    ]
+    constants = {"zero": np.int64(0), "one": np.int64(1), "stride": np.int64(192), "axes": np.array([1, 2])}
+    constants |= {"offset": np.arange(0, 192, 16).reshape(1, 4, 3), "flat": np.array([-1])}
+    assert checked(save(tmp_path / "own.onnx", nodes, constants), samples=3).graph(torch.rand(5, 3, 8, 8))
+    constants["stride"] = np.int64(191)
+    with pytest.raises(UnsupportedError) as caught:
+        import_onnx(save(tmp_path / "other.onnx", nodes, constants))
+    assert "across the samples" in caught.value.render()
+
+
 @pytest.mark.parametrize(
     ("nodes", "reason"),
     [

@@ -218,6 +218,10 @@ CASES: dict[str, list[Case]] = {
         case((5, 4), X, np.int64(-1), axis=1),
         case((5, 4), X, np.array([[0, 1], [2, 3]]), axis=2),
     ],
+    "GatherND": [
+        case((5, 4), X, np.array([[[1, 2], [0, -1], [3, 3]]]), batch_dims=1, opset=12),
+        case((5, 4), X, np.array([[[[1], [0]], [[3], [3]]]]), batch_dims=1, opset=12),
+    ],
     "Concat": [
         case((3, 4), X, "relu", axis=1, kinds=("Relu", "Concat")),
         case((3, 4), X, "relu", X, axis=-1, opset=11),
@@ -378,7 +382,7 @@ def test_operator_matches_onnxruntime(operator: str, index: int, batch: int | st
     if chosen.positive:
         samples = samples.abs() + 0.1
     moved = operator == "Transpose" and index > 0  # outputs whose batch is not the first axis: one sample at a time
-    if moved or operator in ("Unsqueeze", "Resize"):  # sizes name a batch of 1
+    if moved or operator in ("Unsqueeze", "Resize", "GatherND"):  # constants name a batch of 1
         samples = samples[:1]
     comparison = compare_with_onnxruntime(ann, path, samples, tolerance=chosen.tolerance)
     assert comparison.ran, comparison.reason

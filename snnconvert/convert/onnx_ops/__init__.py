@@ -74,6 +74,7 @@ _FUNCTIONS: tuple[Callable[..., Any], ...] = (
     layout.Slice,
     layout.Split,
     layout.Gather,
+    layout.GatherND,
     layout.Concat,
     layout.Expand,
     layout.Tile,

@@ -144,6 +144,20 @@ class Flow:
 Value: TypeAlias = Flow | Array
 
 
+@dataclass(frozen=True)
+class PerSample:
+    """Integers that depend on a sample's number n only, as first + n * (second - first); axis 0 is the batch.
+
+    Exporters make such index arithmetic of the whole batch out of a Range (for torch.as_strided, for instance).
+
+    Attributes:
+        first, second: the values for samples 0 and 1, each with a batch axis of size 1.
+    """
+
+    first: Array
+    second: Array
+
+
 def reshaped(flow: Flow, target: list[int], batch: int | None) -> tuple[tuple[int, ...], int | None, int, int, bool]:
     """How the sample of `flow` is reshaped when the ONNX tensor is reshaped to `target`.
 

@@ -7,11 +7,12 @@ import onnx
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
-from snnconvert.convert.onnx_ops.flow import BATCH, Array, Refusal
+from snnconvert.convert.onnx_ops.flow import BATCH, Array, PerSample, Refusal
 from snnconvert.convert.onnx_ops.reading import as_float32
 from snnconvert.convert.onnx_ops.scope import MOST_ELEMENTS, without_batch
 
 _SHAPED = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1}
+_PER_SAMPLE = ("Add", "Sub", "Mul", "Unsqueeze", "Cast", "Identity")
 _RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
 
 
@@ -56,3 +57,32 @@ def fold(node: onnx.NodeProto, inputs: list[Array | None], opset: int) -> list[A
     except Exception as error:  # the reference code raises whatever numpy raises
         raise Refusal(f"it cannot be computed on constants: {error}") from error
     return [as_float32(np.asarray(result))[0] for result in results]
+
+
+def range_over_batch(inputs: list[Array | None]) -> PerSample | None:
+    """The numbers of the samples, if these are the inputs of a Range from 0 to the batch size."""
+    values = [float(np.reshape(value, -1)[0]) for value in inputs if value is not None]
+    return PerSample(np.array([0]), np.array([1])) if values == [0, BATCH, 1] else None
+
+
+def fold_per_sample(node: onnx.NodeProto, inputs: list[Array | PerSample | None], opset: int) -> PerSample:
+    """An affine operator on numbers that depend on the sample.
+
+    Raises:
+        Refusal: if the operator is not known to be affine, or moves the batch axis.
+    """
+    rank = max(value.first.ndim for value in inputs if isinstance(value, PerSample))
+    moving = sum(isinstance(value, PerSample) for value in inputs)
+    if node.op_type not in _PER_SAMPLE or (node.op_type == "Mul" and moving > 1):
+        raise Refusal("it computes with the numbers of the samples in a batch")
+    both = [
+        fold(node, [getattr(value, name) if isinstance(value, PerSample) else value for value in inputs], opset)[0]
+        for name in ("first", "second")
+    ]
+    axes = [axis for value in inputs[1:] if isinstance(value, np.ndarray) for axis in value.reshape(-1).tolist()]
+    if node.op_type == "Unsqueeze":
+        if 0 in axes or -both[0].ndim in axes:
+            raise Refusal("it moves the batch of an index computation")
+    elif both[0].ndim != rank or both[0].shape[0] != 1:
+        raise Refusal("it moves the batch of an index computation")
+    return PerSample(both[0], both[1])

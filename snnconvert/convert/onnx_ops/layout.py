@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from snnconvert.convert.onnx_ops.flow import BATCH, Array, Flow, Refusal, Value
+from snnconvert.convert.onnx_ops.flow import BATCH, Array, Flow, PerSample, Refusal, Value
 from snnconvert.convert.onnx_ops.scope import Scope, fixed, integers, moving, scalar
 from snnconvert.graph import ops
 
@@ -169,9 +169,11 @@ def Split(
     )
 
 
-def Gather(scope: Scope, x: Value, indices: Value, *, axis: int = 0) -> Flow:
+def Gather(scope: Scope, x: Value, indices: Value | PerSample, *, axis: int = 0) -> Flow:
     if not isinstance(x, Flow):
         raise Refusal("it looks up a table by activations (an embedding)")
+    if isinstance(indices, PerSample):
+        return _gather_own(scope, x, indices)
     array = fixed(indices, "its indices")
     axis = x.normal(axis)
     if axis == x.position and scope.batch == 1 and array.ndim == 0:
@@ -186,6 +188,40 @@ def Gather(scope: Scope, x: Value, indices: Value, *, axis: int = 0) -> Flow:
     if flow.position is None or axis > flow.position:
         return flow.on(node)
     return Flow(node, flow.position + array.ndim - 1, flow.before, flow.after)
+
+
+def _gather_own(scope: Scope, flow: Flow, indices: PerSample) -> Flow:
+    """Gather from the flattened batch by indices that stay within each sample."""
+    size = math.prod(flow.dims)
+    own = (indices.first >= 0).all() and (indices.first < size).all()
+    if flow.rank != 1 or flow.before != 1 or not own or not (indices.second - indices.first == size).all():
+        raise Refusal("it gathers across the samples of a batch")
+    one = Flow(scope.sample_reshape(flow.node, (size,)))
+    picked = take(scope, one, 1, indices.first.reshape(-1).tolist())
+    return Flow(scope.sample_reshape(picked.node, indices.first.shape[1:]))
+
+
+def GatherND(scope: Scope, x: Value, indices: Value, *, batch_dims: int = 0) -> Flow:
+    flow, array = moving(x), fixed(indices, "its indices")
+    if batch_dims:
+        if batch_dims != 1 or flow.position != 0 or (array != array[:1]).any():
+            raise Refusal(f"batch_dims {batch_dims}; only 0, and 1 with equal indices for all samples, are supported")
+        array = array[0]
+    depth, lead = array.shape[-1], array.shape[:-1]
+    dims = [flow.axis(batch_dims + axis) for axis in range(depth)]
+    sizes = [flow.dims[dim - 1] for dim in dims]
+    # The gathered axes become one axis, from which entries are picked, which becomes the axes of the indices.
+    start, rest = dims[0] - 1, flow.dims[dims[-1] :]
+    array = np.where(array < 0, array + np.array(sizes), array)
+    if (array < 0).any() or (array >= np.array(sizes)).any():
+        raise Refusal("an index is outside its axis")
+    picked = np.ravel_multi_index(tuple(np.moveaxis(array, -1, 0)), tuple(sizes)).reshape(-1)
+    merged = Flow(scope.sample_reshape(flow.node, (*flow.dims[:start], math.prod(sizes), *rest)))
+    node = take(scope, merged, start + 1, picked.tolist()).node
+    node = scope.sample_reshape(node, (*flow.dims[:start], *lead, *rest))
+    if flow.position is None or flow.position == 0:
+        return flow.on(node)
+    return Flow(node, flow.position - depth + len(lead), flow.before, flow.after)
 
 
 def Concat(scope: Scope, *values: Value, axis: int = 1) -> Flow:
