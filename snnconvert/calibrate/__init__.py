@@ -5,6 +5,7 @@ from __future__ import annotations
 from snnconvert.calibrate.mse import calibrate_mse
 from snnconvert.calibrate.percentile import calibrate_percentile
 from snnconvert.calibrate.rate_norm import calibrate_rate_norm
+from snnconvert.calibrate.reconstruct import calibrate_reconstruct
 from snnconvert.calibrate.task import Method, Task
 
 __all__ = ["METHODS", "Method", "Task"]
@@ -13,4 +14,5 @@ METHODS: dict[str, Method] = {
     "rnl": calibrate_rate_norm,
     "percentile": calibrate_percentile,
     "mse": calibrate_mse,
+    "reconstruct": calibrate_reconstruct,
 }

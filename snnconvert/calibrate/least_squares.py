@@ -1,0 +1,120 @@
+"""Ridge least squares for a weighted operator, from normal equations accumulated block by block.
+
+With U the rows that an output value is computed from (unfolded patches and a constant 1), R what the output lacks, and
+n rows in all, the change of weights and bias that minimises |R - U dW|^2 / n + lambda D |dW|^2 is
+
+    dW = (U^T U / n + lambda D)^-1 U^T R / n
+
+with D the mean diagonal of the weights' block; the bias is hardly penalised. Memory depends on the operator only, not
+on the number of images. Grouped and depthwise convolutions are solved group by group.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from snnconvert.graph.ops import Conv, Linear, Op
+
+BIAS_PENALTY = 1e-6
+
+
+def solvable(op: Op) -> bool:
+    """Whether `patches` knows the operator."""
+    return isinstance(op, Linear) or (isinstance(op, Conv) and op.weight.ndim in (3, 4))
+
+
+def patches(op: Conv | Linear, x: Tensor, positions: Tensor | None = None) -> Tensor:
+    """The rows that every output position reads, shape (groups, batch, positions, inputs per group + 1)."""
+    if isinstance(op, Linear):
+        rows = x.reshape(x.shape[0], -1, x.shape[-1]).unsqueeze(0)
+    else:
+        flat = op.weight.ndim == 3
+        image = x.unsqueeze(-2) if flat else x
+        one: tuple[int, ...] = (1,) if flat else ()
+        zero: tuple[int, ...] = (0,) if flat else ()
+        kernel = one + tuple(op.weight.shape[2:])
+        columns = F.unfold(image, kernel, one + op.dilation, zero + op.padding, one + op.stride)
+        rows = columns.reshape(x.shape[0], op.groups, -1, columns.shape[-1]).permute(1, 0, 3, 2)
+    if positions is not None:
+        rows = rows[:, :, positions]
+    return torch.cat([rows, rows.new_ones(*rows.shape[:-1], 1)], -1)
+
+
+def outputs_by_group(op: Conv | Linear, y: Tensor, positions: Tensor | None = None) -> Tensor:
+    """Values at the operator's output as (groups, batch, positions, outputs per group)."""
+    if isinstance(op, Linear):
+        values = y.reshape(y.shape[0], -1, y.shape[-1]).unsqueeze(0)
+    else:
+        values = y.reshape(y.shape[0], op.groups, y.shape[1] // op.groups, -1).permute(1, 0, 3, 2)
+    return values if positions is None else values[:, :, positions]
+
+
+class NormalEquations:
+    """Sums of U^T U, U^T R and R^2 over any number of blocks, float64.
+
+    Args:
+        op: the operator to solve for; outputs are numbered as its output channels.
+    """
+
+    def __init__(self, op: Conv | Linear) -> None:
+        groups = 1 if isinstance(op, Linear) else op.groups
+        inputs, outputs = op.weight[0].numel() + 1, op.weight.shape[0] // groups
+        self.gram = torch.zeros(groups, inputs, inputs, dtype=torch.float64)
+        self.cross = torch.zeros(groups, inputs, outputs, dtype=torch.float64)
+        self.power = torch.zeros(groups, outputs, dtype=torch.float64)
+        self.rows = 0
+
+    def add(self, rows: Tensor, residual: Tensor, *, gram: bool = True) -> None:
+        """Add a block: `rows` from `patches`, `residual` from `outputs_by_group`."""
+        u, r = rows.flatten(1, 2).double(), residual.flatten(1, 2).double()
+        if gram:
+            self.gram += u.transpose(1, 2) @ u
+            self.rows += u.shape[1]
+        self.cross += u.transpose(1, 2) @ r
+        self.power += r.square().sum(1)
+
+    def plus(self, other: NormalEquations) -> NormalEquations:
+        """The sums over the blocks of both."""
+        joined = object.__new__(NormalEquations)
+        joined.gram, joined.cross = self.gram + other.gram, self.cross + other.cross
+        joined.power, joined.rows = self.power + other.power, self.rows + other.rows
+        return joined
+
+    def cleared(self) -> NormalEquations:
+        """The same Gram matrix, waiting for new residuals."""
+        fresh = object.__new__(NormalEquations)
+        fresh.gram, fresh.rows = self.gram, self.rows
+        fresh.cross, fresh.power = torch.zeros_like(self.cross), torch.zeros_like(self.power)
+        return fresh
+
+    def solve(self, penalty: float) -> Tensor:
+        """dW for lambda = `penalty`, shape (groups, inputs + 1, outputs per group)."""
+        count = max(self.rows, 1)
+        gram = self.gram / count
+        diagonal = torch.diagonal(gram, dim1=1, dim2=2)
+        mean = diagonal[:, :-1].mean(1, keepdim=True).clamp(min=1e-12)
+        ridge = torch.cat([mean.expand(-1, gram.shape[1] - 1) * penalty, mean * 0 + BIAS_PENALTY], 1)
+        factor = torch.linalg.cholesky(gram + torch.diag_embed(ridge))
+        return torch.cholesky_solve(self.cross / count, factor)
+
+    def errors(self, change: Tensor) -> Tensor:
+        """Sum of squared residuals per output channel after `change`, shape (outputs,)."""
+        explained = (change * self.cross).sum(1) * 2 - (change * (self.gram @ change)).sum(1)
+        return (self.power - explained).flatten()
+
+
+def changed(op: Conv | Linear, change: Tensor, share: Tensor | float = 1.0) -> Conv | Linear:
+    """`op` with `share` (per output channel) of `change` added to its weights and bias."""
+    weight, bias = split(op, change)
+    factor = torch.as_tensor(share, dtype=torch.float64).expand(op.weight.shape[0])
+    old = torch.zeros(op.weight.shape[0]) if op.bias is None else op.bias
+    scaled = weight * factor.reshape(-1, *([1] * (weight.ndim - 1)))
+    return op.rebuilt(weight=(op.weight.double() + scaled).float(), bias=(old.double() + bias * factor).float())
+
+
+def split(op: Conv | Linear, change: Tensor) -> tuple[Tensor, Tensor]:
+    """A solution as weights shaped like the operator's and a bias."""
+    by_output = change.transpose(1, 2).reshape(op.weight.shape[0], -1)
+    return by_output[:, :-1].reshape(op.weight.shape), by_output[:, -1]

@@ -1,0 +1,209 @@
+"""The ANN and the spiking network side by side on the calibration images, holding only the edges still needed.
+
+Three worlds share one graph: `ann` (the network as it was given), `frames` (what the converted part sends, frame by
+frame) and `mean` (its average over the frames). Every operator of a spiking network is exact in the mean, so `mean`
+costs one evaluation whatever the number of frames. Values at sites and at branchings are stored, all others are
+computed when asked for. Spikes are kept as int8 units.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import torch
+from torch import Tensor, fx
+
+from snnconvert.graph.dialect import arguments, op_of, output_nodes
+from snnconvert.graph.ops import Op, Role
+from snnconvert.graph.schedule import Schedule
+
+CHUNK_BYTES = 32 * 2**20
+BRANCHING = (Role.JOIN, Role.WEIGHTED, Role.POOL, Role.MAXPOOL, Role.ANALOG, Role.AFFINE)
+
+
+@dataclass
+class Frames:
+    """A value over time: (frames * batch, *sample), frame-major; or (batch, *sample) where it is constant in time."""
+
+    tensor: Tensor
+    constant: bool
+
+
+@dataclass
+class Spikes:
+    """Units sent per frame, (frames * batch, *sample), and the value of one unit."""
+
+    units: Tensor
+    amplitude: Tensor
+
+    def values(self) -> Tensor:
+        """As a current in units of the ANN's activations."""
+        return self.units.float() * self.amplitude
+
+
+@dataclass
+class Chunk:
+    """Some calibration images and the stored values of each world on them."""
+
+    images: Tensor
+    held_out: bool
+    ann: dict[fx.Node, Tensor] = field(default_factory=dict)
+    mean: dict[fx.Node, Tensor] = field(default_factory=dict)
+    frames: dict[fx.Node, Frames | Spikes] = field(default_factory=dict)
+
+    def forget(self, node: fx.Node) -> None:
+        """Drop what is stored of `node`."""
+        for world in (self.ann, self.mean, self.frames):
+            world.pop(node, None)
+
+
+def split_images(images: Tensor, size: int, held_out: float) -> list[Chunk]:
+    """Chunks of at most `size` images: first those to fit on, then the share held out (none of fewer than 5)."""
+    kept = len(images) - (int(len(images) * held_out) if len(images) >= 5 else 0)
+    edges = [*range(0, kept, size), *range(kept, len(images), size), len(images)]
+    return [Chunk(images[a:b], a >= kept) for a, b in pairwise(edges)]
+
+
+def chunk_images(graph: fx.GraphModule, frames: int) -> int:
+    """Images per chunk, so that all frames of the widest value fit in a fixed amount of memory."""
+    widest: int = max(math.prod(node.meta["shape"]) for node in graph.graph.nodes if "shape" in node.meta)
+    return max(1, min(64, CHUNK_BYTES // (4 * widest * frames)))
+
+
+class Worlds:
+    """Evaluates any node in any world.
+
+    Args:
+        ann: the network as it was given.
+        graph: its copy, whose operators are replaced as they are calibrated.
+        schedule: the schedule that the network will run in.
+    """
+
+    def __init__(self, ann: fx.GraphModule, graph: fx.GraphModule, schedule: Schedule) -> None:
+        self.graph, self.schedule = graph, schedule
+        self.nodes: list[fx.Node] = [node for node in graph.graph.nodes if node.op != "output"]
+        self.position = {node: index for index, node in enumerate(self.nodes)}
+        self.original: dict[str, Op] = {node.name: op_of(node) for node in ann.graph.nodes if node.op == "call_module"}
+        self.stored = {node for node in self.nodes if self._is_stored(node)}
+
+    def _is_stored(self, node: fx.Node) -> bool:
+        if node.op == "placeholder":
+            return True
+        role = op_of(node).role
+        return role == Role.SITE or (len(node.users) > 1 and role in BRANCHING)
+
+    def begin(self, chunks: list[Chunk]) -> None:
+        """Present the images."""
+        for node in self.nodes:
+            if node.op == "placeholder":
+                for chunk in chunks:
+                    chunk.ann[node] = chunk.mean[node] = chunk.images
+                    chunk.frames[node] = Frames(chunk.images, constant=True)
+
+    def sources(self, node: fx.Node) -> set[fx.Node]:
+        """The stored nodes from which `node` is computed (itself, if it is stored already)."""
+        return {one for one in self._upstream([node]) if one in self.stored}
+
+    def region(self, node: fx.Node) -> set[fx.Node]:
+        """All nodes from `node` back to the stored ones, those included."""
+        return set(self._upstream([node]))
+
+    def _upstream(self, pending: list[fx.Node]) -> Iterator[fx.Node]:
+        seen = set(pending)
+        while pending:
+            node = pending.pop()
+            yield node
+            if node in self.stored:
+                continue
+            for source in arguments(node):
+                if source not in seen:
+                    seen.add(source)
+                    pending.append(source)
+
+    def ann(self, chunk: Chunk, node: fx.Node) -> Tensor:
+        """What the ANN computes at `node`."""
+        return self._still(chunk, node, chunk.ann, {}, ann=True)
+
+    def mean(self, chunk: Chunk, node: fx.Node) -> Tensor:
+        """What the spiking network computes at `node`, averaged over its frames."""
+        return self._still(chunk, node, chunk.mean, {}, ann=False)
+
+    def _still(
+        self, chunk: Chunk, node: fx.Node, stored: dict[fx.Node, Tensor], memo: dict[fx.Node, Tensor], *, ann: bool
+    ) -> Tensor:
+        if node in stored:
+            return stored[node]
+        if node not in memo:
+            op = self.original[node.name] if ann else op_of(node)
+            if not ann and op.role == Role.MAXPOOL and self.schedule.kind == "bistable":
+                memo[node] = self.averaged(self.frames(chunk, node))
+            else:
+                inputs = [self._still(chunk, source, stored, memo, ann=ann) for source in arguments(node)]
+                memo[node] = op(*inputs)
+        return memo[node]
+
+    def averaged(self, value: Frames) -> Tensor:
+        """The mean over frames, (batch, *sample)."""
+        return value.tensor if value.constant else self.by_frames(value.tensor).mean(0)
+
+    def by_frames(self, tensor: Tensor) -> Tensor:
+        """(frames * batch, *sample) as (frames, batch, *sample)."""
+        return tensor.view(self.schedule.frames, -1, *tensor.shape[1:])
+
+    def frames(self, chunk: Chunk, node: fx.Node) -> Frames:
+        """What the spiking network computes at `node` in every frame."""
+        return self._moving(chunk, node, {})
+
+    def _moving(self, chunk: Chunk, node: fx.Node, memo: dict[fx.Node, Frames]) -> Frames:
+        if node not in memo:
+            stored = chunk.frames.get(node)
+            if isinstance(stored, Spikes):
+                memo[node] = Frames(stored.values(), constant=False)
+            elif isinstance(stored, Frames):
+                memo[node] = stored
+            else:
+                inputs = [self._moving(chunk, source, memo) for source in arguments(node)]
+                memo[node] = self._evaluate(op_of(node), inputs)
+        return memo[node]
+
+    def _evaluate(self, op: Op, inputs: list[Frames]) -> Frames:
+        if all(value.constant for value in inputs):
+            return Frames(op(*(value.tensor for value in inputs)), constant=True)
+        tensors = [self._over_time(value) for value in inputs]
+        if op.role == Role.MAXPOOL and self.schedule.kind != "bistable":
+            received = self.by_frames(tensors[0]).cumsum(0).flatten(0, 1)
+            return Frames(self._increments(op(received)), constant=False)
+        if op.role == Role.ANALOG:
+            steps = torch.arange(1, self.schedule.frames + 1, dtype=torch.float32)
+            means = [self.by_frames(tensor).cumsum(0) / _column(steps, tensor.ndim + 1) for tensor in tensors]
+            result = self.by_frames(op(*(mean.flatten(0, 1) for mean in means)))
+            return Frames(self._increments((result * _column(steps, result.ndim)).flatten(0, 1)), constant=False)
+        if op.role == Role.WEIGHTED and tensors[0].ndim == 4:
+            tensors = [tensors[0].contiguous(memory_format=torch.channels_last)]
+        return Frames(op(*tensors), constant=False)
+
+    def _increments(self, totals: Tensor) -> Tensor:
+        by_frame = self.by_frames(totals)
+        return torch.cat([by_frame[:1], by_frame[1:] - by_frame[:-1]]).flatten(0, 1)
+
+    def _over_time(self, value: Frames) -> Tensor:
+        if not value.constant:
+            return value.tensor
+        return value.tensor.repeat(self.schedule.frames, *([1] * (value.tensor.ndim - 1)))
+
+    def store(self, chunk: Chunk, node: fx.Node) -> None:
+        """Keep the value of a branching node in every world."""
+        ann, frames = self.ann(chunk, node), self.frames(chunk, node)
+        chunk.ann[node], chunk.mean[node] = ann, self.averaged(frames)
+        chunk.frames[node] = frames
+
+    def outputs(self) -> list[fx.Node]:
+        """The nodes that the network returns."""
+        return output_nodes(self.graph)
+
+
+def _column(vector: Tensor, rank: int) -> Tensor:
+    return vector.reshape(-1, *([1] * (rank - 1)))
