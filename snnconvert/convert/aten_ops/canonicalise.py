@@ -32,7 +32,7 @@ SIZE_FUNCTIONS: dict[str, Callable[..., Any]] = {
 COMPARISONS: dict[str, Callable[..., Any]] = {
     name: getattr(operator, name) for name in ("eq", "ne", "le", "lt", "ge", "gt", "and_", "or_", "not_")
 }
-_CHECKS = ("_assert_scalar", "_assert_async", "_assert_tensor_metadata", "sym_constrain_range", "_guards_fn")
+CHECKS = ("_assert_scalar", "_assert_async", "_assert_tensor_metadata", "sym_constrain_range", "_guards_fn")
 # Arguments that say where or how a tensor is stored or computed, never what it holds.
 _STORAGE = ("memory_format", "device", "layout", "pin_memory", "non_blocking", "copy", "cudnn_enable", "cudnn_enabled")
 
@@ -52,6 +52,21 @@ class Program:
     constants: dict[str, Tensor]
     input_name: str
     where: Callable[[fx.Node], str]
+
+    def evaluate(self, samples: Tensor) -> list[Any]:
+        """The outputs that PyTorch itself computes for `samples`."""
+        values: dict[fx.Node, Any] = {}
+        with torch.no_grad():
+            for node in self.graph.nodes:
+                if node.op == "placeholder":
+                    given = self.constants.get(node.name)
+                    values[node] = samples.clone() if given is None else given.detach().clone()
+                elif node.op == "output":
+                    return list(fx.node.map_arg(node.args[0], values.__getitem__))
+                else:
+                    args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+                    values[node] = node.target(*args, **kwargs)
+        raise InternalError("a program without an output")
 
 
 class _Lost:
@@ -134,7 +149,7 @@ class Canonicaliser:
             self.values[node] = _LOST
 
     def _value(self, node: fx.Node, name: str, where: str) -> Any:
-        if name.startswith(_CHECKS):
+        if name.startswith(CHECKS):
             return None
         if node.op != "call_function":
             raise UnsupportedNodeError(f"a node of kind {node.op}")

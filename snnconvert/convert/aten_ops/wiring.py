@@ -289,7 +289,7 @@ def im2col(
         x = ctx.map(ops.Pad(pads=(padding[1], padding[1], padding[0], padding[0])), x, part="pad")
     channels, height, width = x.sample_shape
     places = torch.arange(height * width, dtype=torch.float32).reshape(1, 1, height, width)
-    windows = F.unfold(places, list(kernel_size), list(dilation), 0, list(stride))[0].long()
+    windows = F.unfold(places, tuple(kernel_size), tuple(dilation), 0, tuple(stride))[0].long()
     flat = ctx.emit(ops.Reshape(shape=(channels, height * width)), x.node, part="flatten")
     chosen = ctx.emit(ops.Select(dim=2, indices=tuple(windows.flatten().tolist())), flat)
     shape = (channels * windows.shape[0], windows.shape[1])

@@ -1,0 +1,311 @@
+"""Exported programs (.pt2), read as data.
+
+`torch.export.load` runs code from the file (expressions are evaluated, payloads unpickled), so it is not used. The
+archive is a zip of a JSON graph and raw tensor bytes; operators are looked up in an allow-list.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from snnconvert.convert.aten_ops.canonicalise import (
+    CHECKS,
+    COMPARISONS,
+    OPERATORS,
+    SIZE_FUNCTIONS,
+    Canonicaliser,
+    Program,
+    checked_outputs,
+    operator_name,
+)
+from snnconvert.convert.pytorch import TOLERANCE, relative_difference, seeded_samples
+from snnconvert.convert.weights import file_digest, sniff
+from snnconvert.errors import InternalError, ModelFileError, UnsupportedError
+from snnconvert.graph.dialect import Stage, verify
+from snnconvert.graph.types import Ann, Source
+
+SCHEMA_MAJOR = 8
+_LARGEST_GRAPH = 512 * 2**20
+_LARGEST_MEMBER = 8 * 2**30
+_LARGEST_RATIO = 200
+_LARGEST_CONSTANT = 2**28
+# Pure functions of constants that need no rule, since they are computed when the model is read.
+_CONSTANT_OPERATORS = frozenset(
+    (
+        *("arange", "linspace", "scalar_tensor", "eye", "tril", "triu", "meshgrid", "outer", "cumsum", "lift_fresh"),
+        *("logical_not", "logical_and", "logical_or", "bitwise_not", "eq", "ne", "lt", "le", "gt", "ge", "any", "all"),
+        *("fill", "copy", "std", "var", "std_mean", "var_mean", "ceil", "round", "floor_divide", "remainder"),
+        *("sym_size", "sym_numel"),
+    )
+)
+_MAKERS = frozenset(
+    ("zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "repeat", "eye", "arange", "linspace", "tril")
+)
+_TARGET = re.compile(r"torch\.ops\.aten\.([A-Za-z0-9_]+)\.([A-Za-z0-9_]+)")
+_DTYPES = {
+    1: torch.uint8,
+    2: torch.int8,
+    3: torch.int16,
+    4: torch.int32,
+    5: torch.int64,
+    6: torch.float16,
+    7: torch.float32,
+    8: torch.float64,
+    12: torch.bool,
+    13: torch.bfloat16,
+}
+_PLAIN = ("as_int", "as_ints", "as_float", "as_floats", "as_bool", "as_bools", "as_string", "as_strings")
+_STORAGE = ("as_device", "as_layout", "as_memory_format")
+_STORAGE_NAMES = ("device", "layout", "memory_format", "pin_memory")
+_CONTAINERS = ("MultiheadAttention", "Sequential", "Transformer")
+
+
+def import_pt2(path: str | Path) -> Ann:
+    """Bring an exported program into the dialect.
+
+    The shape of one sample is the one it was exported with. The result is compared with the file's own graph.
+
+    Raises:
+        ModelFileError: the file is damaged, holds pickled payloads, or is of an unknown schema.
+        UnsupportedError: it holds operators without a form in the dialect.
+    """
+    path = Path(path)
+    sniff(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            reader = _Reader(path, archive)
+            program, shape, batch = reader.program()
+    except zipfile.BadZipFile:
+        raise ModelFileError(f"{path} is truncated or no .pt2 archive", hint="export or download it again") from None
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
+        raise ModelFileError(
+            f"{path} is not a well-formed exported program: {type(error).__name__}: {error}",
+            hint="export it again with torch.export.save",
+        ) from None
+    samples = seeded_samples(batch, shape)
+    canonicaliser = Canonicaliser(program, samples)
+    results = [value for value in canonicaliser.run() if value is not None]
+    graph = verify(canonicaliser.builder.finish(checked_outputs(results)), Stage.ANN)
+    expected = [value for value in program.evaluate(samples) if isinstance(value, Tensor)]
+    with torch.no_grad():
+        worst = max(relative_difference(a, b) for a, b in zip(expected, graph(samples), strict=True))
+    if worst > TOLERANCE:
+        raise InternalError(f"the imported {path.name} differs from its own graph by {worst:.1e}")
+    names = ("output", *(f"output_{place}" for place in range(1, len(results))))
+    return Ann(graph, shape, names, Source(path.name, str(path), file_digest(path), "pt2"))
+
+
+class _Reader:
+    """One open archive."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
+        self.path, self.archive = path, archive
+        models = [name for name in archive.namelist() if re.fullmatch(r"[^/]+/models/[^/]+\.json", name)]
+        if len(models) != 1:
+            raise self._fault(f"holds {len(models)} graphs; one is expected")
+        self.root = models[0].split("/", maxsplit=1)[0]
+        self.model = json.loads(self._read(models[0], _LARGEST_GRAPH))
+        version = self.model["schema_version"]
+        if version["major"] != SCHEMA_MAJOR:
+            raise self._fault(f"has schema {version['major']}.{version['minor']}; {SCHEMA_MAJOR} is known")
+        order = f"{self.root}/byteorder"
+        if order in archive.namelist() and self._read(order, 16).strip() != b"little":
+            raise self._fault("was written on a big-endian machine")
+
+    def _fault(self, text: str) -> ModelFileError:
+        return ModelFileError(f"{self.path} {text}", hint="export the model to ONNX, or again with a current PyTorch")
+
+    def _read(self, name: str, limit: int = _LARGEST_MEMBER) -> bytes:
+        info = self.archive.getinfo(name)
+        if info.file_size > limit or info.file_size > _LARGEST_RATIO * max(info.compress_size, 1):
+            raise self._fault(f"holds {name} of {info.file_size} bytes, too large or compressed too far to be a model")
+        return self.archive.read(name)
+
+    def program(self) -> tuple[Program, tuple[int, ...], int]:
+        """The graph, the shape of one sample, and a batch size that the graph accepts."""
+        module = self.model["graph_module"]
+        described = module["graph"]
+        stored = {**self._tensors("weights", "weight"), **self._tensors("constants", "constant")}
+        graph = fx.Graph()
+        nodes: dict[str, fx.Node] = {}
+        constants: dict[str, Tensor] = {}
+        inputs: list[str] = []
+        for spec in module["signature"]["input_specs"]:
+            ((kind, content),) = spec.items()
+            name = content["arg"]["as_tensor"]["name"] if kind == "user_input" else content["arg"]["name"]
+            nodes[name] = graph.placeholder(name)
+            if kind == "user_input":
+                inputs.append(name)
+            elif kind in ("parameter", "buffer", "tensor_constant"):
+                constants[nodes[name].name] = stored[content[f"{kind}_name"]]
+            else:
+                raise self._fault(f"has an input of kind {kind}")
+        if len(inputs) != 1:
+            raise self._fault(f"has {len(inputs)} inputs; one is expected")
+        faults = [fault for fault in map(_node_fault, described["nodes"]) if fault]
+        if faults:
+            raise UnsupportedError(
+                f"{self.path} holds {len(faults)} operators that are not known",
+                hint="export the model to ONNX, or replace these operators",
+                causes=tuple(faults),
+            )
+        for entry in described["nodes"]:
+            _append(graph, nodes, entry)
+        graph.output(tuple(_value(item, nodes) for item in described["outputs"]))
+        sizes = described["tensor_values"][inputs[0]]["sizes"]
+        shape = tuple(int(size["as_int"]) for size in sizes[1:])
+        if math.prod(shape) > _LARGEST_CONSTANT:
+            raise self._fault(f"takes an input of shape {shape}")
+        batch = int(sizes[0].get("as_int", 2))
+        if not 1 <= batch <= 4096:
+            raise self._fault(f"was exported with a batch of {batch}")
+        return Program(graph, constants, nodes[inputs[0]].name, _where), shape, batch
+
+    def _tensors(self, folder: str, kind: str) -> dict[str, Tensor]:
+        config = f"{self.root}/data/{folder}/model_{folder}_config.json"
+        if config not in self.archive.namelist():
+            return {}
+        found = {}
+        for name, entry in json.loads(self._read(config, _LARGEST_GRAPH))["config"].items():
+            if entry["use_pickle"]:
+                raise self._fault(f"holds the {kind} {name} as a pickle, which could run code")
+            if not re.fullmatch(r"[A-Za-z0-9_]+", entry["path_name"]):
+                raise self._fault(f"names a strange place for {name}: {entry['path_name']!r}")
+            found[name] = self._tensor(name, entry["tensor_meta"], f"{self.root}/data/{folder}/{entry['path_name']}")
+        return found
+
+    def _tensor(self, name: str, meta: dict[str, Any], member: str) -> Tensor:
+        data = bytearray(self._read(member))
+        dtype = _DTYPES.get(meta["dtype"])
+        if dtype is None:
+            raise self._fault(f"holds {name} in an element type that is not known ({meta['dtype']})")
+        sizes: list[int] = [int(size["as_int"]) for size in meta["sizes"]]
+        strides = [int(stride["as_int"]) for stride in meta["strides"]]
+        offset = int(meta["storage_offset"]["as_int"])
+        stored = len(data) // dtype.itemsize
+        count = math.prod(sizes)
+        last = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
+        if min([offset, *sizes, *strides]) < 0 or (count and last >= stored):
+            raise self._fault(f"holds {name} with a shape that reaches outside its data")
+        if count > max(stored, _LARGEST_CONSTANT):
+            raise self._fault(f"holds {name} with {count} elements in {len(data)} bytes")
+        if not count:
+            return torch.zeros(sizes, dtype=dtype)
+        tensor = torch.frombuffer(data, dtype=dtype).as_strided(sizes, strides, offset).clone()
+        if tensor.is_floating_point():
+            tensor = tensor.float()
+            # Masks hold minus infinity by design; weights do not.
+            if bool(torch.isnan(tensor).any()) or ("/weights/" in member and bool(torch.isposinf(tensor).any())):
+                raise self._fault(f"holds NaN or infinity in {name}")
+        return tensor
+
+
+def _node_fault(entry: dict[str, Any]) -> str:
+    """Why a node of the file is not accepted; empty where it is."""
+    text = str(entry["target"])
+    if any(check in text for check in CHECKS):
+        return ""
+    where = _path(entry.get("metadata", {}).get("nn_module_stack", ""))[0] or "the model"
+    target = _target(text)
+    if target is None:
+        return f"{where}: {text}"
+    match = _TARGET.fullmatch(text)
+    if match and match.group(1) in _MAKERS:
+        given = [item["arg"].get("as_ints", [item["arg"].get("as_int", 1)]) for item in entry["inputs"]]
+        if math.prod([abs(size) or 1 for sizes in given for size in sizes]) > _LARGEST_CONSTANT:
+            return f"{where}: {text} of more than {_LARGEST_CONSTANT} elements"
+    return ""
+
+
+def _append(graph: fx.Graph, nodes: dict[str, fx.Node], entry: dict[str, Any]) -> None:
+    """Add one accepted node of the file to `graph`, and its results to `nodes`."""
+    text = str(entry["target"])
+    if any(check in text for check in CHECKS):
+        return
+    target = _target(text)
+    assert target is not None
+    where = _path(entry.get("metadata", {}).get("nn_module_stack", ""))
+    pairs = [(item["name"], item["arg"]) for item in entry["inputs"] if item["name"] not in _STORAGE_NAMES]
+    values = [(name, _value(arg, nodes)) for name, arg in pairs]
+    if isinstance(target, torch._ops.OpOverload):
+        names = [argument.name for argument in target._schema.arguments if not argument.kwarg_only]
+        given = dict(values)
+        front = []
+        for name in names:
+            if name not in given:
+                break
+            front.append(given.pop(name))
+        node = graph.call_function(target, tuple(front), given)
+    else:
+        node = graph.call_function(target, tuple(value for _, value in values))
+    node.meta["where"] = where
+    for place, output in enumerate(entry["outputs"]):
+        ((kind, content),) = output.items()
+        if kind == "as_tensors":
+            for index, item in enumerate(content):
+                nodes[item["name"]] = graph.call_function(SIZE_FUNCTIONS["getitem"], (node, index))
+        elif kind == "as_tensor" and len(entry["outputs"]) > 1:
+            nodes[content["name"]] = graph.call_function(SIZE_FUNCTIONS["getitem"], (node, place))
+        elif kind != "as_none":
+            nodes[content["name"] if kind == "as_tensor" else content["as_name"]] = node
+
+
+def _target(text: str) -> Any:
+    """The function that `text` names, where it is an allowed one."""
+    if text.startswith("_operator."):
+        name = text.removeprefix("_operator.")
+        return SIZE_FUNCTIONS.get(name) or COMPARISONS.get(name)
+    match = _TARGET.fullmatch(text)
+    if match is None:
+        return None
+    name, overload = match.groups()
+    if name not in OPERATORS and name.removesuffix("_") not in OPERATORS | dict.fromkeys(_CONSTANT_OPERATORS):
+        return None
+    return getattr(getattr(torch.ops.aten, name, None), overload, None)
+
+
+def _value(arg: dict[str, Any], nodes: dict[str, fx.Node]) -> Any:
+    """The Python value of one argument of the file."""
+    ((kind, content),) = arg.items()
+    if kind in _PLAIN:
+        return content
+    if kind == "as_none" or kind in _STORAGE:
+        return None
+    if kind == "as_scalar_type":
+        return _DTYPES[content]
+    if kind in ("as_tensors", "as_optional_tensors", "as_sym_ints", "as_sym_floats"):
+        return [_item(item, nodes) for item in content]
+    return _item(content, nodes)
+
+
+def _item(content: dict[str, Any], nodes: dict[str, fx.Node]) -> Any:
+    """A result of an earlier node by its name, or a plain value."""
+    for key in ("name", "as_name"):
+        if key in content:
+            return nodes[content[key]]
+    return _value(content, nodes)
+
+
+def _path(stack: str) -> tuple[str, bool]:
+    """The module path of a node, and whether the module is a plain layer of torch.nn."""
+    last = stack.rsplit(";", maxsplit=1)[-1].split(",")
+    if len(last) != 3 or last[0].startswith("_empty"):
+        return "", False
+    kind = last[2]
+    leaf = kind.startswith("torch.nn.modules.") and not any(name in kind for name in _CONTAINERS)
+    return re.sub(r"@\d+", "", last[1]), leaf
+
+
+def _where(node: fx.Node) -> str:
+    path, leaf = node.meta.get("where", ("", False))
+    if leaf and path:
+        return str(path)
+    return f"{path}.{operator_name(node)}" if path else operator_name(node)

@@ -1,0 +1,160 @@
+"""Exported programs: read exactly, and never run."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from snnconvert.convert.doors import open_model
+from snnconvert.convert.pt2_reader import import_pt2
+from snnconvert.convert.pytorch import relative_difference, seeded_samples
+from snnconvert.errors import ModelFileError, OptionError, UnsupportedError
+from snnconvert.graph.dialect import calls, origin_of
+
+SHAPE = (3, 8, 8)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 4, 3, padding="same")
+        self.act = nn.ReLU(inplace=True)
+        self.head = nn.Linear(4, 6)
+        self.register_buffer("scale", torch.rand(4, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.act(self.conv(x)) - 0.1) * self.scale
+        x += 2
+        a, b = self.head(x.flatten(2).transpose(1, 2)).chunk(2, -1)
+        y = torch.cat([a, b.clamp(min=0)], -1).reshape(x.shape[0] * 64, -1).view(x.shape[0], 64, 6)
+        return y.amax(1) + torch.tensor([1.0, 2.0]).repeat(3)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pt2") / "net.pt2"
+    with torch.no_grad():
+        program = torch.export.export(
+            Net().eval(), (torch.rand(2, *SHAPE),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False
+        )
+    torch.export.save(program, path)
+    return path
+
+
+def tampered(source: Path, target: Path, changes: dict[str, Callable[[bytes], bytes]]) -> Path:
+    """A copy of the archive in which the members that end with a key of `changes` are changed."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            for end, change in changes.items():
+                data = change(data) if name.endswith(end) else data
+            new.writestr(name, data)
+    return target
+
+
+def edited(edit: Callable[[Any], object]) -> Callable[[bytes], bytes]:
+    def change(data: bytes) -> bytes:
+        content = json.loads(data)
+        edit(content)
+        return json.dumps(content).encode()
+
+    return change
+
+
+def test_program_is_read_exactly(saved: Path) -> None:
+    ann = open_model(str(saved))
+    assert ann.input_shape == SHAPE
+    assert ann.source.format == "pt2"
+    samples = seeded_samples(5, SHAPE, 3)
+    with torch.no_grad():
+        assert relative_difference(Net().eval()(samples), ann.graph(samples)[0]) < 1e-6
+    names = [origin_of(node).name for node, _ in calls(ann.graph)]
+    assert names[:4] == ["conv", "act", "sub", "act#2"]
+
+
+def test_an_archive_under_another_suffix_is_recognised(saved: Path, tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    path.write_bytes(saved.read_bytes())
+    assert open_model(str(path)).input_shape == SHAPE
+    with pytest.raises(OptionError, match="architecture"):
+        open_model(str(saved), arch="torchvision:resnet18")
+
+
+def test_code_in_an_expression_is_not_run(saved: Path, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    code = f"__import__('pathlib').Path({str(marker)!r}).touch()"
+
+    def plant(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: code if key == "expr_str" else plant(item) for key, item in value.items()}
+        return [plant(item) for item in value] if isinstance(value, list) else value
+
+    def change(data: bytes) -> bytes:
+        planted = json.dumps(plant(json.loads(data)))
+        assert "pathlib" in planted
+        return planted.encode()
+
+    import_pt2(tampered(saved, tmp_path / "evil.pt2", {"model.json": change}))
+    assert not marker.exists()
+
+
+def _first_tensor(content: Any) -> Any:
+    return content["config"]["conv.weight"]
+
+
+def _set_operator(name: str) -> Callable[[Any], object]:
+    return lambda content: content["graph_module"]["graph"]["nodes"][2].update(target=name)
+
+
+CONFIG = "model_weights_config.json"
+
+
+@pytest.mark.parametrize(
+    ("member", "edit", "part"),
+    [
+        (CONFIG, lambda c: _first_tensor(c).update(use_pickle=True), "pickle"),
+        (CONFIG, lambda c: _first_tensor(c).update(path_name="../../secret"), "strange place"),
+        (CONFIG, lambda c: _first_tensor(c)["tensor_meta"]["sizes"][0].update(as_int=400), "outside its data"),
+        (CONFIG, lambda c: _first_tensor(c)["tensor_meta"]["strides"][0].update(as_int=10**9), "outside its data"),
+        (CONFIG, lambda c: _first_tensor(c)["tensor_meta"]["storage_offset"].update(as_int=-4), "outside its data"),
+        (CONFIG, lambda c: _first_tensor(c)["tensor_meta"].update(dtype=99), "element type"),
+        (CONFIG, lambda c: c["config"].pop("conv.bias"), "not a well-formed"),
+        ("model.json", lambda c: c["schema_version"].update(major=99), "schema 99"),
+        ("model.json", lambda c: c.pop("graph_module"), "not a well-formed"),
+    ],
+)
+def test_damage_is_refused(saved: Path, tmp_path: Path, member: str, edit: Callable[[Any], object], part: str) -> None:
+    path = tampered(saved, tmp_path / "bad.pt2", {member: edited(edit)})
+    with pytest.raises(ModelFileError) as caught:
+        import_pt2(path)
+    assert part in caught.value.message
+    assert str(path) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "name", ["torch.ops.aten.from_file.default", "os.system", "torch.ops.prim.device.default", "torch.load"]
+)
+def test_operators_outside_the_allow_list(saved: Path, tmp_path: Path, name: str) -> None:
+    path = tampered(saved, tmp_path / "bad.pt2", {"model.json": edited(_set_operator(name))})
+    with pytest.raises(UnsupportedError) as caught:
+        import_pt2(path)
+    assert name in caught.value.causes[0]
+
+
+def test_truncated_and_inflated_archives(saved: Path, tmp_path: Path) -> None:
+    path = tmp_path / "bad.pt2"
+    path.write_bytes(saved.read_bytes()[:-100])
+    with pytest.raises(ModelFileError, match="truncated"):
+        import_pt2(path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("net/models/model.json", b" " * 2**24)
+    with pytest.raises(ModelFileError, match="compressed too far"):
+        import_pt2(path)
