@@ -31,7 +31,16 @@ from snnconvert.graph.types import Ann, Origin, Source
 _SEED = 0
 _ALWAYS_CONSTANT = ("Shape", "Size", "Constant")
 _INPUT_TYPES = {1: "float", 10: "float16", 11: "double", 16: "bfloat16", 2: "uint8"}
-_MISFITS = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError)
+_MISFITS = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    MemoryError,
+)
 
 
 class _Missing:

@@ -61,24 +61,30 @@ def compare_with_onnxruntime(ann: Ann, path: Path, samples: Tensor, *, tolerance
     model, _ = open_model(Path(path))
     graph_outputs = {value.name for value in model.graph.output}
     extra = [name for name in ann.outputs if name not in graph_outputs]
-    try:
-        session = _session(model, extra) if extra else _session_of(str(path))
-        with torch.no_grad():
-            returned = ann.graph(samples)
-        ours = dict(zip(ann.outputs, (value.numpy() for value in returned), strict=True))
-        references = _run(session, samples, list(ann.outputs))
-    except _runtime_errors() as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    with torch.no_grad():
+        ours = dict(zip(ann.outputs, (value.numpy() for value in ann.graph(samples)), strict=True))
+    reason = ""
+    differences: dict[str, float] = {}
+    # One at a time is needed where the exporter fixed a batch of 1 in a file that declares it free, and for outputs
+    # whose batch is not the first axis.
+    for together in (True, False):
+        try:
+            session = _session(model, extra) if extra else _session_of(str(path))
+            references = _run(session, samples, list(ann.outputs), together)
+        except _runtime_errors() as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            continue
+        differences = {name: _difference(ours[name], references[name]) for name in ann.outputs}
+        if max(differences.values()) <= tolerance:
+            return Comparison(differences, True)
+    if not differences:
         return Comparison({}, False, reason)
-    differences = {name: _difference(ours[name], references[name]) for name in ann.outputs}
     worst = max(differences, key=lambda name: differences[name])
-    if not differences[worst] <= tolerance:
-        raise InternalError(
-            f"the imported graph of {path} differs from ONNX Runtime by {differences[worst]:.2e} of the largest value "
-            f"of output {worst!r} (allowed: {tolerance:.0e})",
-            causes=(_first_divergence(ann, model, samples[:1], tolerance),),
-        )
-    return Comparison(differences, True)
+    raise InternalError(
+        f"the imported graph of {path} differs from ONNX Runtime by {differences[worst]:.2e} of the largest value "
+        f"of output {worst!r} (allowed: {tolerance:.0e})",
+        causes=(_first_divergence(ann, model, samples[:1], tolerance),),
+    )
 
 
 def _runtime_errors() -> tuple[type[Exception], ...]:
@@ -116,24 +122,18 @@ def _session(model: onnx.ModelProto, values: list[str]) -> Any:
     return _session_of(copy.SerializeToString())
 
 
-def _run(session: Any, samples: Tensor, values: list[str]) -> dict[str, Any]:
-    """Values by name for all samples, batch first; the file's own batch size decides how many run at once."""
+def _run(session: Any, samples: Tensor, values: list[str], together: bool = True) -> dict[str, Any]:
+    """Values by name for all samples; a free batch is run whole, or (`together` false) one sample at a time."""
     (entry,) = session.get_inputs()
     kinds = {"tensor(float16)": np.float16, "tensor(double)": np.float64, "tensor(uint8)": np.uint8}
     array = samples.numpy().astype(kinds.get(entry.type, np.float32))
-    shape = entry.shape
-    no_batch = len(shape) == array.ndim - 1
-    size = len(array) if no_batch or not shape or not isinstance(shape[0], int) else shape[0]
-    parts = []
-    if no_batch:
+    if len(entry.shape) == array.ndim - 1:  # the file has no batch axis
         parts = [session.run(values, {entry.name: sample}) for sample in array]
-    else:
-        for start in range(0, len(array), size):
-            chunk = array[start : start + size]
-            short = size - len(chunk)
-            chunk = np.concatenate([chunk, np.repeat(chunk[:1], short, axis=0)]) if short else chunk
-            parts.append(session.run(values, {entry.name: chunk}))
-    if len(parts) == 1 and not no_batch:
+        return {name: np.stack([np.array(part[index]) for part in parts]) for index, name in enumerate(values)}
+    size = entry.shape[0] if entry.shape and isinstance(entry.shape[0], int) else len(array) if together else 1
+    filled = np.concatenate([array, np.repeat(array[:1], -len(array) % size, axis=0)])
+    parts = [session.run(values, {entry.name: filled[start : start + size]}) for start in range(0, len(filled), size)]
+    if len(parts) == 1:
         return {name: np.array(parts[0][index]) for index, name in enumerate(values)}
     return {name: np.stack([np.array(part[index]) for part in parts]) for index, name in enumerate(values)}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,73 +10,17 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from onnx_graphs import CONV, WEIGHT, Nodes, checked, floats, kinds, save
 
 from snnconvert.convert.onnx_import import import_onnx
 from snnconvert.convert.onnx_reference import compare_with_onnxruntime, onnx_operator_table
-from snnconvert.errors import DataError, InternalError, ModelFileError, OptionError, UnsupportedError
-from snnconvert.graph.dialect import Stage, calls, verify
+from snnconvert.errors import InternalError, OptionError, UnsupportedError
+from snnconvert.graph.dialect import calls
 from snnconvert.graph.ops import Conv, Linear
-from snnconvert.graph.types import Ann
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = Path(os.environ.get("SNNCONVERT_DATA", str(ROOT.parent / "shared" / "data"))) / "models"
 FILES = sorted(path.name for path in MODELS.glob("*.onnx"))
-RNG = np.random.default_rng(0)
-
-
-def floats(*shape: int) -> np.ndarray:
-    return RNG.uniform(-1, 1, shape).astype(np.float32)
-
-
-Nodes = list[tuple[str, list[str], list[str], dict[str, object]]]
-
-
-def save(
-    path: Path,
-    nodes: Nodes,
-    constants: dict[str, np.ndarray],
-    *,
-    shape: tuple[int | str | None, ...] = ("N", 3, 8, 8),
-    outputs: tuple[str, ...] = ("y",),
-    opset: int = 17,
-    kind: int = TensorProto.FLOAT,
-    as_inputs: bool = False,
-    more: tuple[onnx.ValueInfoProto, ...] = (),
-) -> Path:
-    inputs = [helper.make_tensor_value_info("x", kind, shape), *more]
-    tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
-    if as_inputs:
-        inputs += [helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims) for tensor in tensors]
-    graph = helper.make_graph(
-        [helper.make_node(kind_, a, b, name=f"{kind_}_{i}", **c) for i, (kind_, a, b, c) in enumerate(nodes)],
-        "g",
-        inputs,
-        [helper.make_empty_tensor_value_info(name) for name in outputs],
-        tensors,
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10), path)
-    return path
-
-
-def checked(path: Path, samples: int = 2, **options: object) -> Ann:
-    """Import, verify, and compare with ONNX Runtime."""
-    ann = import_onnx(path, **options)  # type: ignore[arg-type]
-    verify(ann.graph, Stage.ANN)
-    values = torch.rand(samples, *ann.input_shape, generator=torch.Generator().manual_seed(3))
-    comparison = compare_with_onnxruntime(ann, path, values)
-    assert comparison.ran, comparison.reason
-    assert set(comparison.differences) == set(ann.outputs)
-    return ann
-
-
-def kinds(ann: Ann) -> list[str]:
-    return [type(op).__name__ for _, op in calls(ann.graph)]
-
-
-CONV: Nodes = [("Conv", ["x", "w"], ["c"], {}), ("Relu", ["c"], ["y"], {})]
-WEIGHT = {"w": floats(4, 3, 3, 3)}
-
-
 # --- real files -----------------------------------------------------------------------------------
 
 
@@ -295,123 +238,6 @@ def test_mixing_samples_is_refused(tmp_path: Path, nodes: Nodes, reason: str) ->
     with pytest.raises(UnsupportedError) as caught:
         import_onnx(save(tmp_path / "net.onnx", nodes, constants))
     assert reason in caught.value.render()
-
-
-# --- input shapes ---------------------------------------------------------------------------------
-
-
-def test_open_sizes_need_input_shape(tmp_path: Path) -> None:
-    path = save(tmp_path / "net.onnx", CONV, WEIGHT, shape=("N", 3, "H", "W"))
-    with pytest.raises(DataError, match="leaves its size open") as caught:
-        import_onnx(path)
-    assert "input_shape" in caught.value.hint
-    assert checked(path, input_shape=(3, 10, 9)).input_shape == (3, 10, 9)
-    with pytest.raises(OptionError, match="does not fit"):
-        import_onnx(path, input_shape=(4, 10, 9))
-
-
-# --- refusals -------------------------------------------------------------------------------------
-
-
-def test_all_unsupported_nodes_are_listed_at_once(tmp_path: Path) -> None:
-    nodes: Nodes = [
-        ("NonZero", ["x"], ["a"], {}),
-        ("Relu", ["x"], ["r"], {}),
-        ("TopK", ["r", "k"], ["b", "i"], {}),
-    ]
-    path = save(tmp_path / "net.onnx", nodes, {"k": np.array([2])}, outputs=("a", "b"))
-    with pytest.raises(UnsupportedError, match="2 node") as caught:
-        import_onnx(path)
-    assert [cause.split(":")[0] for cause in caught.value.causes] == ["NonZero_0 (NonZero)", "TopK_2 (TopK)"]
-
-
-def test_nodes_found_while_importing_are_listed_together(tmp_path: Path) -> None:
-    nodes: Nodes = [
-        ("Cast", ["x"], ["a"], {"to": TensorProto.INT64}),
-        ("Softmax", ["x"], ["b"], {"axis": 0}),
-        ("Conv", ["x", "w"], ["c"], {"group": 2}),
-        ("Relu", ["a"], ["d"], {}),
-        ("Relu", ["x"], ["e"], {"strange": 1}),
-    ]
-    path = save(tmp_path / "net.onnx", nodes, WEIGHT, outputs=("d", "b", "c", "e"))
-    with pytest.raises(UnsupportedError) as caught:
-        import_onnx(path)
-    names = [cause.split(":")[0] for cause in caught.value.causes]
-    assert names == ["Cast_0 (Cast)", "Softmax_1 (Softmax)", "Conv_2 (Conv)", "Relu_4 (Relu)"]
-
-
-def test_several_or_strange_inputs_are_refused(tmp_path: Path) -> None:
-    other = helper.make_tensor_value_info("mask", TensorProto.FLOAT, [1])
-    with pytest.raises(UnsupportedError, match=r"2 inputs \(x, mask\)"):
-        import_onnx(save(tmp_path / "a.onnx", CONV, WEIGHT, more=(other,)))
-    with pytest.raises(UnsupportedError, match=r"'x' of .* is int64"):
-        import_onnx(save(tmp_path / "b.onnx", CONV, WEIGHT, kind=TensorProto.INT64))
-
-
-@pytest.mark.parametrize("opset", [6, onnx.defs.onnx_opset_version() + 1])
-def test_opsets_outside_the_known_range(tmp_path: Path, opset: int) -> None:
-    with pytest.raises(UnsupportedError, match=f"opset {opset}; opsets 7 to") as caught:
-        import_onnx(save(tmp_path / "net.onnx", CONV, WEIGHT, opset=opset))
-    assert "export" in caught.value.hint
-
-
-def test_a_hostile_constant_is_not_computed(tmp_path: Path) -> None:
-    nodes: Nodes = [("ConstantOfShape", ["huge"], ["c"], {}), ("Add", ["x", "c"], ["y"], {})]
-    path = save(tmp_path / "net.onnx", nodes, {"huge": np.array([2**20, 2**20])})
-    with pytest.raises(UnsupportedError) as caught:
-        import_onnx(path)
-    assert "too large" in caught.value.render()
-
-
-# --- bad files ------------------------------------------------------------------------------------
-
-
-def truncated(path: Path) -> None:
-    save(path, CONV, WEIGHT)
-    path.write_bytes(path.read_bytes()[:-40])
-
-
-def no_input(path: Path) -> None:
-    save(path, CONV, WEIGHT)
-    model = onnx.load(path)
-    del model.graph.input[:]
-    onnx.save(model, path)
-
-
-def lost_weights(path: Path) -> None:
-    save(path, CONV, {"w": floats(64, 3, 3, 3)})
-    onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    (path.parent / "weights.bin").unlink()
-
-
-BAD: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (lambda _: None, "does not exist"),
-    "directory": (lambda path: path.mkdir(), "is a directory"),
-    "empty": (lambda path: path.write_bytes(b""), "is empty"),
-    "html": (lambda path: path.write_text("\n<!DOCTYPE html><html>404</html>"), "is an HTML page"),
-    "lfs": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid"), "git-lfs pointer"),
-    "zip": (lambda path: path.write_bytes(b"PK\x03\x04....archive/data.pkl"), "zip archive"),
-    "pickle": (lambda path: path.write_bytes(b"\x80\x02}q\x00."), "Python pickle"),
-    "keras": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n0000"), "HDF5"),
-    "tflite": (lambda path: path.write_bytes(b"\x1c\0\0\0TFL3...."), "TFLite"),
-    "noise": (lambda path: path.write_bytes(bytes(range(255, 0, -1))), "not a readable ONNX file"),
-    "truncated": (truncated, "not a readable ONNX file"),
-    "no input": (no_input, "has no input"),
-    "nan": (lambda path: save(path, CONV, {"w": WEIGHT["w"] * np.float32(np.nan)}), "'w' holds NaN"),
-    "infinite": (lambda path: save(path, CONV, {"w": WEIGHT["w"] * np.float32(np.inf)}), "'w' holds infinite"),
-    "lost weights": (lost_weights, "weights of"),
-}
-
-
-@pytest.mark.parametrize("name", list(BAD))
-def test_bad_file_is_explained(tmp_path: Path, name: str) -> None:
-    make, message = BAD[name]
-    path = tmp_path / "model.onnx"
-    make(path)
-    with pytest.raises(ModelFileError) as caught:
-        import_onnx(path)
-    assert message in caught.value.render() and caught.value.hint
-    assert "model.onnx" in caught.value.message
 
 
 # --- the reference --------------------------------------------------------------------------------

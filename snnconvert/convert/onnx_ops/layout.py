@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 
 from snnconvert.convert.onnx_ops.flow import BATCH, Array, Flow, PerSample, Refusal, Value
-from snnconvert.convert.onnx_ops.scope import Scope, fixed, integers, moving, scalar
+from snnconvert.convert.onnx_ops.scope import LARGEST, Scope, fixed, integers, moving, scalar
 from snnconvert.graph import ops
 
 Integers: TypeAlias = Value | tuple[int, ...]  # an input, or in older opsets an attribute
@@ -292,7 +292,7 @@ def Pad(
     if isinstance(value, float):
         fill = value
     elif value is not None and fixed(value, "its value").size:
-        fill = scalar(value, "its value")
+        fill = max(scalar(value, "its value"), -LARGEST)  # a finite stand-in for minus infinity, which JSON lacks
     pairs = [0] * (2 * len(flow.dims))
     for axis, begin, end in zip(along, amounts[: len(along)], amounts[len(along) :], strict=True):
         if begin == 0 and end == 0:

@@ -89,7 +89,7 @@ def open_model(path: Path) -> tuple[onnx.ModelProto, int]:
     sniff(path)
     broken = "export or download it again; it may be truncated"
     try:
-        model = onnx.load(path)
+        model = onnx.load(path, format="protobuf")
     except DecodeError as error:
         raise ModelFileError(f"{path} is not a readable ONNX file: {error}", hint=broken) from error
     except (onnx.checker.ValidationError, OSError, ValueError, RuntimeError) as error:
@@ -98,6 +98,9 @@ def open_model(path: Path) -> tuple[onnx.ModelProto, int]:
         raise ModelFileError(f"the weights of {path} cannot be read: {reason}", hint=hint) from error
     if not model.opset_import or not model.HasField("graph") or not model.graph.node:
         raise ModelFileError(f"{path} holds no ONNX graph", hint=broken)
+    named = [*model.graph.input, *model.graph.output, *model.graph.initializer]
+    if not all(isinstance(value.name, str) for value in named):  # bytes, where the text is not UTF-8
+        raise ModelFileError(f"{path} holds names that are no text", hint=broken)
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     opset = opsets.get("", opsets.get("ai.onnx", 0))
     newest = onnx.defs.onnx_opset_version()

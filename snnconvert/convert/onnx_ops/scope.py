@@ -19,6 +19,7 @@ LARGEST = float(np.finfo(np.float32).max)
 MOST_ELEMENTS = 2**27  # of a folded constant; a hostile file could ask for any amount of memory
 
 _NON_NEGATIVE = ("Relu", "Clip")
+_NON_NEGATIVE_FUNCTIONS = ("sigmoid", "hardsigmoid", "softplus", "abs", "square", "exp")
 _KEEPS_SIGN = ("Reshape", "Permute", "Slice", "Select", "Expand", "Concat", "AveragePool", "Mean", "MaxPool", "Add")
 
 
@@ -44,7 +45,7 @@ class Scope:
         self.final = False
         self.notes: dict[str, None] = {}
         self.renamed: dict[str, str] = {}  # graph outputs that stand for an earlier value
-        self._ops: dict[fx.Node, Op] = {}
+        self._non_negative: set[fx.Node] = set()
 
     def note(self, text: str) -> None:
         """Keep a remark for the report."""
@@ -55,7 +56,8 @@ class Scope:
     def emit(self, op: Op, *nodes: fx.Node) -> fx.Node:
         """Append `op` to the graph."""
         node = self.builder.call(op, *nodes, origin=self.origin)
-        self._ops[node] = op
+        if _is_non_negative(op, all(self.non_negative(argument) for argument in nodes)):
+            self._non_negative.add(node)
         return node
 
     def apply(self, op: Op, flow: Flow) -> Flow:
@@ -74,7 +76,8 @@ class Scope:
         """`flow` broadcast to the sample shape `dims`."""
         if dims == flow.dims:
             return flow
-        if flow.merged and dims[flow.split - 1 : flow.split + 1] != flow.dims[flow.split - 1 : flow.split + 1]:
+        shared = slice(flow.position, (flow.position or 0) + flow.merged)
+        if flow.merged and dims[shared] != flow.dims[shared]:
             raise Refusal("it broadcasts an axis that is merged with the batch")
         return self.apply(ops.Expand(shape=dims), flow)
 
@@ -155,15 +158,17 @@ class Scope:
 
     def non_negative(self, node: fx.Node) -> bool:
         """Whether the values of `node` are provably at least 0."""
-        op = self._ops.get(node)
-        if op is None:
-            return False
-        kind = type(op).__name__
-        if kind in _NON_NEGATIVE or getattr(op, "function", "") in ("sigmoid", "hardsigmoid", "softplus", "abs"):
-            return True
-        if kind == "Softmax":
-            return not getattr(op, "log", False)
-        return kind in _KEEPS_SIGN and all(self.non_negative(argument) for argument in node.all_input_nodes)
+        return node in self._non_negative
+
+
+def _is_non_negative(op: Op, inputs: bool) -> bool:
+    """Whether `op` gives no negative values; `inputs` says whether none of its inputs is negative."""
+    kind = type(op).__name__
+    if kind in _NON_NEGATIVE or getattr(op, "function", "") in _NON_NEGATIVE_FUNCTIONS:
+        return True
+    if kind == "Softmax":
+        return not getattr(op, "log", False)
+    return inputs and (kind in _KEEPS_SIGN or (kind == "Pad" and getattr(op, "value", -1.0) >= 0))
 
 
 def tensor(array: Array | float) -> Tensor:

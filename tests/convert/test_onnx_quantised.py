@@ -1,0 +1,95 @@
+"""Quantised operators: read as real numbers, close to what ONNX Runtime computes in integers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper
+
+from snnconvert.convert.onnx_import import import_onnx
+from snnconvert.convert.onnx_reference import compare_with_onnxruntime
+
+RNG = np.random.default_rng(0)
+QUANTISED = (
+    "QLinearConv",
+    "QLinearMatMul",
+    "QLinearAdd",
+    "QLinearMul",
+    "QLinearGlobalAveragePool",
+    "QLinearSigmoid",
+    "QGemm",
+)
+
+
+def quantised_model(operator: str) -> tuple[onnx.ModelProto, tuple[int, ...]]:
+    """QuantizeLinear(x) -> operator -> DequantizeLinear."""
+    image = operator in ("QLinearConv", "QLinearGlobalAveragePool")
+    shape = (3, 6, 6) if image else (6,)
+    domain = "" if operator in ("QLinearConv", "QLinearMatMul") else "com.microsoft"
+    constants: dict[str, np.ndarray] = {
+        "s": np.float32(0.01),
+        "z": np.uint8(128),
+        "so": np.float32(0.05),
+        "zo": np.uint8(100),
+        "ws": np.float32(0.01),
+        "wz": np.int8(3),
+    }
+    attributes: dict[str, Any] = {}
+    inputs = ["q", "s", "z"]
+    if operator == "QLinearConv":
+        constants["w"] = RNG.integers(-100, 100, (4, 3, 3, 3)).astype(np.int8)
+        constants["ws"], constants["wz"] = RNG.uniform(0.001, 0.01, 4).astype(np.float32), np.zeros(4, np.int8)
+        constants["b"] = RNG.integers(-500, 500, 4).astype(np.int32)
+        inputs += ["w", "ws", "wz", "so", "zo", "b"]
+        attributes["pads"] = [1, 1, 1, 1]
+    elif operator == "QLinearMatMul":
+        constants["w"] = RNG.integers(-50, 50, (6, 4)).astype(np.int8)
+        inputs += ["w", "ws", "wz", "so", "zo"]
+    elif operator in ("QLinearAdd", "QLinearMul"):
+        constants["w"] = RNG.integers(0, 200, (6,)).astype(np.uint8)
+        constants["wz"] = np.uint8(3)
+        inputs += ["w", "ws", "wz", "so", "zo"]
+    elif operator == "QGemm":
+        constants["w"] = RNG.integers(-50, 50, (4, 6)).astype(np.int8)
+        constants["b"] = RNG.integers(-500, 500, 4).astype(np.int32)
+        inputs += ["w", "ws", "wz", "b", "so", "zo"]
+        attributes["transB"] = 1
+    else:
+        inputs += ["so", "zo"]
+        if operator == "QLinearGlobalAveragePool":
+            attributes["channels_last"] = 0
+    if operator in ("QGemm", "QLinearGlobalAveragePool"):
+        constants["so"] = np.float32(0.02 if operator == "QGemm" else 0.002)
+    if operator == "QLinearSigmoid":
+        constants["so"], constants["zo"] = np.float32(1 / 256), np.uint8(0)
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node(operator, inputs, ["r"], name="node", domain=domain, **attributes),
+        helper.make_node("DequantizeLinear", ["r", "so", "zo"], ["y0"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *shape])],
+        [helper.make_empty_tensor_value_info("y0")],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    opsets = [helper.make_opsetid("", 13), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10), shape
+
+
+@pytest.mark.parametrize("operator", QUANTISED)
+def test_quantised_operator_is_dequantised(operator: str, tmp_path: Path) -> None:
+    model, shape = quantised_model(operator)
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    ann = import_onnx(path)
+    assert any("quantised" in note for note in ann.source.notes)
+    samples = torch.rand(3, *shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    comparison = compare_with_onnxruntime(ann, path, samples, tolerance=0.06)
+    assert comparison.ran, comparison.reason
