@@ -2,11 +2,13 @@
 
 Time is folded into the batch for every linear operator, so a layer costs one call whatever the number of frames; only
 the neurons walk through time. Values that do not change over time (the input, the first layer's current) are computed
-once. Equal to the step engine in every spike (see `convert.exact`).
+once. With the native kernels spikes stay int8 and a layer's weights, shortcuts and neurons are one call, which touches
+the weights of set spikes only. Equal to the step engine in every spike (see `convert.exact`), whichever way is taken.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,20 +16,44 @@ from torch import Tensor, fx
 
 from snnconvert.errors import InternalError
 from snnconvert.graph.dialect import arguments, op_of, output_nodes
-from snnconvert.graph.neuron_ops import Neuron, Synchronous
-from snnconvert.graph.ops import MaxPool, Op, Role
+from snnconvert.graph.neuron_ops import Neuron, Scale, SumPool, Synchronous
+from snnconvert.graph.ops import Add, Constant, Conv, Linear, MaxPool, Op, Role
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Snn
 from snnconvert.neurons import NEURONS, State
+from snnconvert.simulate.kernels import Native, choose
+from snnconvert.simulate.kernels.layout import Packed, pack, per_element
+from snnconvert.simulate.kernels.native import Convolution, Current, Membrane, ScaledSpikes, Summand
 from snnconvert.simulate.result import Probe, Simulation
+
+# share of set spikes from which the dense convolution is faster (benchmarks/speed.py measures it)
+DENSE_FROM = 0.4
+PAYLOAD = 127
 
 
 @dataclass
 class Frames:
-    """A value over time: (frames * batch, *sample), frame-major; or (batch, *sample) where it is constant in time."""
+    """A value over time: (frames * batch, *sample), frame-major; or (batch, *sample) where it is constant in time.
+
+    Attributes:
+        tensor: float, or int8 for spikes on the native path.
+        constant: whether the value is the same in all frames.
+        unit: int8 spikes that are all 0 or 1.
+    """
 
     tensor: Tensor
     constant: bool
+    unit: bool = False
+
+    @property
+    def event(self) -> bool:
+        """Whether these are spikes for the native kernels."""
+        return self.tensor.dtype == torch.int8
+
+    @property
+    def density(self) -> float:
+        """Share of values that are not zero."""
+        return float(self.tensor.count_nonzero()) / max(self.tensor.numel(), 1)
 
 
 class LayerEngine:
@@ -35,7 +61,10 @@ class LayerEngine:
 
     Args:
         snn: the network; not changed.
-        device: where to compute.
+        device: where to compute; the native kernels serve the CPU only.
+
+    Raises:
+        OptionError: if the environment variable SNNCONVERT_KERNELS asks for what is not there.
     """
 
     def __init__(self, snn: Snn, device: str | torch.device = "cpu") -> None:
@@ -44,7 +73,14 @@ class LayerEngine:
         self.graph = snn.graph.to(self.device)
         self.nodes: list[fx.Node] = list(self.graph.graph.nodes)
         self.outputs = output_nodes(self.graph)
-        self.last_use = {source: node for node in self.nodes for source in node.all_input_nodes}
+        self.ops = {node: op_of(node) for node in self.nodes if node.op == "call_module"}
+        self.native: Native | None = None
+        if self.device.type == "cpu" and self.schedule.kind != "bistable":
+            self.native = choose()
+        self.lazy = {node for node in self.ops if self._may_wait(node)} if self.native else set()
+        self.last_use = {source: node for node in self.nodes for source in self._needs(node)}
+        self.packed: dict[fx.Node, Packed | None] = {}
+        self.laid_out: dict[tuple[fx.Node, str], Tensor] = {}
 
     @torch.inference_mode()
     def run(self, batch: Tensor, probe: Probe | None = None) -> Simulation:
@@ -55,28 +91,145 @@ class LayerEngine:
         for node in self.nodes:
             if node.op == "placeholder":
                 values[node] = Frames(batch.to(self.device, torch.float64), constant=True)
-            elif node.op == "call_module":
-                op = op_of(node)
-                values[node] = self._evaluate(op, [values[source] for source in arguments(node)])
+            elif node.op == "call_module" and node not in self.lazy:
+                op = self.ops[node]
+                fused = self._fused(node, op, values, len(batch)) if isinstance(op, Neuron) else None
+                if fused is not None:
+                    values[node], (spikes[node.name], units[node.name]) = fused
+                else:
+                    self._value(node, values)
                 if op.role in (Role.NEURON, Role.DELAY):
                     by_frame = by_frames(values[node].tensor, frames)
-                    spikes[node.name], units[node.name] = count_spikes(by_frame, op, self.schedule)
+                    if fused is None:
+                        spikes[node.name], units[node.name] = count_spikes(by_frame, op, self.schedule)
                     if probe is not None and op.role == Role.NEURON:
                         probe(node.name, by_frame)
             self._forget(node, values)
         return Simulation(tuple(self._read_out(values[node]) for node in self.outputs), spikes, units)
 
-    def _forget(self, node: fx.Node, values: dict[fx.Node, Frames]) -> None:
-        for source in node.all_input_nodes:
-            if self.last_use[source] is node and source not in self.outputs:
-                del values[source]
+    # --- what is computed when ---
 
-    def _evaluate(self, op: Op, inputs: list[Frames]) -> Frames:
+    def _may_wait(self, node: fx.Node) -> bool:
+        """Whether the kernel of the neurons that read `node` may compute it in passing."""
+        op = self.ops[node]
+        if node in self.outputs or not isinstance(op, Scale | Conv | Linear | Add):
+            return False
+        return isinstance(op, Scale) or len(node.users) == 1
+
+    def _needs(self, node: fx.Node) -> list[fx.Node]:
+        """The nodes whose values computing `node` may ask for."""
+        return [need for source in node.all_input_nodes for need in (source, *self._needs_of_lazy(source))]
+
+    def _needs_of_lazy(self, node: fx.Node) -> list[fx.Node]:
+        return self._needs(node) if node in self.lazy else []
+
+    def _value(self, node: fx.Node, values: dict[fx.Node, Frames]) -> Frames:
+        if node not in values:
+            values[node] = self._evaluate(node, [self._value(source, values) for source in arguments(node)])
+        return values[node]
+
+    def _forget(self, node: fx.Node, values: dict[fx.Node, Frames]) -> None:
+        if node in self.lazy:
+            return
+        for source in self._needs(node):
+            if self.last_use[source] is node and source not in self.outputs:
+                values.pop(source, None)
+
+    # --- native kernels ---
+
+    def _fused(
+        self, node: fx.Node, op: Neuron, values: dict[fx.Node, Frames], batch: int
+    ) -> tuple[Frames, Tensor] | None:
+        """Spikes and counts of a neuron layer from one native call, or None where torch has to do it."""
+        if self.native is None or op.levels > PAYLOAD or op.threshold.dtype != torch.float32:
+            return None
+        (source,) = arguments(node)
+        shape = tuple(node.meta["shape"])
+        terms = self._summands(source, shape, values)
+        if terms is None:  # some of it is float64: torch adds it up
+            current = self._value(source, values)
+            terms = [Current(current.tensor.float(), current.constant)]
+        if source.meta["shape"] != node.meta["shape"]:
+            return None
+        wait = self.schedule.wait if self.schedule.kind == "wait" else 0
+        threshold = self._laid_out(node, "threshold", op.threshold, shape)
+        membrane = Membrane(op.model, op.levels, wait, threshold, self._laid_out(node, "initial", op.initial, shape))
+        out, counts = self.native.neurons(terms, membrane, self.schedule.frames, batch, shape)
+        return Frames(out, constant=False, unit=op.model == "if"), counts
+
+    def _laid_out(self, node: fx.Node, name: str, parameter: Tensor, shape: tuple[int, ...]) -> Tensor:
+        if (node, name) not in self.laid_out:
+            self.laid_out[node, name] = per_element(parameter, shape)
+        return self.laid_out[node, name]
+
+    def _summands(self, node: fx.Node, shape: tuple[int, ...], values: dict[fx.Node, Frames]) -> list[Summand] | None:
+        """The current at `node` as summands in their order of addition; None if it is not all float32."""
+        if tuple(node.meta["shape"]) != shape:
+            return None
+        op = self.ops.get(node)
+        if node in values or node not in self.lazy:
+            return _current(self._value(node, values))
+        if isinstance(op, Add):
+            return self._sum(node, shape, values)
+        source = self._value(arguments(node)[0], values)
+        if source.event and isinstance(op, Scale):
+            return [ScaledSpikes(source.tensor, self._laid_out(node, "factor", op.factor, shape))]
+        packed = self._pack(node) if source.event else None
+        if packed is not None and source.density < DENSE_FROM:
+            return [Convolution(source.tensor, packed, source.unit)]
+        return _current(self._value(node, values))
+
+    def _sum(self, node: fx.Node, shape: tuple[int, ...], values: dict[fx.Node, Frames]) -> list[Summand] | None:
+        first, *others = arguments(node)
+        terms = self._summands(first, shape, values)
+        for other in others:
+            more = self._summands(other, shape, values)
+            if terms is None or more is None:
+                return None
+            if len(more) > 1 and len(terms) > 1:  # two sums: one has to be finished first
+                more = _current(self._value(other, values)) or []
+            terms = [*more, *terms] if len(more) > 1 else [*terms, *more]
+        return terms
+
+    def _pack(self, node: fx.Node) -> Packed | None:
+        """The weights of `node` for the kernels, or None where they do not serve."""
+        if node not in self.packed:
+            op, rank = self.ops[node], len(arguments(node)[0].meta["shape"])
+            fits = (isinstance(op, Conv) and rank == 3) or (isinstance(op, Linear) and rank < 3)
+            self.packed[node] = pack(op) if fits and isinstance(op, Conv | Linear) else None
+        return self.packed[node]
+
+    def _native_value(self, node: fx.Node, op: Op, source: Frames) -> Frames | None:
+        """`op` on int8 spikes by a native kernel of its own, or None."""
+        if self.native is None or not source.event:
+            return None
+        frames, shape = self.schedule.frames, tuple(node.meta["shape"])
+        batch = source.tensor.shape[0] // frames
+        if isinstance(op, Conv | Linear):
+            packed = self._pack(node)
+            if packed is not None and source.density < DENSE_FROM:
+                terms = [Convolution(source.tensor, packed, source.unit)]
+                return Frames(self.native.currents(terms, frames, batch, shape), constant=False)
+        elif source.tensor.ndim == 4 and isinstance(op, MaxPool):
+            return Frames(self.native.max_pool(source.tensor, op, frames, shape), constant=False, unit=source.unit)
+        elif source.tensor.ndim == 4 and isinstance(op, SumPool) and source.unit and math.prod(op.kernel) <= PAYLOAD:
+            return Frames(self.native.sum_pool(source.tensor, op, frames, shape), constant=False)
+        return None
+
+    # --- torch ---
+
+    def _evaluate(self, node: fx.Node, inputs: list[Frames]) -> Frames:
+        op = self.ops[node]
+        if isinstance(op, Synchronous):
+            return inputs[0]
+        if op.role == Role.WIRING and not isinstance(op, Constant) and all(value.event for value in inputs):
+            return Frames(op(*(value.tensor for value in inputs)), False, all(value.unit for value in inputs))
+        return self._native_value(node, op, inputs[0]) or self._in_float(op, [_floating(value) for value in inputs])
+
+    def _in_float(self, op: Op, inputs: list[Frames]) -> Frames:
         constant = all(value.constant for value in inputs)
         if isinstance(op, Neuron):
             return self._neuron(op, inputs[0])
-        if isinstance(op, Synchronous):
-            return inputs[0]
         if constant or op.role not in (Role.MAXPOOL, Role.ANALOG):
             tensors = [value.tensor if constant else self._over_time(value) for value in inputs]
             return Frames(op(*_cast(op, tensors)), constant)
@@ -147,6 +300,14 @@ class LayerEngine:
 def by_frames(tensor: Tensor, frames: int) -> Tensor:
     """(frames * batch, *sample) as (frames, batch, *sample), without a copy."""
     return tensor.view(frames, -1, *tensor.shape[1:])
+
+
+def _floating(value: Frames) -> Frames:
+    return Frames(value.tensor.float(), value.constant) if value.event else value
+
+
+def _current(value: Frames) -> list[Summand] | None:
+    return [Current(value.tensor, value.constant)] if value.tensor.dtype == torch.float32 else None
 
 
 def _cast(op: Op, tensors: list[Tensor]) -> list[Tensor]:

@@ -1,0 +1,41 @@
+"""Kernels for spikes: a small native library where it was built, plain torch otherwise.
+
+The environment variable SNNCONVERT_KERNELS chooses: `native` or `torch`; unset, native is taken when it is there. Both
+give the same spikes.
+"""
+
+from __future__ import annotations
+
+import os
+
+from snnconvert.errors import OptionError
+from snnconvert.simulate.kernels.native import Native, load
+
+__all__ = ["Native", "choose", "native_available"]
+
+VARIABLE = "SNNCONVERT_KERNELS"
+
+
+def native_available() -> bool:
+    """Whether the native library was built and can be loaded."""
+    return load() is not None
+
+
+def choose() -> Native | None:
+    """The native kernels, or None for torch.
+
+    Raises:
+        OptionError: if SNNCONVERT_KERNELS has another value, or asks for native kernels that were not built.
+    """
+    asked = os.environ.get(VARIABLE, "")
+    if asked not in ("", "native", "torch"):
+        raise OptionError(f"{VARIABLE}={asked!r} is not known", hint="use native or torch, or unset it")
+    if asked == "torch":
+        return None
+    found = load()
+    if found is None and asked == "native":
+        raise OptionError(
+            f"{VARIABLE}=native, but the native kernels were not built",
+            hint="install a C++ compiler and reinstall snnconvert, or unset the variable",
+        )
+    return found

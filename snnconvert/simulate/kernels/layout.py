@@ -1,0 +1,92 @@
+"""How values lie in memory for the native kernels: channels last, weights as rows of outputs.
+
+A sample of shape (C, H, W) has H x W pixels of C channels; (N, C) has N pixels; (C) has one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from snnconvert.graph.ops import Conv, Linear
+
+LANES = 16
+MOST_ROWS = 2**16 - 1
+
+
+def physical(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(height, width, channels) of a sample in memory order."""
+    if len(shape) == 3:
+        return shape[1], shape[2], shape[0]
+    if len(shape) == 2:
+        return 1, shape[0], shape[1]
+    return 1, 1, math.prod(shape)
+
+
+def out_tensor(count: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """An empty tensor (count, *shape) with channels last in memory."""
+    order = torch.channels_last if len(shape) == 3 else torch.contiguous_format
+    return torch.empty((count, *shape), dtype=dtype, memory_format=order)
+
+
+def per_element(parameter: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A parameter that broadcasts against one sample as (1, C) where pixels share it, else (pixels, C); float32."""
+    height, width, channels = physical(shape)
+    full = parameter.expand(shape)
+    rows = (full.permute(1, 2, 0) if len(shape) == 3 else full).reshape(height * width, channels)
+    if bool((rows == rows[:1]).all()):
+        rows = rows[:1]
+    return rows.float().contiguous()
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Weights of a 2-D convolution or a linear layer (a 1 x 1 convolution) in the kernels' order.
+
+    Attributes:
+        weight: (groups, k_h * k_w * C_in / groups + 1, C_out / groups padded to 16), the last row zero; for a
+            depthwise layer (k_h * k_w, C).
+        bias: (groups, C_out / groups padded to 16) or (C).
+    """
+
+    weight: Tensor
+    bias: Tensor
+    inputs: int
+    outputs: int
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    depthwise: bool
+
+
+def pack(op: Conv | Linear) -> Packed | None:
+    """`op` for the kernels, or None if it is of a form that they do not know."""
+    if op.weight.dtype != torch.float32:
+        return None
+    if isinstance(op, Linear):
+        weight, geometry, groups = op.weight[:, :, None, None], ((1, 1), (0, 0), (1, 1)), 1
+    elif op.weight.ndim == 4:
+        weight, geometry, groups = op.weight, (op.stride, op.padding, op.dilation), op.groups
+    else:
+        return None
+    outputs, per_group, *kernel = weight.shape
+    if per_group * math.prod(kernel) > MOST_ROWS - 1:
+        return None
+    bias = torch.zeros(outputs) if op.bias is None else op.bias
+    depthwise = groups > 1 and per_group == 1 and outputs == groups
+    if depthwise:
+        rows = weight[:, 0].permute(1, 2, 0).reshape(-1, outputs)
+    else:
+        padded = F.pad(bias.reshape(groups, -1), (0, -(outputs // groups) % LANES))
+        by_group = weight.reshape(groups, outputs // groups, per_group, *kernel).permute(0, 3, 4, 2, 1)
+        rows = by_group.reshape(groups, -1, outputs // groups)
+        rows, bias = F.pad(rows, (0, -(outputs // groups) % LANES, 0, 1)), padded
+    return Packed(
+        rows.contiguous(), bias.contiguous(), per_group * groups, outputs, tuple(kernel), *geometry, groups, depthwise
+    )

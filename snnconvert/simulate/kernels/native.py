@@ -1,0 +1,240 @@
+"""The native library's entry points, by ctypes: raw buffers in, raw buffers out (see source/layer.h)."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from ctypes import POINTER, Structure, byref, c_int, c_int64, c_void_p
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from snnconvert.errors import InternalError
+from snnconvert.graph.neuron_ops import SumPool
+from snnconvert.graph.ops import MaxPool
+from snnconvert.simulate.kernels.layout import Packed, out_tensor, physical
+
+VERSION = 1
+MODELS = {"if": 0, "ternary": 1, "ternary-late": 2, "burst": 3, "graded": 4, "signed": 5}
+NO_NEURON = 6
+INSTRUCTIONS = ("portable", "avx2", "avx512")
+
+_GEOMETRY = ("in_h", "in_w", "in_c", "k_h", "k_w", "stride_h", "stride_w", "pad_h", "pad_w", "dilation_h", "dilation_w")
+
+
+class _Term(Structure):
+    _fields_ = (
+        ("kind", c_int64),
+        ("spikes", c_void_p),
+        ("values", c_void_p),
+        ("bias", c_void_p),
+        ("factor_stride", c_int64),
+        *((name, c_int64) for name in (*_GEOMETRY, "groups", "depthwise", "unit")),
+    )
+
+
+class _Layer(Structure):
+    _fields_ = (
+        *((name, c_int64) for name in ("frames", "batch", "out_h", "out_w", "out_c", "terms")),
+        ("term", POINTER(_Term)),
+        *((name, c_int64) for name in ("model", "levels", "wait")),
+        ("threshold", c_void_p),
+        ("threshold_stride", c_int64),
+        ("initial", c_void_p),
+        ("initial_stride", c_int64),
+        ("spikes", c_void_p),
+        ("current", c_void_p),
+        ("counts", c_void_p),
+        ("threads", c_int64),
+    )
+
+
+class _Pool(Structure):
+    _fields_ = (
+        *((name, c_int64) for name in ("frames", "batch", "in_h", "in_w", "channels", "out_h", "out_w")),
+        *((name, c_int64) for name in _GEOMETRY[3:]),
+        ("spikes", c_void_p),
+        ("pooled", c_void_p),
+        ("threads", c_int64),
+    )
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """Spikes (int8, frames first) through a packed convolution or linear layer; `unit`: every spike is 0 or 1."""
+
+    spikes: Tensor
+    packed: Packed
+    unit: bool
+
+
+@dataclass(frozen=True)
+class ScaledSpikes:
+    """Spikes (int8, shaped like the output) times a factor laid out by `layout.per_element`."""
+
+    spikes: Tensor
+    factor: Tensor
+
+
+@dataclass(frozen=True)
+class Current:
+    """A float32 current, (frames * batch, *sample), or (batch, *sample) where it is constant in time."""
+
+    tensor: Tensor
+    constant: bool
+
+
+Summand = Convolution | ScaledSpikes | Current
+
+
+@dataclass(frozen=True)
+class Membrane:
+    """A neuron layer: model, levels, steps of wait, and its parameters laid out by `layout.per_element`."""
+
+    model: str
+    levels: int
+    wait: int
+    threshold: Tensor
+    initial: Tensor
+
+
+class Native:
+    """The loaded library.
+
+    Args:
+        library: handle from ctypes.
+        instructions: largest instruction set to use, an index of INSTRUCTIONS; the processor's best by default.
+    """
+
+    def __init__(self, library: ctypes.CDLL, instructions: int = len(INSTRUCTIONS) - 1) -> None:
+        self._library = library
+        self._instructions = min(instructions, int(library.snnconvert_instructions()))
+
+    @property
+    def instructions(self) -> str:
+        """Name of the instruction set in use."""
+        return INSTRUCTIONS[self._instructions]
+
+    def limited_to(self, instructions: str) -> Native:
+        """The same kernels with at most this instruction set, for tests and measurements."""
+        return Native(self._library, INSTRUCTIONS.index(instructions))
+
+    def neurons(
+        self, terms: Sequence[Summand], membrane: Membrane, frames: int, batch: int, shape: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """Spikes of a neuron layer that receives the sum of `terms`, added in order.
+
+        Returns:
+            int8 spikes (frames * batch, *shape), and int64 counts (2, frames) of spikes and units.
+        """
+        out = out_tensor(frames * batch, shape, torch.int8)
+        layer = _Layer(model=MODELS[membrane.model], levels=membrane.levels, wait=membrane.wait, spikes=out.data_ptr())
+        layer.threshold, layer.threshold_stride = _parameter(membrane.threshold)
+        layer.initial, layer.initial_stride = _parameter(membrane.initial)
+        return out, self._run(layer, terms, frames, batch, shape)
+
+    def currents(self, terms: Sequence[Summand], frames: int, batch: int, shape: tuple[int, ...]) -> Tensor:
+        """The sum of `terms` itself, float32 (frames * batch, *shape)."""
+        out = out_tensor(frames * batch, shape, torch.float32)
+        zero = torch.zeros(shape[0] if len(shape) in (1, 3) else shape[-1])
+        layer = _Layer(model=NO_NEURON, current=out.data_ptr())
+        layer.threshold, layer.initial = zero.data_ptr(), zero.data_ptr()
+        self._run(layer, terms, frames, batch, shape)
+        return out
+
+    def _run(self, layer: _Layer, terms: Sequence[Summand], frames: int, batch: int, shape: tuple[int, ...]) -> Tensor:
+        height, width, channels = physical(shape)
+        kept: list[Tensor] = []
+        array = (_Term * len(terms))(*(_term(term, channels, kept) for term in terms))
+        counts = torch.zeros((2, frames), dtype=torch.int64)
+        layer.frames, layer.batch, layer.out_h, layer.out_w, layer.out_c = frames, batch, height, width, channels
+        layer.terms, layer.term, layer.counts = len(terms), array, counts.data_ptr()
+        layer.threads = torch.get_num_threads()
+        self._check(self._library.snnconvert_layer(byref(layer), c_int64(self._instructions)))
+        return counts
+
+    def max_pool(self, spikes: Tensor, op: MaxPool, frames: int, shape: tuple[int, ...]) -> Tensor:
+        """Increments of the running maximum, int8 (frames * batch, *shape)."""
+        pool, out, kept = _pool(spikes, op, op.dilation, frames, shape)
+        self._check(self._library.snnconvert_max_pool(byref(pool), c_int64(self._instructions)))
+        del kept
+        return out
+
+    def sum_pool(self, spikes: Tensor, op: SumPool, frames: int, shape: tuple[int, ...]) -> Tensor:
+        """Sums of windows, int8 (frames * batch, *shape); the caller makes sure that they fit."""
+        pool, out, kept = _pool(spikes, op, (1, 1), frames, shape)
+        self._check(self._library.snnconvert_sum_pool(byref(pool), c_int64(self._instructions)))
+        del kept
+        return out
+
+    @staticmethod
+    def _check(status: int) -> None:
+        if status:
+            raise MemoryError("the native kernels ran out of memory")
+
+
+def _parameter(tensor: Tensor) -> tuple[int, int]:
+    return tensor.data_ptr(), tensor.shape[1] if tensor.shape[0] > 1 else 0
+
+
+def _memory(tensor: Tensor, dtype: torch.dtype, kept: list[Tensor]) -> int:
+    """Address of `tensor` with channels last; a copy that has to be made lives as long as `kept`."""
+    if tensor.dtype != dtype:
+        raise InternalError(f"kernels expected {dtype}, not {tensor.dtype}")
+    ordered = tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor.contiguous()
+    kept.append(ordered)
+    return ordered.data_ptr()
+
+
+def _term(term: Summand, channels: int, kept: list[Tensor]) -> _Term:
+    if isinstance(term, Current):
+        return _Term(kind=3 if term.constant else 2, values=_memory(term.tensor, torch.float32, kept))
+    spikes = _memory(term.spikes, torch.int8, kept)
+    if isinstance(term, ScaledSpikes):
+        values, stride = _parameter(term.factor)
+        return _Term(kind=1, spikes=spikes, values=values, factor_stride=stride)
+    packed = term.packed
+    height, width, inputs = physical(tuple(term.spikes.shape[1:]))
+    if packed.outputs != channels or packed.inputs != inputs:
+        raise InternalError("a packed layer does not fit its input or output")
+    made = _Term(kind=0, spikes=spikes, values=packed.weight.data_ptr(), bias=packed.bias.data_ptr())
+    made.in_h, made.in_w, made.in_c, made.groups, made.unit = height, width, inputs, packed.groups, term.unit
+    made.depthwise = packed.depthwise
+    (made.k_h, made.k_w), (made.stride_h, made.stride_w) = packed.kernel, packed.stride
+    (made.pad_h, made.pad_w), (made.dilation_h, made.dilation_w) = packed.padding, packed.dilation
+    return made
+
+
+def _pool(
+    spikes: Tensor, op: MaxPool | SumPool, dilation: tuple[int, ...], frames: int, shape: tuple[int, ...]
+) -> tuple[_Pool, Tensor, Tensor]:
+    ordered = spikes.contiguous(memory_format=torch.channels_last)
+    out = out_tensor(spikes.shape[0], shape, torch.int8)
+    pool = _Pool(frames=frames, batch=spikes.shape[0] // frames, threads=torch.get_num_threads())
+    pool.channels, pool.in_h, pool.in_w = spikes.shape[1:]
+    (pool.out_h, pool.out_w), (pool.k_h, pool.k_w), (pool.stride_h, pool.stride_w) = shape[1:], op.kernel, op.stride
+    (pool.pad_h, pool.pad_w), (pool.dilation_h, pool.dilation_w) = op.padding, dilation
+    pool.spikes, pool.pooled = ordered.data_ptr(), out.data_ptr()
+    return pool, out, ordered
+
+
+@functools.cache
+def load() -> Native | None:
+    """The library beside this file, or None where there is none that loads."""
+    for path in sorted(Path(__file__).parent.glob("_native*")):
+        if path.suffix not in (".so", ".dylib", ".pyd"):
+            continue
+        try:
+            library = ctypes.CDLL(str(path))
+            library.snnconvert_version.restype = c_int64
+            library.snnconvert_instructions.restype = c_int64
+            for name in ("snnconvert_layer", "snnconvert_max_pool", "snnconvert_sum_pool"):
+                getattr(library, name).restype = c_int
+            if library.snnconvert_version() == VERSION:
+                return Native(library)
+        except (OSError, AttributeError):
+            continue
+    return None

@@ -1,0 +1,107 @@
+// Entry points: choice of the instruction set, and work shared between threads.
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <exception>
+#include <mutex>
+#include <new>
+#include <thread>
+#include <vector>
+
+#include "layer.h"
+
+namespace snn {
+
+int64_t rows_per_tile(int64_t width, int64_t channels, int64_t height) {
+    constexpr int64_t kElements = 2048;  // membrane, current and thresholds of a tile stay in the first-level cache
+    return std::min(height, std::max<int64_t>(1, kElements / std::max<int64_t>(1, width * channels)));
+}
+
+namespace {
+
+// 0 portable, 1 AVX2, 2 AVX-512
+int64_t best_instructions() {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi2"))
+        return 2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")) return 1;
+#endif
+    return 0;
+}
+
+const Kernels& kernels(int64_t instructions) {
+#if defined(__x86_64__)
+    switch (std::min(instructions, best_instructions())) {
+        case 2: return kAvx512;
+        case 1: return kAvx2;
+    }
+#endif
+    return kPortable;
+}
+
+// Calls work(item, worker) for every item; returns 0, or 1 when memory ran out.
+template <class Work>
+int share(int64_t items, int64_t threads, const Work& work) {
+    std::atomic<int64_t> next{0};
+    std::atomic<int> failed{0};
+    const auto loop = [&](int64_t worker) {
+        try {
+            for (int64_t item = next++; item < items && !failed; item = next++) work(item, worker);
+        } catch (const std::exception&) {
+            failed = 1;
+        }
+    };
+    std::vector<std::thread> others;
+    try {
+        for (int64_t worker = 1; worker < std::min(threads, items); worker++) others.emplace_back(loop, worker);
+    } catch (const std::exception&) {  // no more threads to be had: fewer do the same work
+    }
+    loop(0);
+    for (std::thread& other : others) other.join();
+    return failed;
+}
+
+}  // namespace
+}  // namespace snn
+
+#define SNN_EXPORT __attribute__((visibility("default")))
+
+extern "C" {
+
+SNN_EXPORT int64_t snnconvert_version() { return 1; }
+
+SNN_EXPORT int64_t snnconvert_instructions() { return snn::best_instructions(); }
+
+SNN_EXPORT int snnconvert_layer(const snn::Layer* layer, int64_t instructions) {
+    const snn::Kernels& kernels = snn::kernels(instructions);
+    const int64_t rows = snn::rows_per_tile(layer->out_w, layer->out_c, layer->out_h);
+    const int64_t items = layer->batch * ((layer->out_h + rows - 1) / rows);
+    const int64_t threads = std::max<int64_t>(1, std::min(layer->threads, items));
+    try {
+        const int64_t row = 2 * layer->frames + 16;  // workers count on cache lines of their own
+        std::vector<int64_t> counts(static_cast<size_t>(threads * row), 0);
+        const int failed = snn::share(items, threads, [&](int64_t item, int64_t worker) {
+            kernels.layer(*layer, item, counts.data() + worker * row);
+        });
+        for (int64_t worker = 0; worker < threads; worker++)
+            for (int64_t i = 0; i < 2 * layer->frames; i++) layer->counts[i] += counts[worker * row + i];
+        return failed;
+    } catch (const std::exception&) {
+        return 1;
+    }
+}
+
+SNN_EXPORT int snnconvert_max_pool(const snn::Pool* pool, int64_t instructions) {
+    const snn::Kernels& kernels = snn::kernels(instructions);
+    return snn::share(pool->batch, pool->threads, [&](int64_t item, int64_t) { kernels.max_pool(*pool, item); });
+}
+
+SNN_EXPORT int snnconvert_sum_pool(const snn::Pool* pool, int64_t instructions) {
+    const snn::Kernels& kernels = snn::kernels(instructions);
+    return snn::share(pool->frames * pool->batch, pool->threads,
+                      [&](int64_t item, int64_t) { kernels.sum_pool(*pool, item); });
+}
+
+}  // extern "C"

@@ -1,0 +1,127 @@
+// From int8 spikes to lists of the weight rows they select.
+
+namespace snn {
+namespace {
+
+constexpr int64_t kSlack = 64;  // decoders and vector stores may write this many elements too far
+
+// Buffers of one work item.
+struct Scratch {
+    float *v, *current, *extra, *threshold, *sent, *factor;
+    uint16_t* rows;
+    int8_t* values;
+
+    Scratch(int64_t n, int64_t reach, int64_t scaled) {
+        const int64_t room = (n + kSlack + 15) / 16 * 16, events = (reach + 2 * kSlack + 63) / 64 * 64;
+        const size_t bytes = static_cast<size_t>(4 * room * (5 + scaled) + 3 * events + 64);
+        memory = std::malloc(bytes);
+        if (memory == nullptr) throw std::bad_alloc();
+        float* at = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(memory) + 63) / 64 * 64);
+        v = at;
+        current = v + room;
+        extra = current + room;
+        threshold = extra + room;
+        sent = threshold + room;
+        factor = sent + room;
+        rows = reinterpret_cast<uint16_t*>(factor + room * scaled);
+        values = reinterpret_cast<int8_t*>(rows + events);
+    }
+    ~Scratch() { std::free(memory); }
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+
+   private:
+    void* memory;
+};
+
+struct Events {
+    const uint16_t* rows;
+    const int8_t* values;
+    int64_t count;
+};
+
+#if !defined(SNN_AVX512)
+// for each byte of lane flags the set lanes' numbers, in order
+struct LaneTable {
+    uint16_t lanes[256][8] = {};
+    uint8_t counts[256] = {};
+
+    constexpr LaneTable() {
+        for (int flags = 0; flags < 256; flags++) {
+            int n = 0;
+            for (int lane = 0; lane < 8; lane++)
+                if (flags >> lane & 1) lanes[flags][n++] = static_cast<uint16_t>(lane);
+            counts[flags] = static_cast<uint8_t>(n);
+        }
+    }
+};
+
+constexpr LaneTable kLanes{};  // made by the compiler: nothing of this file may run unasked at load time
+
+typedef uint16_t Lanes __attribute__((vector_size(16), aligned(2), may_alias));
+#endif
+
+template <bool Unit>
+class Decoder {
+   public:
+    explicit Decoder(Scratch& scratch) : scratch_(scratch), end_(scratch.rows), values_(scratch.values) {}
+
+    // the non-zero ones of n spikes; the first belongs to weight row `base`
+    void add(const int8_t* spikes, int64_t n, int64_t base) {
+#if defined(SNN_AVX512)
+        for (int64_t i = 0; i < n; i += 64) {
+            const __mmask64 valid = n - i >= 64 ? ~__mmask64{0} : (__mmask64{1} << (n - i)) - 1;
+            const __m512i bytes = _mm512_maskz_loadu_epi8(valid, spikes + i);
+            const __mmask64 set = _mm512_test_epi8_mask(bytes, bytes);
+            append(static_cast<uint32_t>(set), base + i);
+            if (n - i > 32) append(static_cast<uint32_t>(set >> 32), base + i + 32);
+            if (!Unit) {
+                _mm512_storeu_si512(values_, _mm512_maskz_compress_epi8(set, bytes));
+                values_ += __builtin_popcountll(set);
+            }
+        }
+#else
+        const uint16_t* before = end_;
+        for (int64_t i = 0; i < n; i += 8) {
+            uint64_t bytes = 0;
+            std::memcpy(&bytes, spikes + i, static_cast<size_t>(n - i >= 8 ? 8 : n - i));
+            constexpr uint64_t kLow = 0x7f7f7f7f7f7f7f7fULL;
+            const uint64_t high = (((bytes & kLow) + kLow) | bytes) & ~kLow;
+            const unsigned flags = static_cast<unsigned>(((high >> 7) * 0x0102040810204080ULL) >> 56);
+            Lanes rows;
+            std::memcpy(&rows, kLanes.lanes[flags], sizeof rows);
+            rows += static_cast<uint16_t>(base + i);
+            std::memcpy(end_, &rows, sizeof rows);
+            end_ += kLanes.counts[flags];
+        }
+        if (!Unit)
+            for (const uint16_t* row = before; row < end_; row++) *values_++ = spikes[*row - base];
+#endif
+    }
+
+    // pads the list with the zero row, so that it can be read four at a time
+    Events finish(int64_t zero_row) {
+        for (int k = 0; k < 4; k++) {
+            end_[k] = static_cast<uint16_t>(zero_row);
+            if (!Unit) values_[k] = 0;
+        }
+        return {scratch_.rows, scratch_.values, end_ - scratch_.rows};
+    }
+
+   private:
+#if defined(SNN_AVX512)
+    void append(uint32_t set, int64_t base) {
+        const __m512i lanes = _mm512_set_epi16(31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15, 14,
+                                               13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+        const __m512i rows = _mm512_add_epi16(lanes, _mm512_set1_epi16(static_cast<int16_t>(base)));
+        _mm512_storeu_si512(end_, _mm512_maskz_compress_epi16(set, rows));
+        end_ += __builtin_popcount(set);
+    }
+#endif
+    Scratch& scratch_;
+    uint16_t* end_;
+    int8_t* values_;
+};
+
+}  // namespace
+}  // namespace snn

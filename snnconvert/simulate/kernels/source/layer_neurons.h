@@ -1,0 +1,60 @@
+// The neuron models, element by element in the order of operations of snnconvert/neurons.
+
+namespace snn {
+namespace {
+
+inline float units(float v, float threshold) {
+    float n = std::floor(v / threshold);
+    n = n - (n * threshold > v ? 1.0f : 0.0f);
+    return n + ((n + 1.0f) * threshold <= v ? 1.0f : 0.0f);
+}
+
+template <int64_t kModel>
+inline float emitted(float v, float threshold, float sent, float levels) {
+    switch (kModel) {
+        case kIf: return v >= threshold ? 1.0f : 0.0f;
+        case kTernary: return (v >= threshold ? 1.0f : 0.0f) - ((v < 0.0f) & (sent > 0.0f) ? 1.0f : 0.0f);
+        case kTernaryLate: return (v >= threshold ? 1.0f : 0.0f) - ((v <= -threshold) & (sent > 0.0f) ? 1.0f : 0.0f);
+        case kBurst: return std::min(std::max(units(v, threshold), 0.0f), levels);
+        case kGraded: return std::min(std::max(std::max(units(v, threshold), -sent), -levels), levels);
+        default: return std::min(std::max(units(v, threshold), -levels), levels);
+    }
+}
+
+template <int64_t kModel>
+inline void fire_as(float* __restrict v, const float* __restrict threshold, float* __restrict sent, float levels,
+                    int64_t n, int8_t* __restrict out, int64_t* spikes, int64_t* sent_units) {
+    constexpr bool kMemory = kModel == kTernary || kModel == kTernaryLate || kModel == kGraded;
+    int32_t count = 0, sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const float s = emitted<kModel>(v[i], threshold[i], kMemory ? sent[i] : 0.0f, levels);
+        v[i] = v[i] - threshold[i] * s;
+        if (kMemory) sent[i] = sent[i] + s;
+        const int32_t whole = static_cast<int32_t>(s);
+        out[i] = static_cast<int8_t>(whole);
+        count += whole != 0;
+        sum += whole < 0 ? -whole : whole;
+    }
+    *spikes += count;
+    *sent_units += sum;
+}
+
+// v -> spikes, and the reset; counts points at the frame's entry of (2, frames)
+inline void fire(const Layer& layer, Scratch& scratch, int64_t n, int8_t* out, int64_t* counts) {
+    const float levels = static_cast<float>(layer.levels);
+    int64_t* units_sent = counts + layer.frames;
+#define SNN_MODEL(model) \
+    case model: return fire_as<model>(scratch.v, scratch.threshold, scratch.sent, levels, n, out, counts, units_sent);
+    switch (layer.model) {
+        SNN_MODEL(kIf)
+        SNN_MODEL(kTernary)
+        SNN_MODEL(kTernaryLate)
+        SNN_MODEL(kBurst)
+        SNN_MODEL(kGraded)
+        SNN_MODEL(kSigned)
+    }
+#undef SNN_MODEL
+}
+
+}  // namespace
+}  // namespace snn

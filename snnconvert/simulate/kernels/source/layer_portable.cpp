@@ -1,0 +1,3 @@
+// The kernels for any processor.
+#define SNN_KERNELS kPortable
+#include "layer_kernels.h"
