@@ -136,7 +136,9 @@ def _restore(header: dict[str, Any], tensors: dict[str, Tensor]) -> Snn:
 
 def _tensor_names(kind: type[Op]) -> list[str]:
     """Constructor arguments of a kind that are tensors: those that are not fields."""
-    return [name for name in inspect.signature(kind).parameters if name not in kind.fields]
+    parameters = inspect.signature(kind).parameters.values()
+    named = [one.name for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+    return [name for name in named if name not in kind.fields]
 
 
 class atomic:  # noqa: N801 (reads as a verb in `with atomic(path) as temporary`)

@@ -1,0 +1,144 @@
+"""The whole main path in seconds, on the bundled network: convert, save, load, run, report, determinism."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from snnconvert.cli import main
+from snnconvert.graph.checkpoint import load_snn
+from snnconvert.pipeline import Request, convert_model, run
+from snnconvert.simulate.layer_engine import LayerEngine
+from snnconvert.simulate.step_engine import StepEngine
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run the command line in this process and return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["snnconvert", *arguments])
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        arguments = ["zoo:digits-resnet", "-T", "16", "--calibration-samples", "128", "--limit", "200", "--quiet"]
+        assert command(patch, *arguments) == 0
+    return folder
+
+
+def test_the_bundled_network_keeps_its_accuracy(converted: Path) -> None:
+    report = json.loads((converted / "digits-resnet.json").read_text())
+    assert report["evaluation"]["samples"] == 200
+    assert report["ann"]["accuracy"] >= 97
+    curve = report["fit_curve"]
+    assert curve["timesteps"] == list(range(1, 17))
+    assert curve["accuracy"][-1] >= report["ann"]["accuracy"] - 2
+    assert curve["accuracy"][0] < curve["accuracy"][-1]
+    spikes = curve["spikes_per_image"]
+    assert all(later > earlier > 0 for earlier, later in zip(spikes, spikes[1:], strict=False))
+    assert report["latency"] == {"window": 16, "first_output": 1, "total": 16}
+
+
+def test_a_checkpoint_reproduces_its_accuracies(
+    converted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from snnconvert.zoo.catalogue import dataset_for
+
+    _, test, _ = dataset_for("digits-resnet")
+    arguments = ["run", str(converted / "digits-resnet.snn"), "--data", str(test), "--json", "--batch-size", "7"]
+    assert command(monkeypatch, *arguments) == 0
+    figures = json.loads(capsys.readouterr().out)
+    report = json.loads((converted / "digits-resnet.json").read_text())
+    assert figures["same_as_conversion"] is True
+    assert figures["fit_curve"]["accuracy"] == report["fit_curve"]["accuracy"]
+    assert figures["fit_curve"]["spikes_per_image"] == report["fit_curve"]["spikes_per_image"]
+
+
+def test_engines_agree_on_the_saved_network(converted: Path) -> None:
+    snn = load_snn(converted / "digits-resnet.snn")
+    images = torch.rand(5, *snn.input_shape, generator=torch.Generator().manual_seed(1))
+    fast, oracle = LayerEngine(snn).run(images), StepEngine(snn).run(images)
+    assert all(torch.equal(fast.spikes[name], oracle.spikes[name]) for name in oracle.spikes)
+    assert fast.spikes.keys() == oracle.spikes.keys()
+    assert torch.equal(fast.outputs[0], oracle.outputs[0])
+
+
+def test_calibration_does_not_depend_on_order_or_batch_size(tmp_path: Path) -> None:
+    import numpy as np
+
+    from snnconvert.zoo.catalogue import dataset_for
+
+    train, test, preprocessing = dataset_for("digits-resnet")
+    stored = np.load(train)
+    order = np.random.default_rng(3).permutation(200)
+    results = []
+    for name, index in (("forward", np.arange(200)), ("shuffled", order)):
+        np.savez(tmp_path / f"{name}.npz", x=stored["x"][:200][index], y=stored["y"][:200][index])
+        for method in ("rnl", "mse", "percentile"):
+            outcome = run(
+                Request(
+                    model="zoo:digits-resnet",
+                    timesteps=8,
+                    data=str(test),
+                    calibration_data=str(tmp_path / f"{name}.npz"),
+                    calibration_samples=200,
+                    calibration=method,
+                    preprocessing=preprocessing,
+                    batch_size=32 if name == "forward" else 5,
+                    limit=60,
+                )
+            )
+            tensors = {key: value for key, value in outcome.snn.graph.state_dict().items()}
+            results.append((name, method, tensors, outcome.evaluation.curve.correct))
+    for (_, method, first, correct), (_, other, second, again) in zip(results[:3], results[3:], strict=True):
+        assert method == other
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[key], second[key]) for key in first), method
+        assert correct == again
+
+
+def test_a_module_is_converted_and_left_alone() -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.Flatten(),
+        torch.nn.Linear(4 * 64, 3),
+    )  # fmt: skip
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    snn = convert_model(module, input_shape=(1, 8, 8), timesteps=4, calibration_samples=16)
+    assert module.training
+    assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+    assert snn.schedule.timesteps == 4
+    assert len(list(snn.graph.graph.nodes)) > 3
+
+
+def test_an_interrupted_run_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("snnconvert.pipeline.evaluate", interrupt)
+    assert command(monkeypatch, "zoo:digits-cnn", "-T", "2", "--calibration-samples", "8", "--quiet") == 130
+    assert list(tmp_path.iterdir()) == []
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_without_data_nothing_is_claimed(tmp_path: Path) -> None:
+    from snnconvert.zoo.catalogue import model_path
+
+    outcome = run(Request(model=str(model_path("digits-resnet")), timesteps=4, calibration_samples=32))
+    assert outcome.evaluation.ann_correct is None
+    assert all(value is None for value in outcome.evaluation.curve.correct)
+    assert outcome.snn.calibration["synthetic"] is True
+    assert any("no data was given" in note for note in outcome.inputs.notes)
