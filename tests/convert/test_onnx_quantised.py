@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 
 from snnconvert.convert.onnx_import import import_onnx
 from snnconvert.convert.onnx_reference import compare_with_onnxruntime
