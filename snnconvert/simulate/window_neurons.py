@@ -1,0 +1,79 @@
+"""Bistable neurons a whole window at a time: only the sum over a window reaches the next layer.
+
+Equal to the step-by-step oracle (`bistable_engine`) in every spike; single spikes are only counted, never made.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from snnconvert.graph.neuron_ops import Neuron
+from snnconvert.graph.schedule import Schedule
+from snnconvert.neurons.bistable import phase_weights
+
+PIECE = 2**16
+
+
+def send_windows(op: Neuron, current: Tensor, schedule: Schedule) -> Tensor:
+    """The units that each neuron sends in each of its windows, float32, shape (frames, batch, *sample).
+
+    Args:
+        op: threshold and membrane at t = 0, float64.
+        current: sum of a window's input, shape (frames or 1, batch, *sample); 1 where every window gets the same.
+        schedule: number of windows, and what becomes of the membrane after each.
+    """
+    frames, batch = schedule.frames, current.shape[1]
+    out = torch.empty((frames, *current.shape[1:]), dtype=torch.float32, device=current.device)
+    size = max(1, PIECE // max(1, current[0, 0].numel()))
+    for start in range(0, batch, size):  # pieces that stay in cache
+        piece = slice(start, start + size)
+        membrane = current[0, piece] + op.initial
+        for frame in range(frames):
+            if frame:
+                membrane += current[frame if len(current) > 1 else 0, piece]
+            units = window_units(membrane, op.threshold, op.levels, negative=op.model == "signed")
+            out[frame, piece] = units
+            if frame + 1 < frames:
+                membrane = _after_window(membrane.addcmul_(units, op.threshold, value=-1), op, schedule.residual)
+    return out
+
+
+def window_units(membrane: Tensor, threshold: Tensor, levels: int, *, negative: bool) -> Tensor:
+    """clip(floor(membrane / threshold), 0 or -levels, levels), exact."""
+    units = (membrane / threshold).floor_()
+    rest = torch.addcmul(membrane, units, threshold, value=-1)
+    if rest.numel() and float(rest.amin()) < 0:  # a quotient just below an integer was rounded up to it
+        units -= (rest < 0).to(units.dtype)
+    return units.clamp_(-levels if negative else 0, levels)
+
+
+def _after_window(membrane: Tensor, op: Neuron, residual: str) -> Tensor:
+    if residual == "clear":
+        return torch.zeros_like(membrane) + op.initial
+    return torch.minimum(membrane, op.threshold) if residual == "clamp" else membrane
+
+
+def count_window_spikes(by_frame: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
+    """Spikes and units sent in each step of a site's emission, summed over the batch (int64)."""
+    levels = schedule.levels
+    fires, weights = _code_book(schedule.window, schedule.phases)
+    spikes = []
+    for frame in by_frame:
+        codes = frame.abs() if frame.numel() and float(frame.amin()) < 0 else frame
+        codes = codes.to(torch.uint8 if levels < 256 else torch.int32)
+        spikes.append((fires * torch.bincount(codes.flatten(), minlength=levels + 1).cpu()).sum(1))
+    total = torch.stack(spikes)
+    return total.flatten(), (total * weights).flatten()
+
+
+@cache
+def _code_book(window: int, phases: str) -> tuple[Tensor, Tensor]:
+    """Which phases fire for each code, shape (window, codes), and what a spike carries at each phase."""
+    weights = torch.tensor(phase_weights(window, phases))
+    phase = torch.arange(window).unsqueeze(1)
+    if phases == "uniform":
+        return torch.arange(window + 1) > phase, weights
+    return (torch.arange(2**window) // weights.unsqueeze(1)) % 2 > 0, weights
