@@ -123,7 +123,10 @@ def _import_torchvision() -> Any:
         return _import("torchvision")
     except RuntimeError as error:
         if torch.version.cuda is not None or "does not exist" not in str(error):
-            raise
+            raise OptionError(
+                f"the installed torchvision does not fit torch {torch.__version__}: {error}",
+                hint="install the torchvision that belongs to this torch: pytorch.org/get-started/previous-versions",
+            ) from None
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
         del sys.modules[name]
     # Only detection models call these operators; naming them is enough for the import to succeed.

@@ -58,6 +58,7 @@ def apply_weights(module: nn.Module, weights: Mapping[str, Tensor], *, location:
     wanted = module.state_dict()
     # Files from before PyTorch 0.4.1 have no batch counters; they play no part in eval mode.
     optional = {name for name in wanted if name.endswith("num_batches_tracked")}
+    weights = _with_prefix(weights, set(wanted), set(wanted) - optional)
     missing = [name for name in wanted if name not in weights and name not in optional]
     unexpected = [name for name in weights if name not in wanted]
     causes = []
@@ -236,6 +237,15 @@ def _without_prefix(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         if prefix is None:
             break
         weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+    return weights
+
+
+def _with_prefix(weights: Mapping[str, Tensor], wanted: set[str], needed: set[str]) -> Mapping[str, Tensor]:
+    """Put a prefix back where the architecture itself wraps its layers in an attribute of that name."""
+    for prefix in _PREFIXES:
+        names = {prefix + name for name in weights}
+        if needed <= names <= wanted:
+            return {prefix + name: value for name, value in weights.items()}
     return weights
 
 

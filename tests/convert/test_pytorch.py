@@ -211,7 +211,9 @@ def test_every_unsupported_operator_is_listed() -> None:
 
 
 def test_control_flow_on_data_is_explained() -> None:
-    assert "decisions from the values" in refused(lambda n, x: n.first(x) if x.sum() > 0 else x[:, :1])
+    text = refused(lambda n, x: n.first(x) if x.sum() > 0 else x[:, :1])
+    assert "decisions from the values" in text
+    assert "test_pytorch.py, line" in text
 
 
 def test_batch_norm_of_batch_statistics_is_refused() -> None:
@@ -254,3 +256,46 @@ def test_a_wrong_rule_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(InternalError) as caught:
         import_module(net, SHAPE)
     assert "sigmoid (aten.sigmoid)" in caught.value.causes[0]
+
+
+@pytest.mark.parametrize(
+    ("function", "part"),
+    [
+        (lambda n, x: n.first(x) * torch.rand(1), "random numbers"),
+        (lambda n, x: F.dropout(n.first(x)), "training mode"),
+        (lambda n, x: n.first(x).half().float(), "rounds activations"),
+        (lambda n, x: F.conv2d(x, n.first(x)[0, :3, :3, :3].reshape(1, 3, 3, 3)), "would mix samples"),
+        (lambda n, x: (n.first(x), torch.ones(2)), "output 1 does not depend"),
+    ],
+)
+def test_refusals_say_why(function: Callable[[Net, Tensor], Any], part: str) -> None:
+    assert part in refused(function)
+
+
+def test_weight_norm_is_folded() -> None:
+    class Normed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.layer = nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))
+            self.other = nn.utils.spectral_norm(nn.Linear(3, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.other(self.layer(x))
+
+    module = Normed().eval()
+    ann = import_module(module, (4,))
+    x = seeded_samples(3, (4,))
+    assert relative_difference(module(x).detach(), ann.graph(x)[0]) < 2e-6
+    assert [type(op).__name__ for _, op in calls(ann.graph)] == ["Linear", "Linear"]
+
+
+def test_refusals_are_silent(capfd: pytest.CaptureFixture[str]) -> None:
+    def forward(n: Net, x: Tensor) -> Tensor:
+        y = n.first(x)
+        while y.norm() > 1:
+            y = y / 2
+        return y
+
+    assert "decisions" in refused(forward)
+    assert capfd.readouterr() == ("", "")

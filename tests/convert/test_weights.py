@@ -170,3 +170,15 @@ def test_apply_weights_fills_the_module(state: dict[str, Tensor]) -> None:
     del state["1.num_batches_tracked"]
     apply_weights(module, state)
     assert torch.equal(module[0].weight, state["0.weight"])
+
+
+def test_an_architecture_may_bear_a_prefix_itself(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    class Wrapper(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+
+    torch.save({"model." + name: value for name, value in state.items()}, tmp_path / "a.pt")
+    module = Wrapper()
+    apply_weights(module, load_weights(tmp_path / "a.pt"))
+    assert torch.equal(module.model[0].weight, state["0.weight"])

@@ -149,8 +149,9 @@ class Canonicaliser:
             self.values[node] = _LOST
 
     def _value(self, node: fx.Node, name: str, where: str) -> Any:
-        if name.startswith(CHECKS):
-            return None
+        if name.startswith(CHECKS) or node.op == "get_attr":
+            # Checks have no value; get_attr is the body of a region (autocast), which is refused where it is called.
+            return _LOST
         if node.op != "call_function":
             raise UnsupportedNodeError(f"a node of kind {node.op}")
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.values.__getitem__)
@@ -166,9 +167,11 @@ class Canonicaliser:
         named = _named(node.target, args, kwargs)
         if name in ("sym_size", "sym_numel"):
             return self._sym(name, named)
-        if not any(isinstance(leaf, Activation | BatchSize) for leaf in leaves):
-            return node.target(*args, **kwargs)
-        return self._apply(node, name, where, named)
+        if any(isinstance(leaf, Activation | BatchSize) for leaf in leaves):
+            return self._apply(node, name, where, named)
+        if torch.Tag.nondeterministic_seeded in node.target.tags:
+            raise UnsupportedNodeError("it draws random numbers")
+        return node.target(*args, **kwargs)
 
     def _apply(self, node: fx.Node, name: str, where: str, named: dict[str, Any]) -> Any:
         """Call the rule of an operator that has an activation, or a size with the batch in it, among its inputs."""

@@ -39,6 +39,8 @@ def dropout(ctx: Context, x: Any, p: float = 0.5, train: bool = False) -> Any:
 def convert(ctx: Context, x: Any, dtype: Any = None, **_: Any) -> Any:
     if isinstance(dtype, torch.dtype) and not dtype.is_floating_point:
         raise UnsupportedNodeError(f"it converts activations to {dtype}")
+    if dtype in (torch.float16, torch.bfloat16):
+        raise UnsupportedNodeError(f"it rounds activations to {dtype}")
     return identity(ctx, x)
 
 
