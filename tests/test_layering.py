@@ -10,10 +10,10 @@ import pytest
 import snnconvert
 
 ROOT = Path(snnconvert.__file__).parent
-ORDER = (
-    "errors progress neurons graph zoo.catalogue data convert simulate calibrate stages pipeline report search zoo "
-    "commands cli_zoo cli_report cli __init__"
-).split()
+ORDER = [
+    *("errors", "progress", "neurons", "graph", "zoo.catalogue", "data", "convert", "simulate", "calibrate"),
+    *("stages", "pipeline", "report", "search", "zoo", "commands", "cli_zoo", "cli_report", "cli", "__init__"),
+]
 # files that live in a package of another rank, with the reason
 PLACED = {
     "report.from_run": "commands",  # reads the outcome of the main path

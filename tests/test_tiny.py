@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def test_the_bundled_network_keeps_its_accuracy(converted: Path) -> None:
     assert curve["accuracy"][-1] >= report["ann"]["accuracy"] - 2
     assert curve["accuracy"][0] < curve["accuracy"][-1]
     spikes = curve["spikes_per_image"]
-    assert all(later > earlier > 0 for earlier, later in zip(spikes, spikes[1:], strict=False))
+    assert all(later > earlier > 0 for earlier, later in pairwise(spikes))
     assert report["latency"] == {"window": 16, "first_output": 1, "total": 16}
 
 
@@ -98,7 +99,7 @@ def test_calibration_does_not_depend_on_order_or_batch_size(tmp_path: Path) -> N
                     limit=60,
                 )
             )
-            tensors = {key: value for key, value in outcome.snn.graph.state_dict().items()}
+            tensors = dict(outcome.snn.graph.state_dict())
             results.append((name, method, tensors, outcome.evaluation.curve.correct))
     for (_, method, first, correct), (_, other, second, again) in zip(results[:3], results[3:], strict=True):
         assert method == other
@@ -134,7 +135,7 @@ def test_an_interrupted_run_leaves_nothing(
     assert "interrupted" in capsys.readouterr().err
 
 
-def test_without_data_nothing_is_claimed(tmp_path: Path) -> None:
+def test_without_data_nothing_is_claimed() -> None:
     from snnconvert.zoo.catalogue import model_path
 
     outcome = run(Request(model=str(model_path("digits-resnet")), timesteps=4, calibration_samples=32))

@@ -40,7 +40,8 @@ def save_snn(snn: Snn, path: Path) -> None:
         for node, op in calls(snn.graph)
         for name, buffer in op.named_buffers()
     }
-    metadata = {"schema": SCHEMA, "snnconvert": json.dumps(describe(snn), sort_keys=True)}
+    # One entry only: safetensors writes several in no fixed order, and equal networks have to be equal files.
+    metadata = {"snnconvert": json.dumps({"schema": SCHEMA, **describe(snn)}, sort_keys=True)}
     with atomic(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
 
@@ -55,14 +56,14 @@ def load_snn(path: Path) -> Snn:
         raise ModelFileError(f"there is no checkpoint {path}", hint="name a .snn file that a conversion has written")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("schema") != SCHEMA:
+            header = json.loads((file.metadata() or {}).get("snnconvert", "{}"))
+            if header.get("schema") != SCHEMA:
                 raise ModelFileError(
-                    f"{path} is not a checkpoint of schema {SCHEMA} (found {metadata.get('schema', 'none')})",
+                    f"{path} is not a checkpoint of schema {SCHEMA} (found {header.get('schema', 'none')})",
                     hint="checkpoints are written by `snnconvert MODEL`; convert the model again with this version",
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        return _restore(json.loads(metadata["snnconvert"]), tensors)
+        return _restore(header, tensors)
     except SafetensorError as error:
         raise ModelFileError(f"{path} is truncated or not a checkpoint: {error}", hint=_RECOVER) from error
     except (KeyError, TypeError, ValueError, RuntimeError, AssertionError, AttributeError) as error:

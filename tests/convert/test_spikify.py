@@ -1,0 +1,95 @@
+"""The spiking network: equal engines, exact sums, and convergence to the clipped ANN as T grows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from snnconvert.calibrate import METHODS, Task
+from snnconvert.calibrate.observe import in_canonical_order
+from snnconvert.calibrate.rate_norm import clipped
+from snnconvert.convert.passes import canonicalize
+from snnconvert.convert.spikify import NeuronChoice
+from snnconvert.errors import OptionError
+from snnconvert.graph.checkpoint import load_snn, save_snn
+from snnconvert.graph.schedule import Schedule, site_depths
+from snnconvert.graph.types import Snn
+from snnconvert.simulate.layer_engine import LayerEngine
+from snnconvert.simulate.step_engine import StepEngine
+from tests.convert.networks import NETWORKS, network, samples
+
+NEURONS = [("if", 1), ("ternary", 1), ("ternary-late", 1), ("burst", 4), ("graded", 15)]
+
+
+def task(name: str, timesteps: int, neuron: str = "if", levels: int = 1) -> Task:
+    ann = canonicalize(network(name))
+    schedule = Schedule("streaming", timesteps, max(site_depths(ann.graph).values()))
+    return Task(ann, in_canonical_order(samples(24)), schedule, NeuronChoice(neuron, levels))
+
+
+def spiking(name: str, timesteps: int, neuron: str = "if", levels: int = 1) -> Snn:
+    wanted = task(name, timesteps, neuron, levels)
+    return wanted.spikify(METHODS["mse"](wanted))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("neuron", "levels"), NEURONS)
+def test_engines_agree(name: str, neuron: str, levels: int) -> None:
+    snn = spiking(name, 6, neuron, levels)
+    batch = samples(3, seed=1)
+    fast, oracle = LayerEngine(snn).run(batch), StepEngine(snn).run(batch)
+    assert fast.spikes.keys() == oracle.spikes.keys()
+    for site in oracle.spikes:
+        assert torch.equal(fast.spikes[site], oracle.spikes[site]), site
+        assert torch.equal(fast.units[site], oracle.units[site]), site
+    assert torch.equal(fast.outputs[0], oracle.outputs[0])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_batch_size_changes_nothing(name: str) -> None:
+    snn = spiking(name, 5)
+    batch = samples(7, seed=2)
+    together = LayerEngine(snn).run(batch)
+    apart = [LayerEngine(snn).run(batch[index : index + 1]) for index in range(len(batch))]
+    assert torch.equal(together.outputs[0], torch.cat([one.outputs[0] for one in apart], 1))
+    for site, counts in together.spikes.items():
+        assert torch.equal(counts, sum(one.spikes[site] for one in apart))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_logits_converge_to_the_clipped_network(name: str) -> None:
+    """The error of the mean logits against the clipped ANN falls about as 1 / T."""
+    errors = {}
+    for timesteps in (32, 512):
+        wanted = task(name, timesteps)
+        calibration = METHODS["percentile"](wanted)
+        snn = wanted.spikify(calibration)
+        batch = samples(4, seed=3)
+        limit = clipped(wanted.ann.graph, {site: one.bound for site, one in calibration.sites.items()})(batch)[0]
+        mean = LayerEngine(snn).run(batch).outputs[0][-1] / timesteps
+        errors[timesteps] = float((mean - limit).norm() / limit.norm())
+    assert errors[512] < errors[32] / 8
+
+
+def test_a_checkpoint_is_the_same_network(tmp_path: object) -> None:
+    from pathlib import Path
+
+    path = Path(str(tmp_path)) / "m.snn"
+    for name in NETWORKS:
+        snn = spiking(name, 4)
+        save_snn(snn, path)
+        again = load_snn(path)
+        batch = samples(2)
+        assert torch.equal(LayerEngine(snn).run(batch).outputs[0], LayerEngine(again).run(batch).outputs[0])
+        first = path.read_bytes()
+        save_snn(again, path)
+        assert path.read_bytes() == first
+
+
+def test_schedules_refuse_what_does_not_fit() -> None:
+    with pytest.raises(OptionError, match="too few"):
+        Schedule("wait", 8, depth=10, wait=1)
+    with pytest.raises(OptionError) as refused:
+        Schedule("bistable", 32, depth=19, window=4)
+    assert "-T 40" in refused.value.hint
+    assert "-T 80" in refused.value.hint
