@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -122,3 +124,19 @@ def test_shape_that_does_not_fit(folder: Path) -> None:
     with pytest.raises(DataError) as caught:
         open_model(f"{folder / 'nets.py'}:small", input_shape=(3, 8, 8))
     assert "(3, 8, 8)" in caught.value.message
+
+
+def test_onnx_files_and_zoo_names_reach_the_onnx_door(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[object, ...]] = []
+
+    def import_onnx(path: Path, *, output_name: str | None = None, input_shape: object = None) -> str:
+        seen.append((path, output_name, input_shape))
+        return "ann"
+
+    path = folder / "net.onnx"
+    path.write_bytes(b"\x08\x01")
+    monkeypatch.setitem(sys.modules, "snnconvert.convert.onnx_import", SimpleNamespace(import_onnx=import_onnx))
+    monkeypatch.setitem(sys.modules, "snnconvert.zoo.catalogue", SimpleNamespace(model_path=lambda name: folder / name))
+    assert open_model(str(path), output_name="logits", input_shape=(1, 8, 8)) == "ann"
+    assert open_model("zoo:net.onnx") == "ann"
+    assert seen == [(path, "logits", (1, 8, 8)), (path, None, None)]
