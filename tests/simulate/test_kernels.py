@@ -1,0 +1,201 @@
+"""Native kernels, torch path and step engine agree bit for bit on random networks of every pattern that kernels know."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, fx
+
+from snnconvert.errors import OptionError
+from snnconvert.graph.dialect import Builder
+from snnconvert.graph.neuron_ops import Neuron, Scale, SumPool
+from snnconvert.graph.ops import Add, Concat, Conv, Linear, MaxPool, Op, Pad, Reshape, Slice
+from snnconvert.graph.schedule import Schedule, site_depths
+from snnconvert.graph.types import Origin, Snn, Source
+from snnconvert.neurons import NEURONS
+from snnconvert.simulate import layer_engine
+from snnconvert.simulate.kernels import choose, native_available
+from snnconvert.simulate.kernels.native import INSTRUCTIONS
+from snnconvert.simulate.layer_engine import LayerEngine
+from snnconvert.simulate.result import Simulation
+from snnconvert.simulate.step_engine import StepEngine
+
+needs_native = pytest.mark.skipif(not native_available(), reason="the native kernels were not built")
+CHANNELS = (1, 3, 5, 8, 16, 17, 33, 48, 70)
+MODELS = ("if", "ternary", "ternary-late", "burst", "graded", "signed")
+
+
+@dataclass
+class Network:
+    """Draws one network; weights are multiples of 1/64 (sums exact in any order), thresholds arbitrary floats."""
+
+    rng: random.Random
+    model: str
+    builder: Builder = field(init=False)
+    names: int = 0
+
+    def __post_init__(self) -> None:
+        shape = (self.rng.choice((1, 3)), self.rng.randint(6, 9), self.rng.randint(6, 9))
+        self.builder = Builder({"input": torch.zeros(2, *shape)})
+
+    def call(self, op: Op, *inputs: fx.Node) -> fx.Node:
+        self.names += 1
+        return self.builder.call(op, *inputs, origin=Origin(f"{type(op).__name__.lower()}_{self.names}", "test"))
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=torch.Generator().manual_seed(self.rng.randrange(2**31)))
+
+    def dyadic(self, *shape: int, fan_in: int = 1) -> Tensor:
+        return (self.normal(*shape) * 64 * (2 / fan_in) ** 0.5).round() / 64
+
+    def conv(self, x: fx.Node, outputs: int | None = None, *, plain: bool = False) -> fx.Node:
+        inputs, height, width = x.meta["shape"]
+        outputs = outputs or self.rng.choice(CHANNELS)
+        kernel = (1, 1) if plain else (self.rng.choice((1, 2, 3)), self.rng.choice((1, 3, 5)))
+        groups = 1
+        if not plain and self.rng.random() < 0.4:
+            groups = self.rng.choice([g for g in range(1, inputs + 1) if inputs % g == 0])
+            outputs = groups * self.rng.choice((1, 1, 2, 9))
+        weight = self.dyadic(outputs, inputs // groups, *kernel, fan_in=inputs // groups * kernel[0] * kernel[1])
+        bias = self.dyadic(outputs) / 4 if self.rng.random() < 0.7 else None
+        stride, padding, dilation = (1, 1), (0, 0), (1, 1)
+        if not plain:
+            stride = (self.rng.choice((1, 1, 2)), self.rng.choice((1, 1, 2)))
+            dilation = (self.rng.choice((1, 1, 2)), self.rng.choice((1, 1, 2)))
+            least = [max(0, (dilation[i] * (kernel[i] - 1) + 2 - (height, width)[i]) // 2) for i in range(2)]
+            padding = (self.rng.randint(least[0], least[0] + 2), self.rng.randint(least[1], least[1] + 2))
+        return self.call(Conv(weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups), x)
+
+    def neuron(self, x: fx.Node, model: str | None = None) -> fx.Node:
+        shape = x.meta["shape"]
+        size = self.rng.choice(((), (shape[0], *([1] * (len(shape) - 1))), shape))
+        threshold = self.normal(*size).abs() + 0.3
+        model = model or self.model
+        levels = 1 if model in ("if", "ternary", "ternary-late") else self.rng.choice((1, 3, 100))
+        return self.call(Neuron(threshold, threshold / 2, model=model, levels=levels), x)
+
+    def amplified(self, x: fx.Node) -> fx.Node:
+        return self.call(Scale(self.normal(x.meta["shape"][0], 1, 1).abs()), x)
+
+    def joined(self, x: fx.Node) -> fx.Node:
+        """A residual join: of spikes sent round a convolution, of two convolutions, or of sums of them."""
+        channels, height, width = x.meta["shape"]
+        kind = self.rng.choice(("identity", "option_a", "projection", "nested"))
+        if kind == "identity":
+            return self.call(Add(), self.amplified(x), self.conv(x, channels, plain=True))
+        if kind == "option_a":
+            half = self.call(Slice(dim=3, start=0, stop=width, step=2), x)
+            half = self.call(Slice(dim=2, start=0, stop=height, step=2), half)
+            wider = self.call(Pad(pads=(0, 0, 0, 0, 1, 2)), half)
+            main = self.call(Slice(dim=2, start=0, stop=height, step=2), x)
+            main = self.conv(self.call(Slice(dim=3, start=0, stop=width, step=2), main), channels + 3, plain=True)
+            return self.call(Add(), main, self.amplified(wider))
+        first, second = self.conv(x, 19, plain=True), self.conv(x, 19, plain=True)
+        if kind == "projection":
+            return self.call(Add(), first, second)
+        inner = self.call(Add(), first, second, self.conv(x, 19, plain=True))
+        left = self.conv(x, 19, plain=True)
+        if self.rng.random() < 0.5:
+            left = self.call(Add(), left, self.conv(x, 19, plain=True))
+        return self.call(Add(), left, inner)
+
+    def block(self, x: fx.Node) -> fx.Node:
+        size = min(x.meta["shape"][1:])
+        kind = self.rng.choice(("conv", "conv", "join", "max", "sum", "concat"))
+        if kind == "join":
+            return self.neuron(self.joined(x))
+        if kind == "concat":
+            return self.neuron(self.conv(self.call(Concat(dim=1), x, x)))
+        if kind == "max" and size >= 3:
+            dilation = self.rng.choice(((1, 1), (1, 2))) if size >= 6 else (1, 1)
+            geometry = {"kernel": (2, 3), "stride": (2, 1), "padding": (1, 1), "dilation": dilation}
+            return self.neuron(self.conv(self.call(MaxPool(**geometry, ceil_mode=self.rng.random() < 0.3), x)))
+        if kind == "sum" and size >= 3:
+            x = self.call(SumPool(kernel=(2, 3), stride=(2, 2), padding=self.rng.choice(((0, 0), (1, 1)))), x)
+        return self.neuron(self.conv(x))
+
+    def finished(self, schedule: str, timesteps: int, wait: int) -> Snn:
+        x = self.neuron(self.conv(self.builder.inputs["input"]))
+        for _ in range(self.rng.randint(1, 3)):
+            x = self.block(x)
+        features = int(torch.tensor(x.meta["shape"]).prod())
+        if self.rng.random() < 0.5:
+            x = self.call(Reshape(shape=(features,)), x)
+            x = self.neuron(self.call(Linear(self.dyadic(20, features, fan_in=features), self.dyadic(20)), x))
+        else:  # a linear layer on every pixel
+            channels = x.meta["shape"][0]
+            x = self.call(Reshape(shape=(features // channels, channels)), x)
+            x = self.neuron(self.call(Linear(self.dyadic(20, channels, fan_in=channels)), x))
+            x = self.call(Reshape(shape=(features // channels * 20,)), x)
+        x = self.call(Linear(self.dyadic(7, x.meta["shape"][0])), x)
+        graph = self.builder.finish([x])
+        depth = max(site_depths(graph).values())
+        total = timesteps + (depth * wait if schedule == "wait" else 0)
+        shape = tuple(self.builder.inputs["input"].meta["shape"])
+        timing = Schedule(schedule, total, depth, wait=wait if schedule == "wait" else 0)
+        return Snn(graph, timing, shape, ("output",), Source("random", "", "", "test"), {}, {})
+
+
+def network(seed: int, model: str, schedule: str = "streaming", timesteps: int = 6, wait: int = 2) -> Snn:
+    return Network(random.Random(seed), model).finished(schedule, timesteps, wait)
+
+
+def images_for(snn: Snn, count: int, seed: int = 0) -> Tensor:
+    drawn = torch.randn((count, *snn.input_shape), generator=torch.Generator().manual_seed(seed))
+    return (drawn * 8).round() / 4
+
+
+def assert_equal(a: Simulation, b: Simulation) -> None:
+    for name, counts in b.spikes.items():
+        assert torch.equal(a.spikes[name], counts), name
+        assert torch.equal(a.units[name], b.units[name]), name
+    assert a.spikes.keys() == b.spikes.keys()
+    for mine, theirs in zip(a.outputs, b.outputs, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def engine(snn: Snn, monkeypatch: pytest.MonkeyPatch, kernels: str) -> LayerEngine:
+    monkeypatch.setenv("SNNCONVERT_KERNELS", kernels)
+    made = LayerEngine(snn)
+    monkeypatch.delenv("SNNCONVERT_KERNELS")
+    return made
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("schedule", "seed"), [("streaming", 1), ("streaming", 2), ("wait", 3)])
+def test_torch_path_equals_oracle(model: str, schedule: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    snn = network(seed, model, schedule)
+    images = images_for(snn, 2)
+    seen = engine(snn, monkeypatch, "torch").run(images)
+    assert_equal(seen, StepEngine(snn).run(images))
+    assert any(int(counts.sum()) for counts in seen.spikes.values())
+
+
+@needs_native
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**20),
+    model=st.sampled_from(MODELS),
+    schedule=st.sampled_from(["streaming", "streaming", "wait"]),
+    instructions=st.sampled_from(INSTRUCTIONS),
+    count=st.integers(1, 3),
+)
+def test_native_equals_oracle(
+    seed: int, model: str, schedule: str, instructions: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layer_engine, "DENSE_FROM", 2.0)  # always by events
+    snn = network(seed, model, schedule)
+    images = images_for(snn, count, seed)
+    native = engine(snn, monkeypatch, "native")
+    assert native.native is not None
+    native.native = native.native.limited_to(instructions)
+    assert_equal(native.run(images), StepEngine(snn).run(images))
+
+
+def test_every_model_is_drawn() -> None:
+    assert set(NEURONS) >= set(MODELS)
