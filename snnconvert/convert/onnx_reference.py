@@ -148,7 +148,7 @@ def _difference(ours: Any, reference: Any) -> float:
         return float("inf")
     finite = np.isfinite(reference)
     if not finite.any():
-        return 0.0 if np.array_equal(ours, reference) else float("inf")
+        return 0.0 if np.array_equal(ours, reference, equal_nan=True) else float("inf")
     if not np.array_equal(ours[~finite], reference[~finite], equal_nan=True):
         return float("inf")
     scale = max(float(np.abs(reference[finite]).max()), 1e-30)

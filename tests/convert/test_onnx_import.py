@@ -183,6 +183,21 @@ def test_attention_with_the_batch_merged_into_heads(tmp_path: Path, batch: int) 
     torch.testing.assert_close(ann.graph(many)[0][2], ann.graph(one)[0][0])
 
 
+def test_a_squeezed_batch_meets_the_batch_again(tmp_path: Path) -> None:
+    """(5, 1, 4) + (5, 4) mixes tokens, not samples: it must not be read as the same tokens added."""
+    nodes: Nodes = [
+        ("Transpose", ["x"], ["t"], {"perm": [1, 0, 2]}),
+        ("Squeeze", ["x", "first"], ["s"], {}),
+        ("Add", ["t", "s"], ["y"], {}),
+    ]
+    path = save(tmp_path / "a.onnx", nodes, {"first": np.array([0])}, shape=(1, 5, 4))
+    with pytest.raises(UnsupportedError) as caught:
+        import_onnx(path)
+    assert "different axes" in caught.value.render()
+    nodes[-1] = ("Add", ["x", "s"], ["y"], {})
+    checked(save(tmp_path / "b.onnx", nodes, {"first": np.array([0])}, shape=(1, 5, 4)))
+
+
 def test_samples_without_a_batch_axis(tmp_path: Path) -> None:
     nodes: Nodes = [("MatMul", ["x", "w"], ["h"], {}), ("Relu", ["h"], ["y"], {})]
     ann = checked(save(tmp_path / "net.onnx", nodes, {"w": floats(6, 4)}, shape=(6,)))

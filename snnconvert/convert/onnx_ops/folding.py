@@ -24,6 +24,8 @@ def fold(node: onnx.NodeProto, inputs: list[Array | None], opset: int) -> list[A
     """
     if node.domain not in ("", "ai.onnx") or node.op_type in _RANDOM:
         raise Refusal("it is random, or no operator of ONNX")
+    if node.op_type == "BatchNormalization" and opset < 14:
+        raise Refusal("a batch norm of a constant; onnx's own code takes it for training there")
     inputs = list(inputs)
     position = _SHAPED.get(node.op_type)
     if position is not None and len(inputs) > position:

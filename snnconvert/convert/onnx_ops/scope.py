@@ -139,9 +139,12 @@ class Scope:
                 flows.append(self._padded(self.constant(array, lead), rank))
                 continue
             flow = self._padded(value, rank)
-            if flow.position is None and position is not None and rank > value.rank:
-                # A tensor without a batch axis meets one that has it: its missing axis is the batch.
-                flow = Flow(self.sample_reshape(value.node, (1,) * (rank - 1 - value.rank) + value.dims), position)
+            if flow.position is None and position is not None:
+                # A tensor without a batch axis meets one that has it: its axis of size 1 there is the batch.
+                if flow.dims[position] != 1:
+                    raise Refusal("its inputs hold the batch on different axes")
+                dims = (*flow.dims[:position], *flow.dims[position + 1 :])
+                flow = Flow(self.sample_reshape(value.node, dims), position)
             if flow.position != position or (flow.before, flow.after) != (lead.before, lead.after):
                 raise Refusal("its inputs hold the batch on different axes")
             flows.append(flow)
