@@ -51,12 +51,12 @@ def save(
     return path
 
 
-def checked(path: Path, samples: int = 2, **options: object) -> Ann:
+def checked(path: Path, samples: int = 2, tolerance: float = 1e-4, **options: object) -> Ann:
     """Import, verify, and compare with ONNX Runtime."""
     ann = import_onnx(path, **options)  # type: ignore[arg-type]
     verify(ann.graph, Stage.ANN)
     values = torch.rand(samples, *ann.input_shape, generator=torch.Generator().manual_seed(3))
-    comparison = compare_with_onnxruntime(ann, path, values)
+    comparison = compare_with_onnxruntime(ann, path, values, tolerance=tolerance)
     assert comparison.ran, comparison.reason
     assert set(comparison.differences) == set(ann.outputs)
     return ann

@@ -31,7 +31,9 @@ def test_the_data_pack_is_complete() -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_data_pack_model_matches_onnxruntime(name: str) -> None:
-    ann = checked(MODELS / name, samples=1 if (MODELS / name).stat().st_size > 3e6 else 2)
+    # Both float32 engines are 6e-5 from the float64 result of YOLOX on such inputs, so they may be 1.2e-4 apart.
+    tolerance = 2e-4 if name == "yolox_nano.onnx" else 1e-4
+    ann = checked(MODELS / name, samples=1 if (MODELS / name).stat().st_size > 3e6 else 2, tolerance=tolerance)
     assert ann.source.format == "onnx" and len(ann.source.sha256) == 64 and ann.source.name == Path(name).stem
     known = {name for row in onnx_operator_table(MODELS / name) for name in row[3]}
     assert all(node.meta["origin"].name for node, _ in calls(ann.graph))
