@@ -5,9 +5,9 @@ One pass over the data gives everything; memory does not grow with the number of
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,9 +21,9 @@ from snnconvert.graph.types import Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.simulate.chunks import chunk_size
 from snnconvert.simulate.layer_engine import LayerEngine
-from snnconvert.simulate.result import Probe
+from snnconvert.simulate.result import Probe, Simulation
 
-FIT_IMAGES = 128
+FIT_IMAGES = 96
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,24 @@ class FitCurve:
     predictions: NDArray[np.int64]
 
 
-def measure(snn: Snn, batches: Iterable[Batch], *, total: int, progress: Progress = silent) -> FitCurve:
+class Watcher(Protocol):
+    """Looks at the spikes of the first images while they are simulated."""
+
+    def begin(self, images: Tensor) -> Probe | None:
+        """A probe for the engine's run on `images`, or None to let it run unwatched."""
+
+    def end(self, seen: Simulation) -> None:
+        """Called after each watched run with its result."""
+
+
+def measure(
+    snn: Snn,
+    batches: Iterable[Batch],
+    *,
+    total: int,
+    progress: Progress = silent,
+    watchers: Sequence[Watcher] = (),
+) -> FitCurve:
     """Simulate all batches.
 
     Args:
@@ -68,6 +85,7 @@ def measure(snn: Snn, batches: Iterable[Batch], *, total: int, progress: Progres
         batches: inputs with reference decisions; any batch size gives the same result.
         total: number of images, for the progress.
         progress: called after each chunk.
+        watchers: what else to look at on the way.
     """
     engine, size, schedule = LayerEngine(snn), chunk_size(snn), snn.schedule
     fit = LayerFit(snn)
@@ -81,7 +99,7 @@ def measure(snn: Snn, batches: Iterable[Batch], *, total: int, progress: Progres
         for start in range(0, len(batch.images), size):
             part = slice(start, start + size)
             images = batch.images[part]
-            seen = engine.run(images, fit.begin(images))
+            seen = watched_run(engine, images, [fit, *watchers])
             decided = decisions(seen.outputs[0])
             agreed += (decided == batch.reference[part]).sum(1)
             if batch.labels is None:
@@ -105,6 +123,20 @@ def measure(snn: Snn, batches: Iterable[Batch], *, total: int, progress: Progres
         layers=fit.records(spikes, units, done),
         predictions=np.concatenate(predictions) if predictions else np.zeros(0, np.int64),
     )
+
+
+def watched_run(engine: LayerEngine, images: Tensor, watchers: Sequence[Watcher]) -> Simulation:
+    """One run of the engine that all `watchers` see."""
+    looking = [(watcher, probe) for watcher in watchers if (probe := watcher.begin(images)) is not None]
+
+    def each(name: str, by_frame: Tensor) -> None:
+        for _, probe in looking:
+            probe(name, by_frame)
+
+    seen = engine.run(images, each if looking else None)
+    for watcher, _ in looking:
+        watcher.end(seen)
+    return seen
 
 
 def decisions(logits: Tensor) -> NDArray[np.int64]:
@@ -161,15 +193,20 @@ class LayerFit:
         self.images += len(images)
 
         def probe(name: str, by_frame: Tensor) -> None:
-            self._add(name, by_frame.double(), limit[name].double())
+            self._add(name, by_frame, limit[name].float())
 
         return probe
 
+    def end(self, seen: Simulation) -> None:
+        """Nothing is left to do after a run."""
+
     def _add(self, name: str, by_frame: Tensor, limit: Tensor) -> None:
-        sent = by_frame.cumsum(0)
+        last, before = torch.zeros_like(limit), 0
         for index, frame in enumerate(self.frames):
-            self.error[name][index] += (sent[frame - 1] / frame - limit).square().sum()
-        last, levels = sent[-1], op_of(self.nodes[name])
+            last += by_frame[before:frame].sum(0, dtype=torch.float32)
+            self.error[name][index] += (last / frame - limit).square().sum(dtype=torch.float64)
+            before = frame
+        levels = op_of(self.nodes[name])
         assert isinstance(levels, Neuron)
         silent_ann = limit <= 0
         self.sums[name] += torch.tensor(
