@@ -1,0 +1,73 @@
+"""The arithmetic of time."""
+
+from __future__ import annotations
+
+import pytest
+
+from snnconvert.errors import OptionError
+from snnconvert.graph.schedule import Schedule
+
+
+def test_bistable_answers_after_depth_plus_one_windows_and_then_every_second() -> None:
+    schedule = Schedule("bistable", 107, 19, window=4)
+    assert schedule.frames == 4
+    assert [schedule.answer_step(frame) for frame in range(4)] == [80, 88, 96, 104]
+    assert schedule.latency == {"window": 4, "first_output": 80, "total": 104}
+
+
+def test_a_site_integrates_while_the_one_before_sends() -> None:
+    schedule = Schedule("bistable", 100, 3, window=5)
+    assert schedule.intervals(1)[:2] == [(5, 10), (15, 20)]
+    assert schedule.intervals(0)[:2] == [(0, 5), (10, 15)]
+    assert schedule.integration_step(1, 1) == 10
+    assert schedule.emission_step(2, 1, 3) == 23
+
+
+def test_wait_staggers_layers() -> None:
+    schedule = Schedule("wait", 32, 4, wait=3)
+    assert schedule.frames == 20
+    assert schedule.intervals(2) == [(6, 26)]
+    assert schedule.answer_step(0) == 13
+    assert schedule.latency == {"window": 20, "first_output": 13, "total": 32}
+
+
+def test_too_few_steps_say_how_many_are_needed() -> None:
+    with pytest.raises(OptionError) as raised:
+        Schedule("bistable", 32, 19, window=5)
+    assert "-T 40" in raised.value.hint
+    assert "-T 80" in raised.value.hint
+    with pytest.raises(OptionError) as raised:
+        Schedule("wait", 19, 19, wait=1)
+    assert "-T 20" in raised.value.hint
+    Schedule("wait", 20, 19, wait=1)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "named"),
+    [
+        ("phases", "ternary", "power2"),
+        ("residual", "drop", "clamp"),
+        ("rounding", "ceil", "floor"),
+        ("window", 17, "16"),
+        ("window", 0, "1"),
+    ],
+)
+def test_options_outside_their_values_name_the_allowed_ones(option: str, value: object, named: str) -> None:
+    options = {"window": 4, option: value}
+    with pytest.raises(OptionError) as raised:
+        Schedule("bistable", 1000, 3, **options)  # type: ignore[arg-type]
+    assert named in raised.value.hint + raised.value.message
+
+
+def test_levels_by_code() -> None:
+    assert Schedule("bistable", 1000, 3, window=5).levels == 31
+    assert Schedule("bistable", 1000, 3, window=5, phases="uniform").levels == 5
+    assert Schedule("bistable", 1000, 3, window=5, rounding="floor").initial == 0.0
+    assert Schedule("bistable", 1000, 3, window=5).initial == 0.5
+
+
+def test_interval_between_pipelined_answers() -> None:
+    assert Schedule("bistable", 100, 19, window=5).interval == 10
+    assert Schedule("bistable", 130, 19, window=5).interval == 40
+    assert Schedule("streaming", 32, 19).interval == 32
+    assert Schedule("wait", 32, 4, wait=3).interval == 20
