@@ -28,7 +28,7 @@ from snnconvert.graph.neuron_ops import Neuron, Scale
 from snnconvert.graph.ops import Affine, Constant, Conv, ConvTranspose, Linear, MaxPool, Op, Pad, Role
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Snn
-from snnconvert.simulate.result import Probe
+from snnconvert.simulate.result import Probe, Simulation
 
 OPERATION_IMAGES = 32
 READ_OUT = "read-out"
@@ -106,8 +106,9 @@ class OperationCounter:
         self._count_inputs(images)
         return self._probe
 
-    def end(self) -> None:
+    def end(self, seen: Simulation) -> None:
         """Called after the run: count what max pooling let through."""
+        del seen
         for pool in self.pools if self.kept else ():
             self._add(pool, self._pooled(pool))
         self.kept.clear()

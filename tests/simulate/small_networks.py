@@ -25,9 +25,7 @@ def small_ann(seed: int = 0, *, pool: str = "sum") -> Ann:
         pad = shape[-1] // 2
         weight = tensor(*shape)
         weight[0, 0] = 0.0
-        return Conv(
-            weight, tensor(shape[0]), stride=(stride,) * 2, padding=(pad,) * 2, dilation=(1, 1), groups=groups
-        )
+        return Conv(weight, tensor(shape[0]), stride=(stride,) * 2, padding=(pad,) * 2, dilation=(1, 1), groups=groups)
 
     builder = Builder({"input": torch.rand(2, *SHAPE, generator=draw)})
     names: list[str] = []

@@ -14,6 +14,7 @@ from snnconvert.graph.ops import Conv, Linear, Op, Role
 from snnconvert.graph.types import Snn
 from snnconvert.simulate.bistable_engine import BistableEngine
 from snnconvert.simulate.layer_engine import LayerEngine
+from snnconvert.simulate.measure import watched_run
 from snnconvert.simulate.operations import OperationCounter, domains, operations
 from snnconvert.simulate.step_engine import StepEngine
 
@@ -43,8 +44,7 @@ class RecordingWindows(BistableEngine):
 def watched(snn: Snn, images: Tensor, chunks: int = 2) -> OperationCounter:
     counter, engine = OperationCounter(snn, len(images)), LayerEngine(snn)
     for part in images.chunk(chunks):
-        engine.run(part, counter.begin(part))
-        counter.end()
+        watched_run(engine, part, [counter])
     return counter
 
 
@@ -78,9 +78,7 @@ def taps(op: Op, shape: tuple[int, ...], out: tuple[int, ...]) -> list[tuple[tup
         ("max", "if", 1, "wait", {"wait": 1}),
     ],
 )
-def test_counts_equal_a_count_one_by_one(
-    pool: str, neuron: str, levels: int, kind: str, extra: dict[str, int]
-) -> None:
+def test_counts_equal_a_count_one_by_one(pool: str, neuron: str, levels: int, kind: str, extra: dict[str, int]) -> None:
     steps = 12 if kind == "wait" else 7
     snn, _ = small_snn(pool=pool, neuron=neuron, levels=levels, kind=kind, timesteps=steps, **extra)
     images = pictures(3)
