@@ -7,6 +7,8 @@
 
 namespace snn {
 
+constexpr int64_t kMostTerms = 8;
+
 enum TermKind : int64_t { kConvolution = 0, kScaledSpikes = 1, kFrames = 2, kConstant = 3 };
 enum Model : int64_t { kIf = 0, kTernary = 1, kTernaryLate = 2, kBurst = 3, kGraded = 4, kSigned = 5, kNone = 6 };
 

@@ -7,23 +7,23 @@ constexpr int64_t kSlack = 64;  // decoders and vector stores may write this man
 
 // Buffers of one work item.
 struct Scratch {
-    float *v, *current, *extra, *threshold, *sent, *factor;
+    float *v, *current, *other, *threshold, *sent, *extras;
     uint16_t* rows;
     int8_t* values;
 
-    Scratch(int64_t n, int64_t reach, int64_t scaled) {
+    Scratch(int64_t n, int64_t reach, int64_t extra) {
         const int64_t room = (n + kSlack + 15) / 16 * 16, events = (reach + 2 * kSlack + 63) / 64 * 64;
-        const size_t bytes = static_cast<size_t>(4 * room * (5 + scaled) + 3 * events + 64);
+        const size_t bytes = static_cast<size_t>(4 * (5 * room + extra + kSlack) + 3 * events + 64);
         memory = std::malloc(bytes);
         if (memory == nullptr) throw std::bad_alloc();
         float* at = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(memory) + 63) / 64 * 64);
         v = at;
         current = v + room;
-        extra = current + room;
-        threshold = extra + room;
+        other = current + room;
+        threshold = other + room;
         sent = threshold + room;
-        factor = sent + room;
-        rows = reinterpret_cast<uint16_t*>(factor + room * scaled);
+        extras = sent + room;
+        rows = reinterpret_cast<uint16_t*>(extras + extra + kSlack);
         values = reinterpret_cast<int8_t*>(rows + events);
     }
     ~Scratch() { std::free(memory); }

@@ -15,9 +15,9 @@ inline float emitted(float v, float threshold, float sent, float levels) {
         case kIf: return v >= threshold ? 1.0f : 0.0f;
         case kTernary: return (v >= threshold ? 1.0f : 0.0f) - ((v < 0.0f) & (sent > 0.0f) ? 1.0f : 0.0f);
         case kTernaryLate: return (v >= threshold ? 1.0f : 0.0f) - ((v <= -threshold) & (sent > 0.0f) ? 1.0f : 0.0f);
-        case kBurst: return std::min(std::max(units(v, threshold), 0.0f), levels);
-        case kGraded: return std::min(std::max(std::max(units(v, threshold), -sent), -levels), levels);
-        default: return std::min(std::max(units(v, threshold), -levels), levels);
+        case kBurst: return smaller(larger(units(v, threshold), 0.0f), levels);
+        case kGraded: return smaller(larger(larger(units(v, threshold), -sent), -levels), levels);
+        default: return smaller(larger(units(v, threshold), -levels), levels);
     }
 }
 

@@ -31,7 +31,7 @@ void run_max_pool(const Pool& pool, int64_t image) {
                     const int64_t y = y0 + ky * pool.dilation_h, x = x0 + kx * pool.dilation_w;
                     if (!inside(y, pool.in_h) || !inside(x, pool.in_w)) continue;
                     const int32_t* from = received.data + (y * pool.in_w + x) * c_n;
-                    for (int64_t c = 0; c < c_n; c++) now.data[c] = std::max(now.data[c], from[c]);
+                    for (int64_t c = 0; c < c_n; c++) now.data[c] = larger(now.data[c], from[c]);
                 }
             int32_t* last = best.data + p * c_n;
             for (int64_t c = 0; c < c_n; c++) {
@@ -49,8 +49,8 @@ void run_sum_pool(const Pool& pool, int64_t item) {
     for (int64_t p = 0; p < pool.out_h * pool.out_w; p++, to += c_n) {
         const int64_t y0 = p / pool.out_w * pool.stride_h - pool.pad_h, x0 = p % pool.out_w * pool.stride_w - pool.pad_w;
         std::memset(to, 0, static_cast<size_t>(c_n));
-        for (int64_t y = std::max<int64_t>(y0, 0); y < std::min(y0 + pool.k_h, pool.in_h); y++)
-            for (int64_t x = std::max<int64_t>(x0, 0); x < std::min(x0 + pool.k_w, pool.in_w); x++) {
+        for (int64_t y = larger<int64_t>(y0, 0); y < smaller(y0 + pool.k_h, pool.in_h); y++)
+            for (int64_t x = larger<int64_t>(x0, 0); x < smaller(x0 + pool.k_w, pool.in_w); x++) {
                 const int8_t* from = spikes + (y * pool.in_w + x) * c_n;
                 for (int64_t c = 0; c < c_n; c++) to[c] = static_cast<int8_t>(to[c] + from[c]);
             }

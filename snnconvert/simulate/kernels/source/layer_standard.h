@@ -1,7 +1,6 @@
 // Standard headers, read before any target attribute is switched on: inline functions of theirs stay portable.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>

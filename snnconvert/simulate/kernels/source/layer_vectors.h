@@ -1,0 +1,48 @@
+// Vectors of 16 floats, whatever the processor's registers.
+
+namespace snn {
+namespace {
+
+// not std::min and std::max: a linker may take one instruction set's copy of a shared template for all
+template <class T>
+inline T smaller(T a, T b) {
+    return b < a ? b : a;
+}
+
+template <class T>
+inline T larger(T a, T b) {
+    return a < b ? b : a;
+}
+
+// 16 floats, in one, two or four registers
+typedef float Vector __attribute__((vector_size(64), aligned(4), may_alias));
+
+inline Vector load(const float* from) {
+    Vector value;
+    std::memcpy(&value, from, sizeof value);
+    return value;
+}
+
+inline void store(float* to, const Vector& value, int64_t valid) {
+    if (valid >= 16) {
+        std::memcpy(to, &value, sizeof value);
+    } else {
+        std::memcpy(to, &value, sizeof(float) * static_cast<size_t>(valid));
+    }
+}
+
+// 16 spikes as floats
+inline Vector widen(const int8_t* spikes) {
+#if defined(SNN_AVX512)
+    __m128i bytes;
+    std::memcpy(&bytes, spikes, sizeof bytes);
+    return reinterpret_cast<Vector>(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)));
+#else
+    Vector value;
+    for (int lane = 0; lane < 16; lane++) value[lane] = static_cast<float>(spikes[lane]);
+    return value;
+#endif
+}
+
+}  // namespace
+}  // namespace snn
