@@ -1,7 +1,7 @@
 """Thresholds that minimise the squared quantisation error at the given T (per channel, grid search).
 
-A neuron with v(0) = threshold / 2 and N levels over its run is the quantiser
-    Q(a) = bound / N * clip(round(a N / bound), 0, N)
+A neuron with N levels over its run that starts at v(0) = i * threshold is the quantiser
+    Q(a) = bound / N * clip(floor(a N / bound + i), 0, N)
 (Bu et al. 2022; the search as in Li et al., ICML 2021, on exact histograms instead of moving averages).
 """
 
@@ -22,20 +22,22 @@ def calibrate_mse(task: Task) -> Calibration:
     """Search each channel's bound over fractions of its maximum.
 
     Options:
-        initial: membrane potential at t = 0 as a fraction of the threshold, default 0.5.
+        initial: membrane potential at t = 0 as a fraction of the threshold; the default is that of the schedule's
+            rounding, 0.5 for nearest.
     """
-    initial = float(task.options.get("initial", 0.5))
+    initial = float(task.options.get("initial", task.schedule.initial))
     graph = task.ann.graph
     found, _ = ranges(graph, task.images, task.progress)
     counts = histograms(graph, task.images, found, task.progress)
     result = {
-        name: task.site(best_bounds(counts[name], site, task.resolution), site, initial) for name, site in found.items()
+        name: task.site(best_bounds(counts[name], site, task.resolution, initial), site, initial)
+        for name, site in found.items()
     }
     record = {"method": "mse", "options": {"initial": initial}, "candidates": []}
     return Calibration(graph, result, record)
 
 
-def best_bounds(counts: Tensor, site: Range, levels: int) -> Tensor:
+def best_bounds(counts: Tensor, site: Range, levels: int, initial: float = 0.5) -> Tensor:
     """The bound of each channel with the least squared error, shape (channels,)."""
     values, weights = centres(site), counts.double()
     best = torch.full_like(site.largest, torch.inf)
@@ -43,7 +45,7 @@ def best_bounds(counts: Tensor, site: Range, levels: int) -> Tensor:
     for factor in FACTORS:
         bound = site.largest * factor
         step = (bound / levels).unsqueeze(1)
-        error = ((torch.round(values / step).clamp(0, levels) * step - values).square() * weights).sum(1)
+        error = ((torch.floor(values / step + initial).clamp(0, levels) * step - values).square() * weights).sum(1)
         better = error < best
         best = torch.where(better, error, best)
         bounds = torch.where(better, bound, bounds)

@@ -42,7 +42,14 @@ class Task:
 
     @property
     def resolution(self) -> int:
-        """Number of values above zero that a rate can take over the whole run."""
+        """Number of values above zero that thresholds are fitted for.
+
+        It is what a rate can take over the whole run. A bistable neuron sends a full code in every window already, so
+        more windows refine it less; the square root did best (ResNet-20, 500 images, accuracy for levels / square root
+        / levels times frames: window 2, 7 windows 84.8 / 90.6 / 88.0; window 3, 3 windows 91.0 / 91.2 / 89.6).
+        """
+        if self.schedule.kind == "bistable":
+            return max(1, round(self.levels * self.schedule.frames**0.5))
         return self.levels * self.schedule.frames
 
     @property
@@ -50,8 +57,13 @@ class Task:
         """Inputs up to twice the largest calibration value are summed exactly."""
         return max(2.0 * float(self.images.abs().max()), 1e-6)
 
-    def site(self, bound: Tensor, found: Range, initial: float | Tensor = 0.5) -> SiteCalibration:
-        """The calibration of a site whose largest representable activation is `bound` (channels,)."""
+    def site(self, bound: Tensor, found: Range, initial: float | Tensor | None = None) -> SiteCalibration:
+        """The calibration of a site whose largest representable activation is `bound` (channels,).
+
+        `initial` is the membrane potential at t = 0 as a fraction of the threshold; without it, what the schedule's
+        rounding asks for.
+        """
+        initial = self.schedule.initial if initial is None else initial
         shaped = broadcastable(bound.double(), found.axis, found.rank)
         start = broadcastable(bound.double() * 0 + initial, found.axis, found.rank)
         return SiteCalibration((shaped / self.levels).float(), shaped.float(), start.float())

@@ -1,0 +1,64 @@
+"""Candidates within a budget, and the choice among them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent / "simulate"))
+
+from random_networks import calibrated, images, random_ann
+
+from snnconvert.convert.spikify import NeuronChoice, spikify
+from snnconvert.errors import OptionError
+from snnconvert.graph.schedule import Schedule, site_depths
+from snnconvert.graph.types import Ann, Snn
+from snnconvert.search import candidates, choose, eligible
+
+
+def test_bistable_takes_one_window_and_as_many_as_fit() -> None:
+    ann = random_ann(1)
+    depth = max(site_depths(ann.graph).values())
+    found = candidates(ann, (depth + 1) * 4, schedules=["bistable"])
+    assert [one.name for one in found if one.schedule is not None][-1] == "bistable, window 4, 1 window"
+    assert len([one for one in found if one.schedule is None]) == 4  # windows 5 to 8
+    for one in found:
+        if one.schedule is None:
+            assert f"{(depth + 1) * 4} steps" in one.reason
+        else:
+            assert one.schedule.timesteps <= (depth + 1) * 4
+            assert one.schedule.latency["total"] == one.schedule.timesteps
+
+
+def test_a_budget_too_small_names_the_totals_for_two_and_four() -> None:
+    ann = random_ann(1)
+    depth = max(site_depths(ann.graph).values())
+    with pytest.raises(OptionError) as raised:
+        eligible(candidates(ann, depth, schedules=["bistable", "wait"]))
+    assert f"-T {2 * (depth + 1)}" in raised.value.hint
+    assert f"-T {4 * (depth + 1)}" in raised.value.hint
+    assert any("wait 1" in cause for cause in raised.value.causes)
+
+
+def test_the_best_agreement_is_chosen_and_ineligible_ones_keep_their_reason() -> None:
+    ann = random_ann(5)
+    made: list[Schedule] = []
+
+    def make(network: Ann, schedule: Schedule) -> Snn:
+        made.append(schedule)
+        return spikify(network, calibrated(network, schedule, 5), schedule, NeuronChoice(), input_bound=4.0)
+
+    depth = max(site_depths(ann.graph).values())
+    trials = choose(ann, candidates(ann, (depth + 1) * 3), make, torch.cat([images(s) for s in range(20)]))
+    best = [trial for trial in trials if trial.chosen]
+    assert len(best) == 1
+    assert best[0].agreement == max(trial.agreement or 0.0 for trial in trials)
+    assert len(made) == len([trial for trial in trials if trial.snn is not None])
+    rows = [trial.record() for trial in trials]
+    assert {row["name"] for row in rows} >= {"streaming", "wait 1", "bistable, window 2, 1 window"}
+    assert all("reason" in row for row in rows if not row["eligible"])
+    assert all({"window", "first_output", "total", "agreement", "spikes", "interval"} <= row.keys()
+               for row in rows if row["eligible"])  # fmt: skip
