@@ -63,6 +63,20 @@ struct Window {
     }
 };
 
+// The input rows that one row of output pixels sees: kernel rows [first, last), `step` apart in memory.
+struct Lines {
+    int64_t first, last, step;
+    const int8_t* start;
+
+    Lines(const Term& term, const int8_t* image, int64_t out_y) {
+        const Window rows(out_y, term.stride_h, term.pad_h, term.k_h, term.dilation_h, term.in_h);
+        first = rows.first;
+        last = rows.last;
+        step = term.dilation_h * term.in_w * term.in_c;
+        start = image + rows.origin * term.in_w * term.in_c + first * step;
+    }
+};
+
 // What is the same for all pixels of a convolution.
 struct Geometry {
     int64_t inputs, outputs, padded, weight_rows;
@@ -83,7 +97,7 @@ struct Geometry {
         tabled = false;
 #if defined(SNN_AVX512)
         // the table has to stay in the first-level cache
-        tabled = runs && term.unit && !term.depthwise && padded == 16 && fours <= 16 && term.k_h * fours <= 40;
+        tabled = runs && term.unit && !term.depthwise && padded == 16 && fours <= 14 && term.k_h * fours <= 40;
 #endif
     }
 
@@ -105,51 +119,53 @@ struct Geometry {
 };
 
 #if defined(SNN_AVX512)
-// up to 64 inputs of one kernel row against the table; kFours = 0: known at run time only
+// the inputs of one kernel row against the table; kFours = 0: known at run time only
 template <int kFours>
 inline void look_up(const float* table, uint64_t flags, int64_t fours, Vector* sum) {
+    const char* from = reinterpret_cast<const char*>(table);
+    flags <<= 6;  // 64 bytes to an entry
     if (kFours != 0) {
 #pragma GCC unroll 16
         for (int four = 0; four < kFours; four++)
-            sum[four % 4] += load(table + four * 256 + (flags >> (4 * four) & 15) * 16);
+            sum[four % 4] += load(reinterpret_cast<const float*>(from + (flags >> (4 * four) & 0x3c0) + 1024 * four));
     } else {
-        for (int64_t four = 0; four < fours; four++, flags >>= 4) sum[0] += load(table + four * 256 + (flags & 15) * 16);
+        for (; fours > 0; fours--, flags >>= 4, from += 1024)
+            sum[0] += load(reinterpret_cast<const float*>(from + (flags & 0x3c0)));
     }
 }
 
 template <int kFours>
-inline void look_up_pixel(const Term& term, const Geometry& geometry, const int8_t* image, const Window& rows,
-                          const Window& columns, float* out) {
+inline void look_up_pixel(const Term& term, const Geometry& geometry, const Lines& lines, const Window& columns,
+                          float* out) {
     Vector sum[4] = {load(term.bias), {}, {}, {}};
     const int64_t first = columns.first * geometry.inputs, n = columns.last * geometry.inputs - first;
-    const uint64_t valid = n >= 64 ? ~uint64_t{0} : (uint64_t{1} << n) - 1;
-    const int8_t* run = image + columns.origin * term.in_c + first;
-    for (int64_t y = rows.first; y < rows.last && n > 0; y++) {
-        const int8_t* line = run + (rows.origin + y * term.dilation_h) * term.in_w * term.in_c;
+    const uint64_t valid = (uint64_t{1} << n) - 1;
+    const int8_t* line = lines.start + columns.origin * geometry.inputs + first;
+    const float* table = geometry.table + lines.first * geometry.fours * 256;
+    for (int64_t y = lines.first; y < lines.last; y++, line += lines.step, table += geometry.fours * 256) {
         const __m512i bytes = _mm512_maskz_loadu_epi8(valid, line);
         const uint64_t flags = static_cast<uint64_t>(_mm512_test_epi8_mask(bytes, bytes)) << first;
-        look_up<kFours>(geometry.table + y * geometry.fours * 256, flags, geometry.fours, sum);
+        look_up<kFours>(table, flags, geometry.fours, sum);
     }
     store(out, (sum[0] + sum[1]) + (sum[2] + sum[3]), geometry.outputs);
 }
 #endif
 
 template <bool Unit>
-inline void convolve_pixel(const Term& term, const Geometry& geometry, const int8_t* image, const Window& rows,
-                           const Window& columns, Scratch& scratch, float* out) {
-    const int64_t inputs = geometry.inputs, padded = geometry.padded;
+inline void convolve_pixel(const Term& term, const Geometry& geometry, const Lines& lines, const Window& columns,
+                           Scratch& scratch, float* out) {
+    const int64_t inputs = geometry.inputs, padded = geometry.padded, wide = term.k_w * inputs;
+    const int64_t first = columns.first * inputs, run = columns.last * inputs - first;
     for (int64_t group = 0; group < term.groups; group++) {
         Decoder<Unit> decoder(scratch);
-        for (int64_t y = rows.first; y < rows.last; y++) {
-            const int8_t* line = image + (rows.origin + y * term.dilation_h) * term.in_w * term.in_c + group * inputs;
+        const int8_t* line = lines.start + columns.origin * term.in_c + group * inputs;
+        for (int64_t y = lines.first; y < lines.last; y++, line += lines.step) {
             if (geometry.runs) {
-                decoder.add(line + (columns.origin + columns.first) * inputs, (columns.last - columns.first) * inputs,
-                            (y * term.k_w + columns.first) * inputs);
+                decoder.add(line + first, run, y * wide + first);
                 continue;
             }
             for (int64_t x = columns.first; x < columns.last; x++)
-                decoder.add(line + (columns.origin + x * term.dilation_w) * term.in_c, inputs,
-                            (y * term.k_w + x) * inputs);
+                decoder.add(line + x * term.dilation_w * term.in_c, inputs, y * wide + x * inputs);
         }
         const Events events = decoder.finish(geometry.weight_rows);
         gather_all<Unit>(events, term.values + group * (geometry.weight_rows + 1) * padded, padded,
@@ -157,28 +173,27 @@ inline void convolve_pixel(const Term& term, const Geometry& geometry, const int
     }
 }
 
-inline void depthwise_pixel(const Term& term, const int8_t* image, const Window& rows, const Window& columns,
-                            float* out) {
+inline void depthwise_pixel(const Term& term, const Lines& lines, const Window& columns, float* out) {
     const int64_t channels = term.in_c;
+    const int8_t* start = lines.start + columns.origin * channels;
     int64_t c = 0;
     for (; c + 16 <= channels; c += 16) {
         Vector sum = load(term.bias + c);
-        for (int64_t y = rows.first; y < rows.last; y++) {
-            const int8_t* line = image + (rows.origin + y * term.dilation_h) * term.in_w * channels + c;
-            for (int64_t x = columns.first; x < columns.last; x++) {
-                const Vector weights = load(term.values + (y * term.k_w + x) * channels + c);
-                sum += weights * widen(line + (columns.origin + x * term.dilation_w) * channels);
-            }
+        const int8_t* line = start + c;
+        for (int64_t y = lines.first; y < lines.last; y++, line += lines.step) {
+            const float* weights = term.values + y * term.k_w * channels + c;
+            for (int64_t x = columns.first; x < columns.last; x++)
+                sum += load(weights + x * channels) * widen(line + x * term.dilation_w * channels);
         }
         store(out + c, sum, 16);
     }
     for (; c < channels; c++) {
         float sum = term.bias[c];
-        for (int64_t y = rows.first; y < rows.last; y++)
-            for (int64_t x = columns.first; x < columns.last; x++) {
-                const int64_t at = (rows.origin + y * term.dilation_h) * term.in_w + columns.origin + x * term.dilation_w;
-                sum += term.values[(y * term.k_w + x) * channels + c] * static_cast<float>(image[at * channels + c]);
-            }
+        const int8_t* line = start + c;
+        for (int64_t y = lines.first; y < lines.last; y++, line += lines.step)
+            for (int64_t x = columns.first; x < columns.last; x++)
+                sum += term.values[(y * term.k_w + x) * channels + c] *
+                       static_cast<float>(line[x * term.dilation_w * channels]);
         out[c] = sum;
     }
 }
@@ -202,40 +217,41 @@ struct Tile {
     }
 };
 
-// Calls pixel(rows, columns, out) for every output pixel of the tile.
+// Calls pixel(lines, columns, out) for every output pixel of the tile.
 template <class Pixel>
-inline void each_pixel(const Layer& layer, const Term& term, const Tile& tile, float* out, const Pixel& pixel) {
+inline void each_pixel(const Layer& layer, const Term& term, const Tile& tile, const int8_t* image, float* out,
+                       const Pixel& pixel) {
     for (int64_t y = tile.top; y < tile.bottom; y++) {
-        const Window rows(y, term.stride_h, term.pad_h, term.k_h, term.dilation_h, term.in_h);
+        const Lines lines(term, image, y);
         for (int64_t x = 0; x < layer.out_w; x++, out += layer.out_c)
-            pixel(rows, Window(x, term.stride_w, term.pad_w, term.k_w, term.dilation_w, term.in_w), out);
+            pixel(lines, Window(x, term.stride_w, term.pad_w, term.k_w, term.dilation_w, term.in_w), out);
     }
 }
 
-inline void convolve(const Layer& layer, const Term& term, const Geometry& geometry, const Tile& tile,
-                     int64_t frame, Scratch& scratch, float* out) {
-    const int8_t* spikes = term.spikes + (frame * layer.batch + tile.image) * term.in_h * term.in_w * term.in_c;
-    const auto each = [&](const auto& pixel) { each_pixel(layer, term, tile, out, pixel); };
+inline void convolve(const Layer& layer, const Term& term, const Geometry& geometry, const Tile& tile, int64_t frame,
+                     Scratch& scratch, float* out) {
+    const int8_t* image = term.spikes + (frame * layer.batch + tile.image) * term.in_h * term.in_w * term.in_c;
+    const auto each = [&](const auto& pixel) { each_pixel(layer, term, tile, image, out, pixel); };
     if (term.depthwise)
-        return each([&](const Window& rows, const Window& columns, float* to) {
-            depthwise_pixel(term, spikes, rows, columns, to);
+        return each([&](const Lines& lines, const Window& columns, float* to) {
+            depthwise_pixel(term, lines, columns, to);
         });
 #if defined(SNN_AVX512)
     if (geometry.tabled && geometry.fours == 12)
-        return each([&](const Window& rows, const Window& columns, float* to) {
-            look_up_pixel<12>(term, geometry, spikes, rows, columns, to);
+        return each([&](const Lines& lines, const Window& columns, float* to) {
+            look_up_pixel<12>(term, geometry, lines, columns, to);
         });
     if (geometry.tabled)
-        return each([&](const Window& rows, const Window& columns, float* to) {
-            look_up_pixel<0>(term, geometry, spikes, rows, columns, to);
+        return each([&](const Lines& lines, const Window& columns, float* to) {
+            look_up_pixel<0>(term, geometry, lines, columns, to);
         });
 #endif
     if (term.unit)
-        return each([&](const Window& rows, const Window& columns, float* to) {
-            convolve_pixel<true>(term, geometry, spikes, rows, columns, scratch, to);
+        return each([&](const Lines& lines, const Window& columns, float* to) {
+            convolve_pixel<true>(term, geometry, lines, columns, scratch, to);
         });
-    each([&](const Window& rows, const Window& columns, float* to) {
-        convolve_pixel<false>(term, geometry, spikes, rows, columns, scratch, to);
+    each([&](const Lines& lines, const Window& columns, float* to) {
+        convolve_pixel<false>(term, geometry, lines, columns, scratch, to);
     });
 }
 
