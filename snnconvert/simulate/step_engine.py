@@ -47,10 +47,10 @@ class StepEngine:
                     values[node] = batch.double()
                 elif node.op == "call_module":
                     values[node] = self._step(node, op_of(node), [values[s] for s in arguments(node)], step)
-                    if op_of(node).role == Role.NEURON and self._emits(node, step):
+                    if op_of(node).role in (Role.NEURON, Role.DELAY) and self._emits(node, step):
                         sent.setdefault(node.name, []).append(values[node])
-            if step + 1 >= self.schedule.answer_step(0):
-                for kept, node in zip(outputs, output_nodes(self.snn.graph), strict=True):
+            for kept, node in zip(outputs, output_nodes(self.snn.graph), strict=True):
+                if self._emits(node, step):  # an output is read while the sites before it send
                     value = values[node].double()
                     kept.append(value + kept[-1] if kept else value)
         spikes = {name: torch.stack([(s != 0).sum() for s in steps]) for name, steps in sent.items()}

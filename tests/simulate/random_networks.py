@@ -147,6 +147,14 @@ def random_snn(seed: int, **options: object) -> tuple[Snn, Ann, Calibration]:
     return spikify(ann, calibration, schedule, NeuronChoice(), input_bound=4.0), ann, calibration
 
 
+def waiting_snn(seed: int, *, model: str, wait: int, frames: int) -> Snn:
+    """A random network in a waiting schedule."""
+    ann = with_identity_sites(random_ann(seed), Schedule("wait", 10**6, 1, wait=wait))
+    depth = max(site_depths(ann.graph).values())
+    schedule = Schedule("wait", depth * wait + frames, depth, wait=wait)
+    return spikify(ann, calibrated(ann, schedule, seed), schedule, NeuronChoice(model), input_bound=4.0)
+
+
 def quantised(ann: Ann, calibration: Calibration, schedule: Schedule, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """The K-bit quantised ANN in float64, without any notion of time: codes of every site, and the first output."""
     codes: dict[str, Tensor] = {}

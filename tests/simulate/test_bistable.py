@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_networks import images, quantised, random_snn
+from random_networks import images, quantised, random_snn, waiting_snn
 from torch import Tensor
 
 from snnconvert.errors import InternalError
@@ -141,6 +141,19 @@ def test_the_worked_example_of_a_spurious_spike() -> None:
     for weight in (4, 2, 1):
         sent, v = fire_phase(v, unit, weight, negative=False)
         assert float(sent) == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=seeds, model=st.sampled_from(["if", "ternary"]), wait=st.integers(1, 3), frames=st.integers(1, 5))
+def test_waiting_networks_with_synchronous_neurons(seed: int, model: str, wait: int, frames: int) -> None:
+    """A synchronous neuron holds spikes back by as many steps as a layer waits: both engines agree."""
+    snn = waiting_snn(seed, model=model, wait=wait, frames=frames)
+    verify_balanced(snn.graph)
+    fast, oracle = LayerEngine(snn).run(images(seed)), StepEngine(snn).run(images(seed))
+    assert fast.spikes.keys() == oracle.spikes.keys()
+    for name in oracle.spikes:
+        assert torch.equal(fast.spikes[name], oracle.spikes[name]), name
+    assert torch.equal(fast.outputs[0], oracle.outputs[0])
 
 
 def test_engines_refuse_each_others_schedules() -> None:
