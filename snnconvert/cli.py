@@ -44,6 +44,14 @@ class ScheduleName(StrEnum):
     streaming = "streaming"
     wait = "wait"
     bistable = "bistable"
+    auto = "auto"
+
+
+class PhasesName(StrEnum):
+    """Values of --phases."""
+
+    power2 = "power2"
+    uniform = "uniform"
 
 
 class NeuronName(StrEnum):
@@ -118,12 +126,22 @@ def convert(  # noqa: PLR0917
         typer.Option(help="Units per step of burst (5) and graded (15 = 4 bits) neurons.", rich_help_panel=SNN),
     ] = None,
     schedule: Annotated[
-        ScheduleName, typer.Option(help="When neurons integrate and emit.", rich_help_panel=SNN)
-    ] = ScheduleName.streaming,
+        ScheduleName,
+        typer.Option(help="When neurons integrate and emit; auto tries all that fit into T.", rich_help_panel=SNN),
+    ] = ScheduleName.auto,
     wait: Annotated[int, typer.Option(help="Steps of --schedule wait.", rich_help_panel=SNN)] = 1,
     window: Annotated[
-        int | None, typer.Option(help="Steps per window of --schedule bistable.", rich_help_panel=SNN)
+        int | None, typer.Option(help="Steps per window of --schedule bistable (tries 2 to 8).", rich_help_panel=SNN)
     ] = None,
+    phases: Annotated[
+        PhasesName, typer.Option(help="Weights of the spikes in a bistable window.", rich_help_panel=SNN)
+    ] = PhasesName.power2,
+    residual: Annotated[
+        str, typer.Option(help="Membrane after a bistable window: keep, clear or clamp.", rich_help_panel=SNN)
+    ] = "keep",
+    rounding: Annotated[
+        str, typer.Option(help="nearest (v(0) = half a spike) or floor (v(0) = 0).", rich_help_panel=SNN)
+    ] = "nearest",
     arch: Annotated[
         str | None,
         typer.Option(
@@ -191,6 +209,9 @@ def convert(  # noqa: PLR0917
             "schedule": schedule.value,
             "wait": wait,
             "window": window,
+            "phases": phases.value,
+            "residual": residual,
+            "rounding": rounding,
             "limit": limit,
             "batch_size": batch_size,
             "seed": seed,

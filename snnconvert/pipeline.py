@@ -8,12 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from snnconvert.calibrate import METHODS
 from snnconvert.data.selection import select_inputs
 from snnconvert.graph.types import Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.simulate.evaluate import evaluate
-from snnconvert.stages import Outcome, Request, check_request, open_ann, task_for, timed, with_bundled_data
+from snnconvert.stages import Outcome, Request, check_request, open_ann, spiking, timed, with_bundled_data
 
 __all__ = ["Outcome", "Request", "convert_model", "run"]
 
@@ -32,16 +31,12 @@ def run(request: Request, progress: Progress = silent, *, module: nn.Module | No
     with timed(timings, "data"):
         inputs = select_inputs(ann, facts.classes, request)
     with timed(timings, "calibrate"):
-        task = task_for(request, ann, inputs, progress)
-        calibration = METHODS[request.calibration](task)
-    with timed(timings, "spikify"):
-        snn = task.spikify(calibration)
+        snn = spiking(request, ann, inputs, progress)
     with timed(timings, "simulate"):
         evaluation = evaluate(ann, snn, inputs.measured, batch_size=request.batch_size, progress=progress)
     snn = replace(
         snn,
         preprocessing=inputs.preprocessing,
-        calibration={**inputs.calibration_record, **calibration.record},
         evaluation={**inputs.evaluation_record, **evaluation.figures()},
     )
     return Outcome(request, ann, facts, inputs, snn, evaluation, timings)

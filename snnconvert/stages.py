@@ -23,11 +23,13 @@ from snnconvert.data.datasets import load_dataset
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.selection import Inputs
 from snnconvert.errors import InternalError, OptionError, UnsupportedError
+from snnconvert.graph.balance import with_identity_sites
 from snnconvert.graph.dialect import output_nodes, sites
-from snnconvert.graph.schedule import KINDS, Schedule, site_depths
+from snnconvert.graph.schedule import KINDS, Schedule
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.neurons import NEURONS
 from snnconvert.progress import Progress
+from snnconvert.search import AUTO, WINDOWS, Trial, candidates, choose, eligible
 from snnconvert.simulate.evaluate import Evaluation
 from snnconvert.zoo.catalogue import bundled
 
@@ -53,10 +55,12 @@ class Request:
     options: dict[str, Any] = field(default_factory=dict)
     neuron: str = "if"
     levels: int = 1
-    schedule: str = "streaming"
+    schedule: str = "auto"
     wait: int = 1
     window: int | None = None
     phases: str = "power2"
+    residual: str = "keep"
+    rounding: str = "nearest"
     limit: int | None = None
     batch_size: int = 64
     seed: int = 0
@@ -106,14 +110,18 @@ def check_request(request: Request) -> None:
         ("--batch-size", request.batch_size),
         ("--limit", 1 if request.limit is None else request.limit),
         ("--levels", request.levels),
+        ("--wait", request.wait),
+        ("--window", 1 if request.window is None else request.window),
     ):
         if value < 1:
             raise OptionError(f"{option} {value} is below 1", hint=f"give {option} a whole number of at least 1")
     for option, chosen, allowed in (
         ("--calibration", request.calibration, METHODS),
         ("--neuron", request.neuron, [name for name in NEURONS if name != "signed"]),
-        ("--schedule", request.schedule, KINDS),
+        ("--schedule", request.schedule, (*KINDS, "auto")),
         ("--phases", request.phases, ("power2", "uniform")),
+        ("--residual", request.residual, ("keep", "clear", "clamp")),
+        ("--rounding", request.rounding, ("nearest", "floor")),
     ):
         if chosen not in allowed:
             raise OptionError(f"{option} {chosen!r} is not known", hint=f"choose one of {', '.join(allowed)}")
@@ -187,22 +195,35 @@ def _shape_of_data(request: Request) -> tuple[int, ...] | None:
     return load_dataset(path, preprocessing=request.preprocessing, input_shape=None).sample_shape
 
 
-def task_for(request: Request, ann: Ann, inputs: Inputs, progress: Progress) -> Task:
-    """The calibration task that the request describes."""
-    depth = max(site_depths(ann.graph).values())
-    schedule = Schedule(
-        kind=request.schedule,
-        timesteps=request.timesteps,
-        depth=depth,
-        wait=request.wait if request.schedule == "wait" else 0,
-        window=(request.window or 4) if request.schedule == "bistable" else 0,
+def spiking(request: Request, ann: Ann, inputs: Inputs, progress: Progress) -> Snn:
+    """Calibrate and spikify in the schedule that was asked for, or in the best of those that fit.
+
+    Raises:
+        OptionError: if no schedule fits into the budget of time steps.
+    """
+    images = in_canonical_order(inputs.calibration)
+
+    def make(network: Ann, schedule: Schedule) -> Snn:
+        neuron = NeuronChoice(request.neuron, request.levels)
+        task = Task(network, images, schedule, neuron, request.options, progress)
+        calibration = METHODS[request.calibration](task)
+        return replace(task.spikify(calibration), calibration={**inputs.calibration_record, **calibration.record})
+
+    found = candidates(
+        ann,
+        request.timesteps,
+        schedules=AUTO if request.schedule == "auto" else (request.schedule,),
+        windows=WINDOWS if request.window is None else (request.window,),
+        waits=(request.wait,),
         phases=request.phases,
+        residual=request.residual,
+        rounding=request.rounding,
     )
-    return Task(
-        ann=ann,
-        images=in_canonical_order(inputs.calibration),
-        schedule=schedule,
-        neuron=NeuronChoice(request.neuron, request.levels),
-        options=request.options,
-        progress=progress,
-    )
+    fitting = eligible(found)
+    if len(fitting) == 1:
+        trials = [replace(Trial(one), chosen=one.schedule is not None) for one in found]
+        snn = make(with_identity_sites(ann, fitting[0]), fitting[0])
+    else:
+        trials = choose(ann, found, make, images, progress)
+        (snn,) = [trial.snn for trial in trials if trial.chosen and trial.snn is not None]
+    return replace(snn, calibration={**snn.calibration, "schedules": [trial.record() for trial in trials]})
