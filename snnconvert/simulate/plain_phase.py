@@ -1,0 +1,127 @@
+"""Phase coding without its cures: what benchmarks compare bistable and synchronous neurons with.
+
+Plain phase coding (Kim et al. 2018, weighted spikes): a spike at phase k of a period of K steps carries 2^(K-1-k)
+units, and every neuron integrates and fires in every step. A neuron may then fire at a phase before all inputs of the
+period are in, and cannot take it back. Either cure can be switched on by itself:
+
+    bistable      neurons send in every second window only; what arrives while they send (a shortcut that is not held
+                  back) is integrated on arrival
+    synchronous   shortcuts are held back by one window per site they skip
+
+With both, this is the bistable network itself (tested against its oracle).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx
+
+from snnconvert.errors import InternalError
+from snnconvert.graph.dialect import arguments, op_of, output_nodes
+from snnconvert.graph.edit import copied
+from snnconvert.graph.neuron_ops import Neuron
+from snnconvert.graph.ops import Op, Role
+from snnconvert.graph.types import Snn
+from snnconvert.neurons.bistable import fire_phase
+from snnconvert.simulate.bistable_engine import BistableEngine, linear_part
+from snnconvert.simulate.result import Simulation
+
+
+class PhaseEngine(BistableEngine):
+    """Simulates a bistable network with one or both cures switched off, step by step.
+
+    Args:
+        snn: a network in a bistable schedule, without max pooling or non-linear operators after the first neurons.
+        bistable: whether neurons keep apart integrating and sending.
+        synchronous: whether synchronous neurons hold spikes back.
+
+    Raises:
+        InternalError: for operators that are not linear.
+    """
+
+    def __init__(self, snn: Snn, *, bistable: bool, synchronous: bool) -> None:
+        super().__init__(snn)
+        self.bistable, self.synchronous = bistable, synchronous
+        originals = zip(copied(snn.graph).graph.nodes, self.graph.graph.nodes, strict=True)
+        self.fast = {own: linear_part(op_of(node)) for node, own in originals if node.op == "call_module"}
+        rigid = [node.name for node, op in self.fast.items() if op is None and self.depths[node.name] > 0]
+        if rigid:
+            raise InternalError("plain phase coding serves linear operators only", causes=tuple(rigid))
+
+    @torch.inference_mode()
+    def run(self, batch: Tensor) -> Simulation:
+        """Simulate one batch; outputs are read after every period (or window), spikes are per global step.
+
+        Outputs have shape (answers, batch, *classes), counts (timesteps,).
+        """
+        self.constant = self._constants(batch)
+        self.membrane = {
+            node: torch.zeros_like(self.constant[node]) + op.initial
+            for node, op in ((node, op_of(node)) for node in self._calls())
+            if isinstance(op, Neuron)
+        }
+        self.held: dict[fx.Node, list[Tensor | None]] = {}
+        steps = self.schedule.timesteps
+        spikes = {n.name: torch.zeros(steps, dtype=torch.int64) for n in self._calls() if self._spikes(n)}
+        units = {name: torch.zeros_like(counts) for name, counts in spikes.items()}
+        read = [torch.zeros_like(self.constant[node]) for node in output_nodes(self.graph)]
+        outputs: list[list[Tensor]] = [[] for _ in read]
+        for step in range(steps):
+            sent: dict[fx.Node, Tensor | None] = {}
+            for node in self._calls():
+                inputs = [sent.get(source) for source in arguments(node)]
+                sent[node] = self._advance(node, op_of(node), inputs, step)
+                value = sent[node]
+                if node.name in spikes and value is not None:
+                    spikes[node.name][step] = value.count_nonzero()
+                    units[node.name][step] = int(value.abs().sum(dtype=torch.float64))
+            for index, node in enumerate(output_nodes(self.graph)):
+                moment = self._moment(self.depths[node.name], step)
+                if moment.sends or not self.bistable:
+                    read[index] = read[index] + self._share(self.constant[node], moment.phase)
+                    arrived = sent[node]
+                    read[index] = read[index] if arrived is None else read[index] + arrived
+                    if moment.phase == self.window - 1:
+                        outputs[index].append(read[index])
+        return Simulation(tuple(torch.stack(kept) for kept in outputs), spikes, units)
+
+    def answer_steps(self) -> list[int]:
+        """The steps (1-based) after which outputs are read."""
+        if self.bistable:
+            return [self.schedule.answer_step(frame) for frame in range(self.frames)]
+        return list(range(self.window, self.schedule.timesteps + 1, self.window))
+
+    def _advance(self, node: fx.Node, op: Op, inputs: list[Tensor | None], step: int) -> Tensor | None:
+        """What moves at `node` in this step; None where nothing does."""
+        if isinstance(op, Neuron):
+            return self._phase_neuron(node, op, inputs[0], step)
+        if op.role == Role.DELAY:
+            if not self.synchronous:
+                return inputs[0]
+            held = self.held.setdefault(node, [None] * self.window)
+            held.append(inputs[0])
+            return held.pop(0)
+        if all(value is None for value in inputs):
+            return None
+        linear = self.fast[node]
+        assert linear is not None
+        own = next(linear.buffers(), None)
+        given = []
+        for value, source in zip(inputs, arguments(node), strict=True):
+            present = torch.zeros_like(self.constant[source]) if value is None else value
+            given.append(present if own is None else present.to(own.dtype))
+        moved: Tensor = linear(*given)
+        return moved
+
+    def _phase_neuron(self, node: fx.Node, op: Neuron, current: Tensor | None, step: int) -> Tensor | None:
+        moment, v = self._moment(self.depths[node.name], step), self.membrane[node]
+        if current is not None:
+            v = v + current
+        if moment.integrates or not self.bistable:
+            v = v + self._share(self.constant[arguments(node)[0]], moment.phase)
+        out: Tensor | None = None
+        if moment.sends or not self.bistable:
+            out, v = fire_phase(v, op.threshold, self.weights[moment.phase], negative=op.model == "signed")
+            out = out.float()
+        self.membrane[node] = v
+        return out
