@@ -33,6 +33,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         arguments = ["zoo:digits-resnet", "-T", "16", "--calibration-samples", "128", "--limit", "200", "--quiet"]
+        arguments += ["--schedule", "streaming"]
         assert command(patch, *arguments) == 0
     return folder
 
@@ -106,6 +107,21 @@ def test_calibration_does_not_depend_on_order_or_batch_size(tmp_path: Path) -> N
         assert first.keys() == second.keys()
         assert all(torch.equal(first[key], second[key]) for key in first), method
         assert correct == again
+
+
+def test_auto_tries_every_schedule_that_fits() -> None:
+    outcome = run(
+        Request(model="zoo:digits-resnet", timesteps=20, calibration="mse", calibration_samples=64, limit=100)
+    )
+    rows = outcome.snn.calibration["schedules"]
+    names = [row["name"] for row in rows]
+    assert {"streaming", "wait 1"} < set(names)
+    assert any("window 2" in name for name in names)
+    assert [row["name"] for row in rows if not row["eligible"]] == [f"bistable, window {k}" for k in range(4, 9)]
+    assert all(row["reason"] for row in rows if not row["eligible"])
+    (chosen,) = [row for row in rows if row["chosen"]]
+    assert chosen["agreement"] == max(row["agreement"] for row in rows if row["eligible"])
+    assert outcome.snn.schedule.to_dict() == chosen["schedule"]
 
 
 def test_a_module_is_converted_and_left_alone() -> None:
