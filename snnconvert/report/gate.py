@@ -1,0 +1,229 @@
+"""Gates: conditions that a report must meet, judged with the error that sampling leaves.
+
+A gate is *failed* where the whole 95 % interval is beyond the limit, *passed* where none of it is, and *cannot tell*
+in between. What "cannot tell" counts as is the user's choice; the default lets it pass, `strict` does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
+from typing import Any
+
+from snnconvert.errors import OptionError
+from snnconvert.report.expression import Condition, Quantity, parse_condition
+from snnconvert.report.quantities import NAMES, Document, Quantities, quantities
+
+UNCERTAIN = ("pass", "fail", "measured")
+
+
+class Status(StrEnum):
+    """What became of a gate."""
+
+    passed = "passed"
+    failed = "failed"
+    cannot_tell = "cannot tell"
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Limits; None asks for nothing.
+
+    Attributes:
+        max_drop: points that the accuracy may lie below the original network's.
+        min_accuracy: of the spiking network, percent.
+        min_ann_accuracy: of the original network, percent; a lower one means wrong preprocessing or labels.
+        min_agreement: percent of images with the same answer from both networks.
+        max_spikes: per image.
+        max_energy_ratio: energy of the spiking network over the original's.
+        fail_if: conditions over NAMES, each of which must not hold.
+        at: the step to judge; the last one by default.
+        uncertain: what "cannot tell" counts as: "pass", "fail", or "measured" (judge by the measured value alone).
+
+    Raises:
+        OptionError: a limit that is no number, or a condition that cannot be read.
+    """
+
+    max_drop: float | None = None
+    min_accuracy: float | None = None
+    min_ann_accuracy: float | None = None
+    min_agreement: float | None = None
+    max_spikes: float | None = None
+    max_energy_ratio: float | None = None
+    fail_if: tuple[str, ...] = ()
+    at: int | None = None
+    uncertain: str = "pass"
+
+    def __post_init__(self) -> None:
+        if self.uncertain not in UNCERTAIN:
+            raise OptionError(
+                f"uncertain is {self.uncertain!r}; allowed: {', '.join(UNCERTAIN)}", hint="choose one of the three"
+            )
+        if self.at is not None and (isinstance(self.at, bool) or not isinstance(self.at, int) or self.at < 1):
+            raise OptionError(f"at is {self.at!r}; allowed: a step, from 1", hint="give a whole number of at least 1")
+        for name in LIMITS:
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise OptionError(f"{name} is {value!r}; allowed: a number", hint=f"write for instance {name} = 1.0")
+        if isinstance(self.fail_if, str) or not all(isinstance(text, str) for text in self.fail_if):
+            raise OptionError(f"fail_if is {self.fail_if!r}; allowed: a list of texts", hint='fail_if = ["drop > 1"]')
+        self.conditions()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Gates:
+        """From keys such as max_drop; `fail_if` may be one text or a list."""
+        known = [field.name for field in fields(cls)]
+        if unknown := sorted(set(values) - set(known)):
+            raise OptionError(f"unknown gate {unknown[0]!r}; allowed: {', '.join(known)}", hint="correct or remove it")
+        given = dict(values)
+        if "fail_if" in given:
+            texts = given["fail_if"]
+            given["fail_if"] = (texts,) if isinstance(texts, str) else tuple(texts)
+        return cls(**given)
+
+    def over(self, other: Gates) -> Gates:
+        """`other`, with everything that is set here put in its place."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(other, **{name: value for name, value in own.items() if value != getattr(Gates(), name)})
+
+    def conditions(self) -> list[tuple[str, Condition]]:
+        """(name of the gate, condition under which it fails)."""
+        texts = [
+            (f"{name} {_number(limit)}", f"{quantity} {sign} {limit!r}")
+            for name, (quantity, sign) in LIMITS.items()
+            if (limit := getattr(self, name)) is not None
+        ]
+        texts += [(f"fail_if {text}", text) for text in self.fail_if]
+        return [(name, parse_condition(text, NAMES)) for name, text in texts]
+
+
+LIMITS = {
+    "max_drop": ("drop", ">"),
+    "min_accuracy": ("accuracy", "<"),
+    "min_ann_accuracy": ("ann_accuracy", "<"),
+    "min_agreement": ("agreement", "<"),
+    "max_spikes": ("spikes", ">"),
+    "max_energy_ratio": ("energy_ratio", ">"),
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One gate's outcome; `text` is a sentence with the figures."""
+
+    gate: str
+    status: Status
+    text: str
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """All verdicts on one report.
+
+    Attributes:
+        model: name of the model.
+        verdicts: one per gate.
+        worst_layer: where to look first, as a sentence; None without layers.
+        uncertain: what "cannot tell" counts as.
+    """
+
+    model: str
+    verdicts: tuple[Verdict, ...]
+    worst_layer: str | None
+    uncertain: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the report may pass."""
+        refused = {Status.failed} | ({Status.cannot_tell} if self.uncertain == "fail" else set())
+        return not any(verdict.status in refused for verdict in self.verdicts)
+
+    @property
+    def status(self) -> Status | None:
+        """The worst of all verdicts; None without gates."""
+        found = {verdict.status for verdict in self.verdicts}
+        return next((status for status in (Status.failed, Status.cannot_tell, Status.passed) if status in found), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "status": self.status,
+            "ok": self.ok,
+            "uncertain": self.uncertain,
+            "verdicts": [{"gate": row.gate, "status": row.status, "text": row.text} for row in self.verdicts],
+            "worst_layer": self.worst_layer,
+        }
+
+
+def check_document(document: Document, gates: Gates, baseline: Document | None = None) -> GateResult:
+    """Judge a report.
+
+    A gate on a figure that the report does not have is failed: nothing passes unmeasured.
+
+    Raises:
+        OptionError: `gates.at` is no step of the report.
+        DataError: the baseline was measured on other images.
+    """
+    found = quantities(document, gates.at, baseline)
+    verdicts = tuple(_verdict(name, condition, found, gates) for name, condition in gates.conditions())
+    return GateResult(document["model"]["name"], verdicts, worst_layer(document), gates.uncertain)
+
+
+def _verdict(name: str, condition: Condition, found: Quantities, gates: Gates) -> Verdict:
+    missing = [f"{used} is not known: {found.unknown[used]}" for used in condition.names if used not in found.known]
+    if missing:
+        return Verdict(name, Status.failed, "; ".join(missing))
+    known = {used: found.known[used] for used in condition.names}
+    if gates.uncertain == "measured":
+        known = {used: Quantity.exact(quantity.value) for used, quantity in known.items()}
+    holds = condition.judge(known)
+    status = Status.cannot_tell if holds is None else Status.failed if holds else Status.passed
+    figures = ", ".join(_figure(used, quantity) for used, quantity in known.items())
+    step = int(found.known["timesteps"].value)
+    samples = int(found.known["samples"].value)
+    saying = _SAYING[status] if name.startswith("fail_if") else _SAYING_LIMIT[status]
+    subject = condition.text if name.startswith("fail_if") else name
+    return Verdict(name, status, f"{figures} at T = {step} on {samples:,} images: {saying.format(subject)}")
+
+
+_SAYING = {
+    Status.failed: "{} holds",
+    Status.passed: "{} does not hold",
+    Status.cannot_tell: "too few images to tell whether {}",
+}
+_SAYING_LIMIT = {
+    Status.failed: "misses {}",
+    Status.passed: "keeps {}",
+    Status.cannot_tell: "too few images to tell about {}",
+}
+
+
+def _figure(name: str, quantity: Quantity) -> str:
+    if quantity.low == quantity.high:
+        return f"{name} {_number(quantity.value)}"
+    return f"{name} {quantity.value:.2f} ({quantity.low:.2f} to {quantity.high:.2f})"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def worst_layer(document: Document) -> str | None:
+    """The layer to look at first: one that never spikes, else the one whose error most exceeds what its T allows."""
+    layers = document["layers"]
+    for layer in layers:
+        if layer["spikes_per_image"] == 0:
+            return f"{layer['origin']} never spiked"
+    measured = [layer for layer in layers if layer["fit"]]
+    if not measured:
+        return None
+
+    def excess(layer: Mapping[str, Any]) -> float:
+        bound = layer["bound"][-1]["value"] if layer["bound"] else 0.0
+        return float(layer["fit"][-1]["k"]) / bound if bound > 0 else 0.0
+
+    worst = max(measured, key=lambda layer: (excess(layer), layer["fit"][-1]["k"]))
+    point = worst["fit"][-1]
+    text = f"{worst['origin']}: error K = {point['k']:.3g} at T = {point['t']}"
+    return text + (f", {excess(worst):.2g} times its bound" if excess(worst) else "")
