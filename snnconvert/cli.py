@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from snnconvert.cli_zoo import gate, zoo_app
 from snnconvert.errors import OptionError, SnnConvertError
 
 if TYPE_CHECKING:
@@ -252,6 +253,10 @@ def info(
     commands.info(checkpoint, commands.Talk(quiet=False, as_json=as_json, command_line=command_line()))
 
 
+app.command()(gate)
+app.add_typer(zoo_app, name="zoo")
+
+
 def _preprocessing(file: str | None, **options: str | None) -> Preprocessing:
     from snnconvert.data.preprocessing import Preprocessing
 
@@ -285,6 +290,7 @@ def command_line() -> str:
 def with_command(arguments: list[str]) -> list[str]:
     """Put `convert` in front where the user named a model first."""
     known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    known |= {group.name for group in app.registered_groups}
     if not arguments or arguments[0] in known or arguments[0] in ("--help", "-h", "--version"):
         return arguments
     return ["convert", *arguments]

@@ -108,3 +108,18 @@ def dataset_for(name: str) -> tuple[Path, Path, Preprocessing]:
     """
     model = bundled(name)
     return FOLDER / f"{model.dataset}_train.npz", FOLDER / f"{model.dataset}_test.npz", model.preprocessing
+
+
+def data_path(text: str) -> Path:
+    """A data set as options name it: a path, zoo:NAME (the model's test images) or zoo:NAME/train.
+
+    Raises:
+        OptionError: no such bundled model.
+    """
+    if not text.startswith(PREFIX):
+        return Path(text)
+    name, _, split = text.partition("/")
+    train, test, _ = dataset_for(name)
+    if split not in ("", "train", "test"):
+        raise OptionError(f"{text!r} is no bundled data set", hint=f"use {name} (test images) or {name}/train")
+    return train if split == "train" else test

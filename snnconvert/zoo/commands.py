@@ -1,0 +1,249 @@
+"""What the commands `zoo` and `gate` do, between the parsed options and the printed result."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from snnconvert.errors import OptionError, OutputError, SnnConvertError
+from snnconvert.report.document import load_report, write_atomically
+from snnconvert.report.gate import Gates, Status, check_document
+from snnconvert.report.junit import Case, github_annotations, junit_xml, markdown
+from snnconvert.zoo.batch import GATE_FAILED, NOT_CONVERTED, Engine, Result, Settings, preflight, run_zoo
+from snnconvert.zoo.fetch import is_cached
+from snnconvert.zoo.fetch import pull as pull_file
+from snnconvert.zoo.manifest import load_manifest
+from snnconvert.zoo.matrix import cases
+from snnconvert.zoo.processes import Pool
+
+
+def init(folder: Path, output: Path, *, force: bool) -> None:
+    """Write a starter manifest and print what was guessed."""
+    from snnconvert.zoo.starter import starter_manifest
+
+    if output.exists() and not force:
+        raise OutputError(f"{output} exists already", hint="choose another name with --output, or add --force")
+    text, remarks = starter_manifest(folder, output.parent)
+    write_atomically({output: text})
+    for remark in remarks:
+        print(remark)
+    print(f"written: {output}; check what is guessed, then: snnconvert zoo check {output}")
+
+
+def list_models(path: Path, only: tuple[str, ...]) -> None:
+    """Print the models with what they inherit."""
+    manifest = load_manifest(path).only(only)
+    table = Table()
+    for title in ("model", "source", "T", "data", "gates", "line"):
+        table.add_column(title, overflow="fold")
+    for entry in manifest.entries:
+        source = entry.source
+        if entry.is_url and entry.sha256:
+            source += " (downloaded)" if is_cached(source, entry.sha256) else " (not downloaded)"
+        gates = ", ".join(name for name, _ in entry.gates.conditions())
+        steps = str(entry.options.get("timesteps", ""))
+        data = str(entry.options.get("data") or "")
+        table.add_row(entry.name, source, steps, data, gates, entry.where.rpartition(" ")[2])
+    Console().print(table)
+    print(f"{len(manifest.entries)} models")
+
+
+def pull(path: Path, only: tuple[str, ...], *, quiet: bool) -> int:
+    """Download what is missing; every failure is told, and the rest is still tried."""
+    remote = [entry for entry in load_manifest(path).only(only).entries if entry.is_url]
+    failures: list[SnnConvertError] = []
+    for entry in remote:
+        assert entry.sha256 is not None
+        try:
+            known = is_cached(entry.source, entry.sha256)
+            place = pull_file(entry.source, entry.sha256, None if quiet else _download_progress(entry.name))
+        except SnnConvertError as error:
+            failures.append(error)
+            print(error.render(), file=sys.stderr)
+            continue
+        if not quiet:
+            print(f"{entry.name}: {'there already' if known else 'downloaded'}: {place}")
+    if not quiet:
+        print(f"{len(remote) - len(failures)} of {len(remote)} models with a URL are in the cache")
+    return NOT_CONVERTED if failures else 0
+
+
+def _download_progress(name: str) -> Callable[[int, int | None], None] | None:
+    if not sys.stderr.isatty():
+        return None
+
+    def show(done: int, total: int | None) -> None:
+        share = f" of {total / 1e6:.1f}" if total else ""
+        print(f"\r{name}: {done / 1e6:.1f}{share} MB ", end="", file=sys.stderr, flush=True)
+
+    return show
+
+
+def check(path: Path, only: tuple[str, ...]) -> int:
+    """Open every model and print what is wrong."""
+    manifest = load_manifest(path).only(only)
+    failures = 0
+    for entry in manifest.entries:
+        error = preflight(entry, manifest.folder.resolve())
+        failures += error is not None
+        if error is None:
+            print(f"{entry.name}: good")
+            continue
+        print(f"{entry.name}: {type(error).__name__}: {error.message} ({entry.where})")
+        for cause in error.causes[:20]:
+            print(f"    {cause}")
+        print(f"    hint: {error.hint}")
+    total = len(manifest.entries)
+    print(f"{total - failures} of {total} models can be converted")
+    return NOT_CONVERTED if failures else 0
+
+
+def engine_named(name: str, address: str | None) -> Callable[..., Engine]:
+    """What --engine and --address mean."""
+    if name == "local":
+        if address is not None:
+            raise OptionError("--address belongs to --engine ray", hint="add --engine ray, or leave --address out")
+        return Pool
+    if name == "ray":
+        from snnconvert.zoo.ray_engine import RayEngine
+
+        return partial(RayEngine, address=address)
+    raise OptionError(f"--engine {name!r} is not known", hint="choose one of local, ray")
+
+
+def run(path: Path, only: tuple[str, ...], out: Path, settings: Settings, *, quiet: bool) -> int:
+    """Run a zoo with progress on stderr and a summary on stdout; returns the exit code."""
+    manifest = load_manifest(path).only(only)
+    with _Show(quiet) as show:
+        try:
+            outcome = run_zoo(manifest, out, settings, show)
+        except KeyboardInterrupt:
+            show.note(f"interrupted: finished models are kept in {out}; the same command continues")
+            return 130
+    found = cases(outcome.results)
+    if not quiet:
+        _summary(outcome.results, outcome.seconds)
+        print(f"written: {out / 'zoo.html'}, zoo.json, zoo.csv, junit.xml, summary.md")
+    _annotate(found)
+    return outcome.exit_code
+
+
+def _summary(results: Sequence[Result], seconds: float) -> None:
+    for result in results:
+        if not result.converted:
+            print(f"{result.entry.name}: not converted: {result.row['kind']}: {result.row['reason']}")
+        elif result.gate is not None and result.gate.status != Status.passed:
+            for verdict in result.gate.verdicts:
+                if verdict.status != Status.passed:
+                    print(f"{result.entry.name}: {verdict.gate}: {verdict.status}: {verdict.text}")
+            if not result.gate.ok:
+                print(f"{result.entry.name}: worst layer: {result.gate.worst_layer}")
+    converted, kept = sum(row.converted for row in results), sum(row.kept for row in results)
+    missed = sum(row.converted and not row.passed for row in results)
+    print(
+        f"{converted} of {len(results)} models converted ({kept} of all results from an earlier run), "
+        f"{missed} below a gate, in {seconds:.1f} s"
+    )
+
+
+class _Show:
+    """Bars on a terminal, one line per finished model elsewhere."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.bars = Progress(*columns, console=console, transient=True)
+        self.live = console.is_terminal and not quiet
+        self.whole: TaskID | None = None
+        self.each: dict[str, TaskID] = {}
+        self.total = self.count = 0
+        self.start = time.monotonic()
+
+    def __enter__(self) -> _Show:
+        if self.live:
+            self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live:
+            self.bars.stop()
+
+    def note(self, text: str) -> None:
+        if self.live:
+            self.bars.console.print(text, highlight=False, markup=False)
+        elif not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def begin(self, total: int, kept: int) -> None:
+        self.total, self.count = total, kept
+        if kept:
+            self.note(f"{kept} of {total} models are unchanged since an earlier run")
+        if self.live:
+            self.whole = self.bars.add_task("models", total=total, completed=kept)
+
+    def progress(self, name: str, what: str, done: int, total: int) -> None:
+        if not self.live:
+            return
+        if name not in self.each:
+            self.each[name] = self.bars.add_task(name, total=total)
+        self.bars.update(self.each[name], description=f"{name}: {what}", completed=done, total=total)
+
+    def finished(self, result: Result) -> None:
+        self.count += 1
+        row, figures = result.row, result.row["figures"]
+        said = f"{row['kind']}: {row['reason']}"
+        if result.converted and figures["accuracy"] is not None:
+            said = f"{figures['ann_accuracy']:.2f} -> {figures['accuracy']:.2f} % at T = {figures['timesteps']}"
+        elif result.converted:
+            said = f"converted, T = {figures['timesteps']}"
+        seconds = f" ({row['seconds']:.1f} s)" if row["seconds"] else ""
+        self.note(f"[{self.count}/{self.total}] {result.entry.name}: {said}{seconds}")
+        if self.live:
+            if result.entry.name in self.each:
+                self.bars.remove_task(self.each.pop(result.entry.name))
+            if self.whole is not None:
+                self.bars.update(self.whole, completed=self.count)
+
+
+def gate(
+    reports: Sequence[Path],
+    baseline: Path | None,
+    gates: Gates,
+    *,
+    junit: Path | None,
+    summary: Path | None,
+    quiet: bool,
+) -> int:
+    """Judge reports; returns the exit code."""
+    if not gates.conditions():
+        raise OptionError("no gate was given", hint='for instance --max-drop 1.0, or --fail-if "accuracy_drop > 0.5"')
+    before = load_report(baseline) if baseline is not None else None
+    results = [check_document(load_report(path), gates, before) for path in reports]
+    found = [case for result in results for case in Case.of(result)]
+    texts = {junit: junit_xml("snnconvert gate", found), summary: markdown("Gates of spiking networks", found)}
+    if wanted := {path: text for path, text in texts.items() if path is not None}:
+        write_atomically(wanted)
+    if not quiet:
+        for result in results:
+            for verdict in result.verdicts:
+                print(f"{result.model}: {verdict.gate}: {verdict.status}: {verdict.text}")
+            if result.status != Status.passed and result.worst_layer:
+                print(f"{result.model}: worst layer: {result.worst_layer}")
+    _annotate(found)
+    return 0 if all(result.ok for result in results) else GATE_FAILED
+
+
+def _annotate(found: Sequence[Case]) -> None:
+    """Inside GitHub Actions, say it so that it shows up at the pull request."""
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        for line in github_annotations(found):
+            print(line)

@@ -1,0 +1,362 @@
+"""`zoo.toml`: which models to convert, with what, and what they must meet.
+
+    [defaults]                    # for every model
+    timesteps = 32
+    gates = { max_drop = 1.0 }
+    limits = { seconds = 1800, memory = "4 GiB" }
+
+    [set.cifar10]                 # for the models that say  set = "cifar10"
+    data = "${DATA}/cifar10_test.npz"
+    preprocessing = { mean = [0.485, 0.456, 0.406], std = [0.229, 0.224, 0.225] }
+
+    [[model]]
+    source = "resnet20.onnx"      # or https://..., zoo:NAME, torchvision:NAME, timm:NAME
+    set = "cifar10"
+
+    [[model]]
+    glob = "others/*.onnx"        # one model per file
+
+A model takes what it does not say from its set, and that from the defaults; of `gates` and `limits` key by key, while
+`preprocessing` and `options` are taken whole. Paths are relative to the manifest, and stay so in the reports: workers
+run in its folder, so a report does not depend on where that folder lies. `${NAME}` and `${NAME:-value}` stand for
+environment variables.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+from snnconvert.data.preprocessing import Preprocessing
+from snnconvert.errors import OptionError
+from snnconvert.report.gate import Gates
+from snnconvert.zoo.toml_lines import line_index, line_of
+
+PREFIXES = ("zoo:", "torchvision:", "timm:")
+URLS = ("https://", "http://", "file://")
+_VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)(?::-([^}]*))?\}")
+_UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+_SHA256 = re.compile(r"^[0-9a-f]{64}$")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one model may take; None is what `zoo run` decides.
+
+    Attributes:
+        seconds: wall-clock time.
+        memory: bytes that the conversion may add to its process.
+    """
+
+    seconds: float | None = None
+    memory: int | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model of a manifest, everything inherited and resolved.
+
+    Attributes:
+        name: unique; names its folder in the output.
+        source: path, URL, or name with a prefix.
+        sha256: what the file must have, or None.
+        options: fields of `Request` but `model`.
+        where: "zoo.toml, line 12", for messages.
+    """
+
+    name: str
+    source: str
+    sha256: str | None
+    options: Mapping[str, Any]
+    gates: Gates
+    limits: Limits
+    where: str
+
+    @property
+    def is_url(self) -> bool:
+        return self.source.startswith(URLS)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A read manifest: its path and its models, in the order of the file."""
+
+    path: Path
+    entries: tuple[Entry, ...]
+
+    @property
+    def folder(self) -> Path:
+        """What relative paths in the manifest start from."""
+        return self.path.parent
+
+    def only(self, patterns: tuple[str, ...]) -> Manifest:
+        """The models whose names match one of the shell patterns; all of them without patterns.
+
+        Raises:
+            OptionError: a pattern that matches nothing.
+        """
+        from fnmatch import fnmatchcase
+
+        for pattern in patterns:
+            if not any(fnmatchcase(entry.name, pattern) for entry in self.entries):
+                names = ", ".join(entry.name for entry in self.entries[:30])
+                raise OptionError(f"no model of {self.path} is called {pattern!r}", hint=f"there are {names}")
+        if not patterns:
+            return self
+        kept = [entry for entry in self.entries if any(fnmatchcase(entry.name, pattern) for pattern in patterns)]
+        return replace(self, entries=tuple(kept))
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Read and check a manifest; no model or data set is opened.
+
+    Raises:
+        OptionError: the file cannot be read, or a key or value is wrong; with its line and key.
+    """
+    try:
+        text = path.read_text("utf-8")
+        content = tomllib.loads(text)
+    except OSError as error:
+        raise OptionError(
+            f"the manifest {path} cannot be read: {error.strerror}", hint="write one: snnconvert zoo init FOLDER"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise OptionError(f"the manifest {path} is not valid TOML: {error}", hint="correct the line") from error
+    return _Reader(path, content, line_index(text)).manifest()
+
+
+@dataclass
+class _Reader:
+    path: Path
+    content: dict[str, Any]
+    lines: dict[tuple[str | int, ...], int]
+    named: dict[str, str] = field(default_factory=dict)
+
+    def refuse(self, where: tuple[str | int, ...], message: str, hint: str) -> NoReturn:
+        line = line_of(self.lines, where)
+        shown = _shown(where)
+        raise OptionError(f"{self.path}, line {line}: {shown}{': ' if shown else ''}{message}", hint=hint)
+
+    def manifest(self) -> Manifest:
+        for key in self.content:
+            if key not in ("defaults", "set", "model"):
+                self.refuse((key,), "unknown table; allowed: [defaults], [set.NAME], [[model]]", "correct or remove it")
+        defaults = self.table(("defaults",), self.content.get("defaults", {}))
+        sets = {}
+        for name, given in self.table_of(("set",)).items():
+            sets[name] = _inherit(defaults, self.table(("set", name), given))
+        models = self.content.get("model", [])
+        if not isinstance(models, list) or not models:
+            self.refuse(("model",), "there are no models", 'write [[model]] and below it source = "FILE.onnx"')
+        entries = tuple(entry for index, row in enumerate(models) for entry in self.model(index, row, defaults, sets))
+        return Manifest(self.path, entries)
+
+    def table_of(self, where: tuple[str, ...]) -> dict[str, Any]:
+        found = self.content.get(where[0], {})
+        if not isinstance(found, dict):
+            self.refuse(where, "not a table", "write [set.NAME] on a line of its own")
+        return found
+
+    def table(self, where: tuple[str | int, ...], given: Any) -> dict[str, Any]:
+        """The keys of a table, checked one by one, as a flat dict; nested tables are checked as a whole."""
+        if not isinstance(given, dict):
+            self.refuse(where, "not a table", "write it as [name] with key = value below")
+        allowed = (*request_types(), "preprocessing", "gates", "limits")
+        own = ("name", "source", "glob", "sha256", "set") if where[0] == "model" else ()
+        read: dict[str, Any] = {}
+        for key, raw in given.items():
+            here = (*where, key)
+            value = self.expanded(here, raw)
+            if key not in (*allowed, *own):
+                self.refuse(here, f"unknown key; allowed: {', '.join((*own, *allowed))}", "correct or remove it")
+            read[key] = self.value(here, key, value)
+        return read
+
+    def value(self, where: tuple[str | int, ...], key: str, value: Any) -> Any:
+        try:
+            if key in _TABLES:
+                return _TABLES[key](self.beside(value) if isinstance(value, str) else value)
+        except (TypeError, AttributeError):
+            self.refuse(where, f"{value!r} is no table", f"write {key} = {{ name = value }}")
+        except OptionError as error:
+            self.refuse(where, error.message, error.hint)
+        if key in ("name", "source", "glob", "sha256", "set"):
+            if not isinstance(value, str) or not value:
+                self.refuse(where, f"{value!r} is no text", f'write {key} = "..."')
+            return value
+        found, wanted = _coerced(value, request_types()[key])
+        if wanted:
+            self.refuse(where, f"{value!r} is not {wanted}", f"give {key} {wanted}")
+        return found
+
+    def expanded(self, where: tuple[str | int, ...], value: Any) -> Any:
+        """`value` with environment variables put in, at any depth."""
+        if isinstance(value, dict):
+            return {key: self.expanded((*where, key), item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.expanded(where, item) for item in value]
+        if not isinstance(value, str):
+            return value
+
+        def put(found: re.Match[str]) -> str:
+            name, default = found.group(1), found.group(2)
+            known = os.environ.get(name, default)
+            if known is None:
+                self.refuse(where, f"the environment variable {name} is not set", f"set it: export {name}=...")
+            return known
+
+        return _VARIABLE.sub(put, value)
+
+    def beside(self, path: str) -> Path:
+        return self.path.parent / path
+
+    def model(
+        self, index: int, row: Any, defaults: Mapping[str, Any], sets: Mapping[str, Mapping[str, Any]]
+    ) -> Iterator[Entry]:
+        where = ("model", index)
+        given = self.table(where, row)
+        group = given.pop("set", None)
+        if group is not None and group not in sets:
+            self.refuse((*where, "set"), f"there is no [set.{group}]", f"there are {', '.join(sets) or 'none'}")
+        if ("source" in given) == ("glob" in given):
+            self.refuse(where, "exactly one of source and glob is needed", 'write source = "FILE.onnx"')
+        merged = _inherit(sets[group] if group is not None else defaults, given)
+        for source, name in self.sources(where, merged):
+            yield self.entry(where, merged, source, name)
+
+    def sources(self, where: tuple[str | int, ...], given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """(source, name) of one table: one, or one per file of its glob."""
+        if "glob" in given:
+            if "name" in given or "sha256" in given:
+                self.refuse(where, "name and sha256 belong to one file, not to a glob", "remove them")
+            pattern = Path(given["glob"])
+            root = Path(pattern.anchor) if pattern.is_absolute() else self.path.parent
+            found = sorted(path for path in root.glob(str(pattern.relative_to(pattern.anchor))) if path.is_file())
+            if not found:
+                self.refuse((*where, "glob"), f"no file matches {given['glob']}", "correct the pattern")
+            for path in found:
+                yield str(path if pattern.is_absolute() else path.relative_to(root)), _safe(path.stem)
+            return
+        source = given["source"]
+        if source.startswith(URLS[1]):
+            self.refuse((*where, "source"), "http:// can be tampered with on its way", "use https://")
+        name = given.get("name") or _safe(Path(source.rsplit(":", maxsplit=1)[-1]).stem)
+        yield source, name
+
+    def entry(self, where: tuple[str | int, ...], given: Mapping[str, Any], source: str, name: str) -> Entry:
+        at = f"{self.path.name}, line {line_of(self.lines, where)}"
+        if _safe(name) != name:
+            self.refuse((*where, "name"), f"{name!r} is no file name", f"for instance name = {_safe(name)!r}")
+        if name.casefold() in self.named:
+            self.refuse(
+                where, f"{name!r} is also the name of {self.named[name.casefold()]}", 'give each a name: name = "..."'
+            )
+        self.named[name.casefold()] = at
+        sha256 = given.get("sha256")
+        if sha256 is not None and not _SHA256.match(sha256):
+            self.refuse((*where, "sha256"), f"{sha256!r} is no SHA-256", "give 64 hexadecimal digits, in lower case")
+        if source.startswith(URLS) and sha256 is None:
+            self.refuse((*where, "source"), "a download needs its sha256", 'add sha256 = "..." (sha256sum FILE)')
+        options = {key: value for key, value in given.items() if key in request_types() or key == "preprocessing"}
+        from snnconvert.stages import Request, check_request
+
+        try:
+            gates = Gates.from_dict(given.get("gates", {}))
+            check_request(Request(model=source, **options))
+        except OptionError as error:
+            self.refuse(where, error.message, error.hint)
+        return Entry(name, source, sha256, options, gates, Limits(**given.get("limits", {})), at)
+
+
+def request_types() -> dict[str, Any]:
+    """Type of each field of `Request` that a manifest may set; `preprocessing` is read on its own."""
+    from snnconvert.stages import Request
+
+    hints = typing.get_type_hints(Request)
+    return {row.name: hints[row.name] for row in fields(Request) if row.name not in ("model", "preprocessing")}
+
+
+def _coerced(value: Any, kind: Any) -> tuple[Any, str]:
+    """(value, "") in the form of a field of this type, or (None, what is wanted)."""
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        kinds = [part for part in typing.get_args(kind) if part is not type(None)]
+        tried = [_coerced(value, part) for part in kinds]
+        return next((row for row in tried if not row[1]), (None, " or ".join(row[1] for row in tried)))
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    origin = typing.get_origin(kind) or kind
+    fitting = {
+        bool: (isinstance(value, bool), "true or false"),
+        int: (whole, "a whole number"),
+        float: (whole or isinstance(value, float), "a number"),
+        str: (isinstance(value, str), "a text"),
+        dict: (isinstance(value, dict), "a table"),
+        tuple: (isinstance(value, list) and all(isinstance(item, int) for item in value), "a list of whole numbers"),
+    }
+    fits, wanted = fitting.get(origin, (True, ""))
+    if not fits:
+        return None, wanted
+    return (tuple(value) if origin is tuple else value), ""
+
+
+def _preprocessing(given: Any) -> Preprocessing:
+    return Preprocessing.from_toml(given) if isinstance(given, Path) else Preprocessing.from_dict(given)
+
+
+def _gates(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """As it is, checked: gates are inherited key by key."""
+    Gates.from_dict(given)
+    return given
+
+
+def _limits(given: Mapping[str, Any]) -> dict[str, Any]:
+    if unknown := sorted(set(given) - {"seconds", "memory"}):
+        raise OptionError(f"unknown limit {unknown[0]!r}; allowed: seconds, memory", hint="correct or remove it")
+    read: dict[str, Any] = {}
+    if "seconds" in given:
+        seconds = given["seconds"]
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+            raise OptionError(f"seconds is {seconds!r}; allowed: a number above 0", hint="for instance seconds = 600")
+        read["seconds"] = float(seconds)
+    if "memory" in given:
+        read["memory"] = parse_bytes(given["memory"])
+    return read
+
+
+_TABLES: dict[str, Callable[[Any], Any]] = {"preprocessing": _preprocessing, "gates": _gates, "limits": _limits}
+
+
+def parse_bytes(value: Any) -> int:
+    """Bytes from a number, or from a text such as "4 GiB".
+
+    Raises:
+        OptionError: neither.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(value))
+    size = float(found.group(1)) * _UNITS.get(found.group(2).lower(), 0) if found else 0.0
+    if isinstance(value, bool) or size < 1:
+        raise OptionError(f"memory is {value!r}; allowed: bytes, or a size", hint='for instance memory = "4 GiB"')
+    return int(size)
+
+
+def _inherit(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {**base, **own}
+    for key in ("gates", "limits"):
+        if key in base and key in own:
+            merged[key] = {**base[key], **own[key]}
+    return merged
+
+
+def _safe(name: str) -> str:
+    """`name` as a file name without surprises."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "_", name).strip("._") or "model"
+
+
+def _shown(where: tuple[str | int, ...]) -> str:
+    return ".".join(f"{part}" for part in where if not isinstance(part, int))

@@ -1,0 +1,139 @@
+"""The matrix of a zoo: zoo.json, zoo.csv and zoo.html from the same rows; and what continuous integration reads."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snnconvert.report.document import write_atomically
+from snnconvert.report.gate import Status
+from snnconvert.report.junit import Case, junit_xml, markdown
+from snnconvert.zoo.matrix_page import to_html
+
+if TYPE_CHECKING:
+    from snnconvert.zoo.batch import Outcome, Result
+
+SCHEMA = "snnconvert-zoo/1"
+CSV_COLUMNS = (
+    *("name", "status", "gate", "kind", "reason"),
+    *("ann_accuracy", "accuracy", "drop", "agreement", "timesteps", "within_1", "spikes_per_image", "energy_ratio"),
+    *("samples", "sites", "parameters", "format", "method", "neuron", "schedule", "data", "seconds", "peak_memory"),
+)
+
+
+def matrix_document(manifest: str, results: Sequence[Result], *, total: int, seconds: float) -> dict[str, Any]:
+    """The matrix as one dict, `snnconvert-zoo/1`: rows in the order of the manifest, and the counts."""
+    rows = [_row(result) for result in results]
+    counts = {
+        "models": total,
+        "converted": sum(result.converted for result in results),
+        "failed": sum(not result.converted for result in results),
+        "gates_failed": sum(result.converted and not result.passed for result in results),
+        "cannot_tell": sum(result.gate is not None and result.gate.status == Status.cannot_tell for result in results),
+        "kept": sum(result.kept for result in results),
+        "waiting": total - len(results),
+    }
+    return {"schema": SCHEMA, "manifest": manifest, "counts": counts, "seconds": round(seconds, 1), "rows": rows}
+
+
+def _row(result: Result) -> dict[str, Any]:
+    row, folder = result.row, f"models/{result.entry.name}"
+    name = result.entry.name
+    links = {"log": f"{folder}/log.txt"}
+    if result.converted:
+        links |= {kind: f"{folder}/{name}.{kind}" for kind in ("html", "json", "snn")}
+    return {
+        "name": name,
+        "source": result.entry.source,
+        "where": result.entry.where,
+        "status": row["status"],
+        "kind": row["kind"],
+        "reason": row["reason"],
+        "hint": row["hint"],
+        "causes": row["causes"],
+        "gate": result.gate.to_dict() if result.gate else None,
+        "figures": row["figures"],
+        "accuracy_at": _accuracy_at(row["figures"]),
+        "links": links,
+        "seconds": row["seconds"],
+        "peak_memory": row["peak_memory"],
+        "kept": result.kept,
+    }
+
+
+def _accuracy_at(figures: Mapping[str, Any]) -> dict[str, float | None]:
+    """Accuracy (agreement without labels) at powers of two and at the last step."""
+    if not figures:
+        return {}
+    curve = figures["curve"]
+    wanted = {2**power for power in range(20)} | {curve["t"][-1]}
+    return {str(t): value for t, value in zip(curve["t"], curve["value"], strict=True) if t in wanted}
+
+
+def write_matrix(out: Path, manifest: str, results: Sequence[Result], *, total: int, seconds: float) -> None:
+    """Write zoo.json, zoo.csv and zoo.html, each whole or not at all."""
+    document = matrix_document(manifest, results, total=total, seconds=seconds)
+    write_atomically(
+        {
+            out / "zoo.json": json.dumps(document, indent=1, ensure_ascii=False) + "\n",
+            out / "zoo.csv": to_csv(document),
+            out / "zoo.html": to_html(document),
+        }
+    )
+
+
+def to_csv(document: Mapping[str, Any]) -> str:
+    """One line per model; columns as in CSV_COLUMNS, then the accuracies by step."""
+    steps = sorted({int(t) for row in document["rows"] for t in row["accuracy_at"]})
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([*CSV_COLUMNS, *(f"accuracy_T{t}" for t in steps)])
+    for row in document["rows"]:
+        flat = {**row["figures"], **row, "gate": row["gate"]["status"] if row["gate"] else ""}
+        cells = [flat.get(column) for column in CSV_COLUMNS] + [row["accuracy_at"].get(str(t)) for t in steps]
+        writer.writerow(["" if cell is None else _harmless(cell) for cell in cells])
+    return stream.getvalue()
+
+
+def _harmless(cell: Any) -> Any:
+    """Spreadsheets take a text that begins like a formula for one."""
+    return "'" + cell if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
+
+
+def write_summaries(out: Path, manifest: str, outcome: Outcome) -> list[Case]:
+    """Write junit.xml and summary.md."""
+    found = cases(outcome.results)
+    write_atomically(
+        {
+            out / "junit.xml": junit_xml(f"snnconvert {manifest}", found),
+            out / "summary.md": markdown(f"Spiking conversion of {manifest}", found),
+        }
+    )
+    return found
+
+
+def cases(results: Sequence[Result]) -> list[Case]:
+    """One case per model for its conversion, and one per gate."""
+    found: list[Case] = []
+    for result in results:
+        row = result.row
+        details = [*row["causes"], *([f"hint: {row['hint']}"] if row["hint"] else [])]
+        found.append(
+            Case(
+                model=result.entry.name,
+                check="conversion",
+                status=None if result.converted else "error",
+                text=f"{row['kind']}: {row['reason']}" if not result.converted else "",
+                details="\n".join(details),
+                seconds=row["seconds"],
+                figures=row["figures"],
+                place=result.entry.where,
+            )
+        )
+        if result.gate is not None:
+            found += Case.of(result.gate)
+    return found

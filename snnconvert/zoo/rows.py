@@ -1,0 +1,114 @@
+"""One model's result: `row.json`, written last, so that a folder with a fitting row is a finished one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from snnconvert.report.document import write_atomically
+from snnconvert.report.gate import worst_layer
+from snnconvert.zoo.fetch import sha256_of
+
+SCHEMA = "snnconvert-zoo-row/1"
+CONVERTED, FAILED = "converted", "failed"
+Row = dict[str, Any]
+
+
+def row_path(folder: Path) -> Path:
+    """Where the row of a model's folder lies."""
+    return folder / "row.json"
+
+
+def log_path(folder: Path) -> Path:
+    """What the conversion printed."""
+    return folder / "log.txt"
+
+
+def failed_row(task: Mapping[str, Any], kind: str, reason: str, *, hint: str = "", causes: tuple[str, ...] = ()) -> Row:
+    """The row of a model without a result.
+
+    Args:
+        kind: name of the exception, or "time", "memory", "crash".
+    """
+    return {
+        "schema": SCHEMA,
+        "name": task["name"],
+        "key": task["key"],
+        "limits": task["limits"],
+        "status": FAILED,
+        "kind": kind,
+        "reason": reason,
+        "hint": hint,
+        "causes": list(causes),
+        "seconds": None,
+        "peak_memory": None,
+        "files": {},
+        "figures": {},
+    }
+
+
+def converted_row(task: Mapping[str, Any], document: Mapping[str, Any], files: list[Path]) -> Row:
+    """The row of a converted model, with the checksums of what was written."""
+    return failed_row(task, "", "") | {
+        "status": CONVERTED,
+        "files": {path.name: sha256_of(path) for path in files},
+        "figures": figures(document),
+    }
+
+
+def figures(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What the matrix shows of a report."""
+    curve, final = document["fit_curve"], document["analysis"]["final"] or {}
+    paired = document["analysis"]["paired"] or {}
+    basis = curve[document["milestones"]["basis"]]
+    energy = document["energy"] or {}
+    ratios = [row["ratio"] for row in energy.get("rows", []) if row["decides"] and row["ratio"] is not None]
+    return {
+        "format": document["model"]["format"],
+        "sites": document["model"]["sites"],
+        "parameters": document["model"]["parameters"],
+        "samples": document["evaluation"]["samples"],
+        "data": document["evaluation"]["source"],
+        "method": document["calibration"]["method"],
+        "neuron": document["neuron"]["model"] if isinstance(document["neuron"], dict) else document["neuron"],
+        "schedule": document["schedule"]["kind"],
+        "ann_accuracy": document["ann"]["accuracy"],
+        "timesteps": final.get("t", document["latency"]["total"]),
+        "accuracy": final.get("accuracy"),
+        "agreement": final.get("agreement"),
+        "drop": final.get("drop"),
+        "drop_interval": paired.get("drop_interval"),
+        "spikes_per_image": final.get("spikes_per_image"),
+        "within_1": document["milestones"]["within_1"],
+        "energy_ratio": max(ratios, default=None),
+        "energy_verdict": (energy.get("verdict") or {}).get("code"),
+        "curve": {"basis": document["milestones"]["basis"], "t": curve["timesteps"], "value": basis},
+        "warnings": [row["code"] for row in document["warnings"]],
+        "worst_layer": worst_layer(document),
+    }
+
+
+def clear(folder: Path) -> None:
+    """Remove what a failed or interrupted conversion has left, but for its log."""
+    for path in folder.iterdir():
+        if path.is_file() and path != log_path(folder):
+            path.unlink(missing_ok=True)
+
+
+def write_row(folder: Path, row: Row) -> None:
+    """Put a row beside the files it vouches for."""
+    write_atomically({row_path(folder): json.dumps(row, indent=1, sort_keys=True) + "\n"})
+
+
+def read_row(folder: Path, key: str) -> Row | None:
+    """The row of a finished model if it has this key and its files are as they were written; else None."""
+    try:
+        row: Row = json.loads(row_path(folder).read_text("utf-8"))
+        if row["schema"] != SCHEMA or row["key"] != key:
+            return None
+        intact = all(sha256_of(folder / name) == digest for name, digest in row["files"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return row if intact else None

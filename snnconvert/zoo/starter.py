@@ -1,0 +1,186 @@
+"""A first manifest for a folder of models, with what can be guessed guessed, and every guess said.
+
+Data sets are told by their names (test, val: to measure on; train, calib: to calibrate on) and matched to models by the
+shape of their images. Of preprocessing, the candidate is taken with which the network itself is most often right on
+some labelled images, calibration images where there are any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from snnconvert.convert.doors import open_model
+from snnconvert.convert.weights import SUFFIXES
+from snnconvert.data.datasets import Dataset, load_dataset
+from snnconvert.data.preprocessing import Preprocessing
+from snnconvert.data.sampling import balanced_sample
+from snnconvert.errors import DataError, SnnConvertError
+from snnconvert.graph.types import Ann
+from snnconvert.report.statistics import near_chance
+
+CANDIDATES = {
+    "0..1": Preprocessing(),
+    "ImageNet's mean and std": Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), scale=255.0),
+    "CIFAR-10's mean and std": Preprocessing(mean=(0.4914, 0.4822, 0.4465), std=(0.2471, 0.2435, 0.2616), scale=255.0),
+    "-1..1": Preprocessing(mean=(1.0,), std=(1.0,), scale=127.5),
+    "0..255": Preprocessing(scale=1.0),
+    "0..255, BGR, minus Caffe's mean": Preprocessing(mean=(104.0, 117.0, 123.0), scale=1.0, channels="BGR"),
+}
+_IMAGES = 200
+_MEASURE, _CALIBRATE = ("test", "val", "eval"), ("train", "calib")
+
+
+@dataclass(frozen=True)
+class _Guess:
+    lines: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+
+def starter_manifest(folder: Path, base: Path) -> tuple[str, list[str]]:
+    """The text of a manifest, with paths relative to `base`, and a line for everything guessed.
+
+    Raises:
+        DataError: there are no models in the folder.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder", hint="name the folder that holds the models")
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not _hidden(path, folder))
+    models = [path for path in files if path.suffix.lower() in (".onnx", ".pt2")]
+    weights = [path for path in files if path.suffix.lower() in SUFFIXES]
+    if not models and not weights:
+        raise DataError(
+            f"there are no models in {folder}", hint=f"it should hold .onnx, .pt2, or {', '.join(SUFFIXES)} files"
+        )
+    data = [*(path for path in files if path.suffix == ".npz"), *_image_folders(folder)]
+    chunks = ["# Written by `snnconvert zoo init`. Check what is marked as guessed.\n\n[defaults]\ntimesteps = 32\n"]
+    remarks = []
+    for path in models:
+        guess = _guess(path, data, base)
+        remarks += [f"{path.name}: {remark}" for remark in guess.remarks]
+        comments = [f"# {' '.join(remark.split())}" for remark in guess.remarks]
+        rows = [*comments, "[[model]]", f"source = {_quoted(_from(path, base))}", *guess.lines]
+        chunks.append("\n".join(rows) + "\n")
+    for path in weights:
+        remarks.append(f"{path.name}: weights without architecture: left as a comment, add arch")
+        rows = ["[[model]]", f"source = {_quoted(_from(path, base))}", 'arch = "FILE.py:FACTORY"']
+        chunks.append("\n".join(f"# {row}" for row in rows) + "\n")
+    if not models:
+        remarks.append("no model can be used as it is: the manifest has comments only")
+    return "\n".join(chunks), remarks
+
+
+def _guess(path: Path, data: list[Path], base: Path) -> _Guess:
+    try:
+        ann = open_model(str(path))
+    except SnnConvertError as error:
+        return _Guess((), (f"it cannot be opened: {error.message}",))
+    fitting = [found for found in data if _fits(found, ann)]
+    measure = _first(fitting, _MEASURE) or next((found for found in fitting if not _named(found, _CALIBRATE)), None)
+    calibrate = _first([found for found in fitting if found != measure], _CALIBRATE)
+    if measure is None:
+        return _Guess((), (f"no data set with images for its input {ann.input_shape} was found: add data",))
+    lines = [f"data = {_quoted(_from(measure, base))}"]
+    remarks = [f"guessed: data {measure.name}" + (f", calibration on {calibrate.name}" if calibrate else "")]
+    if calibrate is not None:
+        lines.append(f"calibration_data = {_quoted(_from(calibrate, base))}")
+    offset, best = _preprocessing(ann, calibrate or measure)
+    if best is None:
+        remarks.append("preprocessing is not known: none of those tried makes the network right; add preprocessing")
+        return _Guess(tuple(lines), tuple(remarks))
+    name, accuracy = best
+    if offset:
+        lines.append(f"label_offset = {offset}")
+        remarks.append(f"guessed: label_offset {offset}, for it has one output more than there are labels")
+    lines.append(f"preprocessing = {_table(CANDIDATES[name])}")
+    remarks.append(f"guessed: preprocessing {name}, with which it is right on {accuracy:.1f} % of {_IMAGES} images")
+    return _Guess(tuple(lines), tuple(remarks))
+
+
+def _preprocessing(ann: Ann, path: Path) -> tuple[int, tuple[str, float] | None]:
+    """(label offset, (name, accuracy) of the best candidate, or None if the best is hardly better than guessing)."""
+    with torch.inference_mode():
+        classes = int(ann.graph(torch.zeros(1, *ann.input_shape))[0].flatten(1).shape[1])
+    offset = 0
+    found: dict[str, float] = {}
+    for name, candidate in CANDIDATES.items():
+        try:
+            whole = load_dataset(path, preprocessing=candidate, input_shape=ann.input_shape)
+        except SnnConvertError:
+            continue  # three means for one channel, for instance
+        if whole.labels is None:
+            return 0, None
+        offset = int(int(whole.labels.max()) + 2 == classes and classes > 2)
+        sample = whole.subset(balanced_sample(whole.labels, len(whole), _IMAGES, 0))
+        found[name] = _accuracy(ann, sample, offset)
+    if not found:
+        return 0, None
+    best = max(found, key=found.__getitem__)
+    return offset, None if near_chance(found[best], classes) else (best, found[best])
+
+
+def _accuracy(ann: Ann, data: Dataset, offset: int) -> float:
+    right = 0
+    for images, labels in data.batches(50):
+        assert labels is not None
+        with torch.inference_mode():
+            right += int((ann.graph(images)[0].flatten(1).argmax(1) == labels + offset).sum())
+    return 100.0 * right / len(data)
+
+
+def _fits(path: Path, ann: Ann) -> bool:
+    try:
+        load_dataset(path, preprocessing=Preprocessing(), input_shape=ann.input_shape)
+    except SnnConvertError:
+        return False
+    return True
+
+
+def _first(paths: Iterable[Path], words: tuple[str, ...]) -> Path | None:
+    return next((path for path in paths if _named(path, words)), None)
+
+
+def _named(path: Path, words: tuple[str, ...]) -> bool:
+    return any(word in path.stem.lower() for word in words)
+
+
+def _image_folders(folder: Path) -> list[Path]:
+    """Folders with class folders of images, or with images and labels."""
+    kinds = (".png", ".jpg", ".jpeg")
+    found = []
+    for path in sorted(part for part in folder.iterdir() if part.is_dir() and not part.name.startswith(".")):
+        labelled = (path / "labels.csv").is_file() or path.with_name(path.name + "_labels.csv").is_file()
+        classes = [part for part in path.iterdir() if part.is_dir()]
+        if labelled or any(image.suffix.lower() in kinds for part in classes[:3] for image in part.iterdir()):
+            found.append(path)
+    return found
+
+
+def _hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def _from(path: Path, base: Path) -> str:
+    try:
+        return path.resolve().relative_to(base.resolve()).as_posix()
+    except ValueError:
+        return path.resolve().as_posix()
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _table(preprocessing: Preprocessing) -> str:
+    """What differs from the defaults, as an inline table."""
+    plain, default = replace(preprocessing).to_dict(), Preprocessing().to_dict()
+    rows = [f"{key} = {_value(value)}" for key, value in plain.items() if value != default[key]]
+    return "{ " + ", ".join(rows) + " }" if rows else "{}"
+
+
+def _value(value: object) -> str:
+    return _quoted(value) if isinstance(value, str) else str(value)

@@ -1,0 +1,212 @@
+"""A process that converts one model after another: `python -m snnconvert.zoo.worker`.
+
+Tasks come as lines of JSON on stdin, events go as lines of JSON to stdout: {"ready"}, {"progress": [what, done,
+total]}, {"row": ..., "resident": bytes}. Everything that a conversion prints goes to the model's log. The process ends
+at once when stdin is closed, so it never outlives whoever started it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import logging
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from snnconvert.errors import InternalError, ModelFileError, SnnConvertError
+from snnconvert.progress import Progress, silent
+from snnconvert.zoo.fetch import needed, sha256_of
+from snnconvert.zoo.rows import CONVERTED, Row, clear, converted_row, failed_row, log_path, row_path, write_row
+
+_REPORT_EVERY = 0.2
+_MEMORY_SIGNS = ("can't allocate memory", "bad_alloc", "bad allocation", "failed to allocate", "cannot allocate memory")
+
+
+def convert_task(task: Mapping[str, Any], progress: Progress = silent) -> Row:
+    """Convert one model into its folder; every failure becomes a row.
+
+    Args:
+        task: what `batch` makes of an entry.
+        progress: told how far the conversion is.
+    """
+    folder = Path(task["folder"])
+    folder.mkdir(parents=True, exist_ok=True)
+    # Without its row the folder counts as unfinished, so old and new files are never taken for one result.
+    row_path(folder).unlink(missing_ok=True)
+    start = time.perf_counter()
+    _reset_peak()
+    try:
+        with memory_limit(task["limits"]["memory"]):
+            row = _convert(task, folder, progress)
+    except SnnConvertError as error:
+        print(error.render(), file=sys.stderr)
+        row = _failure(task, error, type(error).__name__)
+    except Exception as error:
+        traceback.print_exc()
+        wrapped = InternalError(f"{type(error).__name__}: {error}")
+        wrapped.__cause__ = error
+        row = _failure(task, wrapped, "InternalError")
+    if row["status"] != CONVERTED:
+        clear(folder)
+    row["seconds"] = round(time.perf_counter() - start, 3)
+    row["peak_memory"] = _status_bytes("VmHWM")
+    write_row(folder, row)
+    return row
+
+
+def _convert(task: Mapping[str, Any], folder: Path, progress: Progress) -> Row:
+    from snnconvert.data.preprocessing import Preprocessing
+    from snnconvert.graph.checkpoint import save_snn
+    from snnconvert.pipeline import run
+    from snnconvert.report.document import write_report
+    from snnconvert.report.from_run import document_of
+    from snnconvert.stages import Request
+
+    name, model = task["name"], task["model"]
+    if task["url"] is not None:
+        needed(task["url"], task["sha256"])
+    if task["sha256"] is not None and Path(model).is_file() and (found := sha256_of(Path(model))) != task["sha256"]:
+        raise ModelFileError(
+            f"{model} has SHA-256 {found}, the manifest wants {task['sha256']}",
+            hint="restore the file, or correct sha256 in the manifest",
+        )
+    options: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in task["options"].items()
+    }
+    options["preprocessing"] = Preprocessing.from_dict(options.get("preprocessing") or {})
+    outcome = run(Request(model=model, **options), progress)
+    progress("write", 0, 1)
+    checkpoint = folder / f"{name}.snn"
+    save_snn(outcome.snn, checkpoint)
+    document = document_of(
+        outcome, command_line=task["command_line"], next_commands=(f"snnconvert info {checkpoint.name}",)
+    )
+    written = write_report(document, folder / f"{name}.html")
+    return converted_row(task, document, [checkpoint, *written])
+
+
+def _failure(task: Mapping[str, Any], error: SnnConvertError, kind: str) -> Row:
+    if _out_of_memory(error):
+        allowed = task["limits"]["memory"]
+        given = f"more than the allowed {allowed / 2**30:.2f} GiB" if allowed else "more memory than there is"
+        return failed_row(
+            task,
+            "memory",
+            f"the conversion needs {given}",
+            hint="raise limits.memory, or lower batch_size",
+            causes=(error.message[:300],),
+        )
+    return failed_row(task, kind, error.message, hint=error.hint, causes=error.causes)
+
+
+def _out_of_memory(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _MEMORY_SIGNS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextlib.contextmanager
+def memory_limit(allowed: int | None) -> Iterator[None]:
+    """Let this process grow by at most `allowed` bytes of data; beyond that, allocations fail. Linux only."""
+    used = _status_bytes("VmData")
+    if allowed is None or used is None:
+        yield
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = used + allowed if hard == resource.RLIM_INFINITY else min(used + allowed, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _status_bytes(field: str) -> int | None:
+    """A size from /proc/self/status, or None where there is none."""
+    try:
+        for line in Path("/proc/self/status").read_text("ascii").splitlines():
+            if line.startswith(field + ":"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def _reset_peak() -> None:
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", "ascii")
+
+
+class _Reporter:
+    """Progress as events, a few per second."""
+
+    def __init__(self) -> None:
+        self._stream = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
+        self._last = ("", 0.0)
+
+    def send(self, event: Mapping[str, Any]) -> None:
+        self._stream.write(json.dumps(event) + "\n")
+        self._stream.flush()
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if what != self._last[0] or now - self._last[1] >= _REPORT_EVERY:
+            self._last = (what, now)
+            self.send({"progress": [what, done, total]})
+
+
+def redirect_to(path: Path) -> None:
+    """Send this process's stdout and stderr, those of native code included, to a new file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def _read_tasks(tasks: queue.Queue[dict[str, Any]]) -> None:
+    for line in sys.stdin:
+        tasks.put(json.loads(line))
+    os._exit(0)
+
+
+def prepare() -> None:
+    """Load what every conversion needs, so that no model pays for it."""
+    from snnconvert.report.document import schema
+
+    logging.getLogger("torch").setLevel(logging.ERROR)
+    schema()
+
+
+def main() -> None:
+    """Serve tasks until stdin is closed."""
+    reporter = _Reporter()
+    os.dup2(2, 1)
+    tasks: queue.Queue[dict[str, Any]] = queue.Queue()
+    threading.Thread(target=_read_tasks, args=(tasks,), daemon=True).start()
+    prepare()
+    reporter.send({"ready": os.getpid()})
+    while True:
+        task = tasks.get()
+        redirect_to(log_path(Path(task["folder"])))
+        row = convert_task(task, reporter.progress)
+        gc.collect()
+        reporter.send({"row": row, "resident": _status_bytes("VmRSS") or 0})
+
+
+if __name__ == "__main__":
+    main()
