@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -25,13 +27,14 @@ from snnconvert.errors import OptionError, OutputError
 from snnconvert.graph.checkpoint import describe, load_snn, save_snn
 from snnconvert.graph.dialect import calls, output_nodes
 from snnconvert.graph.neuron_ops import Neuron
-from snnconvert.graph.schedule import site_depths
+from snnconvert.graph.schedule import plan
 from snnconvert.pipeline import Request
 from snnconvert.pipeline import run as run_pipeline
 from snnconvert.report.document import dumps, write_report
 from snnconvert.report.from_run import document_of, rerun_document
 from snnconvert.report.render_terminal import print_summary
 from snnconvert.simulate.evaluate import rerun as rerun_checkpoint
+from snnconvert.zoo.catalogue import data_path
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def convert(options: dict[str, Any], *, output: Path | None, report: Path | None
         outcome = run_pipeline(Request(**options), progress)
     save_snn(outcome.snn, output)
     data = outcome.request.data
-    follow = f"snnconvert run {output} --data {data}" if data and not options["model"].startswith("zoo:") else ""
+    follow = f"snnconvert run {output} --data {data}" if data else ""
     document = document_of(
         outcome,
         command_line=talk.command_line,
@@ -99,7 +102,7 @@ def rerun(checkpoint: Path, data: str, *, limit: int | None, batch_size: int, ta
     if batch_size < 1 or (limit is not None and limit < 1):
         raise OptionError("--batch-size and --limit have to be at least 1", hint="leave them out, or give e.g. 64")
     dataset = load_dataset(
-        data,
+        data_path(data),
         preprocessing=Preprocessing.from_dict(snn.preprocessing),
         input_shape=snn.input_shape,
         label_offset=int(snn.evaluation.get("label_offset") or 0),
@@ -155,25 +158,27 @@ def info(checkpoint: Path, talk: Talk) -> None:
     method = {name: snn.calibration.get(name) for name in ("method", "samples", "source", "options")}
     console.print(f"calibration {method}", highlight=False)
     console.print(f"preprocessing {snn.preprocessing}", highlight=False)
-    table = Table()
-    for title in ("site", "from", "depth", "neuron", "neurons", "threshold"):
-        table.add_column(title)
-    depths = site_depths(snn.graph)
-    for node, op in calls(snn.graph):
-        if isinstance(op, Neuron):
-            low, high = float(op.threshold.min()), float(op.threshold.max())
-            neurons = 1
-            for size in node.meta["shape"]:
-                neurons *= size
-            table.add_row(
-                node.name,
-                str(node.meta["origin"]),
-                str(depths[node.name]),
-                op.model,
-                str(neurons),
-                f"{low:.4g} .. {high:.4g}",
-            )
+    thresholds = {node.name: op.threshold for node, op in calls(snn.graph) if isinstance(op, Neuron)}
+    shapes = {node.name: node.meta["shape"] for node, _ in calls(snn.graph)}
+    table = Table(box=SIMPLE_HEAD, title="plan", title_justify="left")
+    for title in ("layer", "depth", "neurons", "threshold", "integrates", "emits"):
+        table.add_column(title, justify="left" if title == "layer" else "right", no_wrap=title != "layer")
+    for row in plan(snn, windows=2):
+        threshold = thresholds.get(row["site"])
+        table.add_row(
+            row["origin"] if row["kind"] != "read-out" else f"{row['origin']}, read-out",
+            str(row["depth"]),
+            f"{math.prod(shapes[row['site']]):,}",
+            "" if threshold is None else f"{float(threshold.median()):.3g}",
+            steps(row["integrates"]),
+            steps(row["emits"]),
+        )
     console.print(table)
+
+
+def steps(intervals: list[Any]) -> str:
+    """Half-open intervals of steps in words."""
+    return ", ".join(f"{first}..{last - 1}" for first, last in intervals)
 
 
 def stem_of(model: str) -> str:

@@ -31,7 +31,7 @@ from snnconvert.neurons import NEURONS
 from snnconvert.progress import Progress
 from snnconvert.search import AUTO, WINDOWS, Trial, candidates, choose, eligible
 from snnconvert.simulate.evaluate import Evaluation
-from snnconvert.zoo.catalogue import bundled
+from snnconvert.zoo.catalogue import bundled, data_path
 
 TOLERANCE = 1e-4
 
@@ -132,15 +132,12 @@ def with_bundled_data(request: Request) -> Request:
     if not request.model.startswith("zoo:"):
         return request
     row = bundled(request.model)
-    from snnconvert.zoo.catalogue import dataset_for
-
-    train, test, preprocessing = dataset_for(row.name)
     own = request.preprocessing == Preprocessing() and request.data is None
     return replace(
         request,
-        data=request.data or str(test),
-        calibration_data=request.calibration_data or (str(train) if request.data is None else None),
-        preprocessing=preprocessing if own else request.preprocessing,
+        data=request.data or f"zoo:{row.name}",
+        calibration_data=request.calibration_data or (f"zoo:{row.name}/train" if request.data is None else None),
+        preprocessing=row.preprocessing if own else request.preprocessing,
     )
 
 
@@ -160,10 +157,13 @@ def open_ann(request: Request, module: nn.Module | None = None) -> tuple[Ann, Fa
         opened = import_module(module, shape, name=request.model)
     else:
         opened = open_model(request.model, arch=request.arch, input_shape=shape, output_name=request.output_name)
+        path = Path(opened.source.location)
+        if request.model.startswith("zoo:"):
+            opened = replace(opened, source=replace(opened.source, location=request.model))
     samples = torch.rand((2, *opened.input_shape), generator=torch.Generator().manual_seed(request.seed))
     comparison: dict[str, Any] | None = None
-    if opened.source.format == "onnx":
-        found = compare_with_onnxruntime(opened, Path(opened.source.location), samples, tolerance=TOLERANCE)
+    if module is None and opened.source.format == "onnx":
+        found = compare_with_onnxruntime(opened, path, samples, tolerance=TOLERANCE)
         comparison = {
             "runtime": "onnxruntime",
             "max_difference": max(found.differences.values(), default=None),
@@ -192,7 +192,7 @@ def _shape_of_data(request: Request) -> tuple[int, ...] | None:
     path = request.data or request.calibration_data
     if path is None or request.model.startswith("zoo:") or request.model.endswith(".onnx"):
         return None
-    return load_dataset(path, preprocessing=request.preprocessing, input_shape=None).sample_shape
+    return load_dataset(data_path(path), preprocessing=request.preprocessing, input_shape=None).sample_shape
 
 
 def spiking(request: Request, ann: Ann, inputs: Inputs, progress: Progress) -> Snn:

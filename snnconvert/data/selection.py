@@ -12,6 +12,7 @@ from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.sampling import balanced_sample, split_calibration
 from snnconvert.data.synthetic import guess_range, synthetic_inputs
 from snnconvert.graph.types import Ann
+from snnconvert.zoo.catalogue import data_path
 
 SYNTHETIC_EVALUATION = 64
 
@@ -163,4 +164,6 @@ def select_again(recorded: dict[str, Any], dataset: Dataset, limit: int | None) 
 def _load(ann: Ann, path: str | None, preprocessing: Preprocessing, label_offset: int) -> Dataset | None:
     if path is None:
         return None
-    return load_dataset(path, preprocessing=preprocessing, input_shape=ann.input_shape, label_offset=label_offset)
+    return load_dataset(
+        data_path(path), preprocessing=preprocessing, input_shape=ann.input_shape, label_offset=label_offset
+    )
