@@ -10,34 +10,18 @@ from typing import Any
 
 import altair as alt
 
+from snnconvert.report.chart_style import BLUE, DEPTH_RANGE, GREY, ORANGE, RED, Spec, data, finish
+from snnconvert.report.charts_detail import attribution_map
 from snnconvert.report.wording import clean
 
-Spec = dict[str, Any]
-BLUE, ORANGE, RED, GREY = "#3f7fd6", "#d4811f", "#d83a4a", "#8a8f98"
-DEPTH_RANGE = ["#3f7fd6", "#2f9e8a", "#d4811f"]
 # More small charts than this make the page long and slow; the layers closest to their bound are shown.
 MOST_SMALL_CHARTS = 24
-_INK = {"labelColor": "currentColor", "titleColor": "currentColor"}
-_CONFIG: Spec = {
-    "background": "transparent",
-    "font": "system-ui, sans-serif",
-    "view": {"stroke": None},
-    "axis": {
-        **_INK, "domainColor": "currentColor", "tickColor": "currentColor", "gridColor": "currentColor",
-        "domainOpacity": 0.5, "tickOpacity": 0.5, "gridOpacity": 0.13, "labelFontSize": 11, "titleFontSize": 12,
-        "titleFontWeight": 500,
-    },
-    "legend": {
-        **_INK, "orient": "top", "title": None, "labelFontSize": 12, "symbolStrokeWidth": 2, "symbolType": "stroke",
-        "columnPadding": 8, "labelLimit": 260,
-    },
-    "text": {"fill": "currentColor", "fontSize": 11},
-}  # fmt: skip
 
 
 def charts(document: Mapping[str, Any]) -> dict[str, Spec]:
-    """The charts the document has numbers for: curve, spikes, rates, layer_spikes, fit, fit_1 and so on, energy."""
+    """The charts the document has numbers for: curve, spikes, rates, fit, fit_1, attribution, energy and so on."""
     found = {"curve": _curve(document), "spikes": _spikes(document), **_layer_bars(document), **_fits(document)}
+    found["attribution"] = attribution_map(document)
     found["energy"] = _energy(document)
     return {name: spec for name, spec in found.items() if spec is not None}
 
@@ -52,20 +36,6 @@ def small_layers(document: Mapping[str, Any]) -> list[int]:
 
     usable = [index for index, layer in enumerate(document["layers"]) if any(p["k"] > 0 for p in layer["fit"])]
     return sorted(sorted(usable, key=closeness, reverse=True)[:MOST_SMALL_CHARTS])
-
-
-def _finish(chart: Any, height: int) -> Spec:
-    sized = chart.properties(
-        width="container", height=height, autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
-    )
-    spec: Spec = sized.to_dict()
-    spec.pop("$schema", None)
-    spec["config"] = _CONFIG
-    return spec
-
-
-def _data(rows: list[Spec]) -> alt.Data:
-    return alt.Data(values=rows)  # type: ignore[no-untyped-call]
 
 
 def _curve(document: Mapping[str, Any]) -> Spec | None:
@@ -90,9 +60,9 @@ def _curve(document: Mapping[str, Any]) -> Spec | None:
     lowest = min([line["value"] for line in lines] + [row["low"] for row in rows if row["low"] is not None])
     x = alt.X("t:Q").title("T (timesteps since the first input)").scale(nice=False).axis(tickMinStep=1, format="d")
     scale = alt.Scale(domain=[10 * int(lowest // 10), 100], nice=False)
-    base = alt.Chart(_data(rows)).encode(x=x)
+    base = alt.Chart(data(rows)).encode(x=x)
     layers: list[Any] = [
-        alt.Chart(_data(lines))
+        alt.Chart(data(lines))
         .mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=18) if len(rows) <= 40 else False)
         .encode(
             x=x,
@@ -105,7 +75,7 @@ def _curve(document: Mapping[str, Any]) -> Spec | None:
         band = base.transform_filter("isValid(datum.low)").mark_area(color=BLUE, opacity=0.18)
         layers.insert(0, band.encode(y=alt.Y("low:Q").scale(scale).title("images (%)"), y2="high:Q"))
     if ann is not None:
-        rule = alt.Chart(_data([{"ann": ann, "label": f"ANN {ann:.1f} %", "t": curve["timesteps"][0]}]))
+        rule = alt.Chart(data([{"ann": ann, "label": f"ANN {ann:.1f} %", "t": curve["timesteps"][0]}]))
         layers += [
             rule.mark_rule(color="currentColor", strokeDash=[2, 2], strokeWidth=1.4).encode(
                 y=alt.Y("ann:Q").scale(scale)
@@ -121,7 +91,7 @@ def _curve(document: Mapping[str, Any]) -> Spec | None:
     ]
     if marks:
         layers.append(
-            alt.Chart(_data(marks)).mark_point(shape="diamond", size=110, filled=True, color="currentColor", opacity=1)
+            alt.Chart(data(marks)).mark_point(shape="diamond", size=110, filled=True, color="currentColor", opacity=1)
             .encode(x=x, y=alt.Y("value:Q").scale(scale), tooltip=[alt.Tooltip("goal:N", title="from here on")])
         )  # fmt: skip
     near = alt.selection_point(nearest=True, on="pointerover", fields=["t"], empty=False, clear="pointerout")
@@ -141,7 +111,7 @@ def _curve(document: Mapping[str, Any]) -> Spec | None:
         base.mark_rule(color="currentColor", strokeWidth=1).add_params(near)
         .encode(opacity=alt.condition(near, alt.value(0.4), alt.value(0)), tooltip=tips)
     )  # fmt: skip
-    return _finish(alt.layer(*layers), 320)
+    return finish(alt.layer(*layers), 320)
 
 
 def _spikes(document: Mapping[str, Any]) -> Spec | None:
@@ -151,7 +121,7 @@ def _spikes(document: Mapping[str, Any]) -> Spec | None:
     if not rows:
         return None
     chart = (
-        alt.Chart(_data(rows))
+        alt.Chart(data(rows))
         .mark_area(color=GREY, opacity=0.35, line={"color": GREY}, point={"color": GREY} if len(rows) == 1 else False)
         .encode(
             x=alt.X("t:Q")
@@ -162,7 +132,7 @@ def _spikes(document: Mapping[str, Any]) -> Spec | None:
             tooltip=[alt.Tooltip("t:Q", title="T"), alt.Tooltip("spikes:Q", title="spikes per image", format=",.0f")],
         )
     )
-    return _finish(chart, 130)
+    return finish(chart, 130)
 
 
 def _layer_bars(document: Mapping[str, Any]) -> dict[str, Spec | None]:
@@ -178,7 +148,7 @@ def _layer_bars(document: Mapping[str, Any]) -> dict[str, Spec | None]:
         if not any(row["value"] is not None for row in rows):
             continue
         chart = (
-            alt.Chart(_data(rows))
+            alt.Chart(data(rows))
             .mark_bar(color=colour, height={"band": 0.75})
             .encode(
                 x=alt.X("value:Q").title(title).axis(format="~s" if key == "spikes_per_image" else "~g", tickCount=5),
@@ -186,7 +156,7 @@ def _layer_bars(document: Mapping[str, Any]) -> dict[str, Spec | None]:
                 tooltip=[alt.Tooltip("layer:N", title="layer"), alt.Tooltip("value:Q", title=title, format=form)],
             )
         )
-        found[name] = _finish(chart, len(rows) * (17 if len(rows) <= 60 else 12))
+        found[name] = finish(chart, len(rows) * (17 if len(rows) <= 60 else 12))
     return found
 
 
@@ -204,10 +174,10 @@ def _fits(document: Mapping[str, Any]) -> dict[str, Spec | None]:
         return {}
     values = [row["k"] for row in rows] + [row["bound"] for row in rows if row["bound"]]
     domain = [min(values) * 0.8, max(values) * 1.25]
-    found: dict[str, Spec | None] = {"fit": _finish(_fit_lines(rows, domain, every=True), 320)}
+    found: dict[str, Spec | None] = {"fit": finish(_fit_lines(rows, domain, every=True), 320)}
     for index in small_layers(document):
         own = [row for row in rows if row["number"] == index + 1]
-        found[f"fit_{index + 1}"] = _finish(_fit_lines(own, domain, every=False), 130)
+        found[f"fit_{index + 1}"] = finish(_fit_lines(own, domain, every=False), 130)
     return found
 
 
@@ -224,7 +194,7 @@ def _fit_lines(rows: list[Spec], domain: list[float], *, every: bool) -> Any:
     y = alt.Y("k:Q").scale(type="log", domain=domain, nice=False).title("fit error K (relative)" if every else None)
     axis_x = x.axis(values=ticks, format="d", labelOverlap=True)
     axis_y = y.axis(format="~g", tickCount=6 if every else 3, labelOverlap=True)
-    base = alt.Chart(_data(rows)).encode(x=axis_x, y=axis_y)
+    base = alt.Chart(data(rows)).encode(x=axis_x, y=axis_y)
     line = base.mark_line(strokeWidth=1.6, color=BLUE, opacity=0.9)
     if every:
         shade = alt.Color("number:Q").scale(range=DEPTH_RANGE).legend(
@@ -260,12 +230,12 @@ def _energy(document: Mapping[str, Any]) -> Spec | None:
     x = alt.X("ratio:Q").scale(type="log").title("SNN / ANN").axis(format="~g", values=powers)
     y = alt.Y("row:N").sort(None).title(None).axis(labelLimit=170, ticks=False, grid=False)
     tips = [alt.Tooltip("row:N", title="against"), alt.Tooltip("ratio:Q", title="ratio", format=".3g")]
-    base = alt.Chart(_data(rows)).encode(y=y)
+    base = alt.Chart(data(rows)).encode(y=y)
     colour = alt.Color("side:N").scale(domain=["less", "more"], range=[BLUE, RED]).legend(None)
     bars = base.mark_rule(strokeWidth=3).encode(x=x, x2="one:Q", color=colour, tooltip=tips)
     dots = base.mark_circle(size=90, opacity=1).encode(x=x, color=colour, tooltip=tips)
-    rule = alt.Chart(_data([{"one": 1.0}])).mark_rule(color="currentColor").encode(x="one:Q")
-    return _finish(alt.layer(bars, dots, rule), len(rows) * 22)
+    rule = alt.Chart(data([{"one": 1.0}])).mark_rule(color="currentColor").encode(x="one:Q")
+    return finish(alt.layer(bars, dots, rule), len(rows) * 22)
 
 
 def _energy_label(row: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ _MILESTONES = {"within_0.5": 0.5, "within_1": 1.0, "within_2": 2.0}
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "model": {"notes": []},
     "ann": {"accuracy": None, "correct": None},
-    "evaluation": {"fingerprint": None, "excluded_calibration": None, "classes": None, "notes": []},
+    "evaluation": {"fingerprint": None, "excluded_calibration": None, "classes": None, "outcomes": None, "notes": []},
     "calibration": {"fingerprint": None, "synthetic": False, "options": {}},
     "layer": dict.fromkeys(
         ("depth", "firing_rate", "spikes_per_image", "dead_share", "saturated_share", "sin_share", "omega")
@@ -49,6 +49,10 @@ def assemble(
     candidates: Sequence[Mapping[str, Any]] = (),
     comparison: Mapping[str, Any] | None = None,
     energy: Mapping[str, Any] | None = None,
+    attribution: Mapping[str, Any] | None = None,
+    inside: Mapping[str, Any] | None = None,
+    chip: Mapping[str, Any] | None = None,
+    gates: Mapping[str, Any] | None = None,
     paired: tuple[int, int] | None = None,
     warnings: Sequence[Mapping[str, str]] = (),
     timings: Mapping[str, float] | None = None,
@@ -84,6 +88,10 @@ def assemble(
         "candidates": [{"reason": None, "options": {}, **row} for row in candidates],
         "comparison": comparison,
         "energy": energy,
+        "attribution": attribution,
+        "inside": inside,
+        "chip": chip,
+        "gates": gates,
         "timings": timings or {},
         "next_commands": list(next_commands),
     }

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -27,6 +27,8 @@ ARITHMETIC, REUSE, NO_REUSE, NETWORK = (
 )
 ASSUMPTIONS = (
     "A spike costs one weight read and one addition per synapse; an input that is not a spike costs a multiplication.",
+    "A spike of several units costs an addition for each set bit of their number, and its payload is moved too.",
+    "Synapses are counted where they are: none in the padding. Pooling and sums of branches are free on both sides.",
     "Integer rows: 32-bit accumulators on both sides; a multiplication costs in proportion to both its widths.",
     "The second integer ANN has activations of ceil(log2(levels + 1)) bits: as many levels as the SNN has in T steps.",
     "Weights reused: the ANN reads each weight once per image, the SNN once per timestep or once per operation, "
@@ -52,6 +54,9 @@ class LayerOperations:
         spikes: spikes that the layer emits.
         weights: number of distinct weights.
         weight_bits: width of one weight in the integer rows.
+        weight_reads: synapses that spikes reach; fewer than `accumulates` where a spike carries several units, which
+            costs one addition for each set bit. As many where not given.
+        payload_bits: bits of a spike besides its address.
     """
 
     macs: float
@@ -62,6 +67,13 @@ class LayerOperations:
     spikes: float
     weights: float
     weight_bits: int = 8
+    weight_reads: float | None = None
+    payload_bits: int = 0
+
+    @property
+    def reads(self) -> float:
+        """Weights that spikes make the network read."""
+        return self.accumulates if self.weight_reads is None else self.weight_reads
 
 
 @cache
@@ -85,7 +97,11 @@ def energy(
         InternalError: no layers, no dense operations, or a negative count.
     """
     rows = [row if isinstance(row, LayerOperations) else LayerOperations(**row) for row in layers]
-    if not rows or any(value < 0 for row in rows for value in vars(row).values()) or not sum(row.macs for row in rows):
+    if (
+        not rows
+        or any((value or 0) < 0 for row in rows for value in vars(row).values())
+        or not sum(row.macs for row in rows)
+    ):
         raise InternalError(f"energy: {len(rows)} layers without usable operation counts")
     bits = max(1, math.ceil(math.log2((levels or timesteps) + 1)))
     value = {row["name"]: float(row["value"]) for row in constants()["constant"]}
@@ -112,6 +128,27 @@ def energy(
     }
 
 
+def layer_rows(rows: Sequence[LayerOperations], *, timesteps: int) -> list[dict[str, float | None]]:
+    """Each layer on its own against the INT8 ANN, memory counted and nothing reused.
+
+    `ratio` is SNN over ANN; `spikes_per_synapse` what was measured, `break_even` where the ratio would be 1 (0 where
+    the neurons' own updates already cost more than the ANN's layer). All null for a layer without synapses.
+    """
+    value = {row["name"]: float(row["value"]) for row in constants()["constant"]}
+    found: list[dict[str, float | None]] = []
+    for row in rows:
+        _, _, whole, _ = _integer([row], value, 8, timesteps, _BASELINES[1])
+        measured = row.accumulates / row.macs if row.macs else None
+        even = None
+        if row.macs and row.accumulates:
+            silent = replace(row, accumulates=0.0, weight_reads=0.0, spikes=0.0)
+            _, _, floor, _ = _integer([silent], value, 8, timesteps, _BASELINES[1])
+            each = (whole["snn_pj"] - floor["snn_pj"]) / row.accumulates
+            even = max(0.0, (whole["ann_pj"] - floor["snn_pj"]) / each / row.macs)
+        found.append({"ratio": whole["ratio"], "spikes_per_synapse": measured, "break_even": even})
+    return found
+
+
 def _fp32(rows: list[LayerOperations], value: Mapping[str, float]) -> dict[str, Any]:
     add, mac = value["fp32_add"], value["fp32_add"] + value["fp32_multiply"]
     snn = sum(row.accumulates * add + row.multiplies * mac for row in rows)
@@ -127,10 +164,13 @@ def _integer(
     for row in rows:
         # Real-valued inputs of the SNN are 8 bits wide, whatever the ANN it is compared with.
         eight = value["int8_multiply"] * row.weight_bits / 8.0
-        synapses = row.accumulates + row.multiplies
-        totals["snn"] += synapses * add + row.multiplies * eight + row.updates * 2 * add + row.spikes * add
+        synapses = row.reads + row.multiplies
+        totals["snn"] += (
+            (row.accumulates + row.multiplies) * add + row.multiplies * eight + row.updates * 2 * add + row.spikes * add
+        )
         totals["ann"] += row.macs * (eight * bits / 8.0 + add)
-        events = row.spikes * 2 * max(1, math.ceil(math.log2(max(2.0, row.neurons))))
+        address = max(1, math.ceil(math.log2(max(2.0, row.neurons))))
+        events = row.spikes * 2 * (address + row.payload_bits)
         membrane = row.updates * 2 * state + events
         activations = 2 * row.neurons * bits
         totals["snn_best"] += sram * (min(synapses, row.weights * timesteps) * row.weight_bits + membrane)

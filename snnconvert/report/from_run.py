@@ -8,10 +8,16 @@ from typing import Any
 
 import torch
 
+from snnconvert.data.datasets import Dataset
 from snnconvert.graph.dialect import calls, sites
+from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.report.document import assemble
+from snnconvert.report.energy import LayerOperations, energy, layer_rows
+from snnconvert.report.outcomes import outcomes
+from snnconvert.simulate.evaluate import Evaluation, Studies
 from snnconvert.simulate.measure import FitCurve
+from snnconvert.simulate.operations import Operations
 from snnconvert.stages import Outcome
 
 
@@ -32,6 +38,7 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
             "fingerprint": inputs.evaluation_record.get("fingerprint"),
             "excluded_calibration": inputs.evaluation_record.get("excluded_calibration"),
             "classes": outcome.facts.classes,
+            "outcomes": outcomes_section(outcome.evaluation, inputs.evaluation),
             "notes": notes,
         },
         calibration=record,
@@ -44,10 +51,61 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
         candidates=[candidate_row(row, snn.schedule.timesteps) for row in snn.calibration.get("candidates", [])],
         comparison=outcome.facts.comparison,
         paired=outcome.evaluation.paired,
+        **study_sections(outcome.evaluation.studies, snn),
         warnings=[],
         timings=outcome.timings,
         next_commands=next_commands,
     )
+
+
+def outcomes_section(evaluation: Evaluation, images: Dataset | None) -> dict[str, Any] | None:
+    """Right and wrong image by image; None without labels."""
+    if evaluation.right is None or images is None:
+        return None
+    return outcomes(images.digests(), ann=evaluation.right[0], snn=evaluation.right[1])
+
+
+def study_sections(studies: Studies | None, snn: Snn) -> dict[str, Any]:
+    """The sections that come from watching the first images."""
+    if studies is None:
+        return {}
+    found = energy_section(studies.operations, snn) if studies.operations is not None else None
+    return {"energy": found, "attribution": studies.attribution}
+
+
+def energy_section(counted: Operations, snn: Snn) -> dict[str, Any]:
+    """The estimate of energy from counted operations, layer by layer."""
+    schedule = snn.schedule
+    rows = [
+        LayerOperations(
+            macs=row.synapses,
+            accumulates=row.accumulates,
+            multiplies=row.multiplies,
+            neurons=row.neurons,
+            updates=row.updates,
+            spikes=row.spikes,
+            weights=row.weights,
+            weight_reads=row.weight_reads,
+            payload_bits=row.payload_bits,
+        )
+        for row in counted.layers
+    ]
+    largest = max((op.levels for _, op in calls(snn.graph) if isinstance(op, Neuron)), default=1)
+    section = energy(rows, timesteps=schedule.timesteps, levels=schedule.frames * largest)
+    layers = [
+        {
+            "name": count.name,
+            "origin": count.origin,
+            "ann_multiplications": count.synapses,
+            "snn_additions": count.accumulates,
+            "snn_multiplications": count.multiplies,
+            "neuron_updates": count.updates,
+            "spikes": count.spikes,
+            **against,
+        }
+        for count, against in zip(counted.layers, layer_rows(rows, timesteps=schedule.timesteps), strict=True)
+    ]
+    return {**section, "images": counted.images, "layers": layers, "neurobench": counted.neurobench}
 
 
 def tool(command_line: str) -> dict[str, Any]:

@@ -40,6 +40,8 @@ def render_html(document: Mapping[str, Any]) -> str:
         headline=wording.headline(document),
         certainty=wording.certainty(document),
         interval=wording.interval(document),
+        culprit=wording.culprit(document),
+        causes=tuple(wording.CAUSES),
         milestones=wording.milestones(document),
         charts=frozenset(specs),
         small=[index + 1 for index in small_layers(document)],

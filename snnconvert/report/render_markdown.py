@@ -17,8 +17,8 @@ def render_markdown(document: Mapping[str, Any]) -> str:
     lines = [f"### Spiking network: {_text(document['model']['name'])}", "", f"**{_text(wording.headline(document))}**"]
     if sure := wording.certainty(document):
         lines += ["", _text(sure)]
-    if document["energy"]:
-        lines += ["", _text(document["energy"]["verdict"]["text"])]
+    if why := wording.culprit(document):
+        lines += ["", _text(" ".join(why))]
     if document["warnings"]:
         lines += ["", *(f"- :warning: {_text(row['text'])}" for row in document["warnings"])]
     if final is not None:

@@ -25,8 +25,8 @@ def print_summary(document: Mapping[str, Any], console: Console) -> None:
     console.print(Text(wording.headline(document), style="bold"))
     if sure := wording.certainty(document):
         console.print(Text(sure, style="dim"))
-    if document["energy"]:
-        console.print(Text(wording.clean(document["energy"]["verdict"]["text"])))
+    if why := wording.culprit(document):
+        console.print(Text(" ".join(why)))
     for line in (text for row in document["warnings"] for text in _warning(row)):
         console.print(line)
     ascii_only = not (console.encoding or "").lower().startswith("utf")

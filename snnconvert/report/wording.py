@@ -7,6 +7,22 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 DASH = "–"
+CAUSES = {
+    "clipping": "clipping (activations above the threshold cannot be sent)",
+    "quantisation": "quantisation (too few levels in T steps)",
+    "unevenness": "unevenness (spikes sent before the whole input was in)",
+    "propagation": "propagation (handed on by earlier layers)",
+}
+REMEDIES = {
+    "clipping": "Higher thresholds help: --calibration percentile --percentile 99.99, or --neuron burst, which may "
+    "send several spikes at once. Higher thresholds make each spike coarser; bursts need hardware that can send them.",
+    "quantisation": "More timesteps help: twice the -T halves it and doubles spikes and latency. --neuron graded gets "
+    "there without more steps, on hardware whose spikes carry numbers.",
+    "unevenness": "--schedule wait --wait 1 helps: each layer listens for a step before it sends, which adds a step of "
+    "latency per layer. --neuron ternary helps without waiting: it takes back spikes, on hardware with signed spikes.",
+}
+# a drop surely larger than this many points makes a saving worthless
+_LARGE_DROP = 2.0
 
 
 def clean(text: object) -> str:
@@ -57,7 +73,64 @@ def interval(document: Mapping[str, Any]) -> tuple[float, float] | None:
 
 
 def headline(document: Mapping[str, Any]) -> str:
-    """What was found, in plain words: accuracy, drop, T, spikes, and how sure one can be."""
+    """What was found, in plain words: a failed gate, accuracy, drop, T, spikes; and whether it saves energy."""
+    gates = document.get("gates")
+    failed = f"Gate failed: {clean(gates['text'])} " if gates and gates["status"] == "failed" else ""
+    saving = energy_sentence(document)
+    return failed + accuracy_sentence(document) + (f" {saving}" if saving else "")
+
+
+def energy_sentence(document: Mapping[str, Any]) -> str | None:
+    """Whether the network saves energy at its T, by the estimate; None without one.
+
+    A saving is only claimed for a network that still does its task: not after a failed gate, nor for a drop that is
+    surely larger than two points.
+    """
+    estimate, final = document["energy"], document["analysis"]["final"]
+    if not estimate or final is None:
+        return None
+    ratios = [row["ratio"] for row in estimate["rows"] if row["decides"] and row["ratio"] is not None]
+    low, high, at = min(ratios), max(ratios), f"at T = {document['latency']['total']}"
+    if estimate["verdict"]["code"] == "does_not_save":
+        return f"It does not save energy {at}: by estimate {times(low)} to {times(high)} times what integer ANNs need."
+    if estimate["verdict"]["code"] == "cannot_tell":
+        return (
+            f"Whether it saves energy {at} cannot be told: by estimate {times(low)} to {times(high)} times what "
+            "integer ANNs need, depending on their width and on memory."
+        )
+    saving = f"{times(1 / high)} to {times(1 / low)} times less than integer ANNs"
+    gates, pair = document.get("gates"), document["analysis"]["paired"]
+    if gates and gates["status"] == "failed":
+        return f"It would save energy {at} (by estimate {saving}), but it failed its gate."
+    surely = pair["drop_interval"][0] if pair else (final["drop"] or 0.0)
+    if surely > _LARGE_DROP:
+        return f"It would save energy {at} (by estimate {saving}), but it is no longer as accurate."
+    return f"It saves energy {at}: by estimate {saving}."
+
+
+def culprit(document: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Where most of the error starts and why, and which option would help at what cost; None where nothing is known."""
+    section = document.get("attribution")
+    found = section["culprit"] if section else None
+    if not section or not found:
+        return None
+    whole = max((row["error"] or 0.0 for row in section["layers"]), default=0.0)
+    last = section["layers"][-1]
+    text = (
+        f"Most of the error starts in {clean(found['origin'])}, by {CAUSES[found['cause']]}: "
+        f"{percent(100 * found['size'])} of the size of its activations. The last layer is off by "
+        f"{percent(100 * last['error']) if last['error'] is not None else DASH}, the worst by {percent(100 * whole)}."
+    )
+    return text, REMEDIES[found["cause"]]
+
+
+def times(ratio: float) -> str:
+    """A ratio in two digits, without an exponent."""
+    return f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
+
+
+def accuracy_sentence(document: Mapping[str, Any]) -> str:
+    """Accuracy, drop, T and spikes in one sentence."""
     final, samples = document["analysis"]["final"], document["evaluation"]["samples"]
     name = clean(document["model"]["name"])
     if final is None:

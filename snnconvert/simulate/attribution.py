@@ -203,7 +203,7 @@ def neuron_inputs(
     """
 
     def neuron(node: fx.Node, op: Op, x: Tensor) -> Tensor:
-        return op(x) if rates is None else rates[node.name]  # type: ignore[no-any-return]
+        return op(x) if rates is None else rates[node.name]
 
     for node, inputs, _ in _walk(graph, batch, neuron):
         if isinstance(op_of(node), Neuron):
@@ -245,5 +245,3 @@ def _sites(ann: Ann, neurons: dict[str, fx.Node]) -> dict[str, Op]:
     """The ANN's own activation for every neuron; empty unless each neuron has one of its name."""
     found = {node.name: op for node, op in calls(ann.graph) if op.role == Role.SITE and node.name in neurons}
     return found if set(found) == set(neurons) else {}
-
-

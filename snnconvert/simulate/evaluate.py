@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,30 @@ from torch import Tensor
 from snnconvert.data.datasets import Dataset
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.progress import Progress, silent
+from snnconvert.simulate.attribution import Attribution
 from snnconvert.simulate.measure import Batch, FitCurve, measure
+from snnconvert.simulate.operations import OperationCounter, Operations, operations
+
+
+@dataclass(frozen=True)
+class Studies:
+    """What was seen on the first images: their operations, and why rates differ from activations."""
+
+    operations: Operations | None
+    attribution: dict[str, Any] | None
+
+
+class Watchers:
+    """All studies of one measurement; None for `ann` compares with the network's own limit."""
+
+    def __init__(self, snn: Snn, ann: Ann | None) -> None:
+        self.counter = OperationCounter(snn)
+        self.attribution = Attribution(snn, ann)
+        self.all = (self.counter, self.attribution)
+
+    def studies(self) -> Studies:
+        """The results, once everything has been simulated."""
+        return Studies(operations(self.counter), self.attribution.document())
 
 
 @dataclass(frozen=True)
@@ -24,11 +48,16 @@ class Evaluation:
         curve: accuracy, agreement and spikes over time.
         ann_correct: images that the ANN classifies rightly, or None without labels.
         paired: images that only the ANN, and only the SNN, classifies rightly at the end; None without labels.
+        right: for each image in order, whether the ANN and whether the SNN classifies it rightly at the end; shape
+            (2, images), None without labels.
+        studies: what was seen on the first images besides.
     """
 
     curve: FitCurve
     ann_correct: int | None
     paired: tuple[int, int] | None
+    right: NDArray[np.bool_] | None = None
+    studies: Studies | None = None
 
     def figures(self) -> dict[str, object]:
         """The figures that a checkpoint keeps of its own evaluation."""
@@ -56,23 +85,28 @@ def evaluate(ann: Ann, snn: Snn, data: Dataset | Tensor, *, batch_size: int, pro
                 labels.append(given)
             yield Batch(images, given, reference)
 
-    curve = measure(snn, batches(), total=len(data), progress=progress)
+    watchers = Watchers(snn, ann)
+    curve = measure(snn, batches(), total=len(data), progress=progress, watchers=watchers.all)
     if not labels:
-        return Evaluation(curve, None, None)
+        return Evaluation(curve, None, None, studies=watchers.studies())
     truth, decided = np.concatenate(labels), np.concatenate(references)
     ann_right, snn_right = decided == truth, curve.predictions == truth
     paired = (int((ann_right & ~snn_right).sum()), int((snn_right & ~ann_right).sum()))
-    return Evaluation(curve, int(ann_right.sum()), paired)
+    right = np.stack([ann_right, snn_right])
+    return Evaluation(curve, int(ann_right.sum()), paired, right, watchers.studies())
 
 
-def rerun(snn: Snn, data: Dataset, *, batch_size: int, progress: Progress = silent) -> FitCurve:
-    """Measure a checkpoint on its own; agreement is not known without the ANN and comes out as None."""
+def rerun(
+    snn: Snn, data: Dataset, *, batch_size: int, progress: Progress = silent, watchers: Watchers | None = None
+) -> FitCurve:
+    """Measure a checkpoint on its own; agreement is not known without the ANN and comes out as 0."""
 
     def batches() -> Iterator[Batch]:
         for images, given in read(data, batch_size):
             yield Batch(images, given, np.full(len(images), -1, np.int64))
 
-    return measure(snn, batches(), total=len(data), progress=progress)
+    seen = watchers.all if watchers is not None else ()
+    return measure(snn, batches(), total=len(data), progress=progress, watchers=seen)
 
 
 def read(data: Dataset | Tensor, batch_size: int) -> Iterator[tuple[Tensor, NDArray[np.int64] | None]]:

@@ -26,6 +26,7 @@ class Keeping(Attribution):
     """Keeps the rates and splits of the last batch."""
 
     def end(self, seen: object) -> None:
+        del seen
         self.kept = dict(self.splits())
         self.sent = dict(self.rates)
 

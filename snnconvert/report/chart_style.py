@@ -1,0 +1,46 @@
+"""What all charts of a report share: colours, axes, sizes.
+
+Ink is `currentColor` and the palette is of middle brightness, so one chart serves light pages, dark pages and paper.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+
+Spec = dict[str, Any]
+BLUE, ORANGE, RED, GREY = "#3f7fd6", "#d4811f", "#d83a4a", "#8a8f98"
+DEPTH_RANGE = ["#3f7fd6", "#2f9e8a", "#d4811f"]
+_INK = {"labelColor": "currentColor", "titleColor": "currentColor"}
+_CONFIG: Spec = {
+    "background": "transparent",
+    "font": "system-ui, sans-serif",
+    "view": {"stroke": None},
+    "axis": {
+        **_INK, "domainColor": "currentColor", "tickColor": "currentColor", "gridColor": "currentColor",
+        "domainOpacity": 0.5, "tickOpacity": 0.5, "gridOpacity": 0.13, "labelFontSize": 11, "titleFontSize": 12,
+        "titleFontWeight": 500,
+    },
+    "legend": {
+        **_INK, "orient": "top", "title": None, "labelFontSize": 12, "symbolStrokeWidth": 2, "symbolType": "stroke",
+        "columnPadding": 8, "labelLimit": 260,
+    },
+    "text": {"fill": "currentColor", "fontSize": 11},
+}  # fmt: skip
+
+
+def finish(chart: Any, height: int) -> Spec:
+    """The specification of a chart as wide as its place."""
+    sized = chart.properties(
+        width="container", height=height, autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
+    )
+    spec: Spec = sized.to_dict()
+    spec.pop("$schema", None)
+    spec["config"] = _CONFIG
+    return spec
+
+
+def data(rows: list[Spec]) -> alt.Data:
+    """Rows as inline data."""
+    return alt.Data(values=rows)  # type: ignore[no-untyped-call]
