@@ -15,6 +15,7 @@ from snnconvert.graph.schedule import Schedule
 from snnconvert.neurons.bistable import phase_weights
 
 PIECE = 2**16
+PAIRS_FROM = 2**19
 
 
 def send_windows(op: Neuron, current: Tensor, schedule: Schedule) -> Tensor:
@@ -30,7 +31,8 @@ def send_windows(op: Neuron, current: Tensor, schedule: Schedule) -> Tensor:
     size = max(1, PIECE // max(1, current[0, 0].numel()))
     for start in range(0, batch, size):  # pieces that stay in cache
         piece = slice(start, start + size)
-        membrane = current[0, piece] + op.initial
+        first = current[0, piece]
+        membrane = first + op.initial if first.dtype == torch.float64 else first.double().add_(op.initial)
         for frame in range(frames):
             if frame:
                 membrane += current[frame if len(current) > 1 else 0, piece]
@@ -56,17 +58,26 @@ def _after_window(membrane: Tensor, op: Neuron, residual: str) -> Tensor:
     return torch.minimum(membrane, op.threshold) if residual == "clamp" else membrane
 
 
-def count_window_spikes(by_frame: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
+def count_window_spikes(by_frame: Tensor, schedule: Schedule, *, signed: bool) -> tuple[Tensor, Tensor]:
     """Spikes and units sent in each step of a site's emission, summed over the batch (int64)."""
     levels = schedule.levels
     fires, weights = _code_book(schedule.window, schedule.phases)
     spikes = []
     for frame in by_frame:
-        codes = frame.abs() if frame.numel() and float(frame.amin()) < 0 else frame
-        codes = codes.to(torch.uint8 if levels < 256 else torch.int32)
-        spikes.append((fires * torch.bincount(codes.flatten(), minlength=levels + 1).cpu()).sum(1))
+        codes = (frame.abs() if signed else frame).to(torch.uint8 if levels < 256 else torch.int32)
+        spikes.append((fires * _histogram(codes.flatten(), levels).cpu()).sum(1))
     total = torch.stack(spikes)
     return total.flatten(), (total * weights).flatten()
+
+
+def _histogram(codes: Tensor, levels: int) -> Tensor:
+    """How often each code occurs; many uint8 codes are counted two at a time."""
+    if codes.dtype != torch.uint8 or codes.numel() < PAIRS_FROM or codes.numel() % 2:
+        return torch.bincount(codes, minlength=levels + 1)
+    pairs = codes.view(torch.int16)
+    pairs = pairs.to(torch.int32).bitwise_and_(0xFFFF) if levels > 127 else pairs
+    table = torch.bincount(pairs, minlength=2**16).reshape(256, 256)
+    return (table.sum(0) + table.sum(1))[: levels + 1]
 
 
 @cache

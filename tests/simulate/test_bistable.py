@@ -115,6 +115,20 @@ def test_uniform_code_is_the_quantiser_of_bu(sums: list[int], threshold: int, wi
     assert torch.equal(send_windows(neuron, q, schedule).double(), expected)
 
 
+@pytest.mark.parametrize("window", [3, 7, 8, 9])
+def test_counts_of_many_codes(window: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from snnconvert.simulate import window_neurons
+
+    codes = torch.randint(0, 2**window, (2, 3, 40), generator=torch.Generator().manual_seed(window))
+    codes[0, 0, 0] = 2**window - 1
+    schedule = Schedule("bistable", 100, 1, window=window)
+    monkeypatch.setattr(window_neurons, "PAIRS_FROM", 10)
+    spikes, units = window_neurons.count_window_spikes(codes.float(), schedule, signed=False)
+    bits = torch.stack([(codes >> (window - 1 - phase)) & 1 for phase in range(window)], 1).flatten(2).sum(2)
+    assert torch.equal(spikes, bits.flatten())
+    assert int(units.sum()) == int(codes.sum())
+
+
 def test_rounding_of_the_quotient_cannot_add_a_spike() -> None:
     """The largest double below 3 q: its quotient rounds up to 3, yet only 2 units fit into it."""
     from snnconvert.simulate.window_neurons import window_units
