@@ -17,7 +17,7 @@ from torch import Tensor, fx
 from snnconvert.errors import InternalError
 from snnconvert.graph.dialect import arguments, op_of, output_nodes
 from snnconvert.graph.neuron_ops import Neuron, Scale, SumPool, Synchronous
-from snnconvert.graph.ops import Add, Constant, Conv, Linear, MaxPool, Op, Role
+from snnconvert.graph.ops import Add, Constant, Conv, Linear, MaxPool, Op, Role, Slice
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Snn
 from snnconvert.neurons import NEURONS, State
@@ -25,6 +25,7 @@ from snnconvert.simulate.kernels import Native, choose
 from snnconvert.simulate.kernels.layout import Packed, pack, per_element
 from snnconvert.simulate.kernels.native import Convolution, Current, Membrane, ScaledSpikes, Summand
 from snnconvert.simulate.result import Probe, Simulation
+from snnconvert.simulate.window_neurons import count_window_spikes, send_windows
 
 # share of set spikes from which the dense convolution is faster (benchmarks/speed.py measures it)
 DENSE_FROM = 0.4
@@ -39,21 +40,18 @@ class Frames:
         tensor: float, or int8 for spikes on the native path.
         constant: whether the value is the same in all frames.
         unit: int8 spikes that are all 0 or 1.
+        density: share of values that are not zero, estimated from the last neurons; only for int8 spikes.
     """
 
     tensor: Tensor
     constant: bool
     unit: bool = False
+    density: float = 1.0
 
     @property
     def event(self) -> bool:
         """Whether these are spikes for the native kernels."""
         return self.tensor.dtype == torch.int8
-
-    @property
-    def density(self) -> float:
-        """Share of values that are not zero."""
-        return float(self.tensor.count_nonzero()) / max(self.tensor.numel(), 1)
 
 
 class LayerEngine:
@@ -100,7 +98,10 @@ class LayerEngine:
                     self._value(node, values)
                 if op.role in (Role.NEURON, Role.DELAY):
                     by_frame = by_frames(values[node].tensor, frames)
-                    if fused is None:
+                    source = arguments(node)[0].name
+                    if op.role == Role.DELAY and source in spikes:
+                        spikes[node.name], units[node.name] = spikes[source], units[source]
+                    elif fused is None:
                         spikes[node.name], units[node.name] = count_spikes(by_frame, op, self.schedule)
                     if probe is not None and op.role == Role.NEURON:
                         probe(node.name, by_frame)
@@ -155,7 +156,8 @@ class LayerEngine:
         threshold = self._laid_out(node, "threshold", op.threshold, shape)
         membrane = Membrane(op.model, op.levels, wait, threshold, self._laid_out(node, "initial", op.initial, shape))
         out, counts = self.native.neurons(terms, membrane, self.schedule.frames, batch, shape)
-        return Frames(out, constant=False, unit=op.model == "if"), counts
+        density = float(counts[0].sum()) / max(out.numel(), 1)
+        return Frames(out, constant=False, unit=op.model == "if", density=density), counts
 
     def _laid_out(self, node: fx.Node, name: str, parameter: Tensor, shape: tuple[int, ...]) -> Tensor:
         if (node, name) not in self.laid_out:
@@ -211,9 +213,11 @@ class LayerEngine:
                 terms = [Convolution(source.tensor, packed, source.unit)]
                 return Frames(self.native.currents(terms, frames, batch, shape), constant=False)
         elif source.tensor.ndim == 4 and isinstance(op, MaxPool):
-            return Frames(self.native.max_pool(source.tensor, op, frames, shape), constant=False, unit=source.unit)
+            pooled = self.native.max_pool(source.tensor, op, frames, shape)
+            return Frames(pooled, constant=False, unit=source.unit, density=_nonzero(pooled))
         elif source.tensor.ndim == 4 and isinstance(op, SumPool) and source.unit and math.prod(op.kernel) <= PAYLOAD:
-            return Frames(self.native.sum_pool(source.tensor, op, frames, shape), constant=False)
+            pooled = self.native.sum_pool(source.tensor, op, frames, shape)
+            return Frames(pooled, constant=False, density=_nonzero(pooled))
         return None
 
     # --- torch ---
@@ -223,8 +227,20 @@ class LayerEngine:
         if isinstance(op, Synchronous):
             return inputs[0]
         if op.role == Role.WIRING and not isinstance(op, Constant) and all(value.event for value in inputs):
-            return Frames(op(*(value.tensor for value in inputs)), False, all(value.unit for value in inputs))
+            return self._moved(op, inputs)
         return self._native_value(node, op, inputs[0]) or self._in_float(op, [_floating(value) for value in inputs])
+
+    def _moved(self, op: Op, inputs: list[Frames]) -> Frames:
+        tensors = [value.tensor for value in inputs]
+        if isinstance(op, Slice):  # a view: whoever reads it copies it in the right order
+            index = [slice(None)] * tensors[0].ndim
+            index[op.dim] = slice(op.start, op.stop, op.step)
+            moved = tensors[0][tuple(index)]
+        else:
+            moved = op(*tensors)
+        density = sum(value.density * value.tensor.numel() for value in inputs) / max(moved.numel(), 1)
+        largest = max(value.density for value in inputs)
+        return Frames(moved, False, all(value.unit for value in inputs), min(density, largest))
 
     def _in_float(self, op: Op, inputs: list[Frames]) -> Frames:
         constant = all(value.constant for value in inputs)
@@ -232,7 +248,7 @@ class LayerEngine:
             return self._neuron(op, inputs[0])
         if constant or op.role not in (Role.MAXPOOL, Role.ANALOG):
             tensors = [value.tensor if constant else self._over_time(value) for value in inputs]
-            return Frames(op(*_cast(op, tensors)), constant)
+            return Frames(op(*_cast(op, tensors, self.schedule.kind != "bistable")), constant)
         if isinstance(op, MaxPool):
             return Frames(self._max_pool(op, inputs[0].tensor), constant=False)
         return Frames(self._compensated(op, [self._over_time(value) for value in inputs]), constant=False)
@@ -246,7 +262,8 @@ class LayerEngine:
         """Walk through the frames; with a wait the first frames are integrated before the neuron may emit."""
         model, frames = NEURONS[op.model], self.schedule.frames
         if self.schedule.kind == "bistable":
-            model = NEURONS["signed" if model.negative else "burst"]
+            windows = current.tensor.unsqueeze(0) if current.constant else by_frames(current.tensor, frames)
+            return Frames(send_windows(op, windows, self.schedule).flatten(0, 1), constant=False)
         dtype = op.threshold.dtype
         by_frame = current.tensor.to(dtype)
         by_frame = by_frame.unsqueeze(0) if current.constant else by_frames(by_frame, frames)
@@ -259,15 +276,7 @@ class LayerEngine:
             if step >= wait:
                 sent, state = model.fire(state, op.threshold, op.levels)
                 out[step - wait] = sent
-                state = self._after_window(op, state)
         return Frames(out.flatten(0, 1), constant=False)
-
-    def _after_window(self, op: Neuron, state: State) -> State:
-        if self.schedule.kind != "bistable" or self.schedule.residual == "keep":
-            return state
-        if self.schedule.residual == "clear":
-            return State(torch.zeros_like(state.v) + op.initial, state.sent)
-        return State(torch.minimum(state.v, op.threshold), state.sent)
 
     def _max_pool(self, op: MaxPool, spikes: Tensor) -> Tensor:
         """Running-maximum increment: what is sent so far equals the maximum of what was received so far, at all times.
@@ -302,6 +311,10 @@ def by_frames(tensor: Tensor, frames: int) -> Tensor:
     return tensor.view(frames, -1, *tensor.shape[1:])
 
 
+def _nonzero(spikes: Tensor) -> float:
+    return float(spikes.count_nonzero()) / max(spikes.numel(), 1)
+
+
 def _floating(value: Frames) -> Frames:
     return Frames(value.tensor.float(), value.constant) if value.event else value
 
@@ -310,28 +323,23 @@ def _current(value: Frames) -> list[Summand] | None:
     return [Current(value.tensor, value.constant)] if value.tensor.dtype == torch.float32 else None
 
 
-def _cast(op: Op, tensors: list[Tensor]) -> list[Tensor]:
-    """Inputs in the precision of the operator's own tensors; float32 convolutions in channels-last memory order."""
+def _cast(op: Op, tensors: list[Tensor], channels_last: bool) -> list[Tensor]:
+    """Inputs in the precision of the operator's own tensors; if asked, convolutions in channels-last memory order."""
     own = next((buffer for buffer in op.buffers()), None)
     if own is None:
         return tensors
     cast = [tensor.to(own.dtype) for tensor in tensors]
-    if op.role == Role.WEIGHTED and cast[0].ndim == 4:
+    if channels_last and op.role == Role.WEIGHTED and cast[0].ndim == 4:
         cast = [cast[0].contiguous(memory_format=torch.channels_last)]
     return cast
 
 
 def count_spikes(by_frame: Tensor, op: Op, schedule: Schedule) -> tuple[Tensor, Tensor]:
     """Spikes and units sent in each step of the site's emission, summed over the batch (int64)."""
-    flat = by_frame.flatten(1).abs()
     if schedule.kind != "bistable":
+        flat = by_frame.flatten(1).abs()
         return (flat != 0).sum(1), flat.sum(1, dtype=torch.float64).to(torch.int64)
     if not isinstance(op, Neuron | Synchronous):
         raise InternalError("only neurons send spikes")
-    window, codes = schedule.window, flat.to(torch.int64)
-    if schedule.phases == "uniform":
-        phases = torch.stack([codes > phase for phase in range(window)], 1).flatten(2).sum(2)
-        return phases.flatten(), phases.flatten()
-    bits = torch.stack([(codes >> (window - 1 - phase)) & 1 for phase in range(window)], 1).flatten(2).sum(2)
-    weights = torch.tensor([2 ** (window - 1 - phase) for phase in range(window)], device=by_frame.device)
-    return bits.flatten(), (bits * weights).flatten()
+    signed = not isinstance(op, Neuron) or op.model == "signed"
+    return count_window_spikes(by_frame, schedule, signed=signed)

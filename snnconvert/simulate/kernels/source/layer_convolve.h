@@ -231,6 +231,13 @@ inline void each_pixel(const Layer& layer, const Term& term, const Tile& tile, c
 inline void convolve(const Layer& layer, const Term& term, const Geometry& geometry, const Tile& tile, int64_t frame,
                      Scratch& scratch, float* out) {
     const int8_t* image = term.spikes + (frame * layer.batch + tile.image) * term.in_h * term.in_w * term.in_c;
+    if (frame + 1 < layer.frames) {  // frames are far apart: the processor does not guess the next one
+        const int64_t row = term.in_w * term.in_c, next = layer.batch * term.in_h * row;
+        const int64_t above = larger<int64_t>(tile.top * term.stride_h - term.pad_h, 0);
+        const int64_t reach = (tile.bottom - 1) * term.stride_h - term.pad_h + (term.k_h - 1) * term.dilation_h + 1;
+        const int64_t below = smaller(reach, term.in_h);
+        for (int64_t i = above * row; i < below * row; i += 64) __builtin_prefetch(image + next + i);
+    }
     const auto each = [&](const auto& pixel) { each_pixel(layer, term, tile, image, out, pixel); };
     if (term.depthwise)
         return each([&](const Lines& lines, const Window& columns, float* to) {

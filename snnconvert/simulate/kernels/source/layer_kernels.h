@@ -42,6 +42,8 @@ inline void add_term(const Layer& layer, const Prepared& prepared, const Tile& t
     }
     if (term.kind == kScaledSpikes) {
         const int8_t* spikes = term.spikes + tile.at(layer, frame);
+        if (frame + 1 < layer.frames)
+            for (int64_t i = 0; i < n; i += 64) __builtin_prefetch(term.spikes + tile.at(layer, frame + 1) + i);
         const float* factor = prepared.factor;
         if (first)
             for (int64_t i = 0; i < n; i++) current[i] = static_cast<float>(spikes[i]) * factor[i];
@@ -102,6 +104,8 @@ void run_layer(const Layer& layer, int64_t item, int64_t* counts) {
         }
         if (step < layer.wait || layer.model == kNone) continue;
         const int64_t frame = step - layer.wait;
+        if (frame + 1 < layer.frames)
+            for (int64_t i = 0; i < n; i += 64) __builtin_prefetch(layer.spikes + tile.at(layer, frame + 1) + i, 1);
         fire(layer, scratch, n, layer.spikes + tile.at(layer, frame), counts + frame);
     }
 }
