@@ -13,7 +13,9 @@ from torch import fx
 from snnconvert.convert.passes.fold_affine import fold_affine
 from snnconvert.convert.passes.leaky import split_leaky
 from snnconvert.convert.passes.max_pool import swap_max_pool
+from snnconvert.convert.passes.pointwise import name_functions
 from snnconvert.convert.passes.redundant import drop_redundant_activation, mean_to_pool
+from snnconvert.convert.passes.spread import spread_units
 from snnconvert.graph.dialect import Stage, propagate_shapes, verify
 from snnconvert.graph.edit import copied, finish
 from snnconvert.graph.types import Ann
@@ -21,11 +23,13 @@ from snnconvert.graph.types import Ann
 Pass = Callable[[fx.GraphModule], int]
 
 PASSES: tuple[Pass, ...] = (
+    name_functions,
     split_leaky,
     mean_to_pool,
     drop_redundant_activation,
     swap_max_pool,
     fold_affine,
+    spread_units,
 )
 
 

@@ -1,0 +1,142 @@
+"""Fit a scalar function by straight pieces: knots and values by least squares, weighted by where its inputs lie.
+
+Knots come from dynamic programming over the bins of a histogram (the best k separate lines), values from one least
+squares solve for the continuous function through those knots.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A continuous function of straight pieces, constant outside its knots.
+
+    Attributes:
+        knots: increasing, shape (k + 1,).
+        values: the function at the knots, shape (k + 1,).
+        relative_error: root mean squared error over the standard deviation of the function, both weighted.
+        mean_error: weighted mean of the absolute error.
+        largest_error: largest absolute error on the range.
+    """
+
+    knots: Vector
+    values: Vector
+    relative_error: float
+    mean_error: float
+    largest_error: float
+
+    def __call__(self, x: Vector) -> Vector:
+        found: Vector = np.interp(x, self.knots, self.values)
+        return found
+
+
+def fit(x: Vector, y: Vector, weights: Vector, units: int, *, tolerance: float, through_zero: bool) -> Pieces:
+    """The fewest pieces (at most `units`) that hold `tolerance`; the best there is where none does.
+
+    Args:
+        x: positions, increasing, shape (n,).
+        y: the function there.
+        weights: how often each position occurs, not negative.
+        tolerance: of the relative error.
+        through_zero: keep a knot at 0 with value 0, so that silence stays silence.
+    """
+    weights = weights / weights.sum()
+    inside = through_zero and x[0] < 0.0 < x[-1]
+    best: Pieces | None = None
+    parts = [x < 0, x >= 0] if inside else [np.ones(len(x), bool)]
+    tables = [_best_lines(x[part], y[part], weights[part], units) for part in parts]
+    for count in range(len(parts), units + 1):
+        for split in [(left, count - left) for left in range(1, count)] if inside else [(count,)]:
+            knots = _knots(x, parts, tables, split)
+            found = _through(knots, x, y, weights, inside)
+            if best is None or found.relative_error < best.relative_error:
+                best = found
+        assert best is not None
+        best = _polished(best, x, y, weights, inside)
+        if best.relative_error <= tolerance:
+            break
+    assert best is not None
+    return best
+
+
+def pieces_of(x: Vector, y: Vector, weights: Vector, knots: Vector) -> Pieces:
+    """The continuous least-squares function with the given knots."""
+    return _through(knots, x, y, weights / weights.sum(), False)
+
+
+def _best_lines(x: Vector, y: Vector, weights: Vector, units: int) -> list[list[int]]:
+    """For k = 1..units the first bins of the k pieces whose separate least-squares lines err least."""
+    count = len(x)
+    sums = [np.concatenate([[0.0], np.cumsum(weights * term)]) for term in (x * 0 + 1, x, y, x * x, x * y, y * y)]
+    total, sx, sy, sxx, sxy, syy = (each[None, :] - each[:, None] for each in sums)
+    safe = np.maximum(total, 1e-300)
+    spread, joint, variance = sxx - sx * sx / safe, sxy - sx * sy / safe, syy - sy * sy / safe
+    with np.errstate(over="ignore"):  # below the diagonal, where pieces would have no bins
+        slope = np.where(spread > 1e-30, joint / np.maximum(spread, 1e-30), 0.0)
+    cost = np.maximum(variance - slope * joint, 0.0)
+    cost[np.tril_indices(count + 1)] = np.inf
+    best, chosen = cost[0].copy(), []
+    starts = [[0]]
+    for _ in range(1, min(units, count)):
+        candidates = best[:, None] + cost
+        previous = candidates.argmin(0)
+        best = candidates[previous, np.arange(count + 1)]
+        chosen.append(previous)
+        bins, at = [], count
+        for step in reversed(chosen):
+            at = int(step[at])
+            bins.append(at)
+        starts.append([0, *reversed(bins)])
+    return starts
+
+
+def _knots(x: Vector, parts: list[NDArray[np.bool_]], tables: list[list[list[int]]], split: tuple[int, ...]) -> Vector:
+    knots: list[float] = []
+    for index, (part, table, count) in enumerate(zip(parts, tables, split, strict=True)):
+        own = x[part]
+        starts = table[min(count, len(table)) - 1]
+        borders = [(own[start - 1] + own[start]) / 2 for start in starts[1:]]
+        knots += [0.0 if index else float(own[0]), *map(float, borders)]
+    return np.unique(np.array([*knots, float(x[-1])]))
+
+
+def _polished(found: Pieces, x: Vector, y: Vector, weights: Vector, zero: bool) -> Pieces:
+    """`found` with its inner knots moved by a few bins, as long as that helps."""
+    bin_width = (x[-1] - x[0]) / len(x)
+    for step in (16, 8, 4, 2):
+        for index in range(1, len(found.knots) - 1):
+            for move in (-step * bin_width, step * bin_width):
+                knots = found.knots.copy()
+                knots[index] += move
+                if (zero and found.knots[index] == 0.0) or not knots[index - 1] < knots[index] < knots[index + 1]:
+                    continue
+                moved = _through(knots, x, y, weights, zero)
+                if moved.relative_error < found.relative_error:
+                    found = moved
+    return found
+
+
+def _through(knots: Vector, x: Vector, y: Vector, weights: Vector, zero: bool) -> Pieces:
+    index = np.clip(np.searchsorted(knots, x, side="right") - 1, 0, len(knots) - 2)
+    share = np.clip((x - knots[index]) / (knots[index + 1] - knots[index]), 0.0, 1.0)
+    basis = np.zeros((len(x), len(knots)))
+    rows = np.arange(len(x))
+    basis[rows, index] = 1 - share
+    basis[rows, index + 1] += share
+    free = np.ones(len(knots), bool)
+    if zero:
+        free[int(np.abs(knots).argmin())] = False
+    weighted = basis[:, free] * weights[:, None]
+    values = np.zeros(len(knots))
+    values[free] = np.linalg.lstsq(weighted.T @ basis[:, free], weighted.T @ y, rcond=1e-12)[0]
+    error = basis @ values - y
+    spread = float(np.sqrt((weights * (y - (weights * y).sum()) ** 2).sum()))
+    relative = float(np.sqrt((weights * error**2).sum())) / max(spread, 1e-30)
+    return Pieces(knots, values, relative, float((weights * np.abs(error)).sum()), float(np.abs(error).max()))
