@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from snnconvert.cli_check import Approximate, ApproximateName, StrictSpiking, check
+from snnconvert.cli_report import Csv, Figures, Markdown, debug
+from snnconvert.cli_report import report as report_command
 from snnconvert.cli_zoo import gate, zoo_app
 from snnconvert.errors import OptionError, SnnConvertError
 
@@ -143,6 +146,8 @@ def convert(  # noqa: PLR0917
     rounding: Annotated[
         str, typer.Option(help="nearest (v(0) = half a spike) or floor (v(0) = 0).", rich_help_panel=SNN)
     ] = "nearest",
+    approximate: Approximate = ApproximateName.auto,
+    strict_spiking: StrictSpiking = False,
     arch: Annotated[
         str | None,
         typer.Option(
@@ -182,6 +187,9 @@ def convert(  # noqa: PLR0917
     report: Annotated[
         Path | None, typer.Option(help="Report page (STEM.html; STEM.json beside it).", rich_help_panel=OUTPUT)
     ] = None,
+    csv: Csv = False,
+    markdown: Markdown = False,
+    figures: Figures = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -218,9 +226,12 @@ def convert(  # noqa: PLR0917
             "seed": seed,
             "preprocessing": chosen,
             "label_offset": label_offset,
+            "approximate": approximate.value,
+            "strict_spiking": strict_spiking,
         },
         output=output,
         report=report,
+        beside={"csv": csv, "markdown": markdown, "figures": figures},
         device=device,
         talk=commands.Talk(quiet=quiet, as_json=as_json, command_line=command_line()),
     )
@@ -253,7 +264,10 @@ def info(
     commands.info(checkpoint, commands.Talk(quiet=False, as_json=as_json, command_line=command_line()))
 
 
+app.command()(check)
 app.command()(gate)
+app.command("report")(report_command)
+app.command()(debug)
 app.add_typer(zoo_app, name="zoo")
 
 

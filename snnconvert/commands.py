@@ -31,6 +31,7 @@ from snnconvert.graph.schedule import plan
 from snnconvert.pipeline import Request
 from snnconvert.pipeline import run as run_pipeline
 from snnconvert.report.document import dumps, write_report
+from snnconvert.report.figures import write_beside
 from snnconvert.report.from_run import document_of, rerun_document
 from snnconvert.report.render_terminal import print_summary
 from snnconvert.simulate.evaluate import rerun as rerun_checkpoint
@@ -69,7 +70,15 @@ class Talk:
             print(text, file=sys.stderr)
 
 
-def convert(options: dict[str, Any], *, output: Path | None, report: Path | None, device: str, talk: Talk) -> None:
+def convert(
+    options: dict[str, Any],
+    *,
+    output: Path | None,
+    report: Path | None,
+    beside: dict[str, Any],
+    device: str,
+    talk: Talk,
+) -> None:
     """Convert, measure, write the checkpoint and the report, and print a summary."""
     logging.getLogger("torch").setLevel(logging.ERROR)
     check_device(device)
@@ -87,7 +96,7 @@ def convert(options: dict[str, Any], *, output: Path | None, report: Path | None
         command_line=talk.command_line,
         next_commands=tuple(line for line in (f"snnconvert info {output}", follow) if line),
     )
-    written = write_report(document, report)
+    written = [*write_report(document, report), *write_beside(document, report, **beside)]
     if talk.as_json:
         sys.stdout.write(dumps(document))
         return

@@ -116,11 +116,14 @@ def analyse(document: Mapping[str, Any], paired: tuple[int, int] | None = None) 
     """The derived sections `milestones` and `analysis` of a document that has its curve and its ANN accuracy."""
     curve, ann, samples = document["fit_curve"], document["ann"]["accuracy"], document["evaluation"]["samples"]
     times = curve["timesteps"]
-    by_accuracy = ann is not None and any(value is not None for value in curve["accuracy"])
+    agreement_known = any(value is not None for value in curve["agreement"])
+    # A checkpoint measured on new images knows its accuracy, but nothing of the ANN.
+    by_accuracy = (ann is not None or not agreement_known) and any(value is not None for value in curve["accuracy"])
     basis = "accuracy" if by_accuracy else "agreement"
     values, target = curve[basis], ann if by_accuracy else 100.0
     milestones: dict[str, Any] = {
-        name: statistics.smallest_holding(times, values, target - drop) for name, drop in _MILESTONES.items()
+        name: None if target is None else statistics.smallest_holding(times, values, target - drop)
+        for name, drop in _MILESTONES.items()
     }
     settled = statistics.plateau(times, values)
     fall = statistics.rise_then_fall(times, values, samples)

@@ -14,13 +14,17 @@ from snnconvert.report import wording
 def render_markdown(document: Mapping[str, Any]) -> str:
     """GitHub-flavoured Markdown: headline, warnings, key figures, milestones, layers in a fold, command line."""
     final, ann = document["analysis"]["final"], document["ann"]["accuracy"]
-    lines = [f"### Spiking network: {_text(document['model']['name'])}", "", f"**{_text(wording.headline(document))}**"]
+    lines = [
+        f"### Spiking network: {escaped(document['model']['name'])}",
+        "",
+        f"**{escaped(wording.headline(document))}**",
+    ]
     if sure := wording.certainty(document):
-        lines += ["", _text(sure)]
+        lines += ["", escaped(sure)]
     if why := wording.culprit(document):
-        lines += ["", _text(" ".join(why))]
+        lines += ["", escaped(" ".join(why))]
     if document["warnings"]:
-        lines += ["", *(f"- :warning: {_text(row['text'])}" for row in document["warnings"])]
+        lines += ["", *(f"- :warning: {escaped(row['text'])}" for row in document["warnings"])]
     if final is not None:
         cells = (
             wording.percent(ann, 2),
@@ -30,17 +34,17 @@ def render_markdown(document: Mapping[str, Any]) -> str:
             str(final["t"]),
             wording.count(final["spikes_per_image"]),
         )
-        lines += ["", *_table(("ANN", "SNN", "drop, points", "agreement", "T", "spikes per image"), [cells])]
+        lines += ["", *table(("ANN", "SNN", "drop, points", "agreement", "T", "spikes per image"), [cells])]
     goals = [
-        (_text(goal), "not reached" if t is None else str(t), wording.percent(value), wording.count(spikes))
+        (escaped(goal), "not reached" if t is None else str(t), wording.percent(value), wording.count(spikes))
         for goal, t, value, spikes in wording.milestones(document)
     ]
     basis = document["milestones"]["basis"]
-    lines += ["", *_table(("goal, held up to the last step", "smallest T", basis, "spikes per image"), goals)]
+    lines += ["", *table(("goal, held up to the last step", "smallest T", basis, "spikes per image"), goals)]
     if document["layers"]:
         rows = [
             (
-                _text(layer["origin"]),
+                escaped(layer["origin"]),
                 wording.short(layer["threshold"]["median"]),
                 wording.fixed(layer["firing_rate"], 3),
                 wording.count(layer["spikes_per_image"]),
@@ -57,23 +61,24 @@ def render_markdown(document: Mapping[str, Any]) -> str:
             "error K",
             "beyond bound",
         )
-        lines += ["", "<details><summary>Layers</summary>", "", *_table(head, rows), "", "</details>"]
+        lines += ["", "<details><summary>Layers</summary>", "", *table(head, rows), "", "</details>"]
     command = wording.clean(document["tool"]["command_line"]).replace("```", "'''")
-    lines += ["", f"snnconvert {_text(document['tool']['version'])}:", "", "```", command, "```"]
+    lines += ["", f"snnconvert {escaped(document['tool']['version'])}:", "", "```", command, "```"]
     return "\n".join(lines) + "\n"
 
 
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Lines of a table; numbers to the right."""
     rule = "|" + "|".join(["---", *["--:"] * (len(head) - 1)]) + "|"
     return ["| " + " | ".join(row) + " |" if row else rule for row in [head, (), *rows]]
 
 
-def _text(text: str) -> str:
+def escaped(text: str) -> str:
     """Text that Markdown and HTML show as it is, on one line; mentions and links stay text."""
-    escaped = re.sub(r"([\\`*_\[\]|~#@!$])", r"\\\1", wording.clean(text))
-    escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"([\\`*_\[\]|~#@!$])", r"\\\1", wording.clean(text))
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     # A zero-width space keeps user names and addresses from becoming mentions and links.
-    return escaped.replace("\\@", "@\u200b").replace("://", ":\u200b//").replace("www.", "www\u200b.")
+    return text.replace("\\@", "@\u200b").replace("://", ":\u200b//").replace("www.", "www\u200b.")
 
 
 def curve_csv(document: Mapping[str, Any]) -> str:

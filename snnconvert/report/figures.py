@@ -1,0 +1,76 @@
+"""Every figure of a report as a file of its own, drawn by the same specifications as the page."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from snnconvert.errors import OptionError, OutputError
+from snnconvert.report.charts import charts
+
+FORMATS = ("svg", "png")
+WIDTH = 720
+
+
+def write_figures(document: Mapping[str, Any], folder: Path, formats: Sequence[str]) -> list[Path]:
+    """Write FOLDER/NAME.svg or .png for every chart of the report and return the paths.
+
+    Raises:
+        OptionError: an unknown format.
+        OutputError: the folder or a file cannot be written.
+    """
+    import vl_convert
+
+    for name in formats:
+        if name not in FORMATS:
+            raise OptionError(f"--figures {name!r} is not known", hint=f"choose {', '.join(FORMATS)}, or svg,png")
+    written = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, spec in charts(document).items():
+            drawn = on_paper(spec)
+            for form in formats:
+                path = folder / f"{name}.{form}"
+                if form == "svg":
+                    path.write_text(vl_convert.vegalite_to_svg(drawn), "utf-8")
+                else:
+                    path.write_bytes(vl_convert.vegalite_to_png(drawn, scale=2))
+                written.append(path)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write figures to {folder}: {error.strerror or error}", hint="choose a folder that can be written"
+        ) from error
+    return written
+
+
+def on_paper(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A specification of fixed width in dark ink on white, where the page would decide both."""
+    made: dict[str, Any] = _with_ink(copy.deepcopy(dict(spec)))
+    made["width"] = WIDTH
+    made["config"]["background"] = "white"
+    return made
+
+
+def _with_ink(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_ink(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_ink(item) for item in value]
+    return "#1b2028" if value == "currentColor" else value
+
+
+def write_beside(
+    document: Mapping[str, Any], page: Path, *, csv: bool = False, markdown: bool = False, figures: str | None = None
+) -> list[Path]:
+    """What can be had besides the page: STEM.csv (the curve), STEM.md, STEM-figures/; returns the paths."""
+    from snnconvert.report.document import write_atomically
+    from snnconvert.report.render_markdown import curve_csv, render_markdown
+
+    texts = {page.with_suffix(".csv"): curve_csv(document)} if csv else {}
+    if markdown:
+        texts[page.with_suffix(".md")] = render_markdown(document)
+    write_atomically(texts)
+    drawn = [] if figures is None else write_figures(document, page.parent / f"{page.stem}-figures", figures.split(","))
+    return [*texts, *drawn]

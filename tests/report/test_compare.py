@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from make_document import make_document, make_parts
+
+from snnconvert.errors import OptionError
+from snnconvert.report import statistics, wording
+from snnconvert.report.compare import HEAD, TEST_HEAD, cells, compare, render_comparison
+from snnconvert.report.document import assemble
+from snnconvert.report.energy import energy
+from snnconvert.report.figures import on_paper, write_beside, write_figures
+from snnconvert.report.outcomes import of_document, outcomes, pack, unpack
+
+SAVES = [{"macs": 1e8, "accumulates": 1e5, "multiplies": 0.0, "neurons": 1e3, "updates": 1e3, "spikes": 10.0}]
+BUSY = [{"macs": 1e7, "accumulates": 3e8, "multiplies": 0.0, "neurons": 1e4, "updates": 6e5, "spikes": 3e5}]
+BETWEEN = [{"macs": 1e7, "accumulates": 1.3e7, "multiplies": 0.0, "neurons": 4096, "updates": 16384, "spikes": 3000.0}]
+
+
+def priced(rows: list[dict[str, float]], timesteps: int = 32, **parts: Any) -> dict[str, Any]:
+    given = make_parts(timesteps=timesteps)
+    found = energy([{**row, "weights": 9216} for row in rows], timesteps=timesteps)
+    return assemble(**{**given, "energy": found, **parts})
+
+
+def run(seed: int, samples: int = 1000, fingerprint: str = "same") -> dict[str, Any]:
+    right = np.random.default_rng(seed).random(samples) < 0.908
+    parts = make_parts(samples=samples)
+    parts["evaluation"] |= {
+        "fingerprint": fingerprint,
+        "outcomes": outcomes([bytes([i % 256, i // 256]) for i in range(samples)], snn=right),
+    }
+    return assemble(**{**parts, "paired": None})
+
+
+def test_bits_survive_and_follow_the_images() -> None:
+    bits = np.random.default_rng(0).random(37) < 0.5
+    assert (unpack(pack(bits), 37) == bits).all()  # type: ignore[union-attr]
+    assert unpack(pack(bits), 99) is None
+    assert unpack("not base64!", 37) is None
+    digests = [bytes([i]) for i in np.random.default_rng(1).permutation(37)]
+    held = outcomes(digests, snn=bits, ann=~bits)
+    mixed = np.random.default_rng(2).permutation(37)
+    again = outcomes([digests[i] for i in mixed], snn=bits[mixed], ann=~bits[mixed])
+    assert held == again
+    assert held["snn"] != held["ann"]
+
+
+def test_pairs_are_tested_on_the_same_images_only() -> None:
+    first, second, other, old = run(1), run(2), run(3, fingerprint="other"), make_document()
+    found = compare([("a", first), ("b", second), ("c", other), ("d", old)])
+    tests = {(row["first"], row["second"]): row for row in found["tests"]}
+    assert len(tests) == 6
+    one, two = of_document(first), of_document(second)
+    assert one is not None
+    assert two is not None
+    row = tests["a", "b"]
+    assert row["first_only"] == int((one & ~two).sum()) > 0
+    assert row["p_value"] == statistics.mcnemar_exact(row["first_only"], row["second_only"])
+    assert row["difference"] == pytest.approx(100 * (one.mean() - two.mean()))
+    assert row["p_holm"] == row["p_value"]
+    assert tests["a", "c"]["reason"] == "not the same images"
+    assert tests["a", "d"]["p_value"] is None
+    text = render_comparison(found)
+    assert "McNemar" in text
+    for head, rows in zip((HEAD, TEST_HEAD), cells(found), strict=True):
+        assert all(len(row) == len(head) for row in rows)
+
+
+def test_many_tests_are_adjusted() -> None:
+    found = compare([(name, run(seed)) for seed, name in enumerate("abcd")])
+    tests = sorted(found["tests"], key=lambda row: row["p_value"])
+    assert tests[0]["p_holm"] == pytest.approx(min(1.0, 6 * tests[0]["p_value"]))
+    assert all(row["p_holm"] >= row["p_value"] for row in tests)
+
+
+def test_the_first_sentences_say_whether_it_saves() -> None:
+    assert "It saves energy at T = 32: by estimate" in wording.headline(priced(SAVES))
+    assert "It does not save energy at T = 32: by estimate" in wording.headline(priced(BUSY))
+    assert "cannot be told" in wording.headline(priced(BETWEEN, 4))
+    gates = {"status": "failed", "text": "the drop is 3.1 points, allowed are 1."}
+    failed = wording.headline(priced(SAVES, gates=gates))
+    assert failed.startswith("Gate failed: the drop is 3.1 points, allowed are 1.")
+    assert "but it failed its gate" in failed
+    assert "It saves" not in failed
+    for document in (priced(SAVES), priced(BUSY), priced(BETWEEN, 4)):
+        assert "correctly after" in wording.headline(document).split(". It ")[0]
+    assert "energy" not in wording.headline(make_document())
+
+
+def test_a_useless_network_saves_nothing() -> None:
+    parts = make_parts()
+    parts["fit_curve"]["correct"] = [count and count // 2 for count in parts["fit_curve"]["correct"]]
+    wrong = parts["ann"]["correct"] - parts["fit_curve"]["correct"][-1]
+    section = energy([{**row, "weights": 9216} for row in SAVES], timesteps=32)
+    document = assemble(**{**parts, "energy": section, "paired": (wrong, 0)})
+    assert "no longer as accurate" in wording.headline(document)
+
+
+def test_figures_are_files_of_their_own(tmp_path: Path) -> None:
+    document = priced(BUSY, timesteps=8)
+    for layer in document["layers"]:
+        layer["fit"] = []
+    paths = write_figures(document, tmp_path / "figures", ["svg", "png"])
+    names = {path.name for path in paths}
+    assert {"curve.svg", "curve.png", "energy.svg"} <= names
+    text = (tmp_path / "figures" / "curve.svg").read_text()
+    assert "timesteps" in text
+    assert "currentColor" not in text
+    assert (tmp_path / "figures" / "curve.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(OptionError, match="jpeg"):
+        write_figures(document, tmp_path, ["jpeg"])
+    spec = {"mark": {"color": "currentColor"}, "config": {"background": "transparent"}, "width": "container"}
+    assert on_paper(spec)["config"]["background"] == "white"
+    assert spec["width"] == "container"
+    page = tmp_path / "run.html"
+    assert {path.name for path in write_beside(document, page, csv=True, markdown=True)} == {"run.csv", "run.md"}
+    assert write_beside(document, page) == []

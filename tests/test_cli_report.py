@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from snnconvert.cli import main, with_command
+from snnconvert.data.preprocessing import Preprocessing
+from snnconvert.graph.checkpoint import load_snn
+from snnconvert.report.document import faults
+from snnconvert.zoo.catalogue import dataset_for
+
+DATA = str(dataset_for("digits-cnn")[1])
+
+
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def snnconvert(*arguments: str, folder: Path) -> Done:
+    """The command line in this process: exit code and both streams."""
+    out, error, code = io.StringIO(), io.StringIO(), 0
+    with (
+        contextlib.chdir(folder),
+        mock.patch.object(sys, "argv", ["snnconvert", *arguments]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(error),
+    ):
+        try:
+            main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+    return Done(code, out.getvalue(), error.getvalue())
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("converted")
+    done = snnconvert(
+        "zoo:digits-cnn", "-T", "8", "--schedule", "streaming", "--calibration", "percentile",
+        "--limit", "60", "--quiet", "--csv", "--markdown", folder=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in folder.iterdir()} == {
+        f"digits-cnn.{end}" for end in ("snn", "html", "json", "csv", "md")
+    }
+    return folder
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text("utf-8"))
+
+
+def test_conversion_reports_energy_causes_and_outcomes(converted: Path) -> None:
+    document = read(converted / "digits-cnn.json")
+    assert document["energy"]["verdict"]["code"] in ("saves", "does_not_save", "cannot_tell")
+    assert document["energy"]["layers"][-1]["name"] == "read-out"
+    assert document["attribution"]["reference"] == "ANN"
+    assert document["evaluation"]["outcomes"]["ann"]
+    assert "energy" in (converted / "digits-cnn.md").read_text("utf-8").split("\n")[2]
+
+
+def test_report_of_a_checkpoint_repeats_the_conversion(converted: Path) -> None:
+    done = snnconvert("report", "digits-cnn.snn", "--data", DATA, "--report", "again.html", "--json", folder=converted)
+    assert done.returncode == 0, done.stderr
+    first, again = read(converted / "digits-cnn.json"), json.loads(done.stdout)
+    assert faults(again) == []
+    assert again == read(converted / "again.json")
+    assert again["fit_curve"] == first["fit_curve"]
+    assert again["ann"] == first["ann"]
+    assert again["energy"] == first["energy"]
+    assert again["attribution"]["reference"] == "limit"
+    assert again["evaluation"]["outcomes"]["snn"] == first["evaluation"]["outcomes"]["snn"]
+    compared = snnconvert("report", "digits-cnn.json", "again.json", "--json", folder=converted)
+    (row,) = json.loads(compared.stdout)["tests"]
+    assert (row["first_only"], row["second_only"], row["p_value"]) == (0, 0, 1.0)
+
+
+def test_report_on_other_images_claims_nothing_of_the_ann(converted: Path) -> None:
+    done = snnconvert(
+        "report", "digits-cnn.snn", "--data", DATA, "--limit", "30", "--report", "few.html", "--json", folder=converted
+    )
+    document = json.loads(done.stdout)
+    assert document["ann"]["accuracy"] is None
+    assert document["analysis"]["final"]["accuracy"] > 50
+    assert document["milestones"]["within_1"] is None
+
+
+def test_debug_names_the_cause(converted: Path) -> None:
+    done = snnconvert("debug", "digits-cnn.snn", "--data", DATA, "--limit", "8", folder=converted)
+    assert done.returncode == 0, done.stderr
+    assert "Most of the error starts in" in " ".join(done.stdout.split())
+    as_json = json.loads(snnconvert("debug", "digits-cnn.snn", "--data", DATA, "--json", folder=converted).stdout)
+    assert as_json["images"] == 32
+    assert len(as_json["layers"]) == len([1 for name in load_names(converted)])
+
+
+def load_names(folder: Path) -> list[str]:
+    snn = load_snn(folder / "digits-cnn.snn")
+    assert Preprocessing.from_dict(snn.preprocessing)
+    return [name for name, module in snn.graph.named_children() if type(module).__name__ == "Neuron"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("report", "digits-cnn.snn"), "add --data"),
+        (("report", "digits-cnn.json", "--data", DATA), "for one checkpoint"),
+        (("report", "digits-cnn.snn", "digits-cnn.json"), "give one .snn file, or one or more report .json"),
+        (("report", "missing.json"), "cannot read the report missing.json"),
+        (("report", "digits-cnn.json", "--figures", "bmp", "--report", "x.html"), "choose svg, png"),
+        (("debug", "missing.snn", "--data", DATA), "there is no checkpoint"),
+        (("debug", "digits-cnn.snn", "--data", DATA, "--limit", "0"), "at least 1"),
+    ],
+)
+def test_wrong_use_is_explained(converted: Path, arguments: tuple[str, ...], text: str) -> None:
+    done = snnconvert(*arguments, folder=converted)
+    assert done.returncode not in (0, 1)
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_names_are_commands() -> None:
+    assert with_command(["report", "a.json"]) == ["report", "a.json"]
+    assert with_command(["debug", "a.snn"]) == ["debug", "a.snn"]
+    assert with_command(["a.onnx"]) == ["convert", "a.onnx"]
