@@ -120,6 +120,9 @@ def run(  # noqa: PLR0917
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try failed models again.", rich_help_panel=WORK)
     ] = False,
+    threads: Annotated[
+        int, typer.Option(help="Per model; more than 1 may change the last bits of results.", rich_help_panel=WORK)
+    ] = 1,
     engine: Annotated[str, typer.Option(help="local, or ray (an optional extra).", rich_help_panel=WORK)] = "local",
     address: Annotated[
         str | None, typer.Option(help="Of a Ray cluster; without it one is started here.", rich_help_panel=WORK)
@@ -150,6 +153,7 @@ def run(  # noqa: PLR0917
             raise OptionError(f"{name} {value} is not above 0", hint=f"leave {name} out, or give a larger number")
     settings = Settings(
         jobs=jobs,
+        threads=threads,
         gates=gates,
         retry_failed=retry_failed,
         batch_size=batch_size,

@@ -48,6 +48,8 @@ class Settings:
 
     Attributes:
         jobs: models at a time; None for the number of cores.
+        threads: of each model's process. One by default, not a share of the cores: sums in floating point depend on
+            the number of threads in their last bits, and results must not depend on `jobs`.
         gates: from the command line; they take the place of the manifest's where set.
         retry_failed: try models again that failed with the same inputs before.
         batch_size: for all models, instead of their own; results do not depend on it.
@@ -55,6 +57,7 @@ class Settings:
     """
 
     jobs: int | None = None
+    threads: int = 1
     gates: Gates = field(default_factory=Gates)
     retry_failed: bool = False
     batch_size: int | None = None
@@ -121,8 +124,9 @@ def run_zoo(manifest: Manifest, out: Path, settings: Settings, listener: Listene
     listener = listener or Quiet()
     start = time.perf_counter()
     jobs = settings.jobs if settings.jobs is not None else cores()
-    if jobs < 1:
-        raise OptionError(f"--jobs {jobs} is below 1", hint="give the number of models to convert at a time")
+    for option, value in (("--jobs", jobs), ("--threads", settings.threads)):
+        if value < 1:
+            raise OptionError(f"{option} {value} is below 1", hint=f"leave {option} out, or give 1 or more")
     out = out.resolve()
     with _locked(out):
         digests = Digests(out / ".digests.json")
@@ -138,7 +142,7 @@ def run_zoo(manifest: Manifest, out: Path, settings: Settings, listener: Listene
                 workers = min(jobs, len(todo))
                 engine = settings.engine(
                     jobs=workers,
-                    threads=threads_for(workers),
+                    threads=settings.threads,
                     folder=manifest.folder.resolve(),
                     scratch=scratch,
                     watcher=watcher,
@@ -262,13 +266,6 @@ def cores() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:
         return os.cpu_count() or 1
-
-
-def threads_for(workers: int) -> int:
-    """Threads for each of so many processes: a fair part of the cores, no more than OMP_NUM_THREADS allows."""
-    fair = max(1, cores() // workers)
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return min(fair, int(asked)) if asked.isdigit() and int(asked) > 0 else fair
 
 
 def _memory_share(jobs: int) -> int | None:
