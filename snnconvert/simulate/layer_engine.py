@@ -22,13 +22,12 @@ from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Snn
 from snnconvert.neurons import NEURONS, State
 from snnconvert.simulate.kernels import Native, choose
-from snnconvert.simulate.kernels.layout import Packed, pack, per_element
-from snnconvert.simulate.kernels.native import Convolution, Current, Membrane, ScaledSpikes, Summand
+from snnconvert.simulate.kernels.layout import Packed, dense_from, pack, per_element
+from snnconvert.simulate.kernels.native import MOST_TERMS, Convolution, Current, Membrane, ScaledSpikes, Summand
 from snnconvert.simulate.result import Probe, Simulation
 from snnconvert.simulate.window_neurons import count_window_spikes, send_windows
 
-# share of set spikes from which the dense convolution is faster (benchmarks/speed.py measures it)
-DENSE_FROM = 0.4
+# largest number of units in an int8 spike
 PAYLOAD = 127
 
 
@@ -147,7 +146,7 @@ class LayerEngine:
         (source,) = arguments(node)
         shape = tuple(node.meta["shape"])
         terms = self._summands(source, shape, values)
-        if terms is None:  # some of it is float64: torch adds it up
+        if terms is None or len(terms) > MOST_TERMS:  # some of it is float64: torch adds it up
             current = self._value(source, values)
             terms = [Current(current.tensor.float(), current.constant)]
         if source.meta["shape"] != node.meta["shape"]:
@@ -177,7 +176,7 @@ class LayerEngine:
         if source.event and isinstance(op, Scale):
             return [ScaledSpikes(source.tensor, self._laid_out(node, "factor", op.factor, shape))]
         packed = self._pack(node) if source.event else None
-        if packed is not None and source.density < DENSE_FROM:
+        if packed is not None and source.density < dense_from(packed):
             return [Convolution(source.tensor, packed, source.unit)]
         return _current(self._value(node, values))
 
@@ -209,7 +208,7 @@ class LayerEngine:
         batch = source.tensor.shape[0] // frames
         if isinstance(op, Conv | Linear):
             packed = self._pack(node)
-            if packed is not None and source.density < DENSE_FROM:
+            if packed is not None and source.density < dense_from(packed):
                 terms = [Convolution(source.tensor, packed, source.unit)]
                 return Frames(self.native.currents(terms, frames, batch, shape), constant=False)
         elif source.tensor.ndim == 4 and isinstance(op, MaxPool):

@@ -1,4 +1,4 @@
-"""Native kernels, torch path and step engine agree bit for bit on random networks of every pattern that kernels know."""
+"""Native kernels, torch path and step engine agree bit for bit on random networks of all patterns that kernels know."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from snnconvert.graph.neuron_ops import Neuron, Scale, SumPool
 from snnconvert.graph.ops import Add, Concat, Conv, Linear, MaxPool, Op, Pad, Reshape, Slice
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Origin, Snn, Source
-from snnconvert.neurons import NEURONS
+from snnconvert.simulate import kernels as kernels_package
 from snnconvert.simulate import layer_engine
-from snnconvert.simulate.kernels import choose, native_available
+from snnconvert.simulate.kernels import native_available
 from snnconvert.simulate.kernels.native import INSTRUCTIONS
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.result import Simulation
@@ -185,10 +185,10 @@ def test_torch_path_equals_oracle(model: str, schedule: str, seed: int, monkeypa
     instructions=st.sampled_from(INSTRUCTIONS),
     count=st.integers(1, 3),
 )
-def test_native_equals_oracle(
+def test_native_equals_oracle(  # noqa: PLR0917
     seed: int, model: str, schedule: str, instructions: str, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layer_engine, "DENSE_FROM", 2.0)  # always by events
+    monkeypatch.setattr(layer_engine, "dense_from", lambda _: 2.0)  # always by events
     snn = network(seed, model, schedule)
     images = images_for(snn, count, seed)
     native = engine(snn, monkeypatch, "native")
@@ -197,5 +197,68 @@ def test_native_equals_oracle(
     assert_equal(native.run(images), StepEngine(snn).run(images))
 
 
-def test_every_model_is_drawn() -> None:
-    assert set(NEURONS) >= set(MODELS)
+@needs_native
+@pytest.mark.parametrize("model", ["if", "graded"])
+def test_batch_size_and_threads_do_not_matter(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    snn = network(11, model)
+    images, native = images_for(snn, 5), engine(snn, monkeypatch, "native")
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        whole = native.run(images)
+        torch.set_num_threads(2)
+        assert_equal(native.run(images), whole)
+    finally:
+        torch.set_num_threads(before)
+    parts = [native.run(images[i : i + 1]) for i in range(5)]
+    assert torch.equal(torch.cat([part.outputs[0] for part in parts], 1), whole.outputs[0])
+    for name, counts in whole.spikes.items():
+        assert torch.equal(torch.stack([part.spikes[name] for part in parts]).sum(0), counts)
+
+
+@needs_native
+def test_dense_and_event_path_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    snn = network(5, "if")
+    images, native = images_for(snn, 2), engine(snn, monkeypatch, "native")
+    monkeypatch.setattr(layer_engine, "dense_from", lambda _: 2.0)
+    by_events = native.run(images)
+    monkeypatch.setattr(layer_engine, "dense_from", lambda _: 0.0)
+    assert_equal(native.run(images), by_events)
+
+
+@needs_native
+def test_probe_sees_the_same_spikes(monkeypatch: pytest.MonkeyPatch) -> None:
+    snn = network(7, "signed")
+    images = images_for(snn, 2)
+    seen: dict[str, dict[str, Tensor]] = {"native": {}, "torch": {}}
+    for kernels, found in seen.items():
+        engine(snn, monkeypatch, kernels).run(images, lambda name, frames, found=found: found.update({name: frames}))
+    assert seen["native"].keys() == seen["torch"].keys()
+    for name, frames in seen["native"].items():
+        assert frames.shape[:2] == (6, 2)
+        assert torch.equal(frames.double(), seen["torch"][name].double())
+
+
+def test_a_network_with_more_summands_than_the_kernel_takes() -> None:
+    drawn = Network(random.Random(3), "if")
+    x = drawn.neuron(drawn.conv(drawn.builder.inputs["input"], 6))
+    total = drawn.call(Add(), *(drawn.conv(x, 6, plain=True) for _ in range(11)))
+    graph = drawn.builder.finish([drawn.call(Reshape(shape=(-1,)), drawn.conv(drawn.neuron(total), 6, plain=True))])
+    shape = tuple(drawn.builder.inputs["input"].meta["shape"])
+    snn = Snn(graph, Schedule("streaming", 5, 2), shape, ("output",), Source("random", "", "", "test"), {}, {})
+    images = images_for(snn, 2)
+    assert_equal(LayerEngine(snn).run(images), StepEngine(snn).run(images))
+
+
+def test_kernels_are_chosen_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    snn = network(1, "if")
+    assert engine(snn, monkeypatch, "torch").native is None
+    with pytest.raises(OptionError) as caught:
+        engine(snn, monkeypatch, "fast")
+    assert "native or torch" in caught.value.hint
+    monkeypatch.setattr(kernels_package, "load", lambda: None)
+    with pytest.raises(OptionError) as caught:
+        engine(snn, monkeypatch, "native")
+    assert "compiler" in caught.value.hint
+    monkeypatch.delenv("SNNCONVERT_KERNELS", raising=False)
+    assert LayerEngine(snn).native is None

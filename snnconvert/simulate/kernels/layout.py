@@ -16,6 +16,7 @@ from snnconvert.graph.ops import Conv, Linear
 
 LANES = 16
 MOST_ROWS = 2**16 - 1
+SMALL_WEIGHTS = 70_000  # bytes: most of them stay in the first-level cache
 
 
 def physical(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -65,14 +66,26 @@ class Packed:
     depthwise: bool
 
 
+def dense_from(packed: Packed) -> float:
+    """Density of the input spikes from which a dense convolution is faster; above 1: never (benchmarks/speed.py)."""
+    if packed.depthwise:
+        return 2.0
+    if packed.groups > 1:
+        return 0.3 if packed.inputs // packed.groups >= 2 * LANES else 0.0
+    return 0.6 if packed.weight.numel() * packed.weight.element_size() <= SMALL_WEIGHTS else 0.38
+
+
 def pack(op: Conv | Linear) -> Packed | None:
     """`op` for the kernels, or None if it is of a form that they do not know."""
     if op.weight.dtype != torch.float32:
         return None
+    stride: tuple[int, ...] = (1, 1)
+    padding: tuple[int, ...] = (0, 0)
+    dilation: tuple[int, ...] = (1, 1)
     if isinstance(op, Linear):
-        weight, geometry, groups = op.weight[:, :, None, None], ((1, 1), (0, 0), (1, 1)), 1
+        weight, groups = op.weight[:, :, None, None], 1
     elif op.weight.ndim == 4:
-        weight, geometry, groups = op.weight, (op.stride, op.padding, op.dilation), op.groups
+        weight, groups, stride, padding, dilation = op.weight, op.groups, op.stride, op.padding, op.dilation
     else:
         return None
     outputs, per_group, *kernel = weight.shape
@@ -88,5 +101,14 @@ def pack(op: Conv | Linear) -> Packed | None:
         rows = by_group.reshape(groups, -1, outputs // groups)
         rows, bias = F.pad(rows, (0, -(outputs // groups) % LANES, 0, 1)), padded
     return Packed(
-        rows.contiguous(), bias.contiguous(), per_group * groups, outputs, tuple(kernel), *geometry, groups, depthwise
+        weight=rows.contiguous(),
+        bias=bias.contiguous(),
+        inputs=per_group * groups,
+        outputs=outputs,
+        kernel=tuple(kernel),
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        depthwise=depthwise,
     )

@@ -20,6 +20,7 @@ from snnconvert.simulate.kernels.layout import Packed, out_tensor, physical
 VERSION = 1
 MODELS = {"if": 0, "ternary": 1, "ternary-late": 2, "burst": 3, "graded": 4, "signed": 5}
 NO_NEURON = 6
+MOST_TERMS = 8
 INSTRUCTIONS = ("portable", "avx2", "avx512")
 
 _GEOMETRY = ("in_h", "in_w", "in_c", "k_h", "k_w", "stride_h", "stride_w", "pad_h", "pad_w", "dilation_h", "dilation_w")
