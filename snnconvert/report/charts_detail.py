@@ -1,4 +1,4 @@
-"""Charts of causes: the heat map of layers and what their error is made of."""
+"""Charts of causes and of single neurons: heat maps, spike trains, membranes, examples."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from snnconvert.report.chart_style import BLUE, Spec, data, finish
+from snnconvert.report.chart_style import BLUE, GREY, ORANGE, RED, Spec, data, finish
 from snnconvert.report.wording import clean
 
 CAUSES = ("clipping", "quantisation", "unevenness", "propagation")
@@ -40,3 +40,125 @@ def attribution_map(document: Mapping[str, Any]) -> Spec | None:
     cells = base.mark_rect(color=BLUE, cornerRadius=2).encode(opacity=shade)
     words = base.mark_text(fontSize=10.5).encode(text=alt.Text("size:Q", format=".1f"))
     return finish(alt.layer(cells, words), max(60, layers * (18 if layers <= 60 else 14)))
+
+
+def inside_charts(document: Mapping[str, Any]) -> dict[str, Spec | None]:
+    """The charts rate_map, raster, membrane_1, approach_1, ..., example_1, ... of the section `inside`."""
+    section = document.get("inside") or {}
+    found: dict[str, Spec | None] = {}
+    if section.get("rates"):
+        found["rate_map"] = _rate_map(section["rates"])
+    if any(row["trains"] for row in section.get("raster", [])):
+        found["raster"] = _raster(section["raster"])
+    for number, neuron in enumerate(section.get("neurons", []), 1):
+        found[f"membrane_{number}"] = _membrane(neuron)
+        found[f"approach_{number}"] = _approach(neuron)
+    for number, example in enumerate(section.get("examples", []), 1):
+        found[f"example_{number}"] = _example(example)
+    return found
+
+
+def _steps(title: str = "T (frames of the layer)") -> alt.X:
+    return alt.X("t:Q").title(title).scale(nice=False).axis(tickMinStep=1, format="d", tickCount=6)
+
+
+def _rate_map(layers: list[dict[str, Any]]) -> Spec:
+    rows = []
+    for index, layer in enumerate(layers, 1):
+        names = ["silent", *(f"to {100 * high:.0f} %" for high in layer["edges"][1:])]
+        counts = [layer["silent"], *layer["counts"]]
+        rows += [
+            {"layer": f"{index}. {clean(layer['layer'])}", "rate": name, "share": 100 * n / max(1, sum(counts))}
+            for name, n in zip(names, counts, strict=True)
+        ]
+    order = list(dict.fromkeys(row["rate"] for row in rows))
+    base = alt.Chart(data(rows)).encode(
+        x=alt.X("rate:N")
+        .sort(order)
+        .title("firing rate, of the largest possible")
+        .axis(labelAngle=0, labelOverlap=True, ticks=False, domain=False),
+        y=alt.Y("layer:N").sort(None).title(None).axis(labelLimit=130, ticks=False, domain=False),
+        tooltip=[
+            alt.Tooltip("layer:N", title="layer"),
+            alt.Tooltip("rate:N", title="rate"),
+            alt.Tooltip("share:Q", title="% of neurons", format=".2f"),
+        ],
+    )
+    shade = alt.Opacity("share:Q").scale(type="sqrt", domain=[0, 100], range=[0.02, 1.0]).legend(None)
+    cells = base.mark_rect(color=ORANGE, cornerRadius=2).encode(opacity=shade)
+    words = base.transform_filter("datum.share >= 0.5").mark_text(fontSize=10)
+    layer_count = len(layers)
+    chart = alt.layer(cells, words.encode(text=alt.Text("share:Q", format=".0f")))
+    return finish(chart, max(70, layer_count * (18 if layer_count <= 60 else 14)))
+
+
+def _raster(layers: list[dict[str, Any]]) -> Spec:
+    rows, order = [], []
+    for index, layer in enumerate(layers):
+        for neuron, train in zip(layer["neurons"], layer["trains"], strict=True):
+            order.append(f"{index + 1}: neuron {neuron}")
+            rows += [
+                {"t": t, "neuron": order[-1], "layer": clean(layer["layer"]), "units": n}
+                for t, n in enumerate(train, 1)
+                if n
+            ]
+    shown = list(dict.fromkeys(row["layer"] for row in rows))
+    chart = (
+        alt.Chart(data(rows))
+        .mark_tick(thickness=2.2, bandSize=9)
+        .encode(
+            x=_steps(),
+            y=alt.Y("neuron:N").sort(order).title(None).axis(labels=False, ticks=False, grid=False),
+            color=alt.Color("layer:N").scale(domain=shown, range=[BLUE, "#2f9e8a", ORANGE][: len(shown)]),
+            tooltip=["layer:N", "neuron:N", alt.Tooltip("t:Q", title="T"), "units:Q"],
+        )
+    )
+    return finish(chart, max(60, 9 * len(order)))
+
+
+def _membrane(neuron: dict[str, Any]) -> Spec:
+    rows = [
+        {"t": t, "v": v, "sent": s}
+        for t, (v, s) in enumerate(zip(neuron["membrane"], neuron["spikes"], strict=True), 1)
+    ]
+    base = alt.Chart(data(rows)).encode(
+        x=_steps(), tooltip=[alt.Tooltip("t:Q", title="T"), alt.Tooltip("v:Q", format=".3f"), "sent:Q"]
+    )
+    y = alt.Y("v:Q").title("membrane (thresholds)").axis(tickCount=4)
+    line = base.mark_line(color=BLUE, strokeWidth=1.6).encode(y=y)
+    dots = base.transform_filter("datum.sent != 0").mark_point(filled=True, size=34, color=RED, opacity=1).encode(y=y)
+    limit = alt.Chart(data([{"one": 1.0}])).mark_rule(color="currentColor", strokeDash=[3, 3]).encode(y="one:Q")
+    return finish(alt.layer(limit, line, dots), 130)
+
+
+def _approach(neuron: dict[str, Any]) -> Spec:
+    rows = [{"t": t, "rate": rate} for t, rate in enumerate(neuron["rate"], 1)]
+    y = alt.Y("rate:Q").title("rate (thresholds)").axis(tickCount=4)
+    line = (
+        alt.Chart(data(rows))
+        .mark_line(color=ORANGE, strokeWidth=1.8, interpolate="step-after")
+        .encode(x=_steps(), y=y, tooltip=[alt.Tooltip("t:Q", title="T"), alt.Tooltip("rate:Q", format=".3f")])
+    )
+    goal = alt.Chart(data([{"goal": neuron["limit"]}])).mark_rule(color="currentColor", strokeDash=[3, 3])
+    return finish(alt.layer(goal.encode(y="goal:Q"), line), 130)
+
+
+def _example(example: dict[str, Any]) -> Spec:
+    names = [clean(row["name"]) for row in example["classes"]]
+    rows = [
+        {"t": t, "class": name, "p": p}
+        for name, row in zip(names, example["classes"], strict=True)
+        for t, p in zip(example["steps"], row["probabilities"], strict=True)
+    ]
+    colours = [BLUE, RED, ORANGE, GREY][: len(names)]
+    chart = (
+        alt.Chart(data(rows))
+        .mark_line(strokeWidth=1.8, point=alt.OverlayMarkDef(size=14) if len(example["steps"]) < 20 else False)
+        .encode(
+            x=_steps("T (timesteps)"),
+            y=alt.Y("p:Q").title("probability").scale(domain=[0, 1]).axis(tickCount=3),
+            color=alt.Color("class:N").scale(domain=names, range=colours),
+            tooltip=["class:N", alt.Tooltip("t:Q", title="T"), alt.Tooltip("p:Q", title="probability", format=".3f")],
+        )
+    )
+    return finish(chart, 130)

@@ -15,6 +15,7 @@ from snnconvert.graph.types import Ann, Snn
 from snnconvert.report.document import assemble
 from snnconvert.report.energy import LayerOperations, energy, layer_rows
 from snnconvert.report.outcomes import outcomes
+from snnconvert.report.sections import inside_section
 from snnconvert.simulate.evaluate import Evaluation, Studies
 from snnconvert.simulate.measure import FitCurve
 from snnconvert.simulate.operations import Operations
@@ -51,7 +52,7 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
         candidates=[candidate_row(row, snn.schedule.timesteps) for row in snn.calibration.get("candidates", [])],
         comparison=outcome.facts.comparison,
         paired=outcome.evaluation.paired,
-        **study_sections(outcome.evaluation.studies, snn),
+        **study_sections(outcome.evaluation.studies, snn, inputs.evaluation),
         warnings=[],
         timings=outcome.timings,
         next_commands=next_commands,
@@ -65,12 +66,14 @@ def outcomes_section(evaluation: Evaluation, images: Dataset | None) -> dict[str
     return outcomes(images.digests(), ann=evaluation.right[0], snn=evaluation.right[1])
 
 
-def study_sections(studies: Studies | None, snn: Snn) -> dict[str, Any]:
+def study_sections(studies: Studies | None, snn: Snn, images: Dataset | None) -> dict[str, Any]:
     """The sections that come from watching the first images."""
     if studies is None:
         return {}
     found = energy_section(studies.operations, snn) if studies.operations is not None else None
-    return {"energy": found, "attribution": studies.attribution}
+    labels, classes = (None, None) if images is None else (images.labels, images.classes)
+    inside = inside_section(studies.inside, labels, classes)
+    return {"energy": found, "attribution": studies.attribution, "inside": inside}
 
 
 def energy_section(counted: Operations, snn: Snn) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def rebuilt_document(
         fit_curve=section,
         layers=[layer_row(layer, "") for layer in curve.layers],
         candidates=[candidate_row(row, snn.schedule.timesteps) for row in snn.calibration.get("candidates", [])],
-        **study_sections(watchers.studies(), snn),
+        **study_sections(watchers.studies(), snn, data),
         **(sections or {}),
         warnings=warnings,
         timings={"simulate": taken},

@@ -15,16 +15,18 @@ from snnconvert.data.datasets import Dataset
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.simulate.attribution import Attribution
+from snnconvert.simulate.look_inside import LookInside
 from snnconvert.simulate.measure import Batch, FitCurve, measure
 from snnconvert.simulate.operations import OperationCounter, Operations, operations
 
 
 @dataclass(frozen=True)
 class Studies:
-    """What was seen on the first images: their operations, and why rates differ from activations."""
+    """What was seen on the first images: operations, why rates differ from activations, single neurons."""
 
     operations: Operations | None
     attribution: dict[str, Any] | None
+    inside: LookInside
 
 
 class Watchers:
@@ -33,11 +35,12 @@ class Watchers:
     def __init__(self, snn: Snn, ann: Ann | None) -> None:
         self.counter = OperationCounter(snn)
         self.attribution = Attribution(snn, ann)
-        self.all = (self.counter, self.attribution)
+        self.inside = LookInside(snn)
+        self.all = (self.counter, self.attribution, self.inside)
 
     def studies(self) -> Studies:
         """The results, once everything has been simulated."""
-        return Studies(operations(self.counter), self.attribution.document())
+        return Studies(operations(self.counter), self.attribution.document(), self.inside)
 
 
 @dataclass(frozen=True)
