@@ -7,6 +7,8 @@ A neuron with N levels over its run that starts at v(0) = i * threshold is the q
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,7 @@ from snnconvert.calibrate.histogram import centres, histograms
 from snnconvert.calibrate.observe import Range, ranges
 from snnconvert.calibrate.task import Task
 from snnconvert.graph.types import Calibration
+from snnconvert.neurons import NEURONS
 
 FACTORS = torch.arange(100, 4, -1, dtype=torch.float64) / 100
 
@@ -26,15 +29,27 @@ def calibrate_mse(task: Task) -> Calibration:
             rounding, 0.5 for nearest.
     """
     initial = float(task.options.get("initial", task.schedule.initial))
+    levels = effective_levels(task)
     graph = task.ann.graph
     found, _ = ranges(graph, task.images, task.progress)
     counts = histograms(graph, task.images, found, task.progress)
     result = {
-        name: task.site(best_bounds(counts[name], site, task.resolution, initial), site, initial)
+        name: task.site(best_bounds(counts[name], site, levels, initial), site, initial)
         for name, site in found.items()
     }
-    record = {"method": "mse", "options": {"initial": initial}, "candidates": []}
+    record = {"method": "mse", "options": {"initial": initial}, "levels": levels, "candidates": []}
     return Calibration(graph, result, record)
+
+
+def effective_levels(task: Task) -> int:
+    """The number of levels that thresholds are fitted for.
+
+    A neuron that cannot take a spike back errs by its timing about as much as by its resolution; it does better with
+    thresholds for half its levels, which also answer sooner (ResNet-20, T = 32, 1,500 images, accuracy at t = 16 / 32:
+    all levels 73.1 / 88.9, half of them 81.7 / 89.8).
+    """
+    uneven = task.schedule.kind != "bistable" and not NEURONS[task.neuron.model].memory
+    return max(1, math.ceil(task.resolution / 2)) if uneven else task.resolution
 
 
 def best_bounds(counts: Tensor, site: Range, levels: int, initial: float = 0.5) -> Tensor:
