@@ -45,6 +45,8 @@ DATA = Path(os.environ.get("SNNCONVERT_DATA", Path(__file__).parents[2] / "share
 CALIBRATION_IMAGES = 256
 WINDOWS = (2, 3, 4, 5, 6, 8)
 BATCH = 50
+# bistable, synchronous, gated (still until their own first window)
+CURES = ((True, True, True), (True, False, False), (True, False, True), (False, True, True), (False, False, True))
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 KERAS = ((125.307 / 255, 122.95 / 255, 113.865 / 255), (62.993 / 255, 62.089 / 255, 66.705 / 255))
@@ -207,18 +209,19 @@ def windows(setting: Setting, args: argparse.Namespace) -> None:
 
 
 def ablation(setting: Setting, args: argparse.Namespace) -> None:
-    """Each cure switched off, at equal T and equal thresholds."""
+    """Each cure switched off, at equal thresholds; by default in one window, so at equal T."""
     introduce(setting)
-    snn = setting.bistable(args.window)
-    heading("bistable", "synchronous", "total T", "accuracy %", "spikes per image")
-    for bistable, synchronous in ((True, True), (True, False), (False, True), (False, False)):
-        whole = bistable and synchronous
-        engine = LayerEngine(snn) if whole else PhaseEngine(snn, bistable=bistable, synchronous=synchronous)
-        accuracy, spikes = measured(setting, engine.run, args.batch)
+    snn = setting.bistable(args.window, args.frames)
+    heading("neurons", "synchronous", "total T", "accuracy % after each answer", "spikes per image")
+    for bistable, synchronous, gated in CURES:
+        engine = PhaseEngine(snn, bistable=bistable, synchronous=synchronous, gated=gated)
+        accuracy, spikes = measured(setting, LayerEngine(snn).run if bistable and synchronous else engine.run)
         if not synchronous:
             spikes = {name: counts for name, counts in spikes.items() if "synchronous" not in name}
-        cells = ("yes" if bistable else "no", "yes" if synchronous else "no", snn.schedule.timesteps)
-        row(*cells, float(accuracy[-1]), round(per_image(setting, spikes)))
+        name = "plain phase coding" if not bistable else "bistable" if gated else "bistable, alternating from step 0"
+        answers = accuracy if bistable else accuracy[-1:]
+        shown = " ".join(f"{value:.1f}" for value in answers)
+        row(name, "yes" if synchronous else "no", snn.schedule.timesteps, shown, round(per_image(setting, spikes)))
 
 
 def phase(setting: Setting, args: argparse.Namespace) -> None:
@@ -237,7 +240,7 @@ def phase(setting: Setting, args: argparse.Namespace) -> None:
     for window in args.phase_windows:
         snn = setting.snn(Schedule("bistable", args.timesteps, setting.depth, window=window), "mse")
         engine = PhaseEngine(snn, bistable=False, synchronous=False)
-        accuracy, _ = measured(setting, engine.run, args.batch)
+        accuracy, _ = measured(setting, engine.run)
         reached(f"plain phase coding, period {window}", engine.answer_steps(), accuracy, setting.target)
     for name, method, options in streaming_kinds():
         snn = setting.snn(Schedule("streaming", args.timesteps, setting.depth), method, **options)
@@ -285,7 +288,7 @@ def main() -> None:
     parser.add_argument("--streaming", type=int, nargs="*", default=[32, 64, 128])
     parser.add_argument("--totals", type=int, nargs="+", default=[64, 128])
     parser.add_argument("--timesteps", type=int, default=256)
-    parser.add_argument("--batch", type=int, default=100)
+    parser.add_argument("--frames", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(1)
     tables[args.table](opened(args.model, args.images), args)

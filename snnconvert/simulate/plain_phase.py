@@ -5,7 +5,8 @@ units, and every neuron integrates and fires in every step. A neuron may then fi
 period are in, and cannot take it back. Either cure can be switched on by itself:
 
     bistable      neurons send in every second window only; what arrives while they send (a shortcut that is not held
-                  back) is integrated on arrival
+                  back) is integrated on arrival. `gated` neurons send nothing before their own first window, so that
+                  what comes too early for it waits in the membrane; others alternate from the start.
     synchronous   shortcuts are held back by one window per site they skip
 
 With both, this is the bistable network itself (tested against its oracle).
@@ -34,14 +35,15 @@ class PhaseEngine(BistableEngine):
         snn: a network in a bistable schedule, without max pooling or non-linear operators after the first neurons.
         bistable: whether neurons keep apart integrating and sending.
         synchronous: whether synchronous neurons hold spikes back.
+        gated: whether bistable neurons keep still until their first window.
 
     Raises:
         InternalError: for operators that are not linear.
     """
 
-    def __init__(self, snn: Snn, *, bistable: bool, synchronous: bool) -> None:
+    def __init__(self, snn: Snn, *, bistable: bool, synchronous: bool, gated: bool = True) -> None:
         super().__init__(snn)
-        self.bistable, self.synchronous = bistable, synchronous
+        self.bistable, self.synchronous, self.gated = bistable, synchronous, gated
         originals = zip(copied(snn.graph).graph.nodes, self.graph.graph.nodes, strict=True)
         self.fast = {own: linear_part(op_of(node)) for node, own in originals if node.op == "call_module"}
         rigid = [node.name for node, op in self.fast.items() if op is None and self.depths[node.name] > 0]
@@ -120,7 +122,8 @@ class PhaseEngine(BistableEngine):
         if moment.integrates or not self.bistable:
             v = v + self._share(self.constant[arguments(node)[0]], moment.phase)
         out: Tensor | None = None
-        if moment.sends or not self.bistable:
+        early = not self.gated and moment.frame < 0 and (step // self.window - self.depths[node.name]) % 2 == 0
+        if moment.sends or early or not self.bistable:
             out, v = fire_phase(v, op.threshold, self.weights[moment.phase], negative=op.model == "signed")
             out = out.float()
         self.membrane[node] = v
