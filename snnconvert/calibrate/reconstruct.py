@@ -6,7 +6,8 @@ Per activation site in data-flow order, on unlabelled images, in the schedule th
     the ANN's pre-activation minus what arrives over joins (see `least_squares`);
 (b) a threshold and a membrane start per channel, chosen through the real neuron, starting from the threshold that
     minimises the squared quantisation error (see `mse`);
-(c) the bias corrected by the mean of what the rates lack;
+(c) weights and bias corrected by what the neuron's own rates lack, in `rounds` steps, each followed by (b) on a finer
+    grid; then the bias by the mean that is still lacking;
 (d) the classifier last, towards the ANN's logits.
 
 Each step is kept, channel by channel, only where the error on images held out from it falls.
@@ -14,7 +15,8 @@ Each step is kept, channel by channel, only where the error on images held out f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, fields
 from typing import Any
 
 import torch
@@ -23,19 +25,17 @@ from torch import Tensor, fx
 from snnconvert.calibrate.histogram import histograms
 from snnconvert.calibrate.least_squares import NormalEquations, changed, outputs_by_group, patches, solvable
 from snnconvert.calibrate.mse import best_bounds
-from snnconvert.calibrate.observe import Range, broadcastable, ranges
-from snnconvert.calibrate.reconstruct_neuron import Soma, channel_sums
-from snnconvert.calibrate.reconstruct_worlds import Chunk, Spikes, Worlds, chunk_images, split_images
+from snnconvert.calibrate.observe import Range, ranges
+from snnconvert.calibrate.reconstruct_neuron import Soma
+from snnconvert.calibrate.reconstruct_site import Feeding, Options, SiteStep
+from snnconvert.calibrate.reconstruct_worlds import Worlds, chunk_images, split_images
 from snnconvert.calibrate.task import Task
-from snnconvert.graph.dialect import arguments, op_of
+from snnconvert.graph.dialect import arguments, op_of, origin_of
 from snnconvert.graph.edit import copied, kind_of, replace_op
 from snnconvert.graph.ops import Conv, Linear, Op, Role
 from snnconvert.graph.types import Calibration, SiteCalibration
 
-FACTORS = (1.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.15, 1.3)
-STARTS = (0.5, 0.25, 0.75)
 PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-SEARCH_IMAGES = 128
 
 
 @torch.inference_mode()
@@ -44,93 +44,78 @@ def calibrate_reconstruct(task: Task) -> Calibration:
 
     Options:
         weights: solve for weights and biases (default True); otherwise thresholds and bias corrections only.
+        thresholds: search for thresholds and membrane starts (default True); otherwise they stay those of `mse`.
+        rounds: corrections of the weights by what the rates lack, default 2.
         held_out: share of the images on which every step has to prove itself, default 0.2.
         rows: most output positions per operator that enter the least squares, default 200,000.
-        search_images: images on which thresholds are tried, default 128.
+        search_images: images on which thresholds are tried (half as many held-out ones judge), default 128.
+        memory: GiB for the live edges; of a large network fewer images are used, default 2.
     """
-    return _Reconstruction(task).run()
+    known = {one.name for one in fields(Options)}
+    options = Options(**{name: value for name, value in task.options.items() if name in known})
+    found, _ = ranges(task.ann.graph, task.images, task.progress)
+    counts = histograms(task.ann.graph, task.images, found, task.progress)
+    bounds = {
+        name: best_bounds(counts[name], site, task.resolution, task.schedule.initial) for name, site in found.items()
+    }
+    reconstruction = Reconstruction(task, options)
+    reconstruction.found, reconstruction.bounds = found, bounds
+    return reconstruction.run()
 
 
-@dataclass
-class _Site:
-    """A site while it is being calibrated: currents of the images that thresholds are tried on."""
+class Reconstruction:
+    """The walk over a network's operators and sites.
 
-    soma: Soma
-    found: Range
-    currents: list[Tensor]
-    targets: list[Tensor]
-    held_out: list[bool]
+    Args:
+        task: what is calibrated.
+        options: how.
 
-    def errors(self, threshold: Tensor, initial: Tensor, shift: Tensor | None = None) -> Tensor:
-        """Squared error of the rates, shape (2, channels): fitted and held-out images."""
-        result = torch.zeros(2, len(threshold), dtype=torch.float64)
-        for current, target, held in zip(self.currents, self.targets, self.held_out, strict=True):
-            lack = self._lack(current, target, threshold, initial, shift)
-            result[int(held)] += channel_sums(lack.square(), self.found.axis)
-        return result
+    Attributes:
+        found: the range of every site.
+        bounds: the largest representable activation per channel that the search of each site starts from.
+    """
 
-    def mean_lack(self, threshold: Tensor, initial: Tensor) -> Tensor:
-        """What the rates lack on average over the fitted images, (channels,)."""
-        total, count = torch.zeros(len(threshold), dtype=torch.float64), 0
-        for current, target, held in zip(self.currents, self.targets, self.held_out, strict=True):
-            if not held:
-                total += channel_sums(self._lack(current, target, threshold, initial, None), self.found.axis)
-                count += target.numel() // len(threshold)
-        return total / max(count, 1)
-
-    def power(self) -> float:
-        """Sum of the squared targets, held-out images."""
-        pairs = zip(self.targets, self.held_out, strict=True)
-        return sum(float(target.double().square().sum()) for target, held in pairs if held)
-
-    def _lack(
-        self, current: Tensor, target: Tensor, threshold: Tensor, initial: Tensor, shift: Tensor | None
-    ) -> Tensor:
-        moved = current if shift is None else current + self._shaped(shift)
-        return target - self.soma.rate(moved, self._shaped(threshold), self._shaped(initial))
-
-    def _shaped(self, vector: Tensor) -> Tensor:
-        return broadcastable(vector.float(), self.found.axis, self.found.rank)
-
-
-class _Reconstruction:
-    def __init__(self, task: Task) -> None:
-        self.task, self.options = task, task.options
+    def __init__(self, task: Task, options: Options) -> None:
+        self.task, self.options = task, options
         self.graph = copied(task.ann.graph)
         self.worlds = Worlds(task.ann.graph, self.graph, task.schedule)
+        self.events = [node for node in self.worlds.nodes if self._is_event(node)]
+        self.last = self._last_reads()
+        self.images = self._affordable()
         size = chunk_images(self.graph, task.schedule.frames)
-        self.chunks = split_images(task.images, size, float(self.options.get("held_out", 0.2)))
+        self.chunks = split_images(self.images, size, options.held_out)
+        self.step = SiteStep(self.worlds, self.chunks, options)
         self.sites: dict[str, SiteCalibration] = {}
         self.layers: list[dict[str, Any]] = []
+        self.feeding: dict[fx.Node, Feeding] = {}
+        self.found: dict[str, Range] = {}
+        self.bounds: dict[str, Tensor] = {}
 
     def run(self) -> Calibration:
-        task, graph = self.task, self.task.ann.graph
-        self.found, _ = ranges(graph, task.images, task.progress)
-        counts = histograms(graph, task.images, self.found, task.progress)
-        self.bounds = {name: best_bounds(counts[name], site, task.resolution) for name, site in self.found.items()}
+        """Calibrate every operator and site."""
         self.worlds.begin(self.chunks)
-        events = [node for node in self.worlds.nodes if self._is_event(node)]
-        last = self._last_reads(events)
-        for index, node in enumerate(events):
+        for index, node in enumerate(self.events):
             op = op_of(node)
-            if op.role == Role.WEIGHTED:
+            if op.role == Role.WEIGHTED and self.options.weights:
                 self._solve(node, op)
             if op.role == Role.SITE:
                 self._site(node, op)
             elif node in self.worlds.stored:
                 for chunk in self.chunks:
                     self.worlds.store(chunk, node)
-            for gone in last.get(index, ()):
+            for gone in self.last.get(index, ()):
                 for chunk in self.chunks:
                     chunk.forget(gone)
-            task.progress("reconstruct", index + 1, len(events))
+            self.task.progress("reconstruct", index + 1, len(self.events))
         self.graph.recompile()
-        record = {"method": "reconstruct", "options": self._used_options(), "layers": self.layers, "candidates": []}
+        record = {
+            "method": "reconstruct",
+            "options": asdict(self.options),
+            "images": len(self.images),
+            "layers": self.layers,
+            "candidates": [],
+        }
         return Calibration(self.graph, self.sites, record)
-
-    def _used_options(self) -> dict[str, Any]:
-        defaults = {"weights": True, "held_out": 0.2, "rows": 200_000, "search_images": SEARCH_IMAGES}
-        return {**defaults, **self.options}
 
     # --- which node is read when ---
 
@@ -139,19 +124,38 @@ class _Reconstruction:
             return False
         return node in self.worlds.stored or op_of(node).role == Role.WEIGHTED
 
-    def _last_reads(self, events: list[fx.Node]) -> dict[int, list[fx.Node]]:
+    def _reads(self, node: fx.Node) -> set[fx.Node]:
+        """Stored nodes whose values the event of `node` needs."""
+        roots = arguments(node)
+        if op_of(node).role == Role.WEIGHTED:
+            roots = roots + arguments(self._target(node))
+        return {source for root in roots for source in self.worlds.sources(root)}
+
+    def _last_reads(self) -> dict[int, list[fx.Node]]:
         """Stored nodes by the index of the last event that reads them."""
         last: dict[fx.Node, int] = {}
-        for index, node in enumerate(events):
-            roots = [self._target(node)] if op_of(node).role == Role.WEIGHTED else []
-            for root in roots + arguments(node):
-                reads = arguments(root) if root in self.worlds.stored and root not in arguments(node) else [root]
-                for read in reads:
-                    last.update(dict.fromkeys(self.worlds.sources(read), index))
+        for index, node in enumerate(self.events):
+            last.update(dict.fromkeys(self._reads(node), index))
         by_event: dict[int, list[fx.Node]] = {}
         for node, index in last.items():
             by_event.setdefault(index, []).append(node)
         return by_event
+
+    def _affordable(self) -> Tensor:
+        """As many of the images as the memory for live edges allows, at least 8."""
+        frames, alive, peak = self.task.schedule.frames, 0, 1
+        size = {node: math.prod(node.meta["shape"]) for node in self.worlds.stored}
+        for index, node in enumerate(self.events):
+            if node in self.worlds.stored:
+                alive += size[node] * self._bytes(node, frames)
+            peak = max(peak, alive)
+            gone = [one for one in self.last.get(index, ()) if one.op != "placeholder"]
+            alive -= sum(size[one] * self._bytes(one, frames) for one in gone)
+        return self.task.images[: max(8, int(self.options.memory * 2**30) // peak)]
+
+    def _bytes(self, node: fx.Node, frames: int) -> int:
+        whole = 1 if self.task.levels < 128 else 4
+        return 8 + frames * (whole if op_of(node).role == Role.SITE else 4)
 
     def _target(self, node: fx.Node) -> fx.Node:
         """The furthest sum that only waits for `node`: there the ANN and the spiking network are compared."""
@@ -159,11 +163,10 @@ class _Reconstruction:
             (user,) = node.users
             if kind_of(user) != "Add" or arguments(user).count(node) != 1:
                 break
-            if user.meta["shape"] != node.meta["shape"]:
-                break
             own = self.worlds.position[node]
             others = [one for other in arguments(user) if other is not node for one in self.worlds.region(other)]
-            if any(self.worlds.position[one] > own and self._is_event(one) for one in others):
+            waits = any(self.worlds.position[one] > own and self._is_event(one) for one in others)
+            if waits or user.meta["shape"] != node.meta["shape"]:
                 break
             node = user
         return node
@@ -171,44 +174,41 @@ class _Reconstruction:
     # --- (a) and (d) ---
 
     def _solve(self, node: fx.Node, op: Op) -> None:
-        if not self.options.get("weights", True):
-            return
-        entry: dict[str, Any] = {"name": node.name, "kind": "weights"}
+        entry: dict[str, Any] = {"name": node.name, "origin": str(origin_of(node)), "kind": "weights"}
         self.layers.append(entry)
         if not solvable(op):
             entry["kept"] = f"no least squares for {type(op).__name__}"
             return
         assert isinstance(op, Conv | Linear)
-        target = self._target(node)
-        positions = self._positions(op, node)
+        target, positions = self._target(node), self._positions(op, node)
+        (source,) = arguments(node)
         fit, held = NormalEquations(op), NormalEquations(op)
         for chunk in self.chunks:
-            rows = patches(op, self.worlds.mean(chunk, arguments(node)[0]), positions)
+            rows = patches(op, self.worlds.mean(chunk, source), positions)
             lack = self.worlds.ann(chunk, target) - self.worlds.mean(chunk, target)
             (held if chunk.held_out else fit).add(rows, outputs_by_group(op, lack, positions))
-        before = held.errors(held.cross.new_zeros(held.cross.shape))
-        trials = {penalty: held.errors(fit.solve(penalty)) for penalty in PENALTIES}
+        judge = held if held.rows else fit
+        before = judge.errors(torch.zeros_like(judge.cross))
+        trials = {penalty: judge.errors(fit.solve(penalty)) for penalty in PENALTIES}
         best = min(PENALTIES, key=lambda penalty: float(trials[penalty].sum()))
-        accepted = trials[best] < before if held.rows else torch.ones_like(before, dtype=torch.bool)
+        accepted = trials[best] < before
         solved = changed(op, fit.plus(held).solve(best), accepted.double())
         replace_op(self.graph, node, solved)
-        count = max(held.rows, 1)
+        self.feeding[node] = Feeding(node, fit, held, positions)
         entry.update(
             penalty=best,
             rows=fit.rows + held.rows,
-            error_before=float(before.sum()) / count,
-            error_after=float(torch.where(accepted, trials[best], before).sum()) / count,
+            error_before=float(before.sum()) / max(judge.rows, 1),
+            error_after=float(torch.where(accepted, trials[best], before).sum()) / max(judge.rows, 1),
             accepted=int(accepted.sum()),
             channels=len(accepted),
         )
 
     def _positions(self, op: Conv | Linear, node: fx.Node) -> Tensor | None:
-        """Output positions that enter the least squares: all, or as many as `rows` allows, evenly drawn."""
+        """Output positions that enter the least squares: all, or as many as `rows` allows, drawn at random."""
         shape = node.meta["shape"]
-        total = 1
-        for extent in shape[:-1] if isinstance(op, Linear) else shape[1:]:
-            total *= extent
-        wanted = max(1, int(self.options.get("rows", 200_000)) // len(self.task.images))
+        total = math.prod(shape[:-1] if isinstance(op, Linear) else shape[1:])
+        wanted = max(1, self.options.rows // len(self.images))
         if total <= wanted:
             return None
         drawn = torch.randperm(total, generator=torch.Generator().manual_seed(total))
@@ -216,101 +216,24 @@ class _Reconstruction:
 
     # --- (b) and (c) ---
 
-    def _soma(self, op: Op) -> Soma:
-        signed = type(op).__name__ == "Identity"
-        return Soma("signed" if signed else self.task.neuron.model, self.task.levels, self.task.schedule)
-
     def _site(self, node: fx.Node, op: Op) -> None:
-        found, soma = self.found[node.name], self._soma(op)
-        trial = self._trial(node, soma, found)
+        signed = type(op).__name__ == "Identity"
+        model = "signed" if signed else self.task.neuron.model
+        soma = Soma(model, self.task.levels, self.task.schedule, self.worlds.native)
+        weighted = self._weighted(node)
+        feeding = self.feeding.pop(weighted, weighted) if weighted is not None else None
         start = self.bounds[node.name] / soma.levels
-        threshold, initial, errors = self._search(trial, start)
-        feeding = self._feeding(node)
-        accepted = 0
-        after = errors
-        if feeding is not None:
-            shift = trial.mean_lack(threshold, initial)
-            shifted = trial.errors(threshold, initial, shift)
-            better = _better(shifted, errors)
-            after = torch.where(better, shifted, errors)
-            accepted = int(better.sum())
-            change = torch.where(better, shift, torch.zeros_like(shift))
-            weighted = op_of(feeding)
-            old = weighted.get_buffer("bias") if weighted.tensors()["bias"] is not None else torch.zeros(len(change))
-            replace_op(self.graph, feeding, weighted.rebuilt(bias=(old.double() + change).float()))
-        shaped = broadcastable(threshold.double(), found.axis, found.rank).float()
-        starts = broadcastable(initial.double(), found.axis, found.rank).float()
-        self.sites[node.name] = SiteCalibration(shaped, shaped * soma.levels, starts)
-        power = max(trial.power(), 1e-30)
-        self.layers.append(
-            {
-                "name": node.name,
-                "kind": "site",
-                "error_start": float(self._start_errors[1].sum()) / power,
-                "error_threshold": float(errors[1].sum()) / power,
-                "error_after": float(after[1].sum()) / power,
-                "bias_accepted": accepted,
-                "channels": len(threshold),
-            }
-        )
-        for chunk in self.chunks:
-            self._emit(chunk, node, soma)
+        site, entry = self.step.run(node, soma, self.found[node.name], start, feeding)
+        self.sites[node.name] = site
+        self.layers.append({"name": node.name, "origin": str(origin_of(node)), "kind": "site", **entry})
+        self.feeding.clear()
 
-    def _trial(self, node: fx.Node, soma: Soma, found: Range) -> _Site:
-        wanted = int(self.options.get("search_images", SEARCH_IMAGES))
-        left = {False: wanted, True: max(wanted // 2, 1)}
-        trial = _Site(soma, found, [], [], [])
-        for chunk in self.chunks:
-            if left[chunk.held_out] <= 0:
-                continue
-            left[chunk.held_out] -= len(chunk.images)
-            trial.currents.append(self._current(chunk, node))
-            trial.targets.append(self.worlds.ann(chunk, node))
-            trial.held_out.append(chunk.held_out)
-        return trial
-
-    def _current(self, chunk: Chunk, node: fx.Node) -> Tensor:
-        value = self.worlds.frames(chunk, arguments(node)[0])
-        return value.tensor.unsqueeze(0) if value.constant else self.worlds.by_frames(value.tensor)
-
-    def _search(self, trial: _Site, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The threshold and the membrane start of each channel, and their errors."""
-        initial = torch.full_like(start, STARTS[0])
-        threshold, best = start.clone(), trial.errors(start, initial)
-        self._start_errors = best
-        chosen = initial.clone()
-        for factor in FACTORS[1:]:
-            tried = trial.errors(start * factor, initial)
-            better = _better(tried, best)
-            threshold = torch.where(better, start * factor, threshold)
-            best = torch.where(better, tried, best)
-        for fraction in STARTS[1:]:
-            tried = trial.errors(threshold, torch.full_like(start, fraction))
-            better = _better(tried, best)
-            chosen = torch.where(better, torch.full_like(start, fraction), chosen)
-            best = torch.where(better, tried, best)
-        return threshold, chosen, best
-
-    def _feeding(self, node: fx.Node) -> fx.Node | None:
-        """The operator whose bias shifts the current of a site, or None."""
+    def _weighted(self, node: fx.Node) -> fx.Node | None:
+        """The operator whose weights and bias reach a site directly, or None."""
         (source,) = arguments(node)
-        for one in reversed(self.worlds.nodes[: self.worlds.position[node]]):
-            op = op_of(one) if one.op == "call_module" else None
-            if isinstance(op, Conv | Linear) and one not in self.worlds.stored and self._target(one) is source:
+        for one in reversed(self.events):
+            if self.worlds.position[one] > self.worlds.position[source] or one in self.worlds.stored:
+                continue
+            if isinstance(op_of(one), Conv | Linear) and self._target(one) is source:
                 return one
         return None
-
-    def _emit(self, chunk: Chunk, node: fx.Node, soma: Soma) -> None:
-        site = self.sites[node.name]
-        ann = self.worlds.ann(chunk, node)
-        current = self._current(chunk, node)
-        whole = torch.int8 if soma.levels < 128 else torch.int32
-        units = torch.stack([sent.to(whole) for sent in soma.units(current, site.threshold, site.initial)])
-        chunk.ann[node] = ann
-        chunk.mean[node] = units.sum(0, dtype=torch.float32) * (site.threshold / len(units))
-        chunk.frames[node] = Spikes(units.flatten(0, 1), site.threshold)
-
-
-def _better(tried: Tensor, best: Tensor) -> Tensor:
-    """Channels whose error falls on the fitted images and does not rise on those held out."""
-    return (tried[0] < best[0]) & (tried[1] <= best[1])

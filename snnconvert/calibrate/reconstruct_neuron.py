@@ -1,15 +1,22 @@
-"""The real neuron in the loop: its rate on given currents, and the search for the threshold that serves it best."""
+"""The real neuron in the loop: what it sends on given currents, and how far its rates are from their targets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from snnconvert.calibrate.observe import Range, broadcastable
+from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.schedule import Schedule
 from snnconvert.neurons import NEURONS, State
+from snnconvert.simulate.kernels import Native
+from snnconvert.simulate.kernels.layout import per_element
+from snnconvert.simulate.kernels.native import Current, Membrane
+from snnconvert.simulate.window_neurons import send_windows
+
+INT8 = 127
 
 
 @dataclass(frozen=True)
@@ -20,46 +27,114 @@ class Soma:
         model: a row of NEURONS.
         levels: its units per frame.
         schedule: when it integrates and emits.
+        native: kernels to simulate it with, or None for plain torch.
     """
 
     model: str
     levels: int
     schedule: Schedule
+    native: Native | None
 
-    def units(self, current: Tensor, threshold: Tensor, initial: Tensor) -> Iterator[Tensor]:
-        """Units sent in each frame.
+    def units(self, current: Tensor, threshold: Tensor, initial: Tensor) -> Tensor:
+        """Units sent in each frame, (frames, batch, *sample), a signed integer type.
 
         Args:
-            current: (frames, batch, *sample), or (1, batch, *sample) where it is constant in time.
+            current: float32 (frames, batch, *sample), or (1, batch, *sample) where it is constant in time.
             threshold: membrane units, broadcastable to one sample.
             initial: membrane potential at t = 0, in fractions of the threshold.
         """
-        frames, schedule = self.schedule.frames, self.schedule
+        start = threshold * initial
+        if self.schedule.kind == "bistable":
+            op = Neuron(threshold.double(), start.double(), model=self.model, levels=self.levels)
+            return send_windows(op, current.double(), self.schedule).to(torch.int32)
+        wait = self.schedule.wait if self.schedule.kind == "wait" else 0
+        frames, constant = self.schedule.frames, len(current) == 1
+        if self.native is not None and self.levels <= INT8:
+            shape = tuple(current.shape[2:])
+            membrane = Membrane(self.model, self.levels, wait, per_element(threshold, shape), per_element(start, shape))
+            terms = [Current(current.flatten(0, 1), constant and frames > 1)]
+            sent, _ = self.native.neurons(terms, membrane, frames, current.shape[1], shape)
+            return sent.view(frames, -1, *shape)
         model = NEURONS[self.model]
-        if schedule.kind == "bistable":
-            model = NEURONS["signed" if model.negative else "burst"]
-        start = (threshold * initial).to(current.dtype)
         state = model.init(current[0], start)
-        wait = schedule.wait if schedule.kind == "wait" else 0
+        whole = torch.int8 if self.levels <= INT8 else torch.int32
+        out = torch.empty((frames, *current.shape[1:]), dtype=whole)
         for step in range(frames + wait):
             if step < frames:
-                state = State(state.v + current[step if len(current) > 1 else 0], state.sent)
+                state = State(state.v + current[0 if constant else step], state.sent)
             if step >= wait:
                 sent, state = model.fire(state, threshold, self.levels)
-                yield sent
-                if schedule.kind == "bistable" and schedule.residual == "clear":
-                    state = State(torch.zeros_like(state.v) + start, state.sent)
-                elif schedule.kind == "bistable" and schedule.residual == "clamp":
-                    state = State(torch.minimum(state.v, threshold), state.sent)
+                out[step - wait] = sent.to(whole)
+        return out
 
-    def rate(self, current: Tensor, threshold: Tensor, initial: Tensor) -> Tensor:
-        """The mean value that it sends, (batch, *sample), in units of the ANN's activations."""
-        total = torch.zeros_like(current[0])
-        for sent in self.units(current, threshold, initial):
+    def mean(self, units: Tensor, threshold: Tensor) -> Tensor:
+        """The mean value sent, (batch, *sample), in units of the ANN's activations."""
+        small = self.levels * self.schedule.frames <= INT8
+        total = torch.zeros_like(units[0], dtype=torch.int8 if small else torch.int32)
+        for sent in units:
             total += sent
         return total * (threshold / self.schedule.frames)
+
+    def rate(self, current: Tensor, threshold: Tensor, initial: Tensor) -> Tensor:
+        """The mean value sent on `current`, (batch, *sample)."""
+        return self.mean(self.units(current, threshold, initial), threshold)
 
 
 def channel_sums(values: Tensor, axis: int) -> Tensor:
     """(batch, *sample) summed over everything but the channels at `axis` of the sample, float64."""
-    return values.movedim(axis + 1, 0).flatten(1).sum(1, dtype=torch.float64)
+    rest = [dim for dim in range(values.ndim) if dim != axis + 1]
+    return values.sum(rest, dtype=torch.float64)
+
+
+@dataclass
+class Trial:
+    """A site being calibrated: the currents and targets of the images that thresholds are tried on.
+
+    Attributes:
+        currents: one float32 tensor (frames, batch, *sample) per chunk of images.
+        targets: the ANN's activations, (batch, *sample) per chunk.
+        held_out: whether a chunk was held out from all fitting.
+    """
+
+    soma: Soma
+    found: Range
+    currents: list[Tensor]
+    targets: list[Tensor]
+    held_out: list[bool]
+
+    def errors(self, threshold: Tensor, initial: Tensor, shift: Tensor | None = None) -> Tensor:
+        """Squared error of the rates, shape (2, channels): fitted and held-out images."""
+        result = torch.zeros(2, len(threshold), dtype=torch.float64)
+        for current, target, held in zip(self.currents, self.targets, self.held_out, strict=True):
+            lack = self._lack(current, target, threshold, initial, shift)
+            result[int(held)] += channel_sums(lack.square(), self.found.axis)
+        return result
+
+    def mean_lack(self, threshold: Tensor, initial: Tensor) -> Tensor:
+        """What the rates lack on average over the fitted images, (channels,)."""
+        total, count = torch.zeros(len(threshold), dtype=torch.float64), 0
+        for current, target, held in zip(self.currents, self.targets, self.held_out, strict=True):
+            if not held:
+                total += channel_sums(self._lack(current, target, threshold, initial, None), self.found.axis)
+                count += target.numel() // len(threshold)
+        return total / max(count, 1)
+
+    def power(self) -> float:
+        """Sum of the squared targets on the held-out images."""
+        pairs = zip(self.targets, self.held_out, strict=True)
+        return max(sum(float(target.double().square().sum()) for target, held in pairs if held), 1e-30)
+
+    def shaped(self, vector: Tensor) -> Tensor:
+        """(channels,) broadcastable to one sample, float32."""
+        return broadcastable(vector.float(), self.found.axis, self.found.rank)
+
+    def _lack(
+        self, current: Tensor, target: Tensor, threshold: Tensor, initial: Tensor, shift: Tensor | None
+    ) -> Tensor:
+        moved = current if shift is None else current + self.shaped(shift)
+        return target - self.soma.rate(moved, self.shaped(threshold), self.shaped(initial))
+
+
+def better(tried: Tensor, best: Tensor) -> Tensor:
+    """Channels whose error falls on the fitted images and does not rise on those held out; both (2, channels)."""
+    return (tried[0] < best[0]) & (tried[1] <= best[1])

@@ -16,11 +16,16 @@ from itertools import pairwise
 import torch
 from torch import Tensor, fx
 
+from snnconvert.convert.exact import on_grid
 from snnconvert.graph.dialect import arguments, op_of, output_nodes
-from snnconvert.graph.ops import Op, Role
+from snnconvert.graph.ops import Conv, Linear, Op, Role
 from snnconvert.graph.schedule import Schedule
+from snnconvert.simulate.kernels import choose
+from snnconvert.simulate.kernels.layout import Packed, pack
+from snnconvert.simulate.kernels.native import Convolution
 
 CHUNK_BYTES = 32 * 2**20
+DENSE_FROM = 0.4
 BRANCHING = (Role.JOIN, Role.WEIGHTED, Role.POOL, Role.MAXPOOL, Role.ANALOG, Role.AFFINE)
 
 
@@ -34,10 +39,19 @@ class Frames:
 
 @dataclass
 class Spikes:
-    """Units sent per frame, (frames * batch, *sample), and the value of one unit."""
+    """Units sent per frame, (frames * batch, *sample), and the value of one unit.
+
+    Attributes:
+        largest: most units in a frame.
+        unit: all units are 0 or 1.
+        density: share of units that are not zero.
+    """
 
     units: Tensor
     amplitude: Tensor
+    largest: int
+    unit: bool
+    density: float
 
     def values(self) -> Tensor:
         """As a current in units of the ANN's activations."""
@@ -87,6 +101,8 @@ class Worlds:
         self.nodes: list[fx.Node] = [node for node in graph.graph.nodes if node.op != "output"]
         self.position = {node: index for index, node in enumerate(self.nodes)}
         self.original: dict[str, Op] = {node.name: op_of(node) for node in ann.graph.nodes if node.op == "call_module"}
+        self.native = choose() if schedule.kind != "bistable" else None
+        self.packed: dict[fx.Node, tuple[Op, Conv | Linear | None, Packed | None]] = {}
         self.stored = {node for node in self.nodes if self._is_stored(node)}
 
     def _is_stored(self, node: fx.Node) -> bool:
@@ -165,9 +181,44 @@ class Worlds:
             elif isinstance(stored, Frames):
                 memo[node] = stored
             else:
-                inputs = [self._moving(chunk, source, memo) for source in arguments(node)]
-                memo[node] = self._evaluate(op_of(node), inputs)
+                memo[node] = self._folded(chunk, node) or self._evaluate(
+                    op_of(node), [self._moving(chunk, source, memo) for source in arguments(node)]
+                )
         return memo[node]
+
+    def _folded(self, chunk: Chunk, node: fx.Node) -> Frames | None:
+        """An operator on stored spikes, their amplitude folded into its weights as `spikify` will do; None elsewhere.
+
+        The weights are rounded, so that native kernels and torch give the same sums.
+        """
+        op = op_of(node)
+        source = chunk.frames.get(arguments(node)[0]) if isinstance(op, Conv | Linear) else None
+        if not isinstance(op, Conv | Linear) or not isinstance(source, Spikes):
+            return None
+        kept = self.packed.get(node)
+        if kept is None or kept[0] is not op:
+            self.packed[node] = kept = (op, *self._fold(op, source))
+        _, folded, packed = kept
+        if folded is None:
+            return None
+        if self.native is None or packed is None or source.density > DENSE_FROM:
+            units = source.units.float()
+            ordered = units.contiguous(memory_format=torch.channels_last) if units.ndim == 4 else units
+            return Frames(folded(ordered), constant=False)
+        frames, shape = self.schedule.frames, tuple(node.meta["shape"])
+        terms = [Convolution(source.units, packed, source.unit)]
+        return Frames(self.native.currents(terms, frames, len(source.units) // frames, shape), constant=False)
+
+    def _fold(self, op: Conv | Linear, source: Spikes) -> tuple[Conv | Linear | None, Packed | None]:
+        amplitude, rank = source.amplitude.double().flatten(), source.units.ndim - 1
+        if len(amplitude) != source.units.shape[1] or rank != (1 if isinstance(op, Linear) else op.weight.ndim - 1):
+            return None, None
+        exact = op.double().rebuilt(weight=scaled_inputs(op, amplitude))
+        folded, _ = on_grid(exact, float(source.largest), signed=not source.unit)
+        op.float()
+        assert isinstance(folded, Conv | Linear)
+        fits = self.native is not None and source.units.dtype == torch.int8 and rank in (1, 3)
+        return folded, pack(folded) if fits else None
 
     def _evaluate(self, op: Op, inputs: list[Frames]) -> Frames:
         if all(value.constant for value in inputs):
@@ -197,12 +248,21 @@ class Worlds:
     def store(self, chunk: Chunk, node: fx.Node) -> None:
         """Keep the value of a branching node in every world."""
         ann, frames = self.ann(chunk, node), self.frames(chunk, node)
-        chunk.ann[node], chunk.mean[node] = ann, self.averaged(frames)
+        chunk.ann[node], chunk.mean[node] = ann.contiguous(), self.averaged(frames).contiguous()
         chunk.frames[node] = frames
 
     def outputs(self) -> list[fx.Node]:
         """The nodes that the network returns."""
         return output_nodes(self.graph)
+
+
+def scaled_inputs(op: Conv | Linear, amplitude: Tensor) -> Tensor:
+    """The weights of `op` times the amplitude of each input channel, float64."""
+    weight = op.weight.double()
+    if isinstance(op, Linear):
+        return weight * amplitude
+    by_group = amplitude.reshape(op.groups, 1, -1, *([1] * (weight.ndim - 2)))
+    return (weight.reshape(op.groups, -1, *weight.shape[1:]) * by_group).reshape(weight.shape)
 
 
 def _column(vector: Tensor, rank: int) -> Tensor:

@@ -1,0 +1,208 @@
+"""One activation site of the closed loop: threshold, membrane start and weights, all judged by the real neuron."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from snnconvert.calibrate.least_squares import NormalEquations, changed, outputs_by_group, patches
+from snnconvert.calibrate.observe import Range
+from snnconvert.calibrate.reconstruct_neuron import Soma, Trial, better
+from snnconvert.calibrate.reconstruct_worlds import Chunk, Spikes, Worlds
+from snnconvert.graph.dialect import arguments, op_of
+from snnconvert.graph.edit import replace_op
+from snnconvert.graph.ops import Conv, Linear
+from snnconvert.graph.types import SiteCalibration
+
+FACTORS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.15, 1.3)
+STARTS = (0.25, 0.75)
+FINE_FACTORS = (0.85, 0.93, 1.07, 1.15)
+FINE_STARTS = (-0.12, 0.12)
+PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)
+SHARES = (1.0, 0.5, 1.5)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `--calibration reconstruct`; see `calibrate_reconstruct`."""
+
+    weights: bool = True
+    thresholds: bool = True
+    rounds: int = 2
+    held_out: float = 0.2
+    rows: int = 200_000
+    search_images: int = 128
+    memory: float = 2.0
+
+
+@dataclass
+class Feeding:
+    """The operator whose output a site rectifies, with the Gram matrices of its inputs."""
+
+    node: fx.Node
+    fit: NormalEquations
+    held: NormalEquations
+    positions: Tensor | None
+
+
+@dataclass
+class _Fit:
+    """What has been found so far: (channels,) each, and the errors (2, channels) on fitted and held-out images."""
+
+    threshold: Tensor
+    initial: Tensor
+    errors: Tensor
+
+    def take(self, trial: Trial, threshold: Tensor, initial: Tensor) -> None:
+        """Move every channel to the given parameters where they are better."""
+        tried = trial.errors(threshold, initial)
+        improved = better(tried, self.errors)
+        self.threshold = torch.where(improved, threshold, self.threshold)
+        self.initial = torch.where(improved, initial, self.initial)
+        self.errors = torch.where(improved, tried, self.errors)
+
+
+class SiteStep:
+    """Calibrates sites in data-flow order.
+
+    Args:
+        worlds: evaluates nodes; its graph is edited.
+        chunks: the calibration images.
+        options: how much is tried.
+    """
+
+    def __init__(self, worlds: Worlds, chunks: list[Chunk], options: Options) -> None:
+        self.worlds, self.chunks, self.options = worlds, chunks, options
+
+    def run(
+        self, node: fx.Node, soma: Soma, found: Range, start: Tensor, feeding: Feeding | fx.Node | None
+    ) -> tuple[SiteCalibration, dict[str, Any]]:
+        """Calibrate `node`, starting from thresholds `start` (channels,), and send its spikes on.
+
+        `feeding` is the operator whose bias shifts the site's current, with its normal equations where its weights
+        may be changed. Returns the calibration and a JSON-able record of relative squared errors on held-out images.
+        """
+        trial = self._trial(node, soma, found)
+        fit = self._search(trial, start)
+        power = trial.power()
+        first = float(self.first_errors[1].sum()) / power
+        entry: dict[str, Any] = {"error_start": first, "error_threshold": float(fit.errors[1].sum()) / power}
+        if isinstance(feeding, Feeding):
+            entry["rounds"] = []
+            for _ in range(self.options.rounds):
+                trial, count = self._correct(node, trial, fit, feeding)
+                self._refine(trial, fit)
+                entry["rounds"].append({"accepted": count, "error": float(fit.errors[1].sum()) / power})
+        weighted = feeding.node if isinstance(feeding, Feeding) else feeding
+        entry["bias_accepted"] = 0 if weighted is None else self._shift(trial, fit, weighted)
+        entry["error_after"] = float(fit.errors[1].sum()) / power
+        entry["channels"] = len(start)
+        threshold = trial.shaped(fit.threshold)
+        site = SiteCalibration(threshold, threshold * soma.levels, trial.shaped(fit.initial))
+        for chunk in self.chunks:
+            self._emit(chunk, node, soma, site)
+        return site, entry
+
+    def _trial(self, node: fx.Node, soma: Soma, found: Range) -> Trial:
+        """Currents and targets of the first images: as many as asked for to fit, half as many held out."""
+        wanted = self.options.search_images
+        left = {False: wanted, True: max(wanted // 2, 1)}
+        trial = Trial(soma, found, [], [], [])
+        for chunk in self.chunks:
+            if left[chunk.held_out] > 0:
+                left[chunk.held_out] -= len(chunk.images)
+                trial.currents.append(self._current(chunk, node))
+                trial.targets.append(self.worlds.ann(chunk, node))
+                trial.held_out.append(chunk.held_out)
+        if not any(trial.held_out):  # too few images to hold any out
+            for part in (trial.currents, trial.targets):
+                part.extend(list(part))
+            trial.held_out += [True] * len(trial.held_out)
+        return trial
+
+    def _current(self, chunk: Chunk, node: fx.Node) -> Tensor:
+        value = self.worlds.frames(chunk, arguments(node)[0])
+        return value.tensor.unsqueeze(0) if value.constant else self.worlds.by_frames(value.tensor)
+
+    def _search(self, trial: Trial, start: Tensor) -> _Fit:
+        initial = torch.full_like(start, self.worlds.schedule.initial)
+        self.first_errors = trial.errors(start, initial)
+        fit = _Fit(start.clone(), initial, self.first_errors)
+        if self.options.thresholds:
+            for factor in FACTORS:
+                fit.take(trial, start * factor, initial)
+            if self.worlds.schedule.kind != "bistable":
+                for fraction in STARTS:
+                    fit.take(trial, fit.threshold, torch.full_like(start, fraction))
+        return fit
+
+    def _refine(self, trial: Trial, fit: _Fit) -> None:
+        if not self.options.thresholds:
+            return
+        threshold = fit.threshold
+        for factor in FINE_FACTORS:
+            fit.take(trial, threshold * factor, fit.initial)
+        initial = fit.initial
+        if self.worlds.schedule.kind != "bistable":
+            for step in FINE_STARTS:
+                fit.take(trial, fit.threshold, initial + step)
+
+    def _correct(self, node: fx.Node, trial: Trial, fit: _Fit, feeding: Feeding) -> tuple[Trial, int]:
+        """A step of the weights towards what the neuron's own rates lack.
+
+        The rate of an active neuron follows its mean input one to one, so what it lacks, regressed on the mean input of
+        the operator, says how the weights have to move: that also makes up for spikes sent too early, which no match
+        of pre-activations can see. Where the neuron is silent as it should be, nothing is lacking.
+        """
+        normal, held = feeding.fit.cleared(), feeding.held.cleared()
+        op = op_of(feeding.node)
+        assert isinstance(op, Conv | Linear)
+        threshold, initial = trial.shaped(fit.threshold), trial.shaped(fit.initial)
+        top = threshold * trial.soma.levels
+        (source,) = arguments(feeding.node)
+        for chunk in self.chunks:
+            rate = trial.soma.rate(self._current(chunk, node), threshold, initial)
+            lack = self.worlds.ann(chunk, node) - rate
+            lack = torch.where((rate >= top) & (lack > 0), torch.zeros_like(lack), lack)
+            rows = patches(op, self.worlds.mean(chunk, source), feeding.positions)
+            into = held if chunk.held_out else normal
+            into.add(rows, outputs_by_group(op, lack, feeding.positions), gram=False)
+        penalty = min(PENALTIES, key=lambda one: float(held.errors(normal.solve(one)).sum()))
+        change = normal.plus(held).solve(penalty)
+        replace_op(self.worlds.graph, feeding.node, changed(op, change))
+        full = self._trial(node, trial.soma, trial.found)
+        steps = [after - before for before, after in zip(trial.currents, full.currents, strict=True)]
+        chosen = torch.zeros_like(fit.threshold)
+        for share in SHARES:
+            full.currents = [before + share * step for before, step in zip(trial.currents, steps, strict=True)]
+            tried = full.errors(fit.threshold, fit.initial)
+            improved = better(tried, fit.errors)
+            chosen = torch.where(improved, torch.full_like(chosen, share), chosen)
+            fit.errors = torch.where(improved, tried, fit.errors)
+        replace_op(self.worlds.graph, feeding.node, changed(op, change, chosen))
+        shares = trial.shaped(chosen)
+        full.currents = [before + shares * step for before, step in zip(trial.currents, steps, strict=True)]
+        return full, int((chosen > 0).sum())
+
+    def _shift(self, trial: Trial, fit: _Fit, weighted: fx.Node) -> int:
+        """Correct the bias by the mean of what the rates lack; the number of channels that keep it."""
+        shift = trial.mean_lack(fit.threshold, fit.initial)
+        shifted = trial.errors(fit.threshold, fit.initial, shift)
+        improved = better(shifted, fit.errors)
+        fit.errors = torch.where(improved, shifted, fit.errors)
+        op = op_of(weighted)
+        bias = op.tensors()["bias"]
+        old = torch.zeros(len(shift), dtype=torch.float64) if bias is None else bias.double()
+        new = torch.where(improved, old + shift, old)
+        replace_op(self.worlds.graph, weighted, op.rebuilt(bias=new.float()))
+        return int(improved.sum())
+
+    def _emit(self, chunk: Chunk, node: fx.Node, soma: Soma, site: SiteCalibration) -> None:
+        ann = self.worlds.ann(chunk, node)
+        units = soma.units(self._current(chunk, node), site.threshold, site.initial)
+        chunk.ann[node], chunk.mean[node] = ann.contiguous(), soma.mean(units, site.threshold).contiguous()
+        density = float(units.count_nonzero()) / max(units.numel(), 1)
+        chunk.frames[node] = Spikes(units.flatten(0, 1), site.threshold, soma.levels, soma.model == "if", density)
