@@ -5,6 +5,7 @@
     python benchmarks/bistable.py windows  resnet20 --images 10000 --window 5
     python benchmarks/bistable.py ablation resnet20 --images 2000 --window 5
     python benchmarks/bistable.py phase    resnet20 --images 200  --window 8 --timesteps 512
+    python benchmarks/bistable.py auto     resnet20 --totals 32 100 --images 500
     python benchmarks/bistable.py cost     resnet20 --images 256  --window 8
 
 Every table is printed as Markdown. Images are the first of the CIFAR-10 test set of the data folder; thresholds come
@@ -37,6 +38,7 @@ from snnconvert.graph.neuron_ops import Synchronous
 from snnconvert.graph.ops import Identity
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Ann, Snn
+from snnconvert.search import candidates, choose
 from snnconvert.simulate.chunks import chunk_size
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.plain_phase import PhaseEngine
@@ -257,6 +259,27 @@ def reached(name: str, steps: list[int], accuracy: NDArray[np.float64], target: 
     row(name, there[0] if there else f"not within {steps[-1]}", shown)
 
 
+def auto(setting: Setting, args: argparse.Namespace) -> None:
+    """What the choice among all schedules makes of a budget, ranked on calibration images."""
+    introduce(setting)
+    heading(
+        "budget T", "candidate", "first output", "total", "interval", "agreement % (calibration)", "spikes", "chosen"
+    )
+
+    def make(ann: Ann, schedule: Schedule) -> Snn:
+        task = Task(ann, in_canonical_order(setting.calibration), schedule, NeuronChoice())
+        return task.spikify(METHODS["mse"](task))
+
+    for total in args.totals:
+        for trial in choose(setting.ann, candidates(setting.ann, total), make, setting.calibration):
+            found = trial.record()
+            if found["eligible"]:
+                numbers = [found[key] for key in ("first_output", "total", "interval", "agreement")]
+                row(total, found["name"], *numbers, round(found["spikes"]), "yes" if found["chosen"] else "")
+            else:
+                row(total, found["name"], found["reason"], "", "", "", "", "")
+
+
 def cost(setting: Setting, args: argparse.Namespace) -> None:
     """Seconds of processor time of one window against one ANN pass, one thread, least of several runs."""
     introduce(setting)
@@ -277,7 +300,7 @@ def cost(setting: Setting, args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    tables = {f.__name__: f for f in (sweep, budget, windows, ablation, phase, cost)}
+    tables = {f.__name__: f for f in (sweep, budget, windows, ablation, phase, auto, cost)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=tables)
     parser.add_argument("model", choices=MODELS)
