@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from snnconvert.calibrate.observe import in_canonical_order
+from snnconvert.convert.units import with_units
 from snnconvert.data.selection import select_inputs
 from snnconvert.graph.types import Snn
 from snnconvert.progress import Progress, silent
@@ -31,7 +33,13 @@ def run(request: Request, progress: Progress = silent, *, module: nn.Module | No
     with timed(timings, "data"):
         inputs = select_inputs(ann, facts.classes, request)
     with timed(timings, "calibrate"):
-        snn = spiking(request, ann, inputs, progress)
+        ann, network = with_units(
+            ann,
+            in_canonical_order(inputs.calibration),
+            approximate=request.approximate == "auto",
+            strict=request.strict_spiking,
+        )
+        snn = spiking(request, network, inputs, progress)
     with timed(timings, "simulate"):
         evaluation = evaluate(ann, snn, inputs.measured, batch_size=request.batch_size, progress=progress)
     snn = replace(

@@ -17,14 +17,16 @@ from snnconvert.calibrate.observe import in_canonical_order
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.onnx_reference import compare_with_onnxruntime
 from snnconvert.convert.passes import canonicalize
+from snnconvert.convert.passes.logits import keep_logits
 from snnconvert.convert.pytorch import import_module
 from snnconvert.convert.spikify import NeuronChoice
+from snnconvert.convert.units import refuse_analog, refuse_without_sites
 from snnconvert.data.datasets import load_dataset
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.selection import Inputs
-from snnconvert.errors import InternalError, OptionError, UnsupportedError
+from snnconvert.errors import InternalError, OptionError
 from snnconvert.graph.balance import with_identity_sites
-from snnconvert.graph.dialect import output_nodes, sites
+from snnconvert.graph.dialect import output_nodes
 from snnconvert.graph.schedule import KINDS, Schedule
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.neurons import NEURONS
@@ -66,6 +68,8 @@ class Request:
     seed: int = 0
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     label_offset: int = 0
+    approximate: str = "auto"
+    strict_spiking: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,7 @@ def check_request(request: Request) -> None:
         ("--phases", request.phases, ("power2", "uniform")),
         ("--residual", request.residual, ("keep", "clear", "clamp")),
         ("--rounding", request.rounding, ("nearest", "floor")),
+        ("--approximate", request.approximate, ("auto", "none")),
     ):
         if chosen not in allowed:
             raise OptionError(f"{option} {chosen!r} is not known", hint=f"choose one of {', '.join(allowed)}")
@@ -171,16 +176,15 @@ def open_ann(request: Request, module: nn.Module | None = None) -> tuple[Ann, Fa
             "samples": len(samples),
         }
     ann = canonicalize(opened)
-    if not sites(ann.graph):
-        raise UnsupportedError(
-            f"{ann.source.name} has no activation that could become a spiking neuron",
-            hint="a network without ReLU-like activations would stay as it is: there is nothing to convert",
-        )
     with torch.inference_mode():
         before, after = opened.graph(samples)[0], ann.graph(samples)[0]
     difference = float((before - after).abs().max() / before.abs().max().clamp(min=1e-12))
     if not difference <= TOLERANCE:
         raise InternalError(f"canonicalisation changed the network's output by {difference:.1e} (relative)")
+    ann = keep_logits(ann)
+    refuse_without_sites(ann, approximate=request.approximate == "auto")
+    if request.strict_spiking:
+        refuse_analog(ann, approximate=request.approximate == "auto")
     classes = 1
     for size in output_nodes(ann.graph)[0].meta["shape"]:
         classes *= size

@@ -27,8 +27,8 @@ from snnconvert.graph.ops import Add, Affine, Clip, Op, Relu, Role
 from snnconvert.graph.types import Ann, Origin
 
 TOLERANCE = 0.01
-NETWORK_TOLERANCE = 0.03
-UNITS = 12
+NETWORK_TOLERANCE = 0.05
+UNITS = 8
 BINS = 256
 IMAGES = 128
 BATCH = 32
@@ -109,9 +109,13 @@ def approximate(
     counts = _histograms(graph, wanted, images)
     aim = min(tolerance, NETWORK_TOLERANCE / len(wanted) ** 0.5)
     records = []
+    fitted: dict[str, Pieces] = {}
     for node in wanted:
         op, (x, weights) = op_of(node), counts[node]
-        found = _fitted(op, x, weights, units, aim)
+        key = node.name if images is not None else str((function_of(op), op.arguments()))
+        if key not in fitted:
+            fitted[key] = _fitted(op, x, weights, units, aim)
+        found = fitted[key]
         origin, name = origin_of(node), function_of(op)
         assert name is not None
         count = 0

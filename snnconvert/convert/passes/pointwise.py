@@ -34,7 +34,6 @@ def name_functions(graph: fx.GraphModule) -> int:
             root.args = (source,)
             replace_op(graph, root, Elementwise(function=name))
             named += 1
-            graph.graph.eliminate_dead_code()
     return named
 
 

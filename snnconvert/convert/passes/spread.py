@@ -67,16 +67,17 @@ def _units(node: fx.Node, axis: int, *, inside: bool) -> _Sum | None:
         shift = torch.stack([part[2] for part in parts if part]).sum(0)
         return _Sum(blocks, shift)
     if kind == "Concat" and getattr(op_of(node), "dim", None) == axis:
-        blocks, shifts, first, sums = [], [], 0, 0
+        joined: list[_Block] = []
+        shifts, first, sums = [], 0, 0
         for source in arguments(node):
             part = _units(source, axis, inside=True)
             if part is None:
                 return None
             sums += len(part.blocks) > 1 or part.blocks[0].node is not source
-            blocks += [_Block(block.node, block.scale, block.first + first) for block in part.blocks]
+            joined += [_Block(block.node, block.scale, block.first + first) for block in part.blocks]
             shifts.append(part.shift)
             first += _channels(source, axis)
-        return _Sum(tuple(blocks), torch.cat(shifts)) if sums else None
+        return _Sum(tuple(joined), torch.cat(shifts)) if sums else None
     if inside and _spikes(node):
         return _Sum((_Block(node, torch.ones(channels), 0),), torch.zeros(channels))
     return None

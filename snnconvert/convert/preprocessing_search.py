@@ -1,0 +1,168 @@
+"""Find out how a model wants its images: try the usual normalisations on labelled ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from snnconvert.data.datasets import check_labels, load_dataset
+from snnconvert.data.preprocessing import Preprocessing
+from snnconvert.data.sampling import balanced_sample
+from snnconvert.errors import DataError
+from snnconvert.graph.dialect import output_nodes
+from snnconvert.graph.types import Ann
+
+IMAGES = 256
+BATCH = 32
+
+# name: (largest value before mean and std, mean, std); one channel or three
+NORMALISATIONS: dict[str, tuple[float, tuple[float, ...], tuple[float, ...]]] = {
+    "0..1": (1.0, (0.0,), (1.0,)),
+    "0..255": (255.0, (0.0,), (1.0,)),
+    "-1..1": (1.0, (0.5,), (0.5,)),
+    "(x - 127) / 128": (255.0, (127.0,), (128.0,)),
+    "-128..127": (255.0, (128.0,), (1.0,)),
+    "MNIST mean and std": (1.0, (0.1307,), (0.3081,)),
+    "Fashion-MNIST mean and std": (1.0, (0.286,), (0.353,)),
+    "ImageNet mean and std": (1.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "ImageNet mean, std 0.225": (1.0, (0.485, 0.456, 0.406), (0.225,)),
+    "ImageNet mean only": (1.0, (0.485, 0.456, 0.406), (1.0,)),
+    "CIFAR-10 mean and std": (1.0, (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
+    "CIFAR-10 mean, std 0.2": (1.0, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.201)),
+    "CIFAR-100 mean and std": (1.0, (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "Caffe means": (255.0, (123.0, 117.0, 104.0), (1.0,)),
+    "Caffe means, scale 0.017": (255.0, (123.68, 116.78, 103.94), (58.8,)),
+}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How well a model does with one normalisation.
+
+    Attributes:
+        name: which one.
+        preprocessing: the same as options of the command line.
+        correct: images classified rightly.
+        images: images tried.
+    """
+
+    name: str
+    preprocessing: Preprocessing
+    correct: int
+    images: int
+
+    @property
+    def accuracy(self) -> float:
+        """In percent."""
+        return 100.0 * self.correct / self.images
+
+    def options(self) -> str:
+        """As it is typed."""
+        made = self.preprocessing
+        parts = [f"--scale {made.scale:g}"]
+        for name in ("mean", "std"):
+            values = getattr(made, name)
+            if set(values) != {0.0 if name == "mean" else 1.0}:
+                parts.append(f"--{name} " + ",".join(f"{value:g}" for value in values))
+        return " ".join(parts + (["--channels BGR"] if made.channels == "BGR" else []))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {
+            "name": self.name,
+            "accuracy": self.accuracy,
+            "correct": self.correct,
+            "images": self.images,
+            "options": self.options(),
+            "preprocessing": self.preprocessing.to_dict(),
+        }
+
+
+def find_preprocessing(
+    ann: Ann,
+    data: str,
+    *,
+    base: Preprocessing | None = None,
+    label_offset: int = 0,
+    images: int = IMAGES,
+    seed: int = 0,
+) -> list[Fit]:
+    """Try every usual normalisation, in RGB and BGR, and return them by falling accuracy.
+
+    Args:
+        ann: the network.
+        data: labelled images, as for --data.
+        base: resize, crop and layout to use; its scale, mean, std and channels are what is searched.
+        label_offset: added to labels.
+        images: how many images to try, evenly over the classes.
+
+    Raises:
+        DataError: the data have no labels, or do not fit the model.
+    """
+    plain = replace(base or Preprocessing(), scale=1.0, mean=(0.0,), std=(1.0,), channels="RGB")
+    dataset = load_dataset(data, preprocessing=plain, input_shape=ann.input_shape, label_offset=label_offset)
+    if dataset.labels is None:
+        raise DataError(
+            f"{data} has no labels, so normalisations cannot be compared",
+            hint="give labelled images: .npz with x and y, class folders, or a folder with labels.csv",
+        )
+    classes = int(np.prod(output_nodes(ann.graph)[0].meta["shape"]))
+    check_labels(dataset, classes)
+    chosen = balanced_sample(dataset.labels, len(dataset), images, seed)
+    batches = list(dataset.batches(BATCH, chosen))
+    raw = torch.cat([batch for batch, _ in batches])
+    labels = torch.cat([batch for _, batch in batches if batch is not None])
+    axis = _channel_axis(raw, dataset.preprocessing.layout)
+    largest = 255.0 if float(raw.max()) > 1.5 else 1.0
+    found = []
+    for name, (top, mean, std) in NORMALISATIONS.items():
+        if axis is None and len(mean) > 1:
+            continue
+        for channels in ("RGB",) if axis is None else ("RGB", "BGR"):
+            order = slice(None) if channels == "RGB" else slice(None, None, -1)
+            made = replace(
+                dataset.preprocessing, scale=largest / top, mean=mean[order], std=std[order], channels=channels
+            )
+            correct = _correct(ann, _normalised(raw, made, axis), labels)
+            found.append(Fit(name if channels == "RGB" else f"{name}, BGR", made, correct, len(raw)))
+    return sorted(found, key=lambda fit: -fit.correct)
+
+
+def as_good(found: list[Fit]) -> list[Fit]:
+    """Those that a sample of this size cannot tell from the best (within one standard error)."""
+    best = found[0]
+    share = best.correct / best.images
+    error = (share * (1 - share) * best.images) ** 0.5
+    return [fit for fit in found if fit.correct >= best.correct - error]
+
+
+def _channel_axis(raw: Tensor, layout: str | None) -> int | None:
+    if raw.ndim != 4:
+        return None
+    axis = 3 if layout == "NHWC" else 1
+    return axis if raw.shape[axis] == 3 else None
+
+
+def _normalised(raw: Tensor, made: Preprocessing, axis: int | None) -> Tensor:
+    """As `Preprocessing` says, on images that were read as plain RGB."""
+    assert made.scale is not None
+    values = raw.double() / made.scale
+    if made.channels == "BGR" and axis is not None:
+        values = values.flip(axis)
+    shape = [1] * raw.ndim
+    if axis is not None:
+        shape[axis] = -1
+    mean, std = (torch.tensor(part, dtype=torch.float64).reshape(shape) for part in (made.mean, made.std))
+    return ((values - mean) / std).float()
+
+
+@torch.inference_mode()
+def _correct(ann: Ann, images: Tensor, labels: Tensor) -> int:
+    decided = [
+        ann.graph(images[start : start + BATCH])[0].flatten(1).argmax(1) for start in range(0, len(images), BATCH)
+    ]
+    return int((torch.cat(decided) == labels).sum())
