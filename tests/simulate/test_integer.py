@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from random_networks import calibrated, images, random_ann
+from small_networks import pictures, small_snn
+
+from snnconvert.convert.spikify import NeuronChoice, spikify
+from snnconvert.errors import OptionError
+from snnconvert.graph.schedule import Schedule, site_depths
+from snnconvert.graph.types import Snn
+from snnconvert.simulate.integer import IntegerEngine, exact_grid, integer_curve
+from snnconvert.simulate.layer_engine import LayerEngine
+
+
+def dyadic_snn(seed: int, kind: str = "streaming") -> Snn:
+    """A random network whose weights, thresholds and inputs are multiples of small powers of two."""
+    ann = random_ann(seed)
+    depth = max(site_depths(ann.graph).values())
+    plan = Schedule(kind, 8 + depth * (kind == "wait"), depth, wait=int(kind == "wait"))
+    return spikify(ann, calibrated(ann, plan, seed), plan, NeuronChoice(), input_bound=4.0)
+
+
+@pytest.mark.parametrize("kind", ["streaming", "wait"])
+@pytest.mark.parametrize("seed", range(12))
+def test_ample_bits_change_no_spike(seed: int, kind: str) -> None:
+    snn, batch = dyadic_snn(seed, kind), images(seed, 3)
+    expected = LayerEngine(snn).run(batch)
+    found = IntegerEngine(snn, weight_bits=44, state_bits=53).run(batch)
+    assert found.spikes == {name: int(count.sum()) for name, count in expected.spikes.items() if name in found.spikes}
+    assert sum(found.spikes.values()) > 0
+    assert torch.allclose(found.outputs, expected.outputs[0].flatten(2), atol=1e-9)
+    assert found.saturated == 0
+
+
+@pytest.mark.parametrize("pool", ["sum", "max", "mean", "none"])
+def test_fewer_bits_come_closer_one_by_one(pool: str) -> None:
+    snn, _ = small_snn(pool=pool, timesteps=12)
+    batch = pictures(8)
+    exact = LayerEngine(snn).run(batch).outputs[0][-1]
+    errors = []
+    for bits in (2, 4, 8, 14):
+        found = IntegerEngine(snn, weight_bits=bits, state_bits=24).run(batch).outputs[-1]
+        errors.append(float((found - exact).square().mean().sqrt()))
+    assert errors[0] > errors[1] > errors[2] > errors[3]
+    assert errors[3] < 0.05 * errors[0]
+
+
+def test_narrow_membranes_saturate() -> None:
+    snn, _ = small_snn(timesteps=12)
+    wide = IntegerEngine(snn, weight_bits=8, state_bits=20).run(pictures(4))
+    narrow = IntegerEngine(snn, weight_bits=8, state_bits=3).run(pictures(4))
+    assert wide.saturated == 0
+    assert narrow.saturated > 0
+
+
+def test_weights_and_thresholds_are_integers_within_their_bits() -> None:
+    snn, _ = small_snn(pool="max")
+    engine = IntegerEngine(snn, weight_bits=6, state_bits=12)
+    checked = 0
+    for node, op in engine.ops.items():
+        if node in engine.units and engine.domains[node.all_input_nodes[0]] == "spikes" and hasattr(op, "weight"):
+            weight = op.weight.double()  # type: ignore[union-attr, operator]
+            assert torch.equal(weight, weight.round())
+            assert weight.abs().max() <= 31
+            checked += 1
+        if type(op).__name__ == "Neuron":
+            threshold = op.get_buffer("threshold")
+            assert torch.equal(threshold, threshold.round())
+            assert 1 <= threshold.min()
+            assert threshold.max() <= 2**11
+    assert checked == 4
+
+
+def test_curve_counts_right_answers() -> None:
+    snn, _ = small_snn(timesteps=6)
+    batch = pictures(5)
+    labels = LayerEngine(snn).run(batch).outputs[0][-1].argmax(1).numpy().astype(np.int64)
+    curve = integer_curve(snn, [(batch, labels)], weight_bits=16, state_bits=30, size=2)
+    assert curve.samples == 5
+    assert curve.correct[-1] == 5
+    assert len(curve.correct) == 6
+
+
+def test_grids_and_refusals() -> None:
+    assert exact_grid(torch.tensor([0.75, -3.5]).double()) == 0.25
+    assert exact_grid(torch.tensor([12.0, 8.0]).double()) == 4.0
+    assert exact_grid(torch.tensor([2.0**-80]).double()) is None
+    snn, _ = small_snn()
+    with pytest.raises(OptionError, match="outside 2 to 53"):
+        IntegerEngine(snn, weight_bits=1, state_bits=16)
