@@ -54,7 +54,7 @@ def request(name: str, **options: object) -> Request:
 def record(name: str, method: str, timesteps: int, limit: int | None, neuron: str) -> dict[str, object]:
     """Convert and measure; a JSON-able row."""
     start = time.perf_counter()
-    options = {"calibration": method, "timesteps": timesteps, "limit": limit, "neuron": neuron}
+    options = {"calibration": method, "timesteps": timesteps, "limit": limit, "neuron": neuron, "schedule": "streaming"}
     outcome = run(request(name, **options))
     curve, n = outcome.evaluation.curve, outcome.evaluation.curve.samples
     steps = [t for t in (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128) if t <= timesteps]
@@ -82,7 +82,7 @@ def converge(limit: int = 200) -> dict[str, object]:
 
     errors = {}
     for timesteps in (32, 64, 128, 256, 512, 1024):
-        outcome = run(request("resnet20", timesteps=timesteps, limit=limit, options={"p": 0.7}))
+        outcome = run(request("resnet20", timesteps=timesteps, limit=limit, schedule="streaming", options={"p": 0.7}))
         snn, ann = outcome.snn, canonicalize(outcome.ann)
         assert outcome.inputs.evaluation is not None
         images = outcome.inputs.evaluation.images()
