@@ -1,14 +1,14 @@
 """Every error that reaches a user, and the exit code it leads to.
 
-    SnnConvertError
-    |-- UserError               exit 2: the input can be mended by the user
-    |   |-- ModelFileError      missing, truncated, unsafe, or not a model
-    |   |-- UnsupportedError    a model with nodes that have no spiking form; lists all of them
-    |   |-- DataError           images, labels or shapes that do not fit
-    |   |-- OptionError         an option outside its allowed values
-    |   `-- OutputError         a place that cannot be written
-    |-- GateError               exit 3: the result is fine, but below the asked accuracy
-    `-- InternalError           exit 1: our fault; a broken invariant
+SnnConvertError
+|-- UserError               exit 2: the input can be mended by the user
+|   |-- ModelFileError      missing, truncated, unsafe, or not a model
+|   |-- UnsupportedError    a model with nodes that have no spiking form; lists all of them
+|   |-- DataError           images, labels or shapes that do not fit
+|   |-- OptionError         an option outside its allowed values
+|   `-- OutputError         a place that cannot be written
+|-- GateError               exit 3: the result is fine, but below the asked accuracy
+`-- InternalError           exit 1: our fault; a broken invariant
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,7 +50,7 @@ class Task:
         / levels times frames: window 2, 7 windows 84.8 / 90.6 / 88.0; window 3, 3 windows 91.0 / 91.2 / 89.6).
         """
         if self.schedule.kind == "bistable":
-            return max(1, round(self.levels * self.schedule.frames**0.5))
+            return max(1, round(self.levels * math.sqrt(self.schedule.frames)))
         return self.levels * self.schedule.frames
 
     @property

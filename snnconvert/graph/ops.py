@@ -3,6 +3,8 @@
 Every class lists its JSON-able constructor arguments in `fields` and keeps its tensors as buffers,
 so a node is fully described by (kind, fields, tensors). Dimension 0 of every value is the batch
 (or time x batch); shapes in fields never include it, axes in fields always do (channel axis = 1).
+
+A little over 400 lines, because the vocabulary is read as one table; what has no spiking form is in `analog_ops`.
 """
 
 from __future__ import annotations
