@@ -148,15 +148,27 @@ def _measured(  # noqa: PLR0917
     path: Path, data: str, limit: int | None, batch_size: int, target: str | None, sweep: bool, talk: Talk
 ) -> dict[str, Any]:
     from snnconvert.graph.checkpoint import load_snn
+    from snnconvert.report.chip import Target, chip_section, load_target
     from snnconvert.report.rebuild import rebuilt_document
 
-    del target, sweep
+    limits = None if target is None else load_target(target)
     snn = load_snn(path)
     _at_least_one("--batch-size", batch_size)
     chosen = _chosen(snn, data, limit if limit is None else _at_least_one("--limit", limit))
     with talk.progress() as progress:
+        chip = None
+        if limits is not None or sweep:
+            chip = chip_section(
+                snn, limits or Target("none"), chosen, batch_size=batch_size, sweep=sweep, progress=progress
+            )
         return rebuilt_document(
-            snn, chosen, source=data, command_line=talk.command_line, batch_size=batch_size, progress=progress
+            snn,
+            chosen,
+            source=data,
+            command_line=talk.command_line,
+            batch_size=batch_size,
+            progress=progress,
+            sections={"chip": chip},
         )
 
 

@@ -35,7 +35,8 @@ def finish(chart: Any, height: int) -> Spec:
     sized = chart.properties(
         width="container", height=height, autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
     )
-    spec: Spec = sized.to_dict()
+    # Checking against the schema takes most of the time, and the tests do it.
+    spec: Spec = sized.to_dict(validate=False)
     spec.pop("$schema", None)
     spec["config"] = _CONFIG
     return spec

@@ -11,7 +11,7 @@ from typing import Any
 import altair as alt
 
 from snnconvert.report.chart_style import BLUE, DEPTH_RANGE, GREY, ORANGE, RED, Spec, data, finish
-from snnconvert.report.charts_detail import attribution_map, inside_charts
+from snnconvert.report.charts_detail import attribution_map, inside_charts, sweep_chart
 from snnconvert.report.wording import clean
 
 # More small charts than this make the page long and slow; the layers closest to their bound are shown.
@@ -23,6 +23,7 @@ def charts(document: Mapping[str, Any]) -> dict[str, Spec]:
     found = {"curve": _curve(document), "spikes": _spikes(document), **_layer_bars(document), **_fits(document)}
     found["attribution"] = attribution_map(document)
     found |= inside_charts(document)
+    found["sweep"] = sweep_chart(document)
     found["energy"] = _energy(document)
     return {name: spec for name, spec in found.items() if spec is not None}
 

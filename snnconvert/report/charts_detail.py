@@ -109,7 +109,9 @@ def _raster(layers: list[dict[str, Any]]) -> Spec:
         .encode(
             x=_steps(),
             y=alt.Y("neuron:N").sort(order).title(None).axis(labels=False, ticks=False, grid=False),
-            color=alt.Color("layer:N").scale(domain=shown, range=[BLUE, "#2f9e8a", ORANGE][: len(shown)]),
+            color=alt.Color("layer:N")
+            .scale(domain=shown, range=[BLUE, "#2f9e8a", ORANGE][: len(shown)])
+            .legend(symbolType="square", symbolStrokeWidth=6),
             tooltip=["layer:N", "neuron:N", alt.Tooltip("t:Q", title="T"), "units:Q"],
         )
     )
@@ -162,3 +164,37 @@ def _example(example: dict[str, Any]) -> Spec:
         )
     )
     return finish(chart, 130)
+
+
+def sweep_chart(document: Mapping[str, Any]) -> Spec | None:
+    """Accuracy over T for every width of weights, one small column per width of membranes."""
+    runs = (document.get("chip") or {}).get("runs", [])
+    if len({(row["weight_bits"], row["state_bits"]) for row in runs}) < 2:
+        return None
+    rows = [
+        {
+            "t": row["timesteps"],
+            "accuracy": 100 * row["correct"] / max(1, row["samples"]),
+            "weights": row["weight_bits"],
+            "state": row["state_bits"],
+            "line": f"{row['weight_bits']}/{row['state_bits']}",
+            "best": row["best"],
+        }
+        for row in runs
+    ]
+    x = alt.X("t:Q").scale(type="log", base=2, nice=False).title("T (timesteps)").axis(format="d", labelOverlap=True)
+    base = alt.Chart(data(rows)).encode(
+        x=x.axis(values=sorted({row["t"] for row in rows}), format="d", labelOverlap=True),
+        y=alt.Y("accuracy:Q").title("accuracy (%)"),
+        tooltip=[
+            alt.Tooltip("t:Q", title="T"),
+            alt.Tooltip("weights:Q", title="weight bits"),
+            alt.Tooltip("state:Q", title="membrane bits"),
+            alt.Tooltip("accuracy:Q", format=".2f"),
+        ],
+    )
+    colour = alt.Color("weights:O").scale(scheme="viridis").legend(title="weight bits", symbolType="stroke")
+    dash = alt.StrokeDash("state:O").legend(title="membrane bits", symbolType="stroke")
+    lines = base.mark_line(strokeWidth=1.6).encode(color=colour, strokeDash=dash, detail="line:N")
+    best = base.transform_filter("datum.best").mark_point(shape="diamond", size=80, filled=True, opacity=1)
+    return finish(alt.layer(lines, best.encode(color=colour)), 280)

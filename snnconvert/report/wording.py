@@ -124,6 +124,27 @@ def culprit(document: Mapping[str, Any]) -> tuple[str, str] | None:
     return text, REMEDIES[found["cause"]]
 
 
+def chip_lines(document: Mapping[str, Any]) -> list[str]:
+    """How the network fits a chip: what it breaks, and its accuracy within the chip's bits; empty without a target."""
+    chip = document.get("chip")
+    if not chip:
+        return []
+    broken, name = chip["violations"], clean(chip["target"]["name"])
+    lines = [f"{name}: {plural(len(broken), 'limit')} broken" if broken else f"{name}: no known limit is broken"]
+    lines += [
+        f"  {clean(row['layer'])}: {clean(row['text'])} ({clean(row['limit']).replace('_', ' ')} {row['allowed']})"
+        for row in broken
+    ]
+    last = max((row["timesteps"] for row in chip.get("runs", [])), default=0)
+    lines += [
+        f"  {row['weight_bits']}-bit weights, {row['state_bits']}-bit membranes, T = {last}: "
+        f"{percent(100 * row['correct'] / max(1, row['samples']), 2)} of {plural(row['samples'], 'image')} right"
+        for row in chip.get("runs", [])
+        if row["timesteps"] == last
+    ]
+    return lines
+
+
 def times(ratio: float) -> str:
     """A ratio in two digits, without an exponent."""
     return f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"

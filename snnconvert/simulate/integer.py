@@ -105,7 +105,9 @@ class IntegerEngine:
     def _units(self) -> dict[fx.Node, float]:
         """One unit for everything that is summed into the same neurons."""
         groups: dict[fx.Node, set[fx.Node]] = {}
-        for end in [node for node, op in calls(self.snn.graph) if isinstance(op, Neuron)] + output_nodes(self.snn.graph):
+        for end in [node for node, op in calls(self.snn.graph) if isinstance(op, Neuron)] + output_nodes(
+            self.snn.graph
+        ):
             found, todo = {end}, arguments(end) if isinstance(op_of(end), Neuron) else [end]
             while todo:
                 node = todo.pop()
@@ -140,7 +142,7 @@ class IntegerEngine:
         if grid is None or grid < finest:
             return finest
         # Real values that join the sum are rounded to the unit: half of the bits to spare make it finer.
-        return grid / 2.0 ** (math.floor(math.log2(grid / finest)) // 2)
+        return grid / float(2 ** (math.floor(math.log2(grid / finest)) // 2))
 
     def _quantised(self, node: fx.Node, op: Op) -> Op:
         unit = self.units.get(node)
@@ -172,7 +174,7 @@ class IntegerEngine:
 
     # --- values ---
 
-    def _evaluate(self, node: fx.Node, inputs: list[Value]) -> Value:
+    def _evaluate(self, node: fx.Node, inputs: list[Value]) -> Value:  # noqa: PLR0911 (one line for each kind)
         op, unit, constant = self.ops[node], self.units.get(node), all(value.constant for value in inputs)
         if isinstance(op, Neuron):
             return self._neuron(node, op, inputs[0])

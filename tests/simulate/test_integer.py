@@ -68,7 +68,7 @@ def test_weights_and_thresholds_are_integers_within_their_bits() -> None:
         if type(op).__name__ == "Neuron":
             threshold = op.get_buffer("threshold")
             assert torch.equal(threshold, threshold.round())
-            assert 1 <= threshold.min()
+            assert threshold.min() >= 1
             assert threshold.max() <= 2**11
     assert checked == 4
 

@@ -1,0 +1,257 @@
+"""How a network fits a chip: every limit that it breaks, layer by layer, and what the chip's integers cost in accuracy.
+
+A target is a TOML file whose keys are the fields of `Target`; what it leaves out is not known and not checked.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import numpy as np
+from torch import fx
+
+from snnconvert.data.datasets import Dataset
+from snnconvert.errors import OptionError
+from snnconvert.graph.analog_ops import MatMul
+from snnconvert.graph.dialect import calls, op_of, origin_of
+from snnconvert.graph.neuron_ops import Neuron, SumPool
+from snnconvert.graph.ops import AveragePool, Conv, ConvTranspose, Linear, MaxPool, Role
+from snnconvert.graph.types import Snn
+from snnconvert.neurons import NEURONS
+from snnconvert.progress import Progress, silent
+from snnconvert.simulate.integer import IntegerCurve, integer_curve
+from snnconvert.simulate.operations import domains
+
+SWEEP_WEIGHT_BITS, SWEEP_STATE_BITS = (3, 4, 6, 8), (8, 10, 12, 16)
+RESETS = ("subtract", "zero")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Limits of a chip; None where not known.
+
+    Attributes:
+        weight_bits, state_bits: of a weight and of a membrane potential, sign included.
+        reset: what a spike does to the membrane: subtract (the threshold) or zero.
+        units_per_spike: largest number that one spike carries.
+        signed_spikes: whether spikes may be negative.
+        layers: neuron layers (cores) on the chip.
+        destinations: layers that one layer can send to.
+        fan_in, fan_out: synapses per neuron, and per spike.
+        neurons_per_layer, weight_bytes_per_layer: memory of a core.
+        kernel: largest side of a convolution; pools: sides that pooling may have; strides: that convolutions may have.
+        analogue_operators: whether operators on real values (attention, gates, normalisation) can run.
+    """
+
+    name: str
+    source: str = "not stated"
+    weight_bits: int | None = None
+    state_bits: int | None = None
+    reset: str | None = None
+    units_per_spike: int | None = None
+    signed_spikes: bool | None = None
+    layers: int | None = None
+    destinations: int | None = None
+    fan_in: int | None = None
+    fan_out: int | None = None
+    neurons_per_layer: int | None = None
+    weight_bytes_per_layer: int | None = None
+    kernel: int | None = None
+    pools: tuple[int, ...] | None = None
+    strides: tuple[int, ...] | None = None
+    analogue_operators: bool | None = None
+
+
+def load_target(name: str) -> Target:
+    """A target from a TOML file, or a bundled one by its name.
+
+    Raises:
+        OptionError: no such file or name, no TOML, an unknown key, or a value of the wrong kind.
+    """
+    folder = resources.files("snnconvert.report").joinpath("targets")
+    bundled = sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+    hint = f"name a TOML file, or one of the bundled targets: {', '.join(bundled)}"
+    try:
+        text = folder.joinpath(f"{name}.toml").read_text("utf-8") if name in bundled else Path(name).read_text("utf-8")
+        values = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise OptionError(f"--target {name} cannot be read: {error}", hint=hint) from error
+    known = [field.name for field in fields(Target)]
+    if unknown := sorted(set(values) - set(known)):
+        raise OptionError(f"--target {name}: unknown key {unknown[0]!r}", hint=f"known keys: {', '.join(known)}")
+    kinds = get_type_hints(Target)
+    made: dict[str, Any] = {"name": Path(name).stem}
+    for key, value in values.items():
+        allowed = get_args(kinds[key]) or (kinds[key],)
+        if isinstance(value, list) and all(type(item) is int for item in value):
+            made[key] = tuple(value)
+        elif type(value) in allowed and not (type(value) is int and value < 1):
+            made[key] = value
+        else:
+            made[key] = None
+        wanted_list = key in ("pools", "strides")
+        if made[key] is None or wanted_list != isinstance(made[key], tuple):
+            wanted = "a list of whole numbers" if wanted_list else str(kinds[key]).replace(" | None", "")
+            raise OptionError(f"--target {name}: {key} = {value!r} is not possible", hint=f"{key} is {wanted}")
+    if made.get("reset") not in (None, *RESETS):
+        raise OptionError(f"--target {name}: reset = {made['reset']!r} is not known", hint="choose subtract or zero")
+    return Target(**made)
+
+
+def violations(snn: Snn, target: Target) -> list[dict[str, Any]]:
+    """Every limit of `target` that `snn` breaks: rows of layer, limit, allowed, found and text, in data-flow order."""
+    found = [
+        {"layer": layer, "limit": limit, "allowed": plain, "found": value, "text": text}
+        for layer, limit, plain, value, text in _broken(snn, target)
+    ]
+    count = sum(isinstance(op, Neuron) for _, op in calls(snn.graph))
+    if target.layers is not None and count > target.layers:
+        text = f"the network has {count} neuron layers, the chip {target.layers}"
+        found.insert(
+            0, {"layer": "the network", "limit": "layers", "allowed": target.layers, "found": count, "text": text}
+        )
+    return found
+
+
+def _broken(snn: Snn, target: Target) -> Iterator[tuple[str, str, Any, Any, str]]:
+    flow = domains(snn)
+    for node, op in calls(snn.graph):
+        where = str(origin_of(node))
+        if isinstance(op, Neuron):
+            model, size, readers = NEURONS[op.model], math.prod(node.meta["shape"]), len(_readers(node))
+            if target.reset == "zero":
+                yield (
+                    where,
+                    "reset",
+                    "zero",
+                    "subtract",
+                    "a spike subtracts the threshold here, the chip resets to zero",
+                )
+            if _over(op.levels, target.units_per_spike):
+                text = f"a spike carries up to {op.levels} units"
+                yield where, "units_per_spike", target.units_per_spike, op.levels, text
+            if target.signed_spikes is False and model.negative:
+                yield where, "signed_spikes", False, True, f"{op.model} neurons send negative spikes"
+            if _over(size, target.neurons_per_layer):
+                yield where, "neurons_per_layer", target.neurons_per_layer, size, f"{size:,} neurons in one layer"
+            if _over(readers, target.destinations):
+                yield where, "destinations", target.destinations, readers, f"{readers} layers read these spikes"
+        elif isinstance(op, Conv | ConvTranspose | Linear):
+            yield from _weighted(where, op, target)
+        elif isinstance(op, MaxPool | SumPool | AveragePool) and target.pools is not None:
+            side = max(op.kernel)
+            if side not in target.pools or min(op.kernel) not in target.pools:
+                yield where, "pools", list(target.pools), side, f"pooling over {'x'.join(map(str, op.kernel))}"
+        elif op.role == Role.ANALOG and target.analogue_operators is False and flow[node] != "constant":
+            kind = "matrix product" if isinstance(op, MatMul) else type(op).__name__.lower()
+            yield where, "analogue_operators", False, True, f"a {kind} on real values in every step"
+
+
+def _weighted(
+    where: str, op: Conv | ConvTranspose | Linear, target: Target
+) -> Iterator[tuple[str, str, Any, Any, str]]:
+    weight = op.weight
+    kernel, stride = (tuple(weight.shape[2:]), op.stride) if not isinstance(op, Linear) else ((1,), (1,))
+    places = math.prod(kernel)
+    reached = math.prod(math.ceil(k / s) for k, s in zip(kernel, stride, strict=True))
+    if isinstance(op, ConvTranspose):
+        fan_in, fan_out = weight.shape[0] // op.groups * reached, weight.shape[1] * places
+    elif isinstance(op, Conv):
+        fan_in, fan_out = weight.shape[1] * places, weight.shape[0] // op.groups * reached
+    else:
+        fan_in, fan_out = weight.shape[1], weight.shape[0]
+    if _over(fan_in, target.fan_in):
+        yield where, "fan_in", target.fan_in, fan_in, f"{fan_in:,} synapses per neuron"
+    if _over(fan_out, target.fan_out):
+        yield where, "fan_out", target.fan_out, fan_out, f"a spike reaches up to {fan_out:,} neurons"
+    size = math.ceil(weight.numel() * (target.weight_bits or 8) / 8)
+    if _over(size, target.weight_bytes_per_layer):
+        yield where, "weight_bytes_per_layer", target.weight_bytes_per_layer, size, f"{size:,} bytes of weights"
+    if _over(max(kernel), target.kernel):
+        yield where, "kernel", target.kernel, max(kernel), f"a kernel of {'x'.join(map(str, kernel))}"
+    if target.strides is not None and not set(stride) <= set(target.strides):
+        yield where, "strides", list(target.strides), max(stride), f"a stride of {max(stride)}"
+
+
+def _over(value: int, limit: int | None) -> bool:
+    return limit is not None and value > limit
+
+
+def _readers(node: fx.Node) -> set[fx.Node]:
+    """The neuron layers (or the read-out) that spikes of `node` reach."""
+    found, todo, seen = set[fx.Node](), list(node.users), set[fx.Node]()
+    while todo:
+        user = todo.pop()
+        if user in seen:
+            continue
+        seen.add(user)
+        if user.op == "output" or isinstance(op_of(user), Neuron):
+            found.add(user)
+        else:
+            todo += list(user.users)
+    return found
+
+
+def chip_section(
+    snn: Snn,
+    target: Target,
+    data: Dataset,
+    *,
+    batch_size: int = 64,
+    sweep: bool = False,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """The report's section: violations, accuracy within the target's bits, and, on request, over a range of bits."""
+    wanted: list[tuple[int, int]] = []
+    if target.weight_bits is not None or target.state_bits is not None:
+        wanted.append((target.weight_bits or 16, target.state_bits or 32))
+    if sweep:
+        wanted += [(weight, state) for weight in SWEEP_WEIGHT_BITS for state in SWEEP_STATE_BITS]
+    wanted = list(dict.fromkeys(wanted)) if data.labels is not None else []
+    runs = []
+    for number, (weight_bits, state_bits) in enumerate(wanted):
+        progress("chip", number, len(wanted))
+        batches = (
+            (images, np.asarray(labels, np.int64)) for images, labels in data.batches(batch_size) if labels is not None
+        )
+        curve = integer_curve(snn, batches, weight_bits=weight_bits, state_bits=state_bits)
+        runs += _rows(curve)
+    progress("chip", len(wanted), max(1, len(wanted)))
+    limits = {key: value for key, value in asdict(target).items() if value is not None}
+    return {"target": limits, "violations": violations(snn, target), "runs": pareto(runs)}
+
+
+def _rows(curve: IntegerCurve) -> list[dict[str, Any]]:
+    """The curve at every power of two and at the end."""
+    last = len(curve.correct)
+    steps = sorted({2**power for power in range(16) if 2**power < last} | {last})
+    return [
+        {
+            "weight_bits": curve.weight_bits,
+            "state_bits": curve.state_bits,
+            "timesteps": t,
+            "correct": curve.correct[t - 1],
+            "samples": curve.samples,
+            "spikes_per_image": curve.spikes if t == last else None,
+            "saturations_per_image": curve.saturations if t == last else None,
+        }
+        for t in steps
+        if curve.correct[t - 1] is not None
+    ]
+
+
+def pareto(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The runs, each with `best`: no other is at least as right with no more steps and no more bits of either kind."""
+
+    def beats(one: dict[str, Any], other: dict[str, Any]) -> bool:
+        costs = ("timesteps", "weight_bits", "state_bits")
+        no_worse = all(one[key] <= other[key] for key in costs) and one["correct"] >= other["correct"]
+        return no_worse and any(one[key] != other[key] for key in (*costs, "correct"))
+
+    return [{**row, "best": not any(beats(other, row) for other in runs)} for row in runs]
