@@ -179,7 +179,9 @@ def _bistable(timesteps: int, depth: int, window: int, common: dict[str, str]) -
     name = f"bistable, window {window}"
     widest = _attempt(name, "bistable", timesteps, depth, window=window, **common)
     if widest.schedule is None:
-        return [widest]
+        first = (depth + 1) * window
+        short = timesteps < first
+        return [replace(widest, reason=f"the first answer takes {first} of {timesteps} steps") if short else widest]
     found = []
     for frames in sorted({1, widest.schedule.frames}):
         steps = widest.schedule.answer_step(frames - 1)

@@ -27,7 +27,7 @@ def test_bistable_takes_one_window_and_as_many_as_fit() -> None:
     assert len([one for one in found if one.schedule is None]) == 4  # windows 5 to 8
     for one in found:
         if one.schedule is None:
-            assert f"{(depth + 1) * 4} steps" in one.reason
+            assert f"of {(depth + 1) * 4} steps" in one.reason
         else:
             assert one.schedule.timesteps <= (depth + 1) * 4
             assert one.schedule.latency["total"] == one.schedule.timesteps
