@@ -50,6 +50,7 @@ def calibrate_reconstruct(task: Task) -> Calibration:
         rows: most output positions per operator that enter the least squares, default 200,000.
         search_images: images on which thresholds are tried (half as many held-out ones judge), default 128.
         memory: GiB for the live edges; of a large network fewer images are used, default 2.
+        judged: keep a bias correction only where the error falls (default True); otherwise always.
     """
     known = {one.name for one in fields(Options)}
     options = Options(**{name: value for name, value in task.options.items() if name in known})
@@ -231,6 +232,8 @@ class Reconstruction:
     def _weighted(self, node: fx.Node) -> fx.Node | None:
         """The operator whose weights and bias reach a site directly, or None."""
         (source,) = arguments(node)
+        if source in self.worlds.stored:  # others have read it already
+            return None
         for one in reversed(self.events):
             if self.worlds.position[one] > self.worlds.position[source] or one in self.worlds.stored:
                 continue

@@ -19,6 +19,8 @@ from snnconvert.graph.types import SiteCalibration
 
 FACTORS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.15, 1.3)
 STARTS = (0.25, 0.75)
+MORE_STARTS = (0.0, 1.0)  # worth trying where so few frames are sent that the first one decides
+FEW_FRAMES = 4
 FINE_FACTORS = (0.85, 0.93, 1.07, 1.15)
 FINE_STARTS = (-0.12, 0.12)
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)
@@ -36,6 +38,7 @@ class Options:
     rows: int = 200_000
     search_images: int = 128
     memory: float = 2.0
+    judged: bool = True
 
 
 @dataclass
@@ -135,7 +138,8 @@ class SiteStep:
             for factor in FACTORS:
                 fit.take(trial, start * factor, initial)
             if self.worlds.schedule.kind != "bistable":
-                for fraction in STARTS:
+                few = self.worlds.schedule.frames <= FEW_FRAMES
+                for fraction in STARTS + (MORE_STARTS if few else ()):
                     fit.take(trial, fit.threshold, torch.full_like(start, fraction))
         return fit
 
@@ -191,7 +195,7 @@ class SiteStep:
         """Correct the bias by the mean of what the rates lack; the number of channels that keep it."""
         shift = trial.mean_lack(fit.threshold, fit.initial)
         shifted = trial.errors(fit.threshold, fit.initial, shift)
-        improved = better(shifted, fit.errors)
+        improved = better(shifted, fit.errors) if self.options.judged else torch.ones_like(shift, dtype=torch.bool)
         fit.errors = torch.where(improved, shifted, fit.errors)
         op = op_of(weighted)
         bias = op.tensors()["bias"]

@@ -1,0 +1,66 @@
+"""Local threshold balancing (Bu et al., CVPR 2025, arXiv 2409.03368), reimplemented from the paper for comparison.
+
+Every activation becomes min(relu(x), theta) with a threshold per channel that starts at 0. Each batch moves it by
+
+    theta <- theta + 2 * mean over batch and positions of relu(x - theta)
+
+while the clipped values flow on, so that all layers adapt to one another. Stopped early the thresholds stay below the
+maxima. v(0) = theta / 2. The paper's delayed evaluation (ignoring the first steps of the output) is not part of it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx
+
+from snnconvert.calibrate.observe import BATCH, broadcastable, by_channel, ranges
+from snnconvert.calibrate.task import Task
+from snnconvert.graph.dialect import arguments, op_of
+from snnconvert.graph.types import Calibration
+
+
+@torch.inference_mode()
+def calibrate_local_threshold_balancing(task: Task) -> Calibration:
+    """Balance each channel's threshold by what exceeds it.
+
+    Options:
+        passes: how often all images are gone through, in batches of 64, default 16.
+        initial: membrane potential at t = 0 as a fraction of the threshold, default 0.5.
+    """
+    passes = int(task.options.get("passes", 16))
+    initial = float(task.options.get("initial", 0.5))
+    graph = task.ann.graph
+    found, _ = ranges(graph, task.images, task.progress)
+    thresholds = {name: torch.zeros(len(site.largest)) for name, site in found.items()}
+    for index in range(passes):
+        for batch in task.images.split(BATCH):  # type: ignore[no-untyped-call]
+            excess = _excess(graph, batch, thresholds, {name: site.axis for name, site in found.items()})
+            for name, mean in excess.items():
+                thresholds[name] = thresholds[name] + 2 * mean
+        task.progress("local threshold balancing", index + 1, passes)
+    sites = {}
+    for name, site in found.items():
+        bound = torch.where(thresholds[name] > 0, thresholds[name].double(), site.largest)
+        sites[name] = task.site(bound, site, initial)
+    options = {"passes": passes, "initial": initial}
+    return Calibration(graph, sites, {"method": "local-threshold-balancing", "options": options, "candidates": []})
+
+
+def _excess(
+    graph: fx.GraphModule, batch: Tensor, thresholds: dict[str, Tensor], axes: dict[str, int]
+) -> dict[str, Tensor]:
+    """Mean excess over the thresholds per channel and site, while clipped values flow on."""
+    values: dict[fx.Node, Tensor] = {}
+    means: dict[str, Tensor] = {}
+    for node in graph.graph.nodes:
+        if node.op == "placeholder":
+            values[node] = batch
+        elif node.op == "call_module":
+            value = op_of(node)(*(values[source] for source in arguments(node)))
+            if node.name in thresholds:
+                axis = axes[node.name]
+                limit = broadcastable(thresholds[node.name], axis, value.ndim - 1)
+                means[node.name] = by_channel((value - limit).clamp(min=0), axis).mean(1)
+                value = torch.minimum(value, limit)
+            values[node] = value
+    return means

@@ -1,0 +1,104 @@
+"""Normal equations: solutions, errors and groups against direct computations."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from snnconvert.calibrate.least_squares import NormalEquations, changed, outputs_by_group, patches, solvable, split
+from snnconvert.graph.ops import Conv, ConvTranspose, Linear
+
+DRAW = torch.Generator().manual_seed(0)
+
+
+def made(outputs: int, inputs: int, groups: int, *, stride: int = 1, dilation: int = 1, rank: int = 2) -> Conv:
+    weight = torch.randn(outputs, inputs // groups, *[3] * rank, generator=DRAW)
+    return Conv(
+        weight,
+        torch.randn(outputs, generator=DRAW),
+        stride=(stride,) * rank,
+        padding=(1,) * rank,
+        dilation=(dilation,) * rank,
+        groups=groups,
+    )
+
+
+OPERATORS = [
+    (made(6, 4, 1), (4, 7, 7)),
+    (made(6, 4, 2, stride=2), (4, 7, 7)),
+    (made(4, 4, 4, dilation=2), (4, 9, 9)),
+    (made(5, 2, 1, rank=1), (2, 11)),
+    (Linear(torch.randn(3, 8, generator=DRAW), torch.randn(3, generator=DRAW)), (8,)),
+    (Linear(torch.randn(3, 8, generator=DRAW)), (5, 8)),
+]
+
+
+@pytest.mark.parametrize(("op", "shape"), OPERATORS)
+def test_patches_times_weights_are_the_operator(op: Conv | Linear, shape: tuple[int, ...]) -> None:
+    x = torch.randn(3, *shape, generator=DRAW)
+    zeros = op.rebuilt(weight=op.weight * 0, bias=torch.zeros(op.weight.shape[0]))
+    groups = 1 if isinstance(op, Linear) else op.groups
+    rows = patches(op, x)
+    bias = torch.zeros(op.weight.shape[0]) if op.bias is None else op.bias
+    change = torch.cat([op.weight.reshape(groups, -1, op.weight[0].numel()), bias.reshape(groups, -1, 1)], 2)
+    product = torch.einsum("gbpi,gio->gbpo", rows, change.transpose(1, 2))
+    assert torch.allclose(product, outputs_by_group(op, op(x)), atol=1e-4)
+    assert torch.allclose(changed(zeros, change.transpose(1, 2).double())(x), op(x), atol=1e-4)
+
+
+@pytest.mark.parametrize(("op", "shape"), OPERATORS)
+def test_a_known_change_is_found(op: Conv | Linear, shape: tuple[int, ...]) -> None:
+    x = torch.randn(200, *shape, generator=DRAW)
+    other = op.rebuilt(weight=op.weight + 0.3, bias=torch.ones(op.weight.shape[0]))
+    equations = NormalEquations(op)
+    for part in (x[:120], x[120:]):
+        equations.add(patches(op, part), outputs_by_group(op, other(part) - op(part)))
+    found = changed(op, equations.solve(1e-9))
+    assert torch.allclose(found.weight, other.weight, atol=1e-3)
+    assert found.bias is not None and other.bias is not None
+    assert torch.allclose(found.bias, other.bias, atol=1e-3)
+
+
+def test_errors_are_the_squared_residuals() -> None:
+    op, x = made(6, 4, 2), torch.randn(9, 4, 6, 6, generator=DRAW)
+    wanted = torch.randn(9, 6, 6, 6, generator=DRAW)
+    equations = NormalEquations(op)
+    equations.add(patches(op, x), outputs_by_group(op, wanted - op(x)))
+    change = equations.solve(0.1)
+    direct = (wanted - changed(op, change)(x)).double().square().sum((0, 2, 3))
+    assert torch.allclose(equations.errors(change), direct, rtol=1e-4)
+
+
+def test_blocks_add_up() -> None:
+    op, x = made(6, 4, 1), torch.randn(8, 4, 6, 6, generator=DRAW)
+    lack = torch.randn(8, 6, 6, 6, generator=DRAW)
+
+    def over(*parts: tuple[Tensor, Tensor]) -> NormalEquations:
+        equations = NormalEquations(op)
+        for a, b in parts:
+            equations.add(patches(op, a), outputs_by_group(op, b))
+        return equations
+
+    whole = over((x, lack))
+    halves = over((x[:4], lack[:4])).plus(over((x[4:], lack[4:])))
+    assert whole.rows == halves.rows == 8 * 36
+    assert torch.allclose(whole.solve(0.01), halves.solve(0.01), atol=1e-10)
+    assert torch.equal(whole.cleared().cross, torch.zeros_like(whole.cross))
+
+
+def test_a_share_per_channel() -> None:
+    op = made(6, 4, 2)
+    change = torch.ones(2, op.weight[0].numel() + 1, 3, dtype=torch.float64)
+    share = torch.tensor([1.0, 0.0, 0.5, 1.0, 0.0, 0.5])
+    moved = (changed(op, change, share).weight - op.weight).flatten(1)
+    assert torch.allclose(moved, share.unsqueeze(1).expand_as(moved), atol=1e-5)
+    assert split(op, change)[1].shape == (6,)
+
+
+def test_what_cannot_be_solved() -> None:
+    transposed = ConvTranspose(
+        torch.zeros(2, 2, 3, 3), stride=(1, 1), padding=(0, 0), output_padding=(0, 0), dilation=(1, 1)
+    )
+    assert not solvable(transposed)
+    assert solvable(made(2, 2, 1))

@@ -1,0 +1,155 @@
+"""The closed loop: it helps, it is deterministic, it simulates what is deployed, and it copes with every wiring."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from calibration_networks import images, network, task
+from torch import Tensor
+
+from snnconvert.calibrate import METHODS
+from snnconvert.calibrate.reconstruct import Reconstruction, calibrate_reconstruct
+from snnconvert.calibrate.reconstruct_site import Options
+from snnconvert.calibrate.task import Task
+from snnconvert.graph.types import Calibration
+from snnconvert.simulate.kernels import native_available
+from snnconvert.simulate.layer_engine import LayerEngine
+
+KINDS = ("plain", "residual", "preactivation", "depthwise", "concat")
+
+
+def logits(one: Task, calibration: Calibration, inputs: Tensor) -> Tensor:
+    """Mean logits of the deployed network."""
+    return LayerEngine(one.spikify(calibration)).run(inputs).outputs[0][-1] / one.schedule.frames
+
+
+def error(one: Task, calibration: Calibration, inputs: Tensor) -> float:
+    wanted = one.ann.graph(inputs)[0].double()
+    return float((logits(one, calibration, inputs) - wanted).square().mean() / wanted.var())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_deployed_network_is_closer_to_the_ann(kind: str) -> None:
+    ann = network(kind)
+    given, fresh = images(60), images(60, seed=2)
+    one = task(ann, given)
+    before = error(one, METHODS["mse"](one), fresh)
+    after = error(one, calibrate_reconstruct(one), fresh)
+    assert after < 0.8 * before
+
+
+@pytest.mark.parametrize(
+    ("neuron", "levels", "kind", "timesteps", "plan"),
+    [
+        ("if", 1, "wait", 10, {"wait": 1}),
+        ("ternary", 1, "streaming", 4, {}),
+        ("burst", 3, "streaming", 3, {}),
+        ("graded", 15, "streaming", 2, {}),
+        ("if", 1, "bistable", 24, {"window": 3}),
+    ],
+)
+def test_every_neuron_and_schedule(neuron: str, levels: int, kind: str, timesteps: int, plan: dict[str, int]) -> None:
+    ann = network("residual")
+    one = task(ann, images(50), timesteps=timesteps, neuron=neuron, levels=levels, kind=kind, **plan)
+    fresh = images(50, seed=2)
+    assert error(one, calibrate_reconstruct(one), fresh) <= error(one, METHODS["mse"](one), fresh)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_simulated_is_what_is_deployed(kind: str) -> None:
+    """The rates that calibration hands from layer to layer are those of the deployed network."""
+    one = task(network(kind), images(20), timesteps=5)
+    seen: dict[str, Tensor] = {}
+
+    class Watched(Reconstruction):
+        def _site(self, node: torch.fx.Node, op: object) -> None:
+            super()._site(node, op)  # type: ignore[arg-type]
+            chunk = self.chunks[0]
+            seen[node.name] = self.worlds.by_frames(chunk.frames[node].units).float()  # type: ignore[union-attr]
+
+    calibrate = calibrate_reconstruct(one)
+    watched = Watched(one, Options())
+    from snnconvert.calibrate.histogram import histograms
+    from snnconvert.calibrate.mse import best_bounds
+    from snnconvert.calibrate.observe import ranges
+
+    with torch.inference_mode():
+        found, _ = ranges(one.ann.graph, one.images)
+        counts = histograms(one.ann.graph, one.images, found)
+        watched.found = found
+        watched.bounds = {name: best_bounds(counts[name], site, one.resolution, 0.5) for name, site in found.items()}
+        again = watched.run()
+    deployed: dict[str, Tensor] = {}
+    batch = watched.chunks[0].images
+    LayerEngine(one.spikify(again)).run(batch, lambda name, frames: deployed.update({name: frames.float()}))
+    for name, spikes in seen.items():
+        assert (deployed[name] != spikes).float().mean() < 0.002, name
+        assert torch.equal(again.sites[name].threshold, calibrate.sites[name].threshold)
+
+
+def same(first: Calibration, second: Calibration) -> bool:
+    sites = all(
+        torch.equal(one.threshold, second.sites[name].threshold)
+        and torch.equal(one.initial, second.sites[name].initial)
+        for name, one in first.sites.items()
+    )
+    states = second.graph.state_dict()
+    return sites and all(torch.equal(value, states[name]) for name, value in first.graph.state_dict().items())
+
+
+def test_the_order_of_the_images_does_not_matter() -> None:
+    ann, given = network("residual"), images(30)
+    shuffled = given[torch.randperm(30, generator=torch.Generator().manual_seed(3))]
+    assert same(calibrate_reconstruct(task(ann, given)), calibrate_reconstruct(task(ann, shuffled)))
+
+
+@pytest.mark.skipif(not native_available(), reason="the native kernels were not built")
+@pytest.mark.parametrize("kind", ["residual", "depthwise"])
+def test_native_kernels_change_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = task(network(kind), images(30), neuron="ternary")
+    monkeypatch.setenv("SNNCONVERT_KERNELS", "native")
+    first = calibrate_reconstruct(one)
+    monkeypatch.setenv("SNNCONVERT_KERNELS", "torch")
+    assert same(first, calibrate_reconstruct(one))
+
+
+def test_the_ann_is_left_alone() -> None:
+    ann = network("residual")
+    before = {name: value.clone() for name, value in ann.graph.state_dict().items()}
+    calibration = calibrate_reconstruct(task(ann, images(20)))
+    assert calibration.graph is not ann.graph
+    assert all(torch.equal(value, before[name]) for name, value in ann.graph.state_dict().items())
+
+
+def test_no_held_out_error_rises() -> None:
+    """Every step has to prove itself on images it was not fitted to."""
+    layers = calibrate_reconstruct(task(network("residual"), images(60))).record["layers"]
+    assert {layer["kind"] for layer in layers} == {"weights", "site"}
+    for layer in layers:
+        if layer["kind"] == "weights":
+            assert layer["error_after"] <= layer["error_before"]
+        else:
+            steps = [layer["error_start"], layer["error_threshold"], *(one["error"] for one in layer["rounds"])]
+            steps.append(layer["error_after"])
+            assert all(later <= earlier for earlier, later in pairwise(steps))
+
+
+@pytest.mark.parametrize("count", [1, 3, 9])
+def test_few_images_are_enough_to_run(count: int) -> None:
+    one = task(network("depthwise"), images(count))
+    assert torch.isfinite(logits(one, calibrate_reconstruct(one), images(4, seed=5))).all()
+
+
+def test_a_memory_limit_takes_fewer_images() -> None:
+    one = task(network("residual"), images(40), options={"memory": 40 * 8 * 64 * 20 / 2**30})
+    record = calibrate_reconstruct(one).record
+    assert 8 <= record["images"] < 40
+
+
+def test_live_edges_are_dropped() -> None:
+    reconstruction = Reconstruction(task(network("preactivation"), images(10)), Options())
+    dropped = {node for nodes in reconstruction.last.values() for node in nodes}
+    unread = {node for node in reconstruction.worlds.stored if node not in dropped}
+    assert not unread
