@@ -5,7 +5,7 @@ One pass over the data gives everything; memory does not grow with the number of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -95,23 +95,20 @@ def measure(
     units: dict[str, Tensor] = {}
     predictions: list[NDArray[np.int64]] = []
     labelled, done = True, 0
-    for batch in batches:
-        for start in range(0, len(batch.images), size):
-            part = slice(start, start + size)
-            images = batch.images[part]
-            seen = watched_run(engine, images, [fit, *watchers])
-            decided = decisions(seen.outputs[0])
-            agreed += (decided == batch.reference[part]).sum(1)
-            if batch.labels is None:
-                labelled = False
-            else:
-                correct += (decided == batch.labels[part]).sum(1)
-            for total_of, new in ((spikes, seen.spikes), (units, seen.units)):
-                for name, counts in new.items():
-                    total_of[name] = total_of[name] + counts if name in total_of else counts
-            predictions.append(decided[-1])
-            done += len(images)
-            progress("simulate", done, total)
+    for batch in regrouped(batches, size):
+        seen = watched_run(engine, batch.images, [fit, *watchers])
+        decided = decisions(seen.outputs[0])
+        agreed += (decided == batch.reference).sum(1)
+        if batch.labels is None:
+            labelled = False
+        else:
+            correct += (decided == batch.labels).sum(1)
+        for total_of, new in ((spikes, seen.spikes), (units, seen.units)):
+            for name, counts in new.items():
+                total_of[name] = total_of[name] + counts if name in total_of else counts
+        predictions.append(decided[-1])
+        done += len(batch.images)
+        progress("simulate", done, total)
     answers = {schedule.answer_step(frame): frame for frame in range(schedule.frames)}
     return FitCurve(
         samples=done,
@@ -123,6 +120,37 @@ def measure(
         layers=fit.records(spikes, units, done),
         predictions=np.concatenate(predictions) if predictions else np.zeros(0, np.int64),
     )
+
+
+def regrouped(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
+    """The same images in batches of `size`: what is looked at must not depend on how the images were read."""
+    waiting: list[Batch] = []
+    held = 0
+    for batch in batches:
+        waiting.append(batch)
+        held += len(batch.images)
+        while held >= size:
+            whole = _joined(waiting)
+            yield _slice(whole, 0, size)
+            waiting, held = [_slice(whole, size, held)], held - size
+    if held:
+        yield _joined(waiting)
+
+
+def _joined(batches: list[Batch]) -> Batch:
+    if len(batches) == 1:
+        return batches[0]
+    labels = [batch.labels for batch in batches if batch.labels is not None]
+    return Batch(
+        torch.cat([batch.images for batch in batches]),
+        np.concatenate(labels) if len(labels) == len(batches) else None,
+        np.concatenate([batch.reference for batch in batches]),
+    )
+
+
+def _slice(batch: Batch, start: int, stop: int) -> Batch:
+    labels = None if batch.labels is None else batch.labels[start:stop]
+    return Batch(batch.images[start:stop], labels, batch.reference[start:stop])
 
 
 def watched_run(engine: LayerEngine, images: Tensor, watchers: Sequence[Watcher]) -> Simulation:
