@@ -116,6 +116,8 @@ def _download(url: str, part: Path, start: int, report: Report | None) -> None:
                 done += len(block)
                 if report is not None:
                     report(done, total)
+    if total is not None and done < total:
+        raise ConnectionError(f"{done:,} of {total:,} bytes came")
 
 
 def sha256_of(path: Path) -> str:

@@ -86,20 +86,11 @@ def _convert(task: Mapping[str, Any], folder: Path, progress: Progress) -> Row:
     progress("write", 0, 1)
     checkpoint = folder / f"{name}.snn"
     save_snn(outcome.snn, checkpoint)
-    document = steady(
-        document_of(outcome, command_line=task["command_line"], next_commands=(f"snnconvert info {checkpoint.name}",))
+    document = document_of(
+        outcome, command_line=task["command_line"], next_commands=(f"snnconvert info {checkpoint.name}",)
     )
     written = write_report(document, folder / f"{name}.html")
     return converted_row(task, document, [checkpoint, *written])
-
-
-def steady(value: Any) -> Any:
-    """A report with numbers of ten significant digits: sums over images differ in the last bits with the batch size."""
-    if isinstance(value, float):
-        return float(f"{value:.10g}")
-    if isinstance(value, dict):
-        return {key: steady(item) for key, item in value.items()}
-    return [steady(item) for item in value] if isinstance(value, list) else value
 
 
 def _failure(task: Mapping[str, Any], error: SnnConvertError, kind: str) -> Row:

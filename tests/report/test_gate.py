@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from make_document import make_document
 from typer.testing import CliRunner
 
 from snnconvert.cli import app
@@ -19,7 +20,6 @@ from snnconvert.report.expression import Quantity, parse_condition
 from snnconvert.report.gate import Gates, Status, check_document, worst_layer
 from snnconvert.report.junit import Case, github_annotations, junit_xml, markdown
 from snnconvert.report.quantities import NAMES, quantities
-from make_document import make_document
 
 KNOWN = {"a": Quantity(3.0, 2.0, 4.0), "b": Quantity.exact(10.0), "c": Quantity(0.0, -1.0, 1.0)}
 

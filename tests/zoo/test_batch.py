@@ -1,0 +1,244 @@
+"""Zoo runs: failures become rows, exit codes are the truth, a second run does only what changed, bytes repeat."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from tiny_zoo import factory, write_folder, write_manifest, write_onnx
+from typer.testing import CliRunner
+
+from snnconvert.cli_zoo import zoo_app
+from snnconvert.errors import OptionError, OutputError
+from snnconvert.graph.checkpoint import load_snn
+from snnconvert.report.document import load_report
+from snnconvert.report.gate import Gates
+from snnconvert.zoo.batch import Outcome, Quiet, Result, Settings, run_zoo
+from snnconvert.zoo.manifest import load_manifest
+from snnconvert.zoo.processes import Task, Watcher
+from snnconvert.zoo.worker import convert_task
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_folder(tmp_path)
+    return tmp_path
+
+
+class Listener(Quiet):
+    """Remembers what was done."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def finished(self, result: Result) -> None:
+        self.done.append(result.entry.name)
+
+
+class Inline:
+    """An engine without processes, for tests of what happens around them."""
+
+    def __init__(self, *, folder: Path, watcher: Watcher, **_: Any) -> None:
+        self.folder, self.watcher = folder, watcher
+
+    def run(self, tasks: Sequence[Task]) -> None:
+        with contextlib.chdir(self.folder):
+            for task in tasks:
+                self.watcher.finished(task, convert_task(task))
+
+
+def run(path: Path, **settings: Any) -> tuple[Outcome, list[str]]:
+    listener = Listener()
+    outcome = run_zoo(load_manifest(path), path.parent / "out", Settings(**{"jobs": 2, **settings}), listener)
+    return outcome, listener.done
+
+
+def rows(outcome: Outcome) -> Mapping[str, Mapping[str, Any]]:
+    return {result.entry.name: result.row for result in outcome.results}
+
+
+def test_one_bad_model_never_costs_the_others(folder: Path) -> None:
+    write_onnx(folder / "whole.onnx")
+    write_onnx(folder / "unsupported.onnx", operator="Hardmax")
+    (folder / "truncated.onnx").write_bytes((folder / "whole.onnx").read_bytes()[:200])
+    models = "".join(
+        [
+            *(f'[[model]]\nsource = "{name}.onnx"\n' for name in ("whole", "unsupported", "truncated", "missing")),
+            factory("hang", "limits = { seconds = 1.5 }"),
+            factory("greedy"),
+            factory("crash"),
+            factory("good", "gates = { min_accuracy = 1 }"),
+            factory("other", "gates = { min_ann_accuracy = 99.5 }"),
+        ]
+    )
+    path = write_manifest(folder, models)
+    outcome, _ = run(path)
+    found = rows(outcome)
+    assert outcome.exit_code == 4
+    assert {name for name, row in found.items() if row["status"] == "converted"} == {"whole", "good", "other"}
+    reasons = {name: (row["kind"], row["reason"]) for name, row in found.items()}
+    assert reasons["unsupported"][0] == "UnsupportedError"
+    assert "the_activation" in json.dumps(found["unsupported"]["causes"])
+    assert reasons["truncated"][0] == "ModelFileError"
+    assert reasons["missing"][0] == "ModelFileError"
+    assert reasons["hang"][0] == "time"
+    assert "not done after 1.5 s" in reasons["hang"][1]
+    assert reasons["greedy"][0] == "memory"
+    assert reasons["crash"][0] == "crash"
+    assert "SIGKILL, 2 times" in reasons["crash"][1]
+    wrong = next(result for result in outcome.results if result.entry.name == "other")
+    assert wrong.converted
+    assert not wrong.passed
+
+    out = folder / "out"
+    document = json.loads((out / "zoo.json").read_text())
+    assert document["counts"] | {"cannot_tell": 0} == {
+        "models": 9, "converted": 3, "failed": 6, "gates_failed": 1, "cannot_tell": 0, "kept": 0, "waiting": 0,
+    }  # fmt: skip
+    for row in document["rows"]:
+        assert all((out / link).is_file() for link in row["links"].values()), row
+    assert "the_activation" in (out / "models" / "unsupported" / "log.txt").read_text()
+    assert [row["name"] for row in csv.DictReader((out / "zoo.csv").open())] == [*found]
+    suite = ElementTree.parse(out / "junit.xml").getroot()[0]
+    assert {case.get("classname") for case in suite if case.find("error") is not None} == {
+        *("unsupported", "truncated", "missing", "hang", "greedy", "crash")
+    }
+    (failure,) = suite.iter("failure")
+    assert "other: ann_accuracy" in str(failure.get("message"))
+    page = (out / "zoo.html").read_text()
+    assert "3 of 9 models converted" in page
+    assert 'href="models/good/good.html"' in page
+
+    # Deterministic failures are not tried again, those from outside are; good ones only come back from disk.
+    again, done = run(path)
+    assert done == ["crash"]
+    assert again.exit_code == 4
+    assert sum(result.kept for result in again.results) == 8
+    # With another time limit, what took too long deserves another try.
+    patient = load_manifest(write_manifest(folder, models.replace("seconds = 1.5", "seconds = 1.0")))
+    listener = Listener()
+    run_zoo(patient.only(("hang", "greedy", "good")), folder / "out", Settings(jobs=1), listener)
+    assert listener.done == ["hang"]
+
+
+def test_resume_does_only_what_changed(folder: Path) -> None:
+    models = factory("good", 'data = "mine.npz"') + factory("other")
+    shutil.copy(folder / "test.npz", folder / "mine.npz")
+    path = write_manifest(folder, models)
+    assert sorted(run(path, engine=Inline)[1]) == ["good", "other"]
+    start = time.monotonic()
+    outcome, done = run(path, engine=Inline)
+    assert done == []
+    assert outcome.exit_code == 0
+    assert time.monotonic() - start < 5
+    shutil.copy(folder / "train.npz", folder / "mine.npz")
+    assert run(path, engine=Inline)[1] == ["good"]
+    assert run(write_manifest(folder, models + "limit = 20\n"), engine=Inline)[1] == ["other"]
+    checkpoint = folder / "out" / "models" / "good" / "good.snn"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
+    (folder / "out" / "models" / "good" / ".good.snn.tmp123").touch()
+    assert run(path, engine=Inline)[1] == ["good"]
+    assert not list((folder / "out" / "models").rglob(".*"))
+    # Gates are judged anew each time and cost no conversion.
+    gated, done = run(path, gates=Gates(min_accuracy=100, uncertain="measured"), engine=Inline)
+    assert (done, gated.exit_code) == ([], 3)
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """All checkpoints and reports; of these without their timings."""
+    found = {}
+    for path in sorted((out / "models").rglob("*")):
+        if path.suffix == ".snn":
+            found[path.name] = path.read_bytes()
+        elif path.suffix == ".json" and path.name != "row.json":
+            found[path.name] = json.dumps({**json.loads(path.read_text()), "timings": None}).encode()
+    return found
+
+
+def test_same_bytes_whatever_the_jobs_and_the_batch_size(folder: Path) -> None:
+    models = factory("good") + factory("other", 'calibration = "rnl"') + factory("third", 'schedule = "auto"')
+    path = write_manifest(folder, models)
+    run(path, jobs=1, batch_size=64)
+    first = contents(folder / "out")
+    assert len(first) == 6
+    for settings in ({"jobs": 2, "batch_size": 7}, {"engine": Inline, "batch_size": 1}):
+        shutil.rmtree(folder / "out")
+        run(path, **settings)
+        second = contents(folder / "out")
+        assert [name for name in first if first[name] != second.get(name)] == []
+    for name in ("good", "other", "third"):
+        load_snn(folder / "out" / "models" / name / f"{name}.snn")
+        load_report(folder / "out" / "models" / name / f"{name}.json")
+
+
+def test_reports_do_not_depend_on_where_the_folder_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for name in ("here", "there/deep"):
+        folder = tmp_path / name
+        write_folder(folder)
+        write_onnx(folder / "net.onnx")
+        write_manifest(folder, '[[model]]\nsource = "net.onnx"\n')
+        monkeypatch.chdir(folder if name == "here" else tmp_path)
+        run(Path(os.path.relpath(folder / "zoo.toml")), engine=Inline)
+        found.append(contents(folder / "out"))
+    assert found[0] == found[1]
+
+
+def test_command_line(folder: Path) -> None:
+    path = write_manifest(folder, factory("good") + factory("other"))
+    out = folder / "results"
+    call = ["run", str(path), "--out", str(out), "-j", "1"]
+    first = CliRunner().invoke(zoo_app, [*call, "--only", "g*"])
+    assert first.exit_code == 0, first.output
+    assert "1 of 1 models converted" in first.output
+    failed = CliRunner().invoke(zoo_app, [*call, "--only", "g*", "--max-spikes", "0.1"])
+    assert failed.exit_code == 3
+    assert "good: max_spikes 0.1: failed: spikes" in failed.output
+    assert "worst layer: " in failed.output
+    quiet = CliRunner().invoke(
+        zoo_app, [*call, "--only", "g*", "-q", "--max-spikes", "0.1"], env={"GITHUB_ACTIONS": "true"}
+    )
+    assert quiet.output.startswith("::error title=good%3A max_spikes 0.1::spikes")
+    for wrong in (
+        ["-j", "0"],
+        ["--engine", "slurm"],
+        ["--address", "x"],
+        ["--memory-limit", "x"],
+        ["--time-limit", "0"],
+    ):
+        assert isinstance(CliRunner().invoke(zoo_app, [*call, *wrong]).exception, OptionError)
+
+
+def test_only_one_run_at_a_time(folder: Path) -> None:
+    path = write_manifest(folder, factory("good"))
+    (folder / "out").mkdir()
+    with (folder / "out" / ".lock").open("w") as lock:
+        import fcntl
+
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(OutputError, match="another run is writing"):
+            run(path)
+
+
+def test_a_module_beside_the_manifest_shadows_nothing(folder: Path) -> None:
+    (folder / "torch.py").write_text("raise SystemExit(9)")
+    (folder / "json.py").write_text("raise SystemExit(9)")
+    write_onnx(folder / "net.onnx")
+    assert run(write_manifest(folder, '[[model]]\nsource = "net.onnx"\n'), jobs=1)[0].exit_code == 0
+
+
+def test_changed_file_with_a_checksum_is_refused(folder: Path) -> None:
+    write_onnx(folder / "net.onnx")
+    outcome, _ = run(write_manifest(folder, f'[[model]]\nsource = "net.onnx"\nsha256 = "{"0" * 64}"\n'), engine=Inline)
+    (row,) = rows(outcome).values()
+    assert row["kind"] == "ModelFileError"
+    assert "the manifest wants 0000" in row["reason"]

@@ -1,0 +1,85 @@
+"""A folder with tiny models, good and bad, their data and a manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto, helper, save
+
+FACTORIES = """
+import os, time
+import torch
+from torch import nn
+
+def network(seed):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 4))
+
+def good(): return network(1)
+def other(): return network(2)
+def third(): return network(3)
+
+def hang(): time.sleep(600)
+def crash(): os.kill(os.getpid(), 9)
+def greedy(): return torch.zeros(1 << 40)
+def slow():
+    time.sleep(1.0)
+    return network(4)
+"""
+
+DEFAULTS = """
+[defaults]
+timesteps = 4
+data = "test.npz"
+calibration_data = "train.npz"
+calibration = "percentile"
+calibration_samples = 16
+schedule = "streaming"
+input_shape = [1, 4, 4]
+"""
+
+
+def write_folder(folder: Path) -> None:
+    """Data and factories; nothing random from run to run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(0)
+    for name, count in (("train", 20), ("test", 30)):
+        images = generator.integers(0, 256, (count, 4, 4), dtype=np.uint8)
+        np.savez(folder / f"{name}.npz", x=images, y=generator.integers(0, 4, count))
+    (folder / "nets.py").write_text(FACTORIES)
+
+
+def write_manifest(folder: Path, models: str, defaults: str = DEFAULTS) -> Path:
+    """zoo.toml with these [[model]] tables."""
+    path = folder / "zoo.toml"
+    path.write_text(defaults + models)
+    return path
+
+
+def factory(name: str, *lines: str) -> str:
+    """A [[model]] table for a factory of FACTORIES."""
+    rows = ["[[model]]", f'name = "{name}"', f'source = "nets.py:{name}"', *lines]
+    return "\n".join(rows) + "\n"
+
+
+def write_onnx(path: Path, operator: str = "Relu", seed: int = 0) -> None:
+    """A dense network on (1, 4, 4) images with one activation."""
+    generator = np.random.default_rng(seed)
+    weights = {"w": generator.standard_normal((16, 8)), "v": generator.standard_normal((8, 4))}
+    stored = [
+        helper.make_tensor(name, TensorProto.FLOAT, value.shape, value.astype(np.float32).tobytes(), raw=True)
+        for name, value in weights.items()
+    ]
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["f"]),
+        helper.make_node("MatMul", ["f", "w"], ["h"]),
+        helper.make_node(operator, ["h"], ["a"], name="the_activation"),
+        helper.make_node("MatMul", ["a", "v"], ["y"]),
+    ]
+    values = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 4, 4]),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4]),
+    ]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], stored)
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
