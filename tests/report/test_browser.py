@@ -1,0 +1,130 @@
+"""The page in a real browser: every chart is drawn, every section opens, and the console stays silent."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from make_document import make_document, make_parts
+
+from snnconvert.report.document import assemble
+from snnconvert.report.energy import energy
+from snnconvert.report.render_html import render_html
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+BROWSER = next((found for name in NAMES if (found := shutil.which(name))), None)
+NOT_SHOWN = re.compile(r'data-chart="\w+"[^>]*>chart not shown')
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+
+
+def full_document() -> dict[str, Any]:
+    """A report with every section."""
+    parts = make_parts(layers=4, timesteps=8)
+    causes = {"clipping": 0.1, "quantisation": 0.02, "unevenness": 0.3, "propagation": 0.2}
+    names = [layer["name"] for layer in parts["layers"]]
+    rows = [
+        {
+            "macs": 1e7,
+            "accumulates": 1e7,
+            "multiplies": 0.0,
+            "neurons": 1e3,
+            "updates": 8e3,
+            "spikes": 2e3,
+            "weights": 9,
+        }
+    ]
+    layer = {"ann_multiplications": 1e7, "snn_additions": 1e7, "snn_multiplications": 0.0, "neuron_updates": 8e3,
+             "spikes": 2e3, "ratio": 1.2, "spikes_per_synapse": 1.0, "break_even": 0.8}  # fmt: skip
+    counted = {"images": 4, "layers": [{"name": names[0], "origin": "relu", **layer}], "neurobench": {}}
+    split = [{"name": name, "origin": name, "error": 0.4, "causes": causes, "shares": causes} for name in names]
+    culprit = {"layer": names[1], "origin": names[1], "cause": "unevenness", "size": 0.3, "own": 0.32}
+    neuron = {
+        "layer": "relu",
+        "neuron": 3,
+        "spikes": [0, 1] * 4,
+        "membrane": [0.5] * 8,
+        "rate": [0.5] * 8,
+        "limit": 0.5,
+    }
+    pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    classes = [{"name": name, "probabilities": [0.1 * k for k in range(8)]} for name in ("cat", "dog")]
+    inside = {
+        "neurons": [neuron],
+        "raster": [{"layer": "relu", "neurons": [1, 2], "trains": [[0, 1] * 4, [1, 0] * 4]}],
+        "rates": [{"layer": n, "silent": 5, "counts": [1] * 10, "edges": [k / 10 for k in range(11)]} for n in names],
+        "examples": [
+            {"kind": "wrong", "image": f"data:image/png;base64,{pixel}", "truth": "cat", "decision": "dog",
+             "settled": None, "steps": list(range(1, 9)), "classes": classes}
+        ],
+    }  # fmt: skip
+    runs = [
+        {"weight_bits": bits, "state_bits": 16, "timesteps": t, "correct": 10 * t + bits, "samples": 100,
+         "spikes_per_image": 5.0, "saturations_per_image": 0.0, "best": bits == 4}
+        for bits in (4, 8) for t in (1, 2, 4, 8)
+    ]  # fmt: skip
+    broken = {"layer": names[0], "limit": "kernel", "allowed": 3, "found": 5, "text": "a kernel of 5x5"}
+    return assemble(
+        **{
+            **parts,
+            "energy": {**energy(rows, timesteps=8), **counted, "neurobench": {
+                "effective_acs": 1.0, "effective_macs": 1.0, "activation_sparsity": 0.5, "connection_sparsity": 0.0,
+                "footprint": 9, "membrane_updates": 1.0}},
+            "attribution": {"images": 4, "reference": "limit", "layers": split, "culprit": culprit},
+            "inside": inside,
+            "chip": {"target": {"name": "tiny"}, "violations": [broken], "runs": runs},
+        }
+    )  # fmt: skip
+
+
+def opened(page: Path, *flags: str) -> tuple[str, str]:
+    """The page's document after its scripts have run, and what the browser wrote to its console."""
+    assert BROWSER is not None
+    quiet = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
+    log = ("--enable-logging=stderr", "--v=0", f"--user-data-dir={page.parent / 'profile'}")
+    command = [BROWSER, *quiet, *log, "--virtual-time-budget=8000", *flags, "--dump-dom", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    console = "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+    return done.stdout, console
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("full", ("--window-size=1200,900",)),
+        ("full", ("--window-size=390,844", "--blink-settings=preferredColorScheme=0")),
+        ("plain", ("--window-size=1200,900",)),
+    ],
+)
+def test_every_chart_is_drawn_without_a_word_on_the_console(name: str, flags: tuple[str, ...], tmp_path: Path) -> None:
+    document = full_document() if name == "full" else make_document(labelled=False, layers=3)
+    page = tmp_path / "page.html"
+    # Open every fold, so that what is inside it is laid out too.
+    page.write_text(render_html(document).replace("<details>", "<details open>"), "utf-8")
+    dom, console = opened(page, *flags)
+    if not dom:
+        pytest.skip("the browser cannot be started here")
+    assert console == ""
+    places = re.findall(r'data-chart="(\w+)"', dom)
+    assert len(places) == len(set(places))
+    if name == "full":
+        assert {"attribution", "raster", "membrane_1", "approach_1", "rate_map", "example_1", "energy", "sweep"} <= set(
+            places
+        )
+    assert not NOT_SHOWN.search(dom)
+    drawn = re.findall(r'data-chart="\w+"[^>]*class="[^"]*vega-embed|class="[^"]*vega-embed[^"]*"[^>]*data-chart', dom)
+    assert len(drawn) == len(places)
+    assert dom.count("<svg") >= len(places)
+
+
+def test_a_broken_chart_is_noticed(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    text = render_html(make_document(layers=2))
+    page.write_text(text.replace('"mark"', '"mork"').replace('\\"mark\\"', '\\"mork\\"'), "utf-8")
+    dom, console = opened(page)
+    if not dom:
+        pytest.skip("the browser cannot be started here")
+    assert NOT_SHOWN.search(dom) or console
