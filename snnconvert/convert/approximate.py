@@ -21,12 +21,12 @@ from torch import Tensor, fx
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.piecewise import Pieces, Vector, fit, pieces_of
 from snnconvert.graph.analog_ops import FUNCTIONS, Clamp, Elementwise
-from snnconvert.graph.dialect import Stage, arguments, calls, op_of, origin_of, propagate_shapes, verify
+from snnconvert.graph.dialect import Stage, arguments, calls, op_of, origin_of, verify
 from snnconvert.graph.edit import copied, finish, insert_after, replace_op
 from snnconvert.graph.ops import Add, Affine, Clip, Op, Relu, Role
 from snnconvert.graph.types import Ann, Origin
 
-TOLERANCE = 0.01
+TOLERANCE = 0.02
 NETWORK_TOLERANCE = 0.05
 UNITS = 8
 BINS = 256
@@ -126,7 +126,6 @@ def approximate(
     if not any(record.units for record in records):
         return ann, tuple(records)
     verify(finish(graph), Stage.ANN)
-    propagate_shapes(graph, ann.input_shape)
     return canonicalize(replace(ann, graph=graph)), tuple(records)
 
 

@@ -1,6 +1,7 @@
 """The rewrites of the ANN stage, in order. Each keeps the function of the network (up to rounding).
 
-A pass is a function that edits a graph in place and returns how many places it changed.
+A pass is a function that edits a graph in place, keeps the shapes in `node.meta` right, and returns how many places it
+changed.
 """
 
 from __future__ import annotations
@@ -8,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import torch
-from torch import Tensor, fx
+from torch import fx
 
 from snnconvert.convert.passes.fold_affine import fold_affine
 from snnconvert.convert.passes.leaky import split_leaky
@@ -17,7 +17,7 @@ from snnconvert.convert.passes.max_pool import swap_max_pool
 from snnconvert.convert.passes.pointwise import name_functions
 from snnconvert.convert.passes.redundant import drop_redundant_activation, mean_to_pool
 from snnconvert.convert.passes.spread import spread_units
-from snnconvert.graph.dialect import Stage, arguments, op_of, verify
+from snnconvert.graph.dialect import Stage, propagate_shapes, verify
 from snnconvert.graph.edit import copied, finish
 from snnconvert.graph.types import Ann
 
@@ -44,20 +44,5 @@ def canonicalize(ann: Ann) -> Ann:
             if rewrite(graph):
                 changed = True
                 verify(finish(graph), Stage.ANN)
-                _find_shapes(graph, ann.input_shape)
+    propagate_shapes(graph, ann.input_shape)
     return replace(ann, graph=graph)
-
-
-def _find_shapes(graph: fx.GraphModule, input_shape: tuple[int, ...]) -> None:
-    """As `propagate_shapes`, without computing any value."""
-    values: dict[fx.Node, Tensor] = {}
-    for node in graph.graph.nodes:
-        if node.op == "placeholder":
-            values[node] = torch.zeros(2, *input_shape, device="meta")
-        elif node.op == "call_module":
-            op = op_of(node)
-            empty = op.rebuilt(**{name: buffer.to("meta") for name, buffer in op.named_buffers()})
-            values[node] = empty(*(values[source] for source in arguments(node)))
-        else:
-            continue
-        node.meta["shape"] = tuple(values[node].shape[1:])
