@@ -81,13 +81,13 @@ def headline(document: Mapping[str, Any]) -> str:
 
 
 def energy_sentence(document: Mapping[str, Any]) -> str | None:
-    """Whether the network saves energy at its T, by the estimate; None without one.
+    """Whether the network saves energy at its T, by the estimate; None without one, or if the ANN merely guesses.
 
     A saving is only claimed for a network that still does its task: not after a failed gate, nor for a drop that is
     surely larger than two points.
     """
     estimate, final = document["energy"], document["analysis"]["final"]
-    if not estimate or final is None:
+    if not estimate or final is None or any(row["code"] == "ann_near_chance" for row in document["warnings"]):
         return None
     ratios = [row["ratio"] for row in estimate["rows"] if row["decides"] and row["ratio"] is not None]
     low, high, at = min(ratios), max(ratios), f"at T = {document['latency']['total']}"

@@ -28,6 +28,7 @@ from snnconvert.graph.neuron_ops import Neuron, Scale
 from snnconvert.graph.ops import Affine, Constant, Conv, ConvTranspose, Linear, MaxPool, Op, Pad, Role
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Snn
+from snnconvert.neurons import NEURONS
 from snnconvert.simulate.result import Probe, Simulation
 
 OPERATION_IMAGES = 32
@@ -88,7 +89,7 @@ class OperationCounter:
     """
 
     def __init__(self, snn: Snn, images: int = OPERATION_IMAGES) -> None:
-        self.snn, self.left, self.images = snn, images, 0
+        self.snn, self.left, self.images, self.batch = snn, images, 0, 0
         self.schedule = snn.schedule
         self.domains = domains(snn)
         self.nodes = {node.name: node for node in self.domains}
@@ -101,9 +102,10 @@ class OperationCounter:
         """A probe for the engine's run on `images` (batch, *sample), or None once enough were seen."""
         if self.left <= 0:
             return None
-        self.left -= len(images)
-        self.images += len(images)
-        self._count_inputs(images)
+        self.batch = min(self.left, len(images))
+        self.left -= self.batch
+        self.images += self.batch
+        self._count_inputs(images[: self.batch])
         return self._probe
 
     def end(self, seen: Simulation) -> None:
@@ -138,13 +140,15 @@ class OperationCounter:
     # --- while the engine runs ---
 
     def _probe(self, name: str, by_frame: Tensor) -> None:
-        node = self.nodes[name]
+        node, by_frame = self.nodes[name], by_frame[:, : self.batch]
         self._add(node, by_frame)
         if any(node in sources for sources in self.pools.values()):
             self.kept[node] = by_frame
 
     def _add(self, node: fx.Node, by_frame: Tensor) -> None:
-        spikes, bits = _spikes_and_bits(by_frame, self._levels(node), self.schedule)
+        op = op_of(node)
+        negative = not isinstance(op, Neuron) or NEURONS[op.model].negative
+        spikes, bits = _spikes_and_bits(by_frame, self._levels(node), self.schedule, negative=negative)
         peak = float(by_frame.abs().max()) if by_frame.numel() and self._levels(node) > 1 else 1.0
         unit = peak <= 1.0 or self.schedule.kind == "bistable"
         before = self.maps.get(node)
@@ -298,11 +302,14 @@ def _moved(op: Op, sources: list[_Maps]) -> _Maps:
     return _Maps(op(*(source.spikes for source in sources)), op(*(source.bits for source in sources)), unit)
 
 
-def _spikes_and_bits(by_frame: Tensor, levels: int, schedule: Schedule) -> tuple[Tensor, Tensor]:
+def _spikes_and_bits(
+    by_frame: Tensor, levels: int, schedule: Schedule, *, negative: bool
+) -> tuple[Tensor, Tensor]:
     """Number of spikes and of set bits at every place, summed over frames and batch, shape (1, *sample), float64."""
     if schedule.kind != "bistable" and levels == 1:
-        # Sums over one leading axis are several times as fast as counting; float32 is exact up to 2^24 spikes.
-        spikes = by_frame.flatten(0, 1).abs().sum(0, dtype=torch.float32).double().cpu().unsqueeze(0)
+        positive = by_frame.abs() if negative else by_frame
+        # Summing frames first is several times as fast as counting; float32 is exact up to 2^24 spikes.
+        spikes = positive.sum(0, dtype=torch.float32).sum(0, dtype=torch.float64).cpu().unsqueeze(0)
         return spikes, spikes
     codes = by_frame.abs().to("cpu", torch.int64)
     if schedule.kind == "bistable" and schedule.phases == "uniform":

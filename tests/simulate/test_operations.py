@@ -156,9 +156,10 @@ def test_batches_do_not_matter_and_watching_stops() -> None:
     snn, _ = small_snn(pool="max")
     images = pictures(6)
     assert watched(snn, images, 1).layers() == watched(snn, images, 6).layers()
-    counter = OperationCounter(snn, images=2)
-    assert counter.begin(images[:2]) is not None
+    counter, engine = OperationCounter(snn, images=2), LayerEngine(snn)
+    watched_run(engine, images[:5], [counter])
     assert counter.begin(images[2:]) is None
+    assert counter.layers() == watched(snn, images[:2]).layers()
     assert OperationCounter(snn).layers() == []
 
 
