@@ -37,9 +37,13 @@ app = typer.Typer(
 class CalibrationName(StrEnum):
     """Values of --calibration."""
 
+    reconstruct = "reconstruct"
     rnl = "rnl"
-    percentile = "percentile"
     mse = "mse"
+    percentile = "percentile"
+    robust_norm = "robust-norm"
+    local_threshold_balancing = "local-threshold-balancing"
+    snn_calibration_light = "snn-calibration-light"
 
 
 class ScheduleName(StrEnum):
@@ -304,7 +308,7 @@ def command_line() -> str:
 def with_command(arguments: list[str]) -> list[str]:
     """Put `convert` in front where the user named a model first."""
     known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    known |= {group.name for group in app.registered_groups}
+    known |= {group.name for group in app.registered_groups if group.name}
     if not arguments or arguments[0] in known or arguments[0] in ("--help", "-h", "--version"):
         return arguments
     return ["convert", *arguments]

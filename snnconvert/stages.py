@@ -29,7 +29,7 @@ from snnconvert.graph.balance import with_identity_sites
 from snnconvert.graph.dialect import output_nodes
 from snnconvert.graph.schedule import KINDS, Schedule
 from snnconvert.graph.types import Ann, Snn
-from snnconvert.neurons import NEURONS
+from snnconvert.neurons import RECTIFIERS
 from snnconvert.progress import Progress
 from snnconvert.search import AUTO, WINDOWS, Trial, candidates, choose, eligible
 from snnconvert.simulate.evaluate import Evaluation
@@ -121,7 +121,7 @@ def check_request(request: Request) -> None:
             raise OptionError(f"{option} {value} is below 1", hint=f"give {option} a whole number of at least 1")
     for option, chosen, allowed in (
         ("--calibration", request.calibration, METHODS),
-        ("--neuron", request.neuron, [name for name in NEURONS if name != "signed"]),
+        ("--neuron", request.neuron, RECTIFIERS),
         ("--schedule", request.schedule, (*KINDS, "auto")),
         ("--phases", request.phases, ("power2", "uniform")),
         ("--residual", request.residual, ("keep", "clear", "clamp")),

@@ -16,7 +16,6 @@ ORDER = [
 ]
 # files that live in a package of another rank, with the reason
 PLACED = {
-    "report.from_run": "commands",  # reads the outcome of the main path
     "data.preprocessing": "errors",  # a leaf; the catalogue of bundled models states preprocessing
 }
 
@@ -66,3 +65,15 @@ def test_every_public_name_exists() -> None:
         if name != "SnnConvertError":
             assert name in snnconvert._HOMES
     assert set(dir(snnconvert)) == set(snnconvert.__all__)
+
+
+def test_options_list_what_exists() -> None:
+    """The values of the command line's options are the rows of the tables, no more and no less."""
+    from snnconvert.calibrate import METHODS
+    from snnconvert.cli import CalibrationName, NeuronName, ScheduleName
+    from snnconvert.graph.schedule import KINDS
+    from snnconvert.neurons import RECTIFIERS
+
+    assert {one.value for one in CalibrationName} == set(METHODS)
+    assert {one.value for one in NeuronName} == set(RECTIFIERS)
+    assert {one.value for one in ScheduleName} == {*KINDS, "auto"}
