@@ -36,6 +36,9 @@ from snnconvert.simulate.evaluate import Evaluation
 from snnconvert.zoo.catalogue import bundled, data_path
 
 TOLERANCE = 1e-4
+# methods whose calibration takes long enough to compare schedules on fewer images first
+COSTLY = ("reconstruct", "snn-calibration-light", "local-threshold-balancing")
+DRAFT_IMAGES = 128
 
 
 @dataclass(frozen=True)
@@ -206,12 +209,15 @@ def spiking(request: Request, ann: Ann, inputs: Inputs, progress: Progress) -> S
         OptionError: if no schedule fits into the budget of time steps.
     """
     images = in_canonical_order(inputs.calibration)
+    neuron = NeuronChoice(request.neuron, request.levels)
 
-    def make(network: Ann, schedule: Schedule) -> Snn:
-        neuron = NeuronChoice(request.neuron, request.levels)
-        task = Task(network, images, schedule, neuron, request.options, progress)
+    def make(network: Ann, schedule: Schedule, count: int = len(images)) -> Snn:
+        task = Task(network, images[:count], schedule, neuron, request.options, progress)
         calibration = METHODS[request.calibration](task)
         return replace(task.spikify(calibration), calibration={**inputs.calibration_record, **calibration.record})
+
+    def draft(network: Ann, schedule: Schedule) -> Snn:
+        return make(network, schedule, DRAFT_IMAGES)
 
     found = candidates(
         ann,
@@ -228,6 +234,10 @@ def spiking(request: Request, ann: Ann, inputs: Inputs, progress: Progress) -> S
         trials = [replace(Trial(one), chosen=one.schedule is not None) for one in found]
         snn = make(with_identity_sites(ann, fitting[0]), fitting[0])
     else:
-        trials = choose(ann, found, make, images, progress)
-        (snn,) = [trial.snn for trial in trials if trial.chosen and trial.snn is not None]
+        costly = request.calibration in COSTLY and len(images) > DRAFT_IMAGES
+        trials = choose(ann, found, draft if costly else make, images, progress)
+        ((snn, schedule),) = [(one.snn, one.candidate.schedule) for one in trials if one.chosen]
+        assert snn is not None
+        assert schedule is not None
+        snn = make(with_identity_sites(ann, schedule), schedule) if costly else snn
     return replace(snn, calibration={**snn.calibration, "schedules": [trial.record() for trial in trials]})
