@@ -181,14 +181,16 @@ class SiteStep:
         steps = [after - before for before, after in zip(trial.currents, full.currents, strict=True)]
         chosen = torch.zeros_like(fit.threshold)
         for share in SHARES:
-            full.currents = [before + share * step for before, step in zip(trial.currents, steps, strict=True)]
+            for before, step, out in zip(trial.currents, steps, full.currents, strict=True):
+                torch.add(before, step, alpha=share, out=out)
             tried = full.errors(fit.threshold, fit.initial)
             improved = better(tried, fit.errors)
             chosen = torch.where(improved, torch.full_like(chosen, share), chosen)
             fit.errors = torch.where(improved, tried, fit.errors)
         replace_op(self.worlds.graph, feeding.node, changed(op, change, chosen))
         shares = trial.shaped(chosen)
-        full.currents = [before + shares * step for before, step in zip(trial.currents, steps, strict=True)]
+        for before, step, out in zip(trial.currents, steps, full.currents, strict=True):
+            torch.addcmul(before, step, shares, out=out)
         return full, int((chosen > 0).sum())
 
     def _shift(self, trial: Trial, fit: _Fit, weighted: fx.Node) -> int:

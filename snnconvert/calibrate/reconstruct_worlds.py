@@ -24,7 +24,7 @@ from snnconvert.simulate.kernels import choose
 from snnconvert.simulate.kernels.layout import Packed, pack
 from snnconvert.simulate.kernels.native import Convolution
 
-CHUNK_BYTES = 32 * 2**20
+CHUNK_BYTES = 16 * 2**20
 DENSE_FROM = 0.4
 BRANCHING = (Role.JOIN, Role.WEIGHTED, Role.POOL, Role.MAXPOOL, Role.ANALOG, Role.AFFINE)
 
