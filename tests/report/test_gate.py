@@ -57,14 +57,17 @@ def test_conditions_on_intervals(text: str, wanted: bool | None) -> None:
 
 
 @given(
-    low=st.floats(-9, 9), width=st.floats(0, 5), inside=st.floats(0, 1), limit=st.floats(-9, 9),
-    sign=st.sampled_from(["<", "<=", ">", ">="]), shape=st.sampled_from(["a {} {}", "-a + 1 {} {}", "a * a {} {}"]),
-)  # fmt: skip
+    ends=st.tuples(st.floats(-9, 9), st.floats(0, 5)),
+    inside=st.floats(0, 1),
+    limit=st.floats(-9, 9),
+    sign=st.sampled_from(["<", "<=", ">", ">="]),
+    shape=st.sampled_from(["a {} {}", "-a + 1 {} {}", "a * a {} {}"]),
+)
 def test_certain_verdict_holds_for_every_value_inside(
-    low: float, width: float, inside: float, limit: float, sign: str, shape: str
+    ends: tuple[float, float], inside: float, limit: float, sign: str, shape: str
 ) -> None:
-    text = shape.format(sign, f"({limit!r})" if limit >= 0 else f"-{-limit!r}")
-    condition = parse_condition(text, ["a"])
+    low, width = ends
+    condition = parse_condition(shape.format(sign, f"{limit!r}"), ["a"])
     verdict = condition.judge({"a": Quantity(low, low, low + width)})
     exact = condition.judge({"a": Quantity.exact(min(low + inside * width, low + width))})
     assert verdict is None or verdict is exact

@@ -126,7 +126,7 @@ def test_one_bad_model_never_costs_the_others(folder: Path) -> None:
     # With another time limit, what took too long deserves another try.
     patient = load_manifest(write_manifest(folder, models.replace("seconds = 1.5", "seconds = 1.0")))
     listener = Listener()
-    run_zoo(patient.only(("hang", "greedy", "good")), folder / "out", Settings(jobs=1), listener)
+    run_zoo(patient.only(("hang", "greedy", "good")), folder / "out", Settings(jobs=2), listener)
     assert listener.done == ["hang"]
 
 

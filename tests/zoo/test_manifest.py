@@ -131,7 +131,7 @@ def test_only(tmp_path: Path) -> None:
     text = "".join(f'[[model]]\nsource = "{name}.onnx"\n' for name in ("a1", "a2", "b"))
     found = load_manifest(manifest(tmp_path, text))
     assert [entry.name for entry in found.only(("a*",)).entries] == ["a1", "a2"]
-    with pytest.raises(OptionError, match="no model of .* is called 'c'"):
+    with pytest.raises(OptionError, match=r"no model of .* is called 'c'"):
         found.only(("c",))
 
 
