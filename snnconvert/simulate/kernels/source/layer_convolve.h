@@ -7,7 +7,7 @@ namespace {
 template <int N, bool Unit>
 inline void gather(const Events& events, const float* weights, int64_t row, const float* bias, float* out,
                    int64_t valid) {
-    constexpr int kChains = N >= 4 ? 1 : 4 / N;
+    constexpr int kChains = N == 1 ? 4 : N <= 4 ? 2 : 1;
     Vector sum[kChains][N];
     for (int n = 0; n < N; n++) {
         sum[0][n] = load(bias + 16 * n);

@@ -40,7 +40,17 @@ struct Events {
     int64_t count;
 };
 
-#if !defined(SNN_AVX512)
+#if defined(SNN_AVX512)
+struct LaneNumbers {
+    uint8_t number[64] = {};
+
+    constexpr LaneNumbers() {
+        for (int lane = 0; lane < 64; lane++) number[lane] = static_cast<uint8_t>(lane);
+    }
+};
+
+constexpr LaneNumbers kLanes{};
+#else
 // for each byte of lane flags the set lanes' numbers, in order
 struct LaneTable {
     uint16_t lanes[256][8] = {};
@@ -73,11 +83,19 @@ class Decoder {
             const __mmask64 valid = n - i >= 64 ? ~__mmask64{0} : (__mmask64{1} << (n - i)) - 1;
             const __m512i bytes = _mm512_maskz_loadu_epi8(valid, spikes + i);
             const __mmask64 set = _mm512_test_epi8_mask(bytes, bytes);
-            append(static_cast<uint32_t>(set), base + i);
-            if (n - i > 32) append(static_cast<uint32_t>(set >> 32), base + i + 32);
+            const int64_t count = __builtin_popcountll(set);
+            const __m512i lanes = _mm512_maskz_compress_epi8(set, _mm512_loadu_si512(kLanes.number));
+            const __m512i first = _mm512_set1_epi16(static_cast<int16_t>(base + i));
+            const __m512i rows = _mm512_cvtepu8_epi16(_mm512_castsi512_si256(lanes));
+            _mm512_storeu_si512(end_, _mm512_add_epi16(rows, first));
+            if (count > 32) {
+                const __m512i more = _mm512_cvtepu8_epi16(_mm512_extracti64x4_epi64(lanes, 1));
+                _mm512_storeu_si512(end_ + 32, _mm512_add_epi16(more, first));
+            }
+            end_ += count;
             if (!Unit) {
                 _mm512_storeu_si512(values_, _mm512_maskz_compress_epi8(set, bytes));
-                values_ += __builtin_popcountll(set);
+                values_ += count;
             }
         }
 #else
@@ -109,15 +127,6 @@ class Decoder {
     }
 
    private:
-#if defined(SNN_AVX512)
-    void append(uint32_t set, int64_t base) {
-        const __m512i lanes = _mm512_set_epi16(31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15, 14,
-                                               13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-        const __m512i rows = _mm512_add_epi16(lanes, _mm512_set1_epi16(static_cast<int16_t>(base)));
-        _mm512_storeu_si512(end_, _mm512_maskz_compress_epi16(set, rows));
-        end_ += __builtin_popcount(set);
-    }
-#endif
     Scratch& scratch_;
     uint16_t* end_;
     int8_t* values_;
