@@ -70,7 +70,9 @@ def _curve(document: Mapping[str, Any]) -> Spec | None:
             x=x,
             y=alt.Y("value:Q").scale(scale).title("images (%)"),
             color=alt.Color("series:N").scale(domain=present, range=colours),
-            strokeDash=alt.StrokeDash("series:N").scale(domain=present, range=[[1, 0], [5, 3]][-len(present) :]),
+            strokeDash=alt.StrokeDash("series:N").scale(
+                domain=present, range=[[1, 0] if text == series["accuracy"] else [5, 3] for text in present]
+            ),
         ),
     ]
     if any(row["low"] is not None for row in rows):

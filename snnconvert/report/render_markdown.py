@@ -40,7 +40,8 @@ def render_markdown(document: Mapping[str, Any]) -> str:
         for goal, t, value, spikes in wording.milestones(document)
     ]
     basis = document["milestones"]["basis"]
-    lines += ["", *table(("goal, held up to the last step", "smallest T", basis, "spikes per image"), goals)]
+    if goals:
+        lines += ["", *table(("goal, held up to the last step", "smallest T", basis, "spikes per image"), goals)]
     if document["layers"]:
         rows = [
             (

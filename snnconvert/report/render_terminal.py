@@ -46,7 +46,8 @@ def print_summary(document: Mapping[str, Any], console: Console) -> None:
     for goal, t, value, spikes in wording.milestones(document):
         cells = (goal, "not reached" if t is None else str(t), wording.percent(value), wording.count(spikes))
         table.add_row(*(Text(_ascii(cell, ascii_only)) for cell in cells))
-    console.print(table)
+    if table.row_count:
+        console.print(table)
     for line in wording.chip_lines(document):
         console.print(Text(_ascii(line, ascii_only)))
     if document["layers"]:

@@ -18,6 +18,10 @@ REMEDIES = {
     "send several spikes at once. Higher thresholds make each spike coarser; bursts need hardware that can send them.",
     "quantisation": "More timesteps help: twice the -T halves it and doubles spikes and latency. --neuron graded gets "
     "there without more steps, on hardware whose spikes carry numbers.",
+    "unevenness, wait": "A longer --wait helps: each layer then hears more before it sends, at one more step of "
+    "latency per layer for each step of waiting.",
+    "unevenness, bistable": "A longer --window helps, so that more of the input is in before the first spike; each "
+    "step of it adds a step of latency per layer.",
     "unevenness": "--schedule wait --wait 1 helps: each layer listens for a step before it sends, which adds a step of "
     "latency per layer. --neuron ternary helps without waiting: it takes back spikes, on hardware with signed spikes.",
 }
@@ -121,7 +125,9 @@ def culprit(document: Mapping[str, Any]) -> tuple[str, str] | None:
         f"{percent(100 * found['size'])} of the size of its activations. The last layer is off by "
         f"{percent(100 * last['error']) if last['error'] is not None else DASH}, the worst by {percent(100 * whole)}."
     )
-    return text, REMEDIES[found["cause"]]
+    kind = (document.get("schedule") or {}).get("kind")
+    waiting = found["cause"] == "unevenness" and kind in ("wait", "bistable")
+    return text, REMEDIES[f"unevenness, {kind}" if waiting else found["cause"]]
 
 
 def chip_lines(document: Mapping[str, Any]) -> list[str]:
@@ -199,9 +205,11 @@ def certainty(document: Mapping[str, Any]) -> str | None:
 
 
 def milestones(document: Mapping[str, Any]) -> list[tuple[str, int | None, float | None, float | None]]:
-    """Rows (goal, T, value in percent at T, spikes per image at T) of the milestones table."""
+    """Rows (goal, T, value in percent at T, spikes per image at T); none where the ANN's accuracy is not known."""
     found, curve = document["milestones"], document["fit_curve"]
     basis = found["basis"]
+    if basis == "accuracy" and document["ann"]["accuracy"] is None:
+        return []
     goal = "of the ANN's accuracy" if basis == "accuracy" else "of full agreement"
     rows = []
     for points in ("0.5", "1", "2"):
@@ -224,6 +232,8 @@ def flat(section: Mapping[str, Any] | str, prefix: str = "") -> Iterator[tuple[s
             yield from flat(value, f"{name}: ")
         elif isinstance(value, list) and value and all(isinstance(item, str) for item in value):
             yield name, "; ".join(clean(item) for item in value)
+        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            yield name, f"{plural(len(value), 'row')} in the JSON report"
         elif isinstance(value, bool):
             yield name, "yes" if value else "no"
         elif value is not None and value != []:

@@ -142,7 +142,7 @@ class IntegerEngine:
         if grid is None or grid < finest:
             return finest
         # Real values that join the sum are rounded to the unit: half of the bits to spare make it finer.
-        return grid / float(2 ** (math.floor(math.log2(grid / finest)) // 2))
+        return grid / float(2.0 ** (math.floor(math.log2(grid / finest)) // 2))
 
     def _quantised(self, node: fx.Node, op: Op) -> Op:
         unit = self.units.get(node)

@@ -119,3 +119,16 @@ def test_figures_are_files_of_their_own(tmp_path: Path) -> None:
     page = tmp_path / "run.html"
     assert {path.name for path in write_beside(document, page, csv=True, markdown=True)} == {"run.csv", "run.md"}
     assert write_beside(document, page) == []
+
+
+def test_the_remedy_fits_the_schedule() -> None:
+    culprit = {"layer": "a", "origin": "relu", "cause": "unevenness", "size": 0.3, "own": 0.3}
+    section = {"layers": [{"error": 0.4}], "culprit": culprit}
+    said = {
+        kind: wording.culprit({"attribution": section, "schedule": {"kind": kind}})
+        for kind in ("streaming", "wait", "bistable")
+    }
+    assert all(text is not None and "30.0 %" in text[0] for text in said.values())
+    assert len({text[1] for text in said.values() if text}) == 3
+    assert "--schedule wait" not in (said["wait"] or ("", "--schedule wait"))[1]
+    assert wording.culprit({}) is None

@@ -274,3 +274,22 @@ def test_csv_holds_every_step() -> None:
     assert rows[0]["accuracy"] == ""
     assert float(rows[-1]["accuracy"]) == pytest.approx(document["fit_curve"]["accuracy"][-1], rel=1e-5)
     assert float(rows[-1]["accuracy_low"]) < float(rows[-1]["accuracy"]) < float(rows[-1]["accuracy_high"])
+
+
+def test_without_the_ann_no_goal_is_called_missed() -> None:
+    parts = make_parts(timesteps=8, layers=2)
+    parts["ann"] = {"correct": None}
+    parts["fit_curve"]["agreement"] = [None] * 8
+    document = assemble(**{**parts, "paired": None})
+    assert document["analysis"]["final"]["accuracy"] is not None
+    assert document["milestones"]["basis"] == "accuracy"
+    text = render_markdown(document)
+    page = render_html(document)
+    assert "not reached" not in text
+    assert "not reached" not in page
+    assert "not known" in page
+    console = Console(file=io.StringIO(), width=100)
+    print_summary(document, console)
+    assert "not reached" not in console.file.getvalue()  # type: ignore[attr-defined]
+    (line,) = [layer for layer in charts(document)["curve"]["layer"] if "strokeDash" in layer["encoding"]]
+    assert line["encoding"]["strokeDash"]["scale"]["range"] == [[1, 0]]
