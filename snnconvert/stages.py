@@ -236,8 +236,8 @@ def spiking(request: Request, ann: Ann, inputs: Inputs, progress: Progress) -> S
     else:
         costly = request.calibration in COSTLY and len(images) > DRAFT_IMAGES
         trials = choose(ann, found, draft if costly else make, images, progress)
-        ((snn, schedule),) = [(one.snn, one.candidate.schedule) for one in trials if one.chosen]
-        assert snn is not None
+        ((drafted, schedule),) = [(one.snn, one.candidate.schedule) for one in trials if one.chosen]
+        assert drafted is not None
         assert schedule is not None
-        snn = make(with_identity_sites(ann, schedule), schedule) if costly else snn
+        snn = make(with_identity_sites(ann, schedule), schedule) if costly else drafted
     return replace(snn, calibration={**snn.calibration, "schedules": [trial.record() for trial in trials]})
