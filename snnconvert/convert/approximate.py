@@ -28,7 +28,7 @@ from snnconvert.graph.types import Ann, Origin
 
 TOLERANCE = 0.02
 NETWORK_TOLERANCE = 0.05
-UNITS = 8
+UNITS = 10
 BINS = 256
 IMAGES = 128
 BATCH = 32
@@ -36,7 +36,8 @@ FIXED_RANGE = (-6.0, 6.0)
 
 _BOUNDED = ("sigmoid", "tanh", "hardsigmoid", "softsign")
 _RISING = ("hardswish", "silu", "gelu", "gelu_tanh", "elu", "selu", "softplus", "mish")
-_KINKS = {"hardsigmoid": (-3.0, 3.0)}
+_KINKS = {"hardsigmoid": (-3.0, 3.0), "hardswish": (-3.0, 3.0), "elu": (0.0,), "selu": (0.0,)}
+_STRAIGHT = ("hardsigmoid", "abs")
 _UNLIMITED = 1e30
 
 
@@ -209,15 +210,16 @@ def _fitted(op: Op, x: Vector, weights: Vector, units: int, aim: float) -> Piece
     y: Vector = op(torch.from_numpy(x)).double().numpy()
     if isinstance(op, Clamp):
         kinks: tuple[float, ...] = tuple(edge for edge in (op.low, op.high) if abs(edge) < _UNLIMITED)
-    elif isinstance(op, Elementwise) and op.function == "abs":
-        kinks = (0.0,)
+        straight, silent = True, False
     else:
-        kinks = _KINKS.get(getattr(op, "function", ""), ())
-    if kinks:
+        assert isinstance(op, Elementwise)
+        kinks = (0.0,) if op.function == "abs" else _KINKS.get(op.function, ())
+        straight = op.function in _STRAIGHT
+        silent = float(FUNCTIONS[op.function](torch.zeros(()))) == 0.0
+    if straight:
         inner = [kink for kink in kinks if x[0] < kink < x[-1]]
         return pieces_of(x, y, weights, np.array([x[0], *inner, x[-1]]))
-    silent = isinstance(op, Elementwise) and float(FUNCTIONS[op.function](torch.zeros(()))) == 0.0
-    return fit(x, y, weights, units, tolerance=aim, through_zero=silent)
+    return fit(x, y, weights, units, kinks, tolerance=aim, silent=silent)
 
 
 def _write(graph: fx.GraphModule, node: fx.Node, pieces: Pieces, anchor: int) -> int:

@@ -7,6 +7,7 @@ squares solve for the continuous function through those knots.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,29 +38,33 @@ class Pieces:
         return found
 
 
-def fit(x: Vector, y: Vector, weights: Vector, units: int, *, tolerance: float, through_zero: bool) -> Pieces:
+def fit(
+    x: Vector, y: Vector, weights: Vector, units: int, kinks: tuple[float, ...] = (), *, tolerance: float, silent: bool
+) -> Pieces:
     """The fewest pieces (at most `units`) that hold `tolerance`; the best there is where none does.
 
     Args:
         x: positions, increasing, shape (n,).
         y: the function there.
         weights: how often each position occurs, not negative.
+        kinks: where knots have to be, because the function has no derivative there.
         tolerance: of the relative error.
-        through_zero: keep a knot at 0 with value 0, so that silence stays silence.
+        silent: keep a knot at 0 with value 0, so that silence stays silence.
     """
     weights = weights / weights.sum()
-    inside = through_zero and x[0] < 0.0 < x[-1]
+    zero = silent and x[0] < 0.0 < x[-1]
+    fixed = sorted({knot for knot in (*kinks, *((0.0,) if zero else ())) if x[0] < knot < x[-1]})
     best: Pieces | None = None
-    parts = [x < 0, x >= 0] if inside else [np.ones(len(x), bool)]
+    edges = [-np.inf, *fixed, np.inf]
+    parts = [(x >= low) & (x < high) for low, high in pairwise(edges)]
     tables = [_best_lines(x[part], y[part], weights[part], units) for part in parts]
-    for count in range(len(parts), units + 1):
-        for split in [(left, count - left) for left in range(1, count)] if inside else [(count,)]:
-            knots = _knots(x, parts, tables, split)
-            found = _through(knots, x, y, weights, inside)
+    for count in range(len(parts), max(units, len(parts)) + 1):
+        for split in _splits(count, len(parts)):
+            found = _through(_knots(x, parts, tables, split, fixed), x, y, weights, zero)
             if best is None or found.relative_error < best.relative_error:
                 best = found
         assert best is not None
-        best = _polished(best, x, y, weights, inside)
+        best = _polished(best, x, y, weights, zero, fixed)
         if best.relative_error <= tolerance:
             break
     assert best is not None
@@ -97,17 +102,28 @@ def _best_lines(x: Vector, y: Vector, weights: Vector, units: int) -> list[list[
     return starts
 
 
-def _knots(x: Vector, parts: list[NDArray[np.bool_]], tables: list[list[list[int]]], split: tuple[int, ...]) -> Vector:
-    knots: list[float] = []
-    for index, (part, table, count) in enumerate(zip(parts, tables, split, strict=True)):
+def _splits(count: int, parts: int) -> list[tuple[int, ...]]:
+    """All ways to share `count` pieces among `parts` parts of the range, at least one each."""
+    return [
+        tuple(high - low for low, high in pairwise((0, *cuts, count)))
+        for cuts in combinations(range(1, count), parts - 1)
+    ]
+
+
+def _knots(
+    x: Vector, parts: list[NDArray[np.bool_]], tables: list[list[list[int]]], split: tuple[int, ...], fixed: list[float]
+) -> Vector:
+    knots = [float(x[0]), *fixed, float(x[-1])]
+    for part, table, count in zip(parts, tables, split, strict=True):
         own = x[part]
         starts = table[min(count, len(table)) - 1]
-        borders = [(own[start - 1] + own[start]) / 2 for start in starts[1:]]
-        knots += [0.0 if index else float(own[0]), *map(float, borders)]
-    return np.unique(np.array([*knots, float(x[-1])]))
+        knots += [float(own[start - 1] + own[start]) / 2 for start in starts[1:]]
+    return np.unique(np.array(knots))
 
 
-def _polished(found: Pieces, x: Vector, y: Vector, weights: Vector, zero: bool) -> Pieces:
+def _polished(  # noqa: PLR0917
+    found: Pieces, x: Vector, y: Vector, weights: Vector, zero: bool, fixed: list[float]
+) -> Pieces:
     """`found` with its inner knots moved by a few bins, as long as that helps."""
     bin_width = (x[-1] - x[0]) / len(x)
     for step in (16, 8, 4, 2):
@@ -115,7 +131,7 @@ def _polished(found: Pieces, x: Vector, y: Vector, weights: Vector, zero: bool) 
             for move in (-step * bin_width, step * bin_width):
                 knots = found.knots.copy()
                 knots[index] += move
-                if (zero and found.knots[index] == 0.0) or not knots[index - 1] < knots[index] < knots[index + 1]:
+                if found.knots[index] in fixed or not knots[index - 1] < knots[index] < knots[index + 1]:
                     continue
                 moved = _through(knots, x, y, weights, zero)
                 if moved.relative_error < found.relative_error:

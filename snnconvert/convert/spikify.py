@@ -245,11 +245,8 @@ class _Walk:
         value = self.values[source]
         if value.domain == "spikes":
             amplitude = self._pooled_amplitude(source)
-            if amplitude is None:
-                raise UnsupportedError(
-                    f"max pooling {node.meta['origin']} pools values of different amplitude",
-                    hint="calibrate with one threshold per channel or per layer before this pooling",
-                )
+            if amplitude is None:  # counts of different worth: the engines take the maximum of sums of currents
+                return self._as_current(source, node)[1]
             return Value("spikes", value.bound, amplitude=amplitude, signed=value.signed)
         return value
 
