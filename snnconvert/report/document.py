@@ -273,7 +273,8 @@ def load_report(path: Path) -> dict[str, Any]:
         raise DataError(f"cannot read the report {path}: {error}", hint=hint) from error
     if found := faults(document):
         raise DataError(f"{path} is no {SCHEMA} document", hint=hint, causes=tuple(found[:5]))
-    result: dict[str, Any] = document
+    # Keys that version 1 of the schema has gained are missing in older files.
+    result: dict[str, Any] = {**dict.fromkeys(("attribution", "inside", "chip", "gates")), **document}
     return result
 
 

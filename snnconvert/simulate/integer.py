@@ -74,7 +74,7 @@ class IntegerEngine:
             if not 2 <= bits <= 53:
                 raise OptionError(f"{name} = {bits} is outside 2 to 53", hint="8 and 16 are common")
         self.snn, self.schedule = snn, snn.schedule
-        self.largest_weight = 2 ** (weight_bits - 1) - 1
+        self.largest_weight: int = 2 ** (weight_bits - 1) - 1
         self.low, self.high = -(2.0 ** (state_bits - 1)), 2.0 ** (state_bits - 1) - 1
         self.domains = domains(snn)
         self.units = self._units()

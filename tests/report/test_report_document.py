@@ -14,8 +14,10 @@ from make_document import make_document, make_parts
 
 from snnconvert.errors import DataError, InternalError, OutputError
 from snnconvert.report import document as module
+from snnconvert.report.compare import compare
 from snnconvert.report.document import assemble, check, dumps, load_report, plain, schema, write_report
 from snnconvert.report.findings import RULES, warnings_for
+from snnconvert.report.render_html import render_html
 
 
 def test_schema_is_a_schema_and_fits() -> None:
@@ -239,3 +241,15 @@ def test_load_report_refuses_other_files(tmp_path: Path) -> None:
             load_report(path)
     with pytest.raises(DataError):
         load_report(tmp_path / "absent.json")
+
+
+def test_reports_from_before_the_newer_sections_still_render(tmp_path: Path) -> None:
+    document = make_document(layers=2)
+    for key in ("attribution", "inside", "chip", "gates"):
+        del document[key]
+    del document["evaluation"]["outcomes"]
+    path = tmp_path / "old.json"
+    path.write_text(dumps(document), "utf-8")
+    read = load_report(path)
+    assert "Why rates differ" not in render_html(read)
+    assert compare([("a", read), ("b", read)])["tests"][0]["p_value"] is None
