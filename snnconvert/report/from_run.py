@@ -26,7 +26,7 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
     """The report of a conversion, checked against its schema."""
     curve, snn, inputs = outcome.evaluation.curve, outcome.snn, outcome.inputs
     labelled = bool(inputs.evaluation_record.get("labelled"))
-    record = {name: value for name, value in snn.calibration.items() if name != "candidates"}
+    record = calibration_section(snn)
     notes = list(inputs.notes)
     return assemble(
         tool=tool(command_line),
@@ -49,7 +49,7 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
         latency=snn.schedule.latency,
         fit_curve=curve_section(curve, labelled=labelled),
         layers=[layer_row(layer, outcome.request.neuron) for layer in curve.layers],
-        candidates=[candidate_row(row, snn.schedule.timesteps) for row in snn.calibration.get("candidates", [])],
+        candidates=candidate_rows(snn),
         comparison=outcome.facts.comparison,
         paired=outcome.evaluation.paired,
         **study_sections(outcome.evaluation.studies, snn, inputs.evaluation),
@@ -132,6 +132,34 @@ def model_section(ann: Ann) -> dict[str, Any]:
         "sites": len(sites(ann.graph)),
         "parameters": sum(buffer.numel() for _, op in calls(ann.graph) for buffer in op.buffers()),
         "notes": list(ann.source.notes),
+    }
+
+
+def calibration_section(snn: Snn) -> dict[str, Any]:
+    """How the thresholds were found, without what was tried (see `candidate_rows`)."""
+    return {name: value for name, value in snn.calibration.items() if name not in ("candidates", "schedules")}
+
+
+def candidate_rows(snn: Snn) -> list[dict[str, Any]]:
+    """Everything that was tried: schedules, also those that do not fit and why, then the method's own settings."""
+    schedules = snn.calibration.get("schedules", [])
+    rows = [schedule_row(row) for row in schedules] if len(schedules) > 1 else []
+    timesteps = snn.schedule.timesteps
+    return rows + [candidate_row(row, timesteps) for row in snn.calibration.get("candidates", [])]
+
+
+def schedule_row(row: dict[str, Any]) -> dict[str, Any]:
+    """A schedule that was tried, or why it could not be."""
+    told = {name: row[name] for name in ("window", "first_output", "interval") if row.get(name) is not None}
+    return {
+        "name": row["name"],
+        "eligible": row["eligible"],
+        "reason": row.get("reason"),
+        "agreement": row.get("agreement"),
+        "timesteps": row.get("total"),
+        "spikes_per_image": row.get("spikes"),
+        "chosen": row["chosen"],
+        "options": told,
     }
 
 

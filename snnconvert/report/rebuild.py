@@ -12,7 +12,14 @@ from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.types import Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.report.document import assemble
-from snnconvert.report.from_run import candidate_row, curve_section, layer_row, study_sections, tool
+from snnconvert.report.from_run import (
+    calibration_section,
+    candidate_rows,
+    curve_section,
+    layer_row,
+    study_sections,
+    tool,
+)
 from snnconvert.report.outcomes import outcomes
 from snnconvert.simulate.evaluate import Watchers, rerun
 
@@ -77,14 +84,14 @@ def rebuilt_document(
             "outcomes": None if right is None else outcomes(digests, snn=right),
             "notes": list(data.notes),
         },
-        calibration={name: value for name, value in snn.calibration.items() if name != "candidates"},
+        calibration=calibration_section(snn),
         preprocessing=snn.preprocessing,
         schedule=snn.schedule.to_dict(),
         neuron={"model": ", ".join(sorted({op.model for op in neurons})), "levels": max(op.levels for op in neurons)},
         latency=snn.schedule.latency,
         fit_curve=section,
         layers=[layer_row(layer, "") for layer in curve.layers],
-        candidates=[candidate_row(row, snn.schedule.timesteps) for row in snn.calibration.get("candidates", [])],
+        candidates=candidate_rows(snn),
         **study_sections(watchers.studies(), snn, data),
         **(sections or {}),
         warnings=warnings,
