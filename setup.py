@@ -22,7 +22,15 @@ native = Extension(
     extra_compile_args=[]
     if WINDOWS
     # no contraction to fused multiply-add: it would round differently from the other engines
-    else ["-std=c++17", "-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"],
+    else [
+        "-std=c++17",
+        "-O3",
+        "-g0",
+        "-ffp-contract=off",
+        "-fno-math-errno",
+        "-fno-trapping-math",
+        "-fvisibility=hidden",
+    ],
     extra_link_args=[] if WINDOWS else ["-pthread"],
 )
 
