@@ -99,7 +99,7 @@ def test_report_on_other_images_claims_nothing_of_the_ann(converted: Path) -> No
 def test_debug_names_the_cause(converted: Path) -> None:
     done = snnconvert("debug", "digits-cnn.snn", "--data", DATA, "--limit", "8", folder=converted)
     assert done.returncode == 0, done.stderr
-    assert "Most of the error starts in" in " ".join(done.stdout.split())
+    assert "The first layer to add much error is" in " ".join(done.stdout.split())
     as_json = json.loads(snnconvert("debug", "digits-cnn.snn", "--data", DATA, "--json", folder=converted).stdout)
     assert as_json["images"] == 32
     assert len(as_json["layers"]) == len([1 for name in load_names(converted)])

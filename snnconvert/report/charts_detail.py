@@ -27,8 +27,11 @@ def attribution_map(document: Mapping[str, Any]) -> Spec | None:
     largest = max(1e-6, *(row["size"] for row in rows))
     layers = len({row["layer"] for row in rows})
     base = alt.Chart(data(rows)).encode(
-        x=alt.X("cause:N").sort(list(CAUSES)).title(None).axis(orient="top", labelAngle=0, ticks=False, domain=False),
-        y=alt.Y("layer:N").sort(None).title(None).axis(labelLimit=130, ticks=False, domain=False),
+        x=alt.X("cause:N")
+        .sort(list(CAUSES))
+        .title(None)
+        .axis(orient="top", labelAngle=0, labelFontSize=9, ticks=False, domain=False),
+        y=alt.Y("layer:N").sort(None).title(None).axis(labelLimit=100, ticks=False, domain=False),
         tooltip=[
             alt.Tooltip("layer:N", title="layer"),
             alt.Tooltip("cause:N", title="cause"),

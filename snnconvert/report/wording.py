@@ -113,21 +113,31 @@ def energy_sentence(document: Mapping[str, Any]) -> str | None:
 
 
 def culprit(document: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Where most of the error starts and why, and which option would help at what cost; None where nothing is known."""
+    """Where error starts and why, and which options would help at what cost; None where nothing is known."""
     section = document.get("attribution")
     found = section["culprit"] if section else None
     if not section or not found:
         return None
     whole = max((row["error"] or 0.0 for row in section["layers"]), default=0.0)
     last = section["layers"][-1]
+    local = list(CAUSES)[:3]
+    totals = {
+        cause: sum((row.get("causes", {}).get(cause) or 0.0) ** 2 for row in section["layers"]) for cause in local
+    }
+    most = max(local, key=lambda cause: (totals[cause], cause == found["cause"]))
+    other = "" if most == found["cause"] else f" Over all layers it is {CAUSES[most]} that adds most."
     text = (
-        f"Most of the error starts in {clean(found['origin'])}, by {CAUSES[found['cause']]}: "
-        f"{percent(100 * found['size'])} of the size of its activations. The last layer is off by "
+        f"The first layer to add much error is {clean(found['origin'])}, by {CAUSES[found['cause']]}: "
+        f"{percent(100 * found['size'])} of the size of its activations.{other} The last layer is off by "
         f"{percent(100 * last['error']) if last['error'] is not None else DASH}, the worst by {percent(100 * whole)}."
     )
     kind = (document.get("schedule") or {}).get("kind")
-    waiting = found["cause"] == "unevenness" and kind in ("wait", "bistable")
-    return text, REMEDIES[f"unevenness, {kind}" if waiting else found["cause"]]
+    waiting = kind in ("wait", "bistable")
+    wanted = [
+        f"unevenness, {kind}" if cause == "unevenness" and waiting else cause
+        for cause in dict.fromkeys((found["cause"], most))
+    ]
+    return text, " ".join(REMEDIES[cause] for cause in wanted)
 
 
 def chip_lines(document: Mapping[str, Any]) -> list[str]:

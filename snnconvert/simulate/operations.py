@@ -302,9 +302,7 @@ def _moved(op: Op, sources: list[_Maps]) -> _Maps:
     return _Maps(op(*(source.spikes for source in sources)), op(*(source.bits for source in sources)), unit)
 
 
-def _spikes_and_bits(
-    by_frame: Tensor, levels: int, schedule: Schedule, *, negative: bool
-) -> tuple[Tensor, Tensor]:
+def _spikes_and_bits(by_frame: Tensor, levels: int, schedule: Schedule, *, negative: bool) -> tuple[Tensor, Tensor]:
     """Number of spikes and of set bits at every place, summed over frames and batch, shape (1, *sample), float64."""
     if schedule.kind != "bistable" and levels == 1:
         positive = by_frame.abs() if negative else by_frame

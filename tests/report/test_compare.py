@@ -132,3 +132,9 @@ def test_the_remedy_fits_the_schedule() -> None:
     assert len({text[1] for text in said.values() if text}) == 3
     assert "--schedule wait" not in (said["wait"] or ("", "--schedule wait"))[1]
     assert wording.culprit({}) is None
+    rows = [{"error": 0.4, "causes": {"clipping": 0.5, "quantisation": 0.1, "unevenness": 0.3}}] * 2
+    both = wording.culprit({"attribution": {"layers": rows, "culprit": culprit}, "schedule": {"kind": "streaming"}})
+    assert both is not None
+    assert "Over all layers it is clipping" in both[0]
+    assert "--percentile" in both[1]
+    assert "--schedule wait" in both[1]
