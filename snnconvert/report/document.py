@@ -53,6 +53,7 @@ def assemble(
     inside: Mapping[str, Any] | None = None,
     chip: Mapping[str, Any] | None = None,
     gates: Mapping[str, Any] | None = None,
+    plan: Sequence[Mapping[str, Any]] | None = None,
     paired: tuple[int, int] | None = None,
     warnings: Sequence[Mapping[str, str]] = (),
     timings: Mapping[str, float] | None = None,
@@ -92,6 +93,7 @@ def assemble(
         "inside": inside,
         "chip": chip,
         "gates": gates,
+        "plan": None if plan is None else [dict(row) for row in plan],
         "timings": timings or {},
         "next_commands": list(next_commands),
     }
@@ -274,7 +276,7 @@ def load_report(path: Path) -> dict[str, Any]:
     if found := faults(document):
         raise DataError(f"{path} is no {SCHEMA} document", hint=hint, causes=tuple(found[:5]))
     # Keys that version 1 of the schema has gained are missing in older files.
-    result: dict[str, Any] = {**dict.fromkeys(("attribution", "inside", "chip", "gates")), **document}
+    result: dict[str, Any] = {**dict.fromkeys(("attribution", "inside", "chip", "gates", "plan")), **document}
     return result
 
 

@@ -11,6 +11,7 @@ import torch
 from snnconvert.data.datasets import Dataset
 from snnconvert.graph.dialect import calls, sites
 from snnconvert.graph.neuron_ops import Neuron
+from snnconvert.graph.schedule import plan
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.report.document import assemble
 from snnconvert.report.energy import LayerOperations, energy, layer_rows
@@ -50,6 +51,7 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
         fit_curve=curve_section(curve, labelled=labelled),
         layers=[layer_row(layer, outcome.request.neuron) for layer in curve.layers],
         candidates=candidate_rows(snn),
+        plan=None if snn.schedule.kind == "streaming" else plan(snn),
         comparison=outcome.facts.comparison,
         paired=outcome.evaluation.paired,
         **study_sections(outcome.evaluation.studies, snn, inputs.evaluation),

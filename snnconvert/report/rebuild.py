@@ -9,6 +9,7 @@ from typing import Any
 from snnconvert.data.datasets import Dataset
 from snnconvert.graph.dialect import calls, output_nodes
 from snnconvert.graph.neuron_ops import Neuron
+from snnconvert.graph.schedule import plan
 from snnconvert.graph.types import Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.report.document import assemble
@@ -92,6 +93,7 @@ def rebuilt_document(
         fit_curve=section,
         layers=[layer_row(layer, "") for layer in curve.layers],
         candidates=candidate_rows(snn),
+        plan=None if snn.schedule.kind == "streaming" else plan(snn),
         **study_sections(watchers.studies(), snn, data),
         **(sections or {}),
         warnings=warnings,

@@ -25,7 +25,14 @@ def inside_section(
     if not seen.histograms:
         return None
     examples = [] if labels is None else [_example(row, labels, classes, seen) for row in seen.examples(labels)]
-    return {"neurons": seen.neurons(), "raster": seen.raster(), "rates": seen.rates(), "examples": examples}
+    # A bistable network of one or two windows has no course over frames to look at.
+    moving = seen.snn.schedule.frames > 2
+    return {
+        "neurons": seen.neurons() if moving else [],
+        "raster": seen.raster() if moving else [],
+        "rates": seen.rates(),
+        "examples": examples if moving else [],
+    }
 
 
 def _example(row: Example, labels: NDArray[np.int64], names: Sequence[str] | None, seen: LookInside) -> dict[str, Any]:

@@ -94,6 +94,17 @@ def make_parts(
             for wait in (0, 1)
         ],
         "comparison": {"runtime": "onnxruntime", "max_difference": 3.1e-6, "tolerance": 1e-3, "samples": 16},
+        "plan": [
+            {
+                "site": f"site{index}",
+                "origin": f"layer{index} (Relu)",
+                "depth": index,
+                "kind": kind,
+                "integrates": [[index, index + 4]],
+                "emits": [[index + 4, index + 8]] if kind != "read-out" else [],
+            }
+            for index, kind in enumerate(("neuron", "synchronous", "read-out"), 1)
+        ],
         "paired": (9 + ann_correct - correct[-1], 9) if labelled and samples >= 100 else None,
         "timings": {"open": 0.41, "calibrate": 62.3, "simulate": 38.9, "report": 1.2},
         "next_commands": ["snnconvert run resnet20.snn --images photos/"],
