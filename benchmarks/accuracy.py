@@ -97,7 +97,8 @@ class Bench:
     def __init__(self, name: str, images: int) -> None:
         self.name, self.model = name, MODELS[name]
         self.ann = self.model.open()
-        self.test, self.labels = (part[:images] for part in self.model.images("test"))
+        inputs, labels = self.model.images("test")
+        self.test, self.labels = inputs[:images], labels[:images]
         self.train, _ = self.model.images("train_small")
         logits = [seen.outputs[0].flatten(1) for seen in observed(self.ann.graph, self.test, "")]
         self.reference: NDArray[np.int64] = torch.cat(logits).argmax(1).numpy()
