@@ -17,7 +17,7 @@ import typer
 from snnconvert.cli_check import Approximate, ApproximateName, StrictSpiking, check
 from snnconvert.cli_report import Csv, Figures, Markdown, debug
 from snnconvert.cli_report import report as report_command
-from snnconvert.cli_zoo import gate, zoo_app
+from snnconvert.cli_zoo import gate, gates_of, zoo_app
 from snnconvert.errors import OptionError, SnnConvertError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class NeuronName(StrEnum):
     graded = "graded"
 
 
-DATA, MODEL_PANEL, CALIBRATION, SNN, OUTPUT = "Data", "Model", "Calibration", "Spiking network", "Output"
+DATA, MODEL_PANEL, CALIBRATION, SNN, OUTPUT, GATE = "Data", "Model", "Calibration", "Spiking network", "Output", "Gates"
 
 Model = Annotated[
     str,
@@ -106,8 +106,14 @@ Json = Annotated[
 def convert(  # noqa: PLR0917
     model: Model,
     timesteps: Annotated[
-        int, typer.Option("--timesteps", "-T", help="Total steps, from input to answer.", rich_help_panel=SNN)
-    ] = 32,
+        str,
+        typer.Option(
+            "--timesteps",
+            "-T",
+            help="Total steps, from input to answer; auto finds the smallest that meets --max-drop or --min-accuracy.",
+            rich_help_panel=SNN,
+        ),
+    ] = "32",
     data: DataOption = None,
     calibration_data: Annotated[
         str | None,
@@ -194,6 +200,15 @@ def convert(  # noqa: PLR0917
     csv: Csv = False,
     markdown: Markdown = False,
     figures: Figures = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Gate: largest drop in points against the ANN (exit 3).", rich_help_panel=GATE)
+    ] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option(help="Gate: least accuracy in percent (exit 3).", rich_help_panel=GATE)
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="A gate that the sample cannot decide fails.", rich_help_panel=GATE)
+    ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -211,7 +226,7 @@ def convert(  # noqa: PLR0917
             "arch": arch,
             "input_shape": _shape(input_shape),
             "output_name": output_name,
-            "timesteps": timesteps,
+            "timesteps": _timesteps(timesteps),
             "data": data,
             "calibration_data": calibration_data,
             "calibration_samples": calibration_samples,
@@ -230,13 +245,14 @@ def convert(  # noqa: PLR0917
             "seed": seed,
             "preprocessing": chosen,
             "label_offset": label_offset,
+            "device": device,
             "approximate": approximate.value,
             "strict_spiking": strict_spiking,
         },
         output=output,
         report=report,
         beside={"csv": csv, "markdown": markdown, "figures": figures},
-        device=device,
+        gates=gates_of(max_drop, min_accuracy, at=None, strict=strict),
         talk=commands.Talk(quiet=quiet, as_json=as_json, command_line=command_line()),
     )
 
@@ -286,6 +302,18 @@ def _preprocessing(file: str | None, **options: str | None) -> Preprocessing:
             f"--preprocessing and --{next(iter(given))} were both given", hint="put everything in one of the two"
         )
     return Preprocessing.from_toml(file)
+
+
+def _timesteps(text: str) -> int | None:
+    """A number of steps, or None for "auto"."""
+    if text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise OptionError(
+            f"--timesteps {text!r} is no number of steps", hint="give a whole number such as 32, or auto"
+        ) from None
 
 
 def _shape(text: str | None) -> tuple[int, ...] | None:

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,21 @@ from snnconvert import progress as reporting
 from snnconvert.data.datasets import check_labels, load_dataset
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.selection import select_again
-from snnconvert.errors import OptionError, OutputError
+from snnconvert.errors import GateError, OptionError, OutputError
 from snnconvert.graph.checkpoint import describe, load_snn, save_snn
 from snnconvert.graph.dialect import calls, output_nodes
 from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.schedule import plan
+from snnconvert.graph.types import Snn
 from snnconvert.pipeline import Request
 from snnconvert.pipeline import run as run_pipeline
 from snnconvert.report.document import dumps, write_report
 from snnconvert.report.figures import write_beside
 from snnconvert.report.from_run import document_of, rerun_document
+from snnconvert.report.gate import Gates, check_document
 from snnconvert.report.render_terminal import print_summary
 from snnconvert.simulate.evaluate import rerun as rerun_checkpoint
+from snnconvert.target import Attempt, smallest, unreachable
 from snnconvert.zoo.catalogue import data_path
 
 
@@ -76,19 +79,50 @@ def convert(
     output: Path | None,
     report: Path | None,
     beside: dict[str, Any],
-    device: str,
+    gates: Gates | None,
     talk: Talk,
 ) -> None:
-    """Convert, measure, write the checkpoint and the report, and print a summary."""
+    """Convert, measure, write the checkpoint and the report, print a summary, and judge the gates.
+
+    Raises:
+        GateError: if a gate failed; everything has been written then.
+    """
     logging.getLogger("torch").setLevel(logging.ERROR)
-    check_device(device)
+    check_device(options["device"])
     stem = stem_of(options["model"])
     output, report = output or Path(f"{stem}.snn"), report or Path(f"{stem}.html")
     for path in (output, report):
         check_writable(path)
+    if options["timesteps"] is None:
+        made = _smallest(options, output, gates, talk)
+    else:
+        made = _convert(options, output, gates, talk)
+    save_snn(made.snn, output)
+    document = made.document
+    written = [*write_report(document, report), *write_beside(document, report, **beside)]
+    if talk.as_json:
+        sys.stdout.write(dumps(document))
+    elif not talk.quiet:
+        print_summary(document, Console())
+        Console().print(f"written: {', '.join(str(path) for path in [output, *written])}", highlight=False)
+    if made.failed:
+        raise GateError(
+            made.failed, hint="the report names the layer to look at; more steps or --neuron ternary may help"
+        )
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished conversion: its network and report, and what a failed gate says (empty if none failed)."""
+
+    snn: Snn
+    document: dict[str, Any]
+    failed: str
+
+
+def _convert(options: dict[str, Any], output: Path, gates: Gates | None, talk: Talk) -> Made:
     with talk.progress() as progress:
         outcome = run_pipeline(Request(**options), progress)
-    save_snn(outcome.snn, output)
     data = outcome.request.data
     follow = f"snnconvert run {output} --data {data}" if data else ""
     document = document_of(
@@ -96,13 +130,39 @@ def convert(
         command_line=talk.command_line,
         next_commands=tuple(line for line in (f"snnconvert info {output}", follow) if line),
     )
-    written = [*write_report(document, report), *write_beside(document, report, **beside)]
-    if talk.as_json:
-        sys.stdout.write(dumps(document))
-        return
-    if not talk.quiet:
-        print_summary(document, Console())
-        Console().print(f"written: {', '.join(str(path) for path in [output, *written])}", highlight=False)
+    if gates is None:
+        return Made(outcome.snn, document, "")
+    result = check_document(document, gates)
+    text = "; ".join(verdict.text for verdict in result.verdicts)
+    document["gates"] = {"status": str(result.status), "text": text}
+    worst = f" ({result.worst_layer})" if result.worst_layer else ""
+    return Made(outcome.snn, document, "" if result.ok else f"gate failed: {text}{worst}")
+
+
+def _smallest(options: dict[str, Any], output: Path, gates: Gates | None, talk: Talk) -> Made:
+    if gates is None:
+        raise OptionError("--timesteps auto has no target", hint="add --max-drop 1.0 or --min-accuracy 90")
+    wanted = replace(gates, uncertain="measured")
+    kept: dict[int, Made] = {}
+
+    def attempt(timesteps: int) -> Attempt | None:
+        try:
+            made = _convert({**options, "timesteps": timesteps}, output, wanted, talk)
+        except OptionError:
+            return None
+        kept[timesteps] = made
+        final = made.document["analysis"]["final"] or {}
+        talk.remark(f"T = {timesteps}: accuracy {final.get('accuracy')}, {'holds' if not made.failed else 'misses'}")
+        return Attempt(timesteps, not made.failed, made.document)
+
+    best, tried = smallest(attempt)
+    if best is None:
+        worst = next((made.failed for made in kept.values()), None)
+        raise GateError(unreachable(tried, worst), hint="allow a larger drop, or try --neuron ternary or graded")
+    made = kept[best.timesteps]
+    rows = [{**one.row(), "chosen": one is best} for one in sorted(tried, key=lambda one: one.timesteps)]
+    made.document["candidates"] = rows + made.document["candidates"]
+    return made
 
 
 def rerun(checkpoint: Path, data: str, *, limit: int | None, batch_size: int, talk: Talk) -> None:

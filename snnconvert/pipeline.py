@@ -41,7 +41,9 @@ def run(request: Request, progress: Progress = silent, *, module: nn.Module | No
         )
         snn = spiking(request, network, inputs, progress)
     with timed(timings, "simulate"):
-        evaluation = evaluate(ann, snn, inputs.measured, batch_size=request.batch_size, progress=progress)
+        evaluation = evaluate(
+            ann, snn, inputs.measured, batch_size=request.batch_size, progress=progress, device=request.device
+        )
     snn = replace(
         snn,
         preprocessing=inputs.preprocessing,

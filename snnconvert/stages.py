@@ -71,6 +71,7 @@ class Request:
     seed: int = 0
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     label_offset: int = 0
+    device: str = "cpu"
     approximate: str = "auto"
     strict_spiking: bool = False
 

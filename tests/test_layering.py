@@ -12,7 +12,19 @@ import snnconvert
 ROOT = Path(snnconvert.__file__).parent
 ORDER = [
     *("errors", "progress", "neurons", "graph", "zoo.catalogue", "data", "convert", "simulate", "calibrate", "search"),
-    *("stages", "pipeline", "report", "zoo", "commands", "cli_zoo", "cli_report", "cli_check", "cli", "__init__"),
+    *(
+        "stages",
+        "pipeline",
+        "report",
+        "zoo",
+        "target",
+        "commands",
+        "cli_zoo",
+        "cli_report",
+        "cli_check",
+        "cli",
+        "__init__",
+    ),
 ]
 # files that live in a package of another rank, with the reason
 PLACED = {

@@ -73,7 +73,15 @@ class Evaluation:
         }
 
 
-def evaluate(ann: Ann, snn: Snn, data: Dataset | Tensor, *, batch_size: int, progress: Progress = silent) -> Evaluation:
+def evaluate(
+    ann: Ann,
+    snn: Snn,
+    data: Dataset | Tensor,
+    *,
+    batch_size: int,
+    progress: Progress = silent,
+    device: str = "cpu",
+) -> Evaluation:
     """Measure `snn` against `ann` on a data set, or on unlabelled inputs (n, *sample)."""
     references: list[NDArray[np.int64]] = []
     labels: list[NDArray[np.int64]] = []
@@ -89,7 +97,7 @@ def evaluate(ann: Ann, snn: Snn, data: Dataset | Tensor, *, batch_size: int, pro
             yield Batch(images, given, reference)
 
     watchers = Watchers(snn, ann)
-    curve = measure(snn, batches(), total=len(data), progress=progress, watchers=watchers.all)
+    curve = measure(snn, batches(), total=len(data), progress=progress, watchers=watchers.all, device=device)
     if not labels:
         return Evaluation(curve, None, None, studies=watchers.studies())
     truth, decided = np.concatenate(labels), np.concatenate(references)

@@ -77,6 +77,7 @@ def measure(
     total: int,
     progress: Progress = silent,
     watchers: Sequence[Watcher] = (),
+    device: str = "cpu",
 ) -> FitCurve:
     """Simulate all batches.
 
@@ -87,7 +88,7 @@ def measure(
         progress: called after each chunk.
         watchers: what else to look at on the way.
     """
-    engine, size, schedule = LayerEngine(snn), chunk_size(snn), snn.schedule
+    engine, size, schedule = LayerEngine(snn, device), chunk_size(snn), snn.schedule
     fit = LayerFit(snn)
     correct = np.zeros(schedule.frames, np.int64)
     agreed = np.zeros(schedule.frames, np.int64)

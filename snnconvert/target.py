@@ -1,0 +1,79 @@
+"""Target mode: the smallest total T at which a conversion keeps the accuracy asked for.
+
+T is doubled until the gate holds, then narrowed between the last T that failed and the first that held. Every T is a
+conversion of its own, calibrated for that T. The gate is judged on the measured figures, at the last step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+FIRST, LARGEST = 2, 256
+# T is narrowed to within this share of itself: 33 instead of 32 steps is no find.
+FINENESS = 0.1
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One T that was tried: whether it held, and its report."""
+
+    timesteps: int
+    holds: bool
+    document: dict[str, Any]
+
+    def row(self) -> dict[str, Any]:
+        """Its row among the report's candidates."""
+        final = self.document["analysis"]["final"] or {}
+        return {
+            "name": f"T = {self.timesteps}",
+            "eligible": self.holds,
+            "reason": None if self.holds else "misses the target",
+            "agreement": final.get("agreement"),
+            "timesteps": self.document["latency"]["total"],
+            "spikes_per_image": final.get("spikes_per_image"),
+            "chosen": False,
+            "options": {"accuracy": final.get("accuracy")},
+        }
+
+
+def smallest(
+    attempt: Callable[[int], Attempt | None], *, largest: int = LARGEST
+) -> tuple[Attempt | None, list[Attempt]]:
+    """The attempt with the smallest T that holds (None if none does up to `largest`), and all attempts.
+
+    Args:
+        attempt: tries one T; None where no schedule fits into it.
+    """
+    tried: list[Attempt] = []
+    failed, timesteps = 0, FIRST
+    best: Attempt | None = None
+    while best is None and timesteps <= largest:
+        found = attempt(timesteps)
+        if found is not None:
+            tried.append(found)
+        if found is not None and found.holds:
+            best = found
+        else:
+            failed, timesteps = timesteps, 2 * timesteps
+    while best is not None and best.timesteps - failed > max(1, FINENESS * best.timesteps):
+        middle = (best.timesteps + failed) // 2
+        found = attempt(middle)
+        if found is not None:
+            tried.append(found)
+        if found is not None and found.holds:
+            best = found
+        else:
+            failed = middle
+    return best, tried
+
+
+def unreachable(tried: list[Attempt], worst_layer: str | None) -> str:
+    """Why no T holds, with the best that was found."""
+    if not tried:
+        return "no schedule fits into any number of steps that was tried"
+    best = max(tried, key=lambda one: (one.document["analysis"]["final"] or {}).get("accuracy") or 0.0)
+    accuracy = (best.document["analysis"]["final"] or {}).get("accuracy")
+    told = "unknown accuracy" if accuracy is None else f"{accuracy:.2f} % at T = {best.timesteps}"
+    return f"unreachable up to T = {LARGEST}: the best is {told}" + (f", because {worst_layer}" if worst_layer else "")
