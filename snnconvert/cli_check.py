@@ -164,11 +164,11 @@ def _print_fits(fits: list[Fit]) -> None:
 
     from snnconvert.convert.preprocessing_search import as_good
 
-    table = Table(title=f"normalisations on {fits[0].images} images")
+    table = Table(title=f"the best normalisations on {fits[0].images} images")
     table.add_column("normalisation")
     table.add_column("accuracy %", justify="right")
     table.add_column("options")
-    for fit in fits[:8]:
+    for fit in (fit for fit in fits if fit.images == fits[0].images):
         table.add_row(fit.name, f"{fit.accuracy:.1f}", fit.options())
     console = Console()
     console.print(table)

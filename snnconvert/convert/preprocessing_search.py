@@ -17,6 +17,8 @@ from snnconvert.graph.dialect import output_nodes
 from snnconvert.graph.types import Ann
 
 IMAGES = 256
+FIRST_IMAGES = 48
+FINALISTS = 8
 BATCH = 32
 
 # name: (largest value before mean and std, mean, std); one channel or three
@@ -93,6 +95,8 @@ def find_preprocessing(
 ) -> list[Fit]:
     """Try every usual normalisation, in RGB and BGR, and return them by falling accuracy.
 
+    All are tried on a part of the images, and the best of them on all; the others follow in the result.
+
     Args:
         ann: the network.
         data: labelled images, as for --data.
@@ -118,7 +122,7 @@ def find_preprocessing(
     labels = torch.cat([batch for _, batch in batches if batch is not None])
     axis = _channel_axis(raw, dataset.preprocessing.layout)
     largest = 255.0 if float(raw.max()) > 1.5 else 1.0
-    found = []
+    trials: list[tuple[str, Preprocessing]] = []
     for name, (top, mean, std) in NORMALISATIONS.items():
         if axis is None and len(mean) > 1:
             continue
@@ -127,9 +131,18 @@ def find_preprocessing(
             made = replace(
                 dataset.preprocessing, scale=largest / top, mean=mean[order], std=std[order], channels=channels
             )
-            correct = _correct(ann, _normalised(raw, made, axis), labels)
-            found.append(Fit(name if channels == "RGB" else f"{name}, BGR", made, correct, len(raw)))
-    return sorted(found, key=lambda fit: -fit.correct)
+            trials.append((name if channels == "RGB" else f"{name}, BGR", made))
+    first = slice(None, None, max(1, len(raw) // FIRST_IMAGES))
+    found = [_tried(ann, name, made, raw[first], labels[first], axis) for name, made in trials]
+    found.sort(key=lambda fit: -fit.correct)
+    best = [_tried(ann, fit.name, fit.preprocessing, raw, labels, axis) for fit in found[:FINALISTS]]
+    return sorted(best, key=lambda fit: -fit.correct) + found[FINALISTS:]
+
+
+def _tried(  # noqa: PLR0917
+    ann: Ann, name: str, made: Preprocessing, raw: Tensor, labels: Tensor, axis: int | None
+) -> Fit:
+    return Fit(name, made, _correct(ann, _normalised(raw, made, axis), labels), len(raw))
 
 
 def as_good(found: list[Fit]) -> list[Fit]:
@@ -137,7 +150,7 @@ def as_good(found: list[Fit]) -> list[Fit]:
     best = found[0]
     share = best.correct / best.images
     error = (share * (1 - share) * best.images) ** 0.5
-    return [fit for fit in found if fit.correct >= best.correct - error]
+    return [fit for fit in found if fit.images == best.images and fit.correct >= best.correct - error]
 
 
 def _channel_axis(raw: Tensor, layout: str | None) -> int | None:
