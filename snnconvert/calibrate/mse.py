@@ -34,8 +34,7 @@ def calibrate_mse(task: Task) -> Calibration:
     found, _ = ranges(graph, task.images, task.progress)
     counts = histograms(graph, task.images, found, task.progress)
     result = {
-        name: task.site(best_bounds(counts[name], site, levels, initial), site, initial)
-        for name, site in found.items()
+        name: task.site(best_bounds(counts[name], site, levels, initial), site, initial) for name, site in found.items()
     }
     record = {"method": "mse", "options": {"initial": initial}, "levels": levels, "candidates": []}
     return Calibration(graph, result, record)
