@@ -7,13 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
 from snnconvert.calibrate.observe import Range, broadcastable
 from snnconvert.convert.spikify import NeuronChoice, spikify
+from snnconvert.graph.dialect import arguments, op_of
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Ann, Calibration, SiteCalibration, Snn
 from snnconvert.progress import Progress, silent
+
+REACH_IMAGES = 32
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,32 @@ class Task:
 
     def spikify(self, calibration: Calibration) -> Snn:
         """The spiking network that `calibration` leads to in this task's schedule."""
-        return spikify(self.ann, calibration, self.schedule, self.neuron, input_bound=self.input_bound)
+        return spikify(
+            self.ann,
+            calibration,
+            self.schedule,
+            self.neuron,
+            input_bound=self.input_bound,
+            reach=reach(calibration.graph, self.images[:REACH_IMAGES]),
+        )
+
+
+@torch.inference_mode()
+def reach(graph: fx.GraphModule, images: Tensor) -> dict[str, float]:
+    """The largest absolute value of every node on `images` (n, *sample), by name."""
+    found: dict[str, float] = {}
+    last = {source: node for node in graph.graph.nodes for source in node.all_input_nodes}
+    values: dict[fx.Node, Tensor] = {}
+    for node in graph.graph.nodes:
+        if node.op == "placeholder":
+            values[node] = images
+        elif node.op == "call_module":
+            values[node] = op_of(node)(*(values[source] for source in arguments(node)))
+            found[node.name] = float(values[node].abs().max())
+        for source in node.all_input_nodes:
+            if last[source] is node:
+                values.pop(source, None)
+    return found
 
 
 Method = Callable[[Task], Calibration]

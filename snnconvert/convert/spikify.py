@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, fx
@@ -26,6 +26,7 @@ from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Ann, Calibration, SiteCalibration, Snn
 
 ANALOG_BOUND = 2.0**12
+HEADROOM = 2.0**6
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def spikify(
     neuron: NeuronChoice,
     *,
     input_bound: float,
+    reach: dict[str, float] | None = None,
     preprocessing: dict[str, object] | None = None,
 ) -> Snn:
     """Replace every site by a neuron and fold all amplitudes.
@@ -70,6 +72,9 @@ def spikify(
         schedule: when sites integrate and emit.
         neuron: model of the neurons at rectifying sites.
         input_bound: largest absolute input value that summation must stay exact for.
+        reach: largest absolute value seen at nodes of `calibration.graph`. Worst cases multiply along chains of layers
+            without neurons until nothing is left of the values' own bits; `HEADROOM` times what was seen is enough
+            (beyond that sums are rounded as any other, not wrong).
         preprocessing: stored with the network.
 
     Raises:
@@ -82,6 +87,7 @@ def spikify(
             hint="a network without ReLU-like activations stays as it is: there is nothing to convert",
         )
     walk = _Walk(graph, calibration.sites, schedule, neuron, input_bound)
+    walk.reach = reach or {}
     walk.run()
     finish(graph)
     verify(graph, Stage.SNN)
@@ -109,17 +115,23 @@ class _Walk:
         self.windowed = schedule.kind == "bistable"
         self.values: dict[fx.Node, Value] = {}
         self.input_bound = input_bound
+        self.reach: dict[str, float] = {}
 
     def run(self) -> None:
         for node in list(self.graph.graph.nodes):
             if node.op == "placeholder":
                 self.values[node] = Value("analog", self.input_bound)
             elif node.op == "call_module":
-                self.values[node] = self._convert(node, op_of(node))
+                found = self._convert(node, op_of(node))
+                self.values[node] = found if found.domain == "spikes" else self._within_reach(node, found)
         for node in output_nodes(self.graph):
             if self.values[node].domain == "spikes":
                 (output,) = [user for user in node.users if user.op == "output"]
                 self._as_current(node, output)
+
+    def _within_reach(self, node: fx.Node, value: Value) -> Value:
+        seen = self.reach.get(node.name)
+        return value if seen is None else replace(value, bound=min(value.bound, max(HEADROOM * seen, 1e-6)))
 
     def _convert(self, node: fx.Node, op: Op) -> Value:
         handlers: dict[Role, Callable[[fx.Node, Op], Value]] = {
@@ -164,6 +176,7 @@ class _Walk:
                 return Value("current", bound)
             source, value = self._as_current(source, node)
         rounded, grid, bound = on_double_grid(op, value.bound)
+        bound = self._within_reach(node, Value(value.domain, bound)).bound
         self._insert(source, node, Snap(grid=grid), "snapped", value)
         replace_op(self.graph, node, rounded)
         if self.windowed:  # leave bits to spare for the sums of many windows

@@ -10,13 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_graphs import RandomGraph
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order
 from snnconvert.convert.onnx_import import import_onnx
 from snnconvert.convert.onnx_reference import compare_with_onnxruntime
 from snnconvert.convert.passes import canonicalize
+from snnconvert.convert.pytorch import import_module
 from snnconvert.convert.spikify import NeuronChoice
 from snnconvert.graph.balance import with_identity_sites
 from snnconvert.graph.dialect import arguments, op_of, output_nodes
@@ -96,3 +97,32 @@ def test_random_networks(seed: int, tmp_path_factory: pytest.TempPathFactory) ->
 
 def _folder(factory: pytest.TempPathFactory) -> Path:
     return factory.mktemp("fuzz")
+
+
+def test_long_chains_without_neurons_keep_their_precision() -> None:
+    """Worst-case sums grow by a factor with every layer; the values themselves do not."""
+
+    class Chain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.last = nn.Conv2d(2, 64, 1), nn.Linear(64, 3)
+            self.chain = nn.Sequential(*(nn.Conv2d(64, 64, 1, bias=False) for _ in range(14)))
+            for layer in self.chain:
+                nn.init.orthogonal_(layer.weight)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.chain(torch.relu(self.first(x))).relu().mean((2, 3)))
+
+    ann = canonicalize(import_module(Chain().eval(), (2, 4, 4), name="chain"))
+    wanted = Task(
+        ann,
+        in_canonical_order(images(ann, 8, 1)),
+        Schedule("streaming", 256, 2),
+        NeuronChoice("ternary"),
+        {"percentile": 100.0},
+    )
+    batch = images(ann, 4, 1)
+    mean = LayerEngine(wanted.spikify(METHODS["percentile"](wanted))).run(batch).outputs[0][-1] / 256
+    exact = ann.graph(batch)[0]
+    assert float((mean - exact).norm() / exact.norm()) < 0.02
