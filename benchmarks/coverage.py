@@ -197,7 +197,11 @@ def measured(
     ann, network = with_units(keep_logits(canonicalize(opened)), in_canonical_order(calibration), approximate=True)
     analog = Counter(origin_of(node).operator for node in analog_nodes(network.graph))
     known["neuron"] = "ternary" if neuron.levels == 1 else f"graded, {neuron.levels} units"
-    known |= {"analog": dict(analog), "images_measured": len(images), "notes": list(ann.source.notes)}
+    known |= {
+        "analog": dict(analog),
+        "images_measured": len(images),
+        "notes": [note for note in ann.source.notes if not note.startswith("architecture ")],
+    }
     with torch.no_grad():
         reference, written = ann.graph(images)[0].double(), network.graph(images)[0].double()
     known["written_error"] = relative(written, reference)
