@@ -35,7 +35,8 @@ from snnconvert.search import AUTO, WINDOWS, Trial, candidates, choose, eligible
 from snnconvert.simulate.evaluate import Evaluation
 from snnconvert.zoo.catalogue import bundled, data_path
 
-TOLERANCE = 1e-4
+# float32 engines differ by rounding alone: YOLOX-nano by 1.05e-4 on noise, 400 nodes deep
+TOLERANCE = 2e-4
 # methods whose calibration takes long enough to compare schedules on fewer images first
 COSTLY = ("reconstruct", "snn-calibration-light", "local-threshold-balancing")
 DRAFT_IMAGES = 128
