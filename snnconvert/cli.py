@@ -127,7 +127,7 @@ def convert(  # noqa: PLR0917
     ] = 512,
     calibration: Annotated[
         CalibrationName, typer.Option(help="How thresholds are found.", rich_help_panel=CALIBRATION)
-    ] = CalibrationName.rnl,
+    ] = CalibrationName.reconstruct,
     percentile: Annotated[
         float | None, typer.Option(help="For --calibration percentile (99.9).", rich_help_panel=CALIBRATION)
     ] = None,

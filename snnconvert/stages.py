@@ -57,7 +57,7 @@ class Request:
     data: str | None = None
     calibration_data: str | None = None
     calibration_samples: int = 512
-    calibration: str = "rnl"
+    calibration: str = "reconstruct"
     options: dict[str, Any] = field(default_factory=dict)
     neuron: str = "if"
     levels: int = 1
