@@ -82,7 +82,16 @@ def converge(limit: int = 200) -> dict[str, object]:
 
     errors = {}
     for timesteps in (32, 64, 128, 256, 512, 1024):
-        outcome = run(request("resnet20", timesteps=timesteps, limit=limit, schedule="streaming", options={"p": 0.7}))
+        outcome = run(
+            request(
+                "resnet20",
+                timesteps=timesteps,
+                limit=limit,
+                schedule="streaming",
+                calibration="rnl",
+                options={"p": 0.7},
+            )
+        )
         snn, ann = outcome.snn, canonicalize(outcome.ann)
         assert outcome.inputs.evaluation is not None
         images = outcome.inputs.evaluation.images()
