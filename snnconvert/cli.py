@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import sys
@@ -195,7 +196,7 @@ def convert(  # noqa: PLR0917
         Path | None, typer.Option("--output", "-o", help="Checkpoint (STEM.snn).", rich_help_panel=OUTPUT)
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(help="Report page (STEM.html; STEM.json beside it).", rich_help_panel=OUTPUT)
+        Path | None, typer.Option(help="Report page (beside the checkpoint; .json too).", rich_help_panel=OUTPUT)
     ] = None,
     csv: Csv = False,
     markdown: Markdown = False,
@@ -363,6 +364,15 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+            print("error: there is not enough memory for this many steps or images", file=sys.stderr)
+            print(
+                "\nhint: use fewer --timesteps, a smaller --calibration-samples, or a larger machine", file=sys.stderr
+            )
+            sys.exit(2)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            print(f"error: {error.strerror}\n\nhint: make room, or write to another place", file=sys.stderr)
+            sys.exit(2)
         if os.environ.get("SNNCONVERT_DEBUG"):
             raise
         text = f"{type(error).__name__}: {error}"

@@ -133,10 +133,11 @@ def _chosen(snn: Snn, data: str, limit: int | None) -> Dataset:
     from snnconvert.data.preprocessing import Preprocessing
     from snnconvert.data.selection import select_again
     from snnconvert.graph.dialect import output_nodes
+    from snnconvert.zoo.catalogue import data_path
 
     offset = int(snn.evaluation.get("label_offset") or 0)
     plan = Preprocessing.from_dict(snn.preprocessing)
-    dataset = load_dataset(data, preprocessing=plan, input_shape=snn.input_shape, label_offset=offset)
+    dataset = load_dataset(data_path(data), preprocessing=plan, input_shape=snn.input_shape, label_offset=offset)
     classes = 1
     for size in output_nodes(snn.graph)[0].meta["shape"]:
         classes *= size

@@ -209,4 +209,7 @@ def gates_of(max_drop: float | None, min_accuracy: float | None, *, at: int | No
 
     if max_drop is None and min_accuracy is None:
         return None
+    for option, value in (("--max-drop", max_drop), ("--min-accuracy", min_accuracy)):
+        if value is not None and not 0 <= value <= 100:
+            raise OptionError(f"{option} {value} is outside 0 to 100", hint=f"give for instance {option} 1.0")
     return Gates(max_drop=max_drop, min_accuracy=min_accuracy, at=at, uncertain=_uncertain(None, strict))

@@ -89,9 +89,11 @@ def convert(
     """
     logging.getLogger("torch").setLevel(logging.ERROR)
     check_device(options["device"])
-    stem = stem_of(options["model"])
-    output, report = output or Path(f"{stem}.snn"), report or Path(f"{stem}.html")
-    for path in (output, report):
+    output = output or Path(f"{stem_of(options['model'])}.snn")
+    report = report or output.with_suffix(".html")
+    for path, suffix in ((output, ".snn"), (report, ".html")):
+        if path.suffix != suffix:
+            raise OptionError(f"{path} does not end in {suffix}", hint=f"name it {path.with_suffix(suffix)}")
         check_writable(path)
     if options["timesteps"] is None:
         made = _smallest(options, output, gates, talk)

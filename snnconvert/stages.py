@@ -136,6 +136,35 @@ def check_request(request: Request) -> None:
         if chosen not in allowed:
             raise OptionError(f"{option} {chosen!r} is not known", hint=f"choose one of {', '.join(allowed)}")
 
+    _check_combinations(request)
+
+
+def _check_combinations(request: Request) -> None:
+    if request.levels != 1 and request.neuron not in ("burst", "graded"):
+        raise OptionError(
+            f"--levels {request.levels} does not fit --neuron {request.neuron}, which sends one unit a step",
+            hint="add --neuron burst or --neuron graded, or leave --levels out",
+        )
+    if request.schedule == "bistable" and request.neuron != "if":
+        raise OptionError(
+            f"--schedule bistable brings neurons of its own, not --neuron {request.neuron}",
+            hint="leave --neuron out, or choose --schedule streaming or wait",
+        )
+    share, granularity = request.options.get("percentile"), request.options.get("granularity")
+    if share is not None and not 0 < float(share) <= 100:
+        raise OptionError(f"--percentile {share} is outside 0 to 100", hint="give for instance --percentile 99.9")
+    if granularity not in (None, "channel", "layer"):
+        raise OptionError(f"--granularity {granularity!r} is not known", hint="choose channel or layer")
+    if share is not None and request.calibration != "percentile":
+        raise OptionError(
+            f"--percentile means nothing to --calibration {request.calibration}", hint="add --calibration percentile"
+        )
+    if granularity is not None and request.calibration not in ("percentile", "rnl"):
+        raise OptionError(
+            f"--granularity means nothing to --calibration {request.calibration}",
+            hint="add --calibration percentile or --calibration rnl",
+        )
+
 
 def with_bundled_data(request: Request) -> Request:
     """Fill in the data set and preprocessing that come with a `zoo:` model, where the user gave none."""
@@ -204,6 +233,13 @@ def _shape_of_data(request: Request) -> tuple[int, ...] | None:
     return load_dataset(data_path(path), preprocessing=request.preprocessing, input_shape=None).sample_shape
 
 
+def _schedules(request: Request) -> tuple[str, ...]:
+    """The kinds of schedule to try; bistable ones bring their own neuron."""
+    if request.schedule != "auto":
+        return (request.schedule,)
+    return tuple(kind for kind in AUTO if kind != "bistable" or request.neuron == "if")
+
+
 def spiking(request: Request, ann: Ann, inputs: Inputs, progress: Progress) -> Snn:
     """Calibrate and spikify in the schedule that was asked for, or in the best of those that fit.
 
@@ -224,7 +260,7 @@ def spiking(request: Request, ann: Ann, inputs: Inputs, progress: Progress) -> S
     found = candidates(
         ann,
         request.timesteps,
-        schedules=AUTO if request.schedule == "auto" else (request.schedule,),
+        schedules=_schedules(request),
         windows=WINDOWS if request.window is None else (request.window,),
         waits=(request.wait,),
         phases=request.phases,

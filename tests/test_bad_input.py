@@ -146,7 +146,31 @@ def not_a_checkpoint(folder: Path) -> list[str]:
     return ["run", str(folder / "model.snn"), "--data", str(images(folder / "good.npz"))]
 
 
+def levels_of_a_binary_neuron(folder: Path) -> list[str]:
+    del folder
+    return [GOOD, "--levels", "7"]
+
+
+def bistable_with_another_neuron(folder: Path) -> list[str]:
+    del folder
+    return [GOOD, "--schedule", "bistable", "--neuron", "graded"]
+
+
+def percentile_outside(folder: Path) -> list[str]:
+    del folder
+    return [GOOD, "--calibration", "percentile", "--percentile", "200"]
+
+
+def output_over_the_model(folder: Path) -> list[str]:
+    path = small_onnx(folder / "model.onnx", "Relu")
+    return [str(path), "-o", str(path)]
+
+
 CASES = [
+    levels_of_a_binary_neuron,
+    bistable_with_another_neuron,
+    percentile_outside,
+    output_over_the_model,
     missing_file,
     truncated_onnx,
     pickle_with_code,

@@ -159,3 +159,28 @@ def test_without_data_nothing_is_claimed() -> None:
     assert all(value is None for value in outcome.evaluation.curve.correct)
     assert outcome.snn.calibration["synthetic"] is True
     assert any("no data was given" in note for note in outcome.inputs.notes)
+
+
+def test_a_damaged_checkpoint_is_refused(converted: Path, tmp_path: Path) -> None:
+    from snnconvert.errors import ModelFileError
+
+    good = (converted / "digits-resnet.snn").read_bytes()
+    half = len(good) // 2
+    for name, content in {
+        "flipped": good[: len(good) - 100] + bytes([good[-100] ^ 1]) + good[-99:],
+        "truncated": good[:half],
+        "stride": good.replace(b'\\"stride\\": [2, 2]', b'\\"stride\\": [1, 2]', 1),
+    }.items():
+        assert content != good, name
+        path = tmp_path / f"{name}.snn"
+        path.write_bytes(content)
+        with pytest.raises(ModelFileError):
+            load_snn(path)
+
+
+def test_the_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from snnconvert import save_snn
+
+    monkeypatch.chdir(tmp_path)
+    save_snn(convert_model("zoo:digits-cnn", timesteps=2, calibration="mse", calibration_samples=16, limit=20), "m.snn")
+    assert load_snn("m.snn").schedule.timesteps == 2

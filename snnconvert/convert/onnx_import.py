@@ -148,7 +148,7 @@ def _input_shape(
         spelled = "nothing" if known is None else str(tuple("?" if size is None else size for size in known))
         raise DataError(
             f"input {value.name!r} of {path} leaves its size open (the file says {spelled}, batch excluded)",
-            hint="give the shape of one sample with input_shape, for instance (3, 224, 224)",
+            hint="give the shape of one sample: --input-shape 3,224,224 (input_shape=(3, 224, 224) in Python)",
         )
     if given is not None:
         fits = all(size > 0 for size in given) and (

@@ -91,7 +91,8 @@ def select_inputs(ann: Ann, classes: int, wishes: Wishes) -> Inputs:
         wanted = min(calibration_samples, max(1, len(evaluation) // 2))
         held, rest = split_calibration(evaluation, wanted, seed)
         chosen, evaluation, excluded = evaluation.subset(held), evaluation.subset(rest), wanted
-        notes += (f"{wanted} images of {data} calibrate and are left out of the evaluation",)
+        asked = "" if wanted == calibration_samples else f" (asked for {calibration_samples}; half of the set is kept)"
+        notes += (f"{wanted} images of {data} calibrate and are left out of the evaluation{asked}",)
     else:
         guessed = preprocessing == Preprocessing()
         name, plan = guess_range(ann) if guessed else ("as given", preprocessing)

@@ -5,6 +5,7 @@ Reading one needs neither the source model nor pickle; every kind and field is c
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import os
@@ -29,7 +30,7 @@ SCHEMA = "snnconvert-checkpoint/1"
 _RECOVER = "convert the model again, or copy the file again"
 
 
-def save_snn(snn: Snn, path: Path) -> None:
+def save_snn(snn: Snn, path: str | Path) -> None:
     """Write `snn` to `path`, whole or not at all.
 
     Raises:
@@ -40,18 +41,22 @@ def save_snn(snn: Snn, path: Path) -> None:
         for node, op in calls(snn.graph)
         for name, buffer in op.named_buffers()
     }
+    path = Path(path)
     # One entry only: safetensors writes several in no fixed order, and equal networks have to be equal files.
-    metadata = {"snnconvert": json.dumps({"schema": SCHEMA, **describe(snn)}, sort_keys=True)}
+    metadata = {
+        "snnconvert": json.dumps({"schema": SCHEMA, "tensors": digest(tensors), **describe(snn)}, sort_keys=True)
+    }
     with atomic(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
 
 
-def load_snn(path: Path) -> Snn:
+def load_snn(path: str | Path) -> Snn:
     """Read a checkpoint.
 
     Raises:
         ModelFileError: if the file is missing, truncated, of another schema, or not a checkpoint.
     """
+    path = Path(path)
     if not path.is_file():
         raise ModelFileError(f"there is no checkpoint {path}", hint="name a .snn file that a conversion has written")
     try:
@@ -63,7 +68,11 @@ def load_snn(path: Path) -> Snn:
                     hint="checkpoints are written by `snnconvert MODEL`; convert the model again with this version",
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        return _restore(header, tensors)
+        if header["tensors"] != digest(tensors):
+            raise ModelFileError(f"the weights in {path} are not those that were written", hint=_RECOVER)
+        snn = _restore(header, tensors)
+        _probe(snn)
+        return snn
     except SafetensorError as error:
         raise ModelFileError(f"{path} is truncated or not a checkpoint: {error}", hint=_RECOVER) from error
     except (KeyError, TypeError, ValueError, RuntimeError, AssertionError, AttributeError) as error:
@@ -100,6 +109,35 @@ def describe(snn: Snn) -> dict[str, Any]:
         "evaluation": snn.evaluation,
         "versions": {"torch": torch.__version__.split("+")[0], "python": platform.python_version()},
     }
+
+
+def digest(tensors: dict[str, Tensor]) -> str:
+    """sha256 over names, shapes and bytes of the tensors."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def _probe(snn: Snn) -> None:
+    """Run the graph once on zeros: shapes that do not fit each other raise here and not in use."""
+    with torch.inference_mode():
+        values: dict[fx.Node, Tensor] = {}
+        for node in snn.graph.graph.nodes:
+            if node.op == "placeholder":
+                values[node] = torch.zeros(1, *snn.input_shape, dtype=torch.float64)
+            elif node.op == "call_module":
+                op = op_of(node)
+                own = next(op.buffers(), None)
+                inputs = [values[source] for source in arguments(node)]
+                values[node] = op(*(inputs if own is None else [value.to(own.dtype) for value in inputs]))
+                if tuple(values[node].shape[1:]) != node.meta["shape"]:
+                    raise ValueError(f"shape of {node.name}")
+    for name in ("preprocessing", "calibration", "evaluation"):
+        if not isinstance(getattr(snn, name), dict):
+            raise TypeError(name)
 
 
 def _restore(header: dict[str, Any], tensors: dict[str, Tensor]) -> Snn:

@@ -23,6 +23,12 @@ def print_summary(document: Mapping[str, Any], console: Console) -> None:
     from rich.text import Text
 
     console.print(Text(wording.headline(document), style="bold"))
+    latency, schedule = document["latency"], document["schedule"]
+    told = {"wait": f"wait {schedule.get('wait')}", "bistable": f"bistable, window {schedule.get('window')}"}
+    kind = told.get(schedule["kind"], schedule["kind"])
+    console.print(
+        Text(f"Schedule: {kind}; first answer at step {latency['first_output']}, {latency['total']} steps in all.")
+    )
     if sure := wording.certainty(document):
         console.print(Text(sure, style="dim"))
     if why := wording.culprit(document):
