@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, fx
 
 from snnconvert.errors import ModelFileError, OutputError
-from snnconvert.graph.dialect import KINDS, Stage, arguments, calls, op_of, origin_of, verify
+from snnconvert.graph.dialect import KINDS, Stage, arguments, calls, op_of, origin_of, values_of, verify
 from snnconvert.graph.ops import Op
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Origin, Snn, Source
@@ -123,18 +123,9 @@ def digest(tensors: dict[str, Tensor]) -> str:
 
 def _probe(snn: Snn) -> None:
     """Run the graph once on zeros: shapes that do not fit each other raise here and not in use."""
-    with torch.inference_mode():
-        values: dict[fx.Node, Tensor] = {}
-        for node in snn.graph.graph.nodes:
-            if node.op == "placeholder":
-                values[node] = torch.zeros(1, *snn.input_shape, dtype=torch.float64)
-            elif node.op == "call_module":
-                op = op_of(node)
-                own = next(op.buffers(), None)
-                inputs = [values[source] for source in arguments(node)]
-                values[node] = op(*(inputs if own is None else [value.to(own.dtype) for value in inputs]))
-                if tuple(values[node].shape[1:]) != node.meta["shape"]:
-                    raise ValueError(f"shape of {node.name}")
+    for node, value in values_of(snn.graph, torch.zeros(1, *snn.input_shape, dtype=torch.float64)):
+        if tuple(value.shape[1:]) != node.meta["shape"]:
+            raise ValueError(f"shape of {node.name}")
     for name in ("preprocessing", "calibration", "evaluation"):
         if not isinstance(getattr(snn, name), dict):
             raise TypeError(name)

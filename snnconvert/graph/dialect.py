@@ -175,18 +175,33 @@ def erase_dead(graph: fx.GraphModule) -> None:
     graph.recompile()
 
 
+def values_of(graph: fx.GraphModule, inputs: Tensor) -> Iterator[tuple[fx.Node, Tensor]]:
+    """Run `graph` node by node on one input (batch first), each in the precision of its own tensors; yield every value.
+
+    A value is kept only until its last reader has run.
+    """
+    values: dict[fx.Node, Tensor] = {}
+    last = {source: node for node in graph.graph.nodes for source in node.all_input_nodes}
+    for node in graph.graph.nodes:
+        if node.op == "placeholder":
+            values[node] = inputs
+        elif node.op == "call_module":
+            op = op_of(node)
+            own = next(op.buffers(), None)
+            given = [values[source] for source in arguments(node)]
+            values[node] = op(*(given if own is None else [value.to(own.dtype) for value in given]))
+        else:
+            continue
+        yield node, values[node]
+        for source in node.all_input_nodes:
+            if last[source] is node:
+                del values[source]
+
+
 def propagate_shapes(graph: fx.GraphModule, input_shape: tuple[int, ...]) -> None:
     """Run the graph once on zeros (batch 2) and store each sample's shape in `node.meta["shape"]`."""
-    values: dict[fx.Node, Tensor] = {}
-    with torch.no_grad():
-        for node in graph.graph.nodes:
-            if node.op == "placeholder":
-                values[node] = torch.zeros(2, *input_shape)
-            elif node.op == "call_module":
-                values[node] = op_of(node)(*(values[argument] for argument in arguments(node)))
-            else:
-                continue
-            node.meta["shape"] = tuple(values[node].shape[1:])
+    for node, value in values_of(graph, torch.zeros(2, *input_shape)):
+        node.meta["shape"] = tuple(value.shape[1:])
 
 
 def arguments(node: fx.Node) -> list[fx.Node]:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snnconvert.graph.dialect import calls, op_of, origin_of
+from snnconvert.graph.dialect import calls, op_of, origin_of, values_of
 from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.schedule import site_depths
 from snnconvert.graph.types import Snn
@@ -298,19 +298,7 @@ def summary(tensor: Tensor) -> dict[str, float]:
     return {"min": float(flat.min()), "median": float(flat.median()), "max": float(flat.max())}
 
 
-@torch.inference_mode()
 def limits(snn: Snn, images: Tensor) -> dict[str, Tensor]:
     """The rate of every neuron for T -> infinity, units per frame: the spiking graph run as a clipped ANN."""
-    found: dict[str, Tensor] = {}
-    values: dict[Any, Tensor] = {}
-    for node in snn.graph.graph.nodes:
-        if node.op == "placeholder":
-            values[node] = images.double()
-        elif node.op == "call_module":
-            op = op_of(node)
-            own = next(op.buffers(), None)
-            inputs = [values[source] for source in node.args]
-            values[node] = op(*(inputs if own is None else [value.to(own.dtype) for value in inputs]))
-            if isinstance(op, Neuron):
-                found[node.name] = values[node]
-    return found
+    run = values_of(snn.graph, images.double())
+    return {node.name: value for node, value in run if node.op == "call_module" and isinstance(op_of(node), Neuron)}
