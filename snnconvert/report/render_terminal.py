@@ -25,7 +25,7 @@ def print_summary(document: Mapping[str, Any], console: Console) -> None:
     console.print(Text(wording.headline(document), style="bold"))
     latency, schedule = document["latency"], document["schedule"]
     told = {"wait": f"wait {schedule.get('wait')}", "bistable": f"bistable, window {schedule.get('window')}"}
-    kind = told.get(schedule["kind"], schedule["kind"])
+    kind = wording.clean(told.get(schedule["kind"], schedule["kind"]))
     console.print(
         Text(f"Schedule: {kind}; first answer at step {latency['first_output']}, {latency['total']} steps in all.")
     )
