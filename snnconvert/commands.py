@@ -183,6 +183,8 @@ def rerun(checkpoint: Path, data: str, *, limit: int | None, batch_size: int, ta
         classes *= size
     check_labels(dataset, classes)
     chosen = select_again(snn.evaluation, dataset, limit)
+    if chosen.fingerprint() != snn.evaluation.get("fingerprint"):
+        talk.remark("note: these are not the images of the conversion's own evaluation")
     with talk.progress() as progress:
         curve = rerun_checkpoint(snn, chosen, batch_size=batch_size, progress=progress)
     labelled = chosen.labels is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import nn
 from snnconvert.calibrate.observe import in_canonical_order
 from snnconvert.convert.units import with_units
 from snnconvert.data.selection import select_inputs
+from snnconvert.errors import OptionError
 from snnconvert.graph.types import Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.simulate.evaluate import evaluate
@@ -62,6 +63,13 @@ def convert_model(model: str | Path | nn.Module, **options: Any) -> Snn:
     Raises:
         SnnConvertError: any of its branches.
     """
+    allowed = [one.name for one in fields(Request) if one.name != "model"]
+    unknown = sorted(set(options) - set(allowed))
+    if unknown:
+        raise OptionError(
+            f"convert_model has no option {unknown[0]!r}; there are {', '.join(allowed)}",
+            hint="a calibration method's own options go into options={...}, for instance options={'percentile': 99.9}",
+        )
     if isinstance(model, nn.Module):
         return run(Request(model=type(model).__name__, **options), module=model).snn
     return run(Request(model=str(model), **options)).snn

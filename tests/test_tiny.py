@@ -184,3 +184,10 @@ def test_the_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     save_snn(convert_model("zoo:digits-cnn", timesteps=2, calibration="mse", calibration_samples=16, limit=20), "m.snn")
     assert load_snn("m.snn").schedule.timesteps == 2
+
+
+def test_an_unknown_option_is_named() -> None:
+    from snnconvert.errors import OptionError
+
+    with pytest.raises(OptionError, match="no option 'bogus'"):
+        convert_model("zoo:digits-cnn", bogus=1)

@@ -53,8 +53,9 @@ def split_calibration(dataset: Dataset, samples: int, seed: int) -> tuple[Indice
     if samples >= count:
         raise DataError(
             f"{samples} images to calibrate on leave none of {count} to evaluate on",
-            hint=f"ask for fewer calibration images (for instance {max(1, count // 4)}), or give a calibration set of "
-            "its own",
+            hint=f"ask for fewer calibration images (for instance {count // 4}), or give a calibration set of its own"
+            if count > 1
+            else "give more images, or a calibration set of its own",
         )
     calibration = balanced_sample(dataset.labels, count, samples, seed)
     return calibration, np.setdiff1d(np.arange(count, dtype=np.int64), calibration, assume_unique=True)
