@@ -13,8 +13,6 @@ from snnconvert.errors import OptionError
 
 if TYPE_CHECKING:
     from snnconvert.commands import Talk
-    from snnconvert.data.datasets import Dataset
-    from snnconvert.graph.types import Snn
 
 CHECKPOINT, FILES = "Checkpoint", "Files written"
 Data = Annotated[str | None, typer.Option(help="Data to measure on, as for convert.", rich_help_panel=CHECKPOINT)]
@@ -92,6 +90,7 @@ def debug(
     as_json: Json = False,
 ) -> None:
     """Say why spike rates differ from activations, layer by layer, and which option would help."""
+    from snnconvert.data.selection import images_for
     from snnconvert.graph.checkpoint import load_snn
     from snnconvert.simulate.attribution import Attribution
     from snnconvert.simulate.chunks import chunk_size
@@ -100,7 +99,7 @@ def debug(
 
     talk = _talk(quiet, as_json)
     snn = load_snn(checkpoint)
-    images = _chosen(snn, data, _at_least_one("--limit", limit)).images()
+    images = images_for(snn, data, _at_least_one("--limit", limit)).images()
     found, engine, size = Attribution(snn, None, len(images)), LayerEngine(snn), chunk_size(snn)
     with talk.progress() as progress:
         for start in range(0, len(images), size):
@@ -127,27 +126,10 @@ def _at_least_one(option: str, value: int) -> int:
     return value
 
 
-def _chosen(snn: Snn, data: str, limit: int | None) -> Dataset:
-    """The images of the conversion's own evaluation where `data` holds them, else all; or a sample of `limit`."""
-    from snnconvert.data.datasets import check_labels, load_dataset
-    from snnconvert.data.preprocessing import Preprocessing
-    from snnconvert.data.selection import select_again
-    from snnconvert.graph.dialect import output_nodes
-    from snnconvert.zoo.catalogue import data_path
-
-    offset = int(snn.evaluation.get("label_offset") or 0)
-    plan = Preprocessing.from_dict(snn.preprocessing)
-    dataset = load_dataset(data_path(data), preprocessing=plan, input_shape=snn.input_shape, label_offset=offset)
-    classes = 1
-    for size in output_nodes(snn.graph)[0].meta["shape"]:
-        classes *= size
-    check_labels(dataset, classes)
-    return select_again(snn.evaluation, dataset, limit)
-
-
 def _measured(  # noqa: PLR0917
     path: Path, data: str, limit: int | None, batch_size: int, target: str | None, sweep: bool, talk: Talk
 ) -> dict[str, Any]:
+    from snnconvert.data.selection import images_for
     from snnconvert.graph.checkpoint import load_snn
     from snnconvert.report.chip import Target, chip_section, load_target
     from snnconvert.report.rebuild import rebuilt_document
@@ -155,7 +137,7 @@ def _measured(  # noqa: PLR0917
     limits = None if target is None else load_target(target)
     snn = load_snn(path)
     _at_least_one("--batch-size", batch_size)
-    chosen = _chosen(snn, data, limit if limit is None else _at_least_one("--limit", limit))
+    chosen = images_for(snn, data, limit if limit is None else _at_least_one("--limit", limit))
     with talk.progress() as progress:
         chip = None
         if limits is not None or sweep:

@@ -20,12 +20,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from snnconvert import progress as reporting
-from snnconvert.data.datasets import check_labels, load_dataset
-from snnconvert.data.preprocessing import Preprocessing
-from snnconvert.data.selection import select_again
+from snnconvert.data.selection import images_for
 from snnconvert.errors import GateError, OptionError, OutputError
 from snnconvert.graph.checkpoint import describe, load_snn, save_snn
-from snnconvert.graph.dialect import calls, output_nodes
+from snnconvert.graph.dialect import calls
 from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.schedule import plan
 from snnconvert.graph.types import Snn
@@ -38,7 +36,6 @@ from snnconvert.report.gate import Gates, check_document
 from snnconvert.report.render_terminal import print_summary
 from snnconvert.simulate.evaluate import rerun as rerun_checkpoint
 from snnconvert.target import Attempt, smallest, unreachable
-from snnconvert.zoo.catalogue import data_path
 
 
 @dataclass(frozen=True)
@@ -172,17 +169,7 @@ def rerun(checkpoint: Path, data: str, *, limit: int | None, batch_size: int, ta
     snn = load_snn(checkpoint)
     if batch_size < 1 or (limit is not None and limit < 1):
         raise OptionError("--batch-size and --limit have to be at least 1", hint="leave them out, or give e.g. 64")
-    dataset = load_dataset(
-        data_path(data),
-        preprocessing=Preprocessing.from_dict(snn.preprocessing),
-        input_shape=snn.input_shape,
-        label_offset=int(snn.evaluation.get("label_offset") or 0),
-    )
-    classes = 1
-    for size in output_nodes(snn.graph)[0].meta["shape"]:
-        classes *= size
-    check_labels(dataset, classes)
-    chosen = select_again(snn.evaluation, dataset, limit)
+    chosen = images_for(snn, data, limit)
     if chosen.fingerprint() != snn.evaluation.get("fingerprint"):
         talk.remark("note: these are not the images of the conversion's own evaluation")
     with talk.progress() as progress:

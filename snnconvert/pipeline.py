@@ -34,13 +34,14 @@ def run(request: Request, progress: Progress = silent, *, module: nn.Module | No
     with timed(timings, "data"):
         inputs = select_inputs(ann, facts.classes, request)
     with timed(timings, "calibrate"):
+        images = in_canonical_order(inputs.calibration)
         ann, network = with_units(
             ann,
-            in_canonical_order(inputs.calibration),
+            images,
             approximate=request.approximate == "auto",
             strict=request.strict_spiking,
         )
-        snn = spiking(request, network, inputs, progress)
+        snn = spiking(request, network, images, inputs.calibration_record, progress)
     with timed(timings, "simulate"):
         evaluation = evaluate(
             ann, snn, inputs.measured, batch_size=request.batch_size, progress=progress, device=request.device

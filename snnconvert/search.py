@@ -20,8 +20,7 @@ from snnconvert.graph.balance import with_identity_sites
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.progress import Progress, silent
-from snnconvert.simulate.chunks import chunk_size
-from snnconvert.simulate.layer_engine import LayerEngine
+from snnconvert.simulate.agreement import rank
 
 WINDOWS = tuple(range(2, 9))
 AUTO = ("streaming", "wait", "bistable")
@@ -157,17 +156,6 @@ def choose(
         trials.append(trial)
     best = max((trial for trial in trials if trial.snn is not None), key=_merit)
     return [replace(trial, chosen=trial is best) for trial in trials]
-
-
-def rank(snn: Snn, images: Tensor, reference: Tensor) -> tuple[float, float]:
-    """Share of images on which the last answer is `reference` (class indices), and spikes per image."""
-    engine, size, agreed, spikes = LayerEngine(snn), chunk_size(snn), 0, 0
-    for start in range(0, len(images), size):
-        seen = engine.run(images[start : start + size])
-        decided = seen.outputs[0][-1].flatten(1).argmax(1).cpu()
-        agreed += int((decided == reference[start : start + size]).sum())
-        spikes += sum(int(counts.sum()) for counts in seen.spikes.values())
-    return agreed / max(len(images), 1), spikes / max(len(images), 1)
 
 
 def _merit(trial: Trial) -> tuple[float, float, float]:

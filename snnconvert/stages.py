@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from snnconvert.calibrate import METHODS, Task
-from snnconvert.calibrate.observe import in_canonical_order
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.onnx_reference import compare_with_onnxruntime
 from snnconvert.convert.passes import canonicalize
@@ -26,7 +25,7 @@ from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.selection import Inputs
 from snnconvert.errors import InternalError, OptionError
 from snnconvert.graph.balance import with_identity_sites
-from snnconvert.graph.dialect import output_nodes
+from snnconvert.graph.dialect import class_count
 from snnconvert.graph.schedule import KINDS, Schedule
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.neurons import RECTIFIERS
@@ -219,10 +218,7 @@ def open_ann(request: Request, module: nn.Module | None = None) -> tuple[Ann, Fa
     refuse_without_sites(ann, approximate=request.approximate == "auto")
     if request.strict_spiking:
         refuse_analog(ann, approximate=request.approximate == "auto")
-    classes = 1
-    for size in output_nodes(ann.graph)[0].meta["shape"]:
-        classes *= size
-    return ann, Facts(classes, comparison, ann.source.notes)
+    return ann, Facts(class_count(ann.graph), comparison, ann.source.notes)
 
 
 def _shape_of_data(request: Request) -> tuple[int, ...] | None:
@@ -240,19 +236,25 @@ def _schedules(request: Request) -> tuple[str, ...]:
     return tuple(kind for kind in AUTO if kind != "bistable" or request.neuron == "if")
 
 
-def spiking(request: Request, ann: Ann, inputs: Inputs, progress: Progress) -> Snn:
+def spiking(request: Request, ann: Ann, images: Tensor, record: dict[str, Any], progress: Progress) -> Snn:
     """Calibrate and spikify in the schedule that was asked for, or in the best of those that fit.
+
+    Args:
+        request: schedule, neuron and calibration method.
+        ann: the network to convert.
+        images: calibration inputs in canonical order.
+        record: where they come from; kept with the calibration's own record.
+        progress: called as work goes on.
 
     Raises:
         OptionError: if no schedule fits into the budget of time steps.
     """
-    images = in_canonical_order(inputs.calibration)
     neuron = NeuronChoice(request.neuron, request.levels)
 
     def make(network: Ann, schedule: Schedule, count: int = len(images)) -> Snn:
         task = Task(network, images[:count], schedule, neuron, request.options, progress)
         calibration = METHODS[request.calibration](task)
-        return replace(task.spikify(calibration), calibration={**inputs.calibration_record, **calibration.record})
+        return replace(task.spikify(calibration), calibration={**record, **calibration.record})
 
     def draft(network: Ann, schedule: Schedule) -> Snn:
         return make(network, schedule, DRAFT_IMAGES)

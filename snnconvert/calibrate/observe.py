@@ -6,13 +6,13 @@ which they were read nor the user's batch size can change a statistic.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx
 
+from snnconvert.data.sampling import canonical_order
 from snnconvert.graph.dialect import arguments, op_of, output_nodes, sites
 from snnconvert.graph.edit import kind_of
 from snnconvert.graph.ops import Role
@@ -23,8 +23,7 @@ BATCH = 64
 
 def in_canonical_order(images: Tensor) -> Tensor:
     """The images sorted by the hash of their content."""
-    keys = [hashlib.sha256(image.numpy().tobytes()).digest() for image in images]
-    return images[torch.tensor(sorted(range(len(keys)), key=keys.__getitem__), dtype=torch.long)]
+    return images[torch.from_numpy(canonical_order(images))]
 
 
 @dataclass(frozen=True)

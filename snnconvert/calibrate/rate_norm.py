@@ -23,7 +23,7 @@ from snnconvert.calibrate.task import Task
 from snnconvert.graph.edit import copied, replace_op
 from snnconvert.graph.neuron_ops import RateNorm
 from snnconvert.graph.types import Calibration
-from snnconvert.simulate.agreement import agreement_at_end
+from snnconvert.simulate.agreement import rank
 
 GRID = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 RANKING_IMAGES = 256
@@ -129,4 +129,5 @@ def _at(task: Task, found: dict[str, Range], p: float, granularity: str, weight:
 
 def _agreement(task: Task, calibration: Calibration, teacher: Tensor) -> float:
     images = task.images[:RANKING_IMAGES]
-    return agreement_at_end(task.spikify(calibration), images, teacher[: len(images)].argmax(1))
+    agreement, _ = rank(task.spikify(calibration), images, teacher[: len(images)].argmax(1))
+    return agreement

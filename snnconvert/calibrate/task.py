@@ -104,8 +104,3 @@ def reach(graph: fx.GraphModule, images: Tensor) -> dict[str, float]:
 
 
 Method = Callable[[Task], Calibration]
-
-
-def graph_of(task: Task) -> fx.GraphModule:
-    """The network whose sites are calibrated."""
-    return task.ann.graph

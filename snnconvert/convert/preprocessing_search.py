@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +12,7 @@ from snnconvert.data.datasets import check_labels, load_dataset
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.sampling import balanced_sample
 from snnconvert.errors import DataError
-from snnconvert.graph.dialect import output_nodes
+from snnconvert.graph.dialect import class_count
 from snnconvert.graph.types import Ann
 
 IMAGES = 256
@@ -114,7 +113,7 @@ def find_preprocessing(
             f"{data} has no labels, so normalisations cannot be compared",
             hint="give labelled images: .npz with x and y, class folders, or a folder with labels.csv",
         )
-    classes = int(np.prod(output_nodes(ann.graph)[0].meta["shape"]))
+    classes = class_count(ann.graph)
     check_labels(dataset, classes)
     chosen = balanced_sample(dataset.labels, len(dataset), images, seed)
     batches = list(dataset.batches(BATCH, chosen))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.convert.exact import Weighted, on_double_grid, on_grid
-from snnconvert.errors import InternalError, UnsupportedError
+from snnconvert.errors import UnsupportedError
 from snnconvert.graph.balance import balance
 from snnconvert.graph.dialect import Stage, arguments, calls, op_of, output_nodes, verify
 from snnconvert.graph.edit import copied, finish, insert_after, redirect, replace_op
@@ -370,10 +370,3 @@ def _fill_padding(moved: Tensor, inside: Tensor) -> Tensor:
     flat, mask = moved.flatten(1), inside.flatten(1) > 0
     channel = torch.where(mask, flat, torch.zeros_like(flat)).amax(1, keepdim=True)
     return torch.where(mask, flat, channel.expand_as(flat)).reshape(moved.shape)
-
-
-def check_sites(graph: fx.GraphModule, calibrated: dict[str, SiteCalibration]) -> None:
-    """Every site needs a calibration; raises InternalError naming those without one."""
-    missing = [node.name for node, op in calls(graph) if op.role == Role.SITE and node.name not in calibrated]
-    if missing:
-        raise InternalError("activation sites were left uncalibrated", causes=tuple(missing))

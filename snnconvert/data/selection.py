@@ -11,7 +11,8 @@ from snnconvert.data.datasets import Dataset, check_labels, load_dataset, shared
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.sampling import balanced_sample, split_calibration
 from snnconvert.data.synthetic import guess_range, synthetic_inputs
-from snnconvert.graph.types import Ann
+from snnconvert.graph.dialect import class_count
+from snnconvert.graph.types import Ann, Snn
 from snnconvert.zoo.catalogue import data_path
 
 SYNTHETIC_EVALUATION = 64
@@ -160,6 +161,22 @@ def select_again(recorded: dict[str, Any], dataset: Dataset, limit: int | None) 
     if same.fingerprint() == recorded.get("fingerprint"):
         return same if limit is None else rest.subset(balanced_sample(rest.labels, len(rest), limit, seed))
     return dataset.subset(balanced_sample(dataset.labels, len(dataset), limit, seed))
+
+
+def images_for(snn: Snn, data: str, limit: int | None) -> Dataset:
+    """`data` as a checkpoint prepares it: its own evaluation images where it holds them, else all; or `limit` of them.
+
+    Raises:
+        DataError: data that cannot be read, do not fit the network, or have labels beyond its classes.
+    """
+    dataset = load_dataset(
+        data_path(data),
+        preprocessing=Preprocessing.from_dict(snn.preprocessing),
+        input_shape=snn.input_shape,
+        label_offset=int(snn.evaluation.get("label_offset") or 0),
+    )
+    check_labels(dataset, class_count(snn.graph))
+    return select_again(snn.evaluation, dataset, limit)
 
 
 def _load(ann: Ann, path: str | None, preprocessing: Preprocessing, label_offset: int) -> Dataset | None:

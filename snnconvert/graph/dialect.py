@@ -6,6 +6,7 @@ After a door has read a model, every node of its `torch.fx.GraphModule` is a `pl
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
@@ -215,6 +216,11 @@ def output_nodes(graph: fx.GraphModule) -> list[fx.Node]:
     returned = output.args[0]
     assert isinstance(returned, tuple)
     return [node for node in returned if isinstance(node, fx.Node)]
+
+
+def class_count(graph: fx.GraphModule) -> int:
+    """The number of values in the first output of one sample: the classes of a classifier."""
+    return math.prod(output_nodes(graph)[0].meta["shape"])
 
 
 def verify(graph: fx.GraphModule, stage: Stage) -> fx.GraphModule:

@@ -191,7 +191,7 @@ def curve_section(curve: FitCurve, *, labelled: bool) -> dict[str, Any]:
 def layer_row(layer: dict[str, Any], neuron: str) -> dict[str, Any]:
     """One layer's row; the bound on K holds for rate codes only."""
     origin = layer["origin"]
-    kept = {name: value for name, value in layer.items() if name not in ("origin", "answered", "units_per_image")}
+    kept = {name: value for name, value in layer.items() if name not in ("origin", "units_per_image")}
     del neuron
     return {**kept, "origin": f"{origin['name']} ({origin['operator']})"}
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any
 
 from snnconvert.data.datasets import Dataset
-from snnconvert.graph.dialect import calls, output_nodes
+from snnconvert.graph.dialect import calls, class_count
 from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.schedule import plan
 from snnconvert.graph.types import Snn
@@ -81,7 +80,7 @@ def rebuilt_document(
             "source": source,
             "fingerprint": fingerprint,
             "excluded_calibration": recorded.get("excluded_calibration") if same else None,
-            "classes": math.prod(output_nodes(snn.graph)[0].meta["shape"]),
+            "classes": class_count(snn.graph),
             "outcomes": None if right is None else outcomes(digests, snn=right),
             "notes": list(data.notes),
         },

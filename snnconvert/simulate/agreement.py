@@ -9,10 +9,12 @@ from snnconvert.simulate.chunks import chunk_size
 from snnconvert.simulate.layer_engine import LayerEngine
 
 
-def agreement_at_end(snn: Snn, images: Tensor, reference: Tensor) -> float:
-    """Share of `images` on which the SNN's last answer is `reference` (class indices)."""
-    engine, size, agreed = LayerEngine(snn), chunk_size(snn), 0
+def rank(snn: Snn, images: Tensor, reference: Tensor) -> tuple[float, float]:
+    """Share of images on which the last answer is `reference` (class indices), and spikes per image."""
+    engine, size, agreed, spikes = LayerEngine(snn), chunk_size(snn), 0, 0
     for start in range(0, len(images), size):
-        logits = engine.run(images[start : start + size]).outputs[0][-1].flatten(1)
-        agreed += int((logits.argmax(1) == reference[start : start + size]).sum())
-    return agreed / max(len(images), 1)
+        seen = engine.run(images[start : start + size])
+        decided = seen.outputs[0][-1].flatten(1).argmax(1).cpu()
+        agreed += int((decided == reference[start : start + size]).sum())
+        spikes += sum(int(counts.sum()) for counts in seen.spikes.values())
+    return agreed / max(len(images), 1), spikes / max(len(images), 1)

@@ -261,8 +261,7 @@ class LayerFit:
             first, second, spurious, dead, saturated, count = self.sums[name].tolist()
             origin = origin_of(node)
             omega = first / second if second > 0 else None
-            answered = [schedule.answer_step(frame - 1) for frame in self.frames]
-            emitted = frame_steps(snn_frames=self.frames, steps=schedule.steps_per_frame)
+            emitted = [frame * schedule.steps_per_frame for frame in self.frames]
             errors = [float(value) / second for value in self.error[name]] if second > 0 else []
             records.append(
                 {
@@ -281,15 +280,9 @@ class LayerFit:
                     "sin_share": spurious / count if count else None,
                     "omega": omega,
                     "fit": [{"t": t, "k": k} for t, k in zip(emitted, errors, strict=False)],
-                    "answered": answered,
                 }
             )
         return records
-
-
-def frame_steps(*, snn_frames: list[int], steps: int) -> list[int]:
-    """A site's own emission steps after each of the given numbers of frames."""
-    return [frame * steps for frame in snn_frames]
 
 
 def summary(tensor: Tensor) -> dict[str, float]:
