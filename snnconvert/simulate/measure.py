@@ -237,10 +237,10 @@ class LayerFit:
             before = frame
         levels = op_of(self.nodes[name])
         assert isinstance(levels, Neuron)
-        silent_ann = limit <= 0
+        silent_ann = limit == 0 if levels.model == "signed" else limit <= 0
         self.sums[name] += torch.tensor(
             [
-                float(limit.sum()),
+                float(limit.abs().sum()),
                 float(limit.square().sum()),
                 float(((last != 0) & silent_ann).sum()),
                 float((last == 0).sum()),
