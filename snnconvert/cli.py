@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shlex
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snnconvert.cli_check import Approximate, ApproximateName, StrictSpiking, check
+from snnconvert.cli_output import Patient
 from snnconvert.cli_report import Csv, Figures, Markdown, debug
 from snnconvert.cli_report import report as report_command
 from snnconvert.cli_zoo import gate, gates_of, zoo_app
@@ -144,7 +146,7 @@ def convert(  # noqa: PLR0917
         ScheduleName,
         typer.Option(help="When neurons integrate and emit; auto tries all that fit into T.", rich_help_panel=SNN),
     ] = ScheduleName.auto,
-    wait: Annotated[int, typer.Option(help="Steps of --schedule wait.", rich_help_panel=SNN)] = 1,
+    wait: Annotated[int | None, typer.Option(help="Steps of --schedule wait (1).", rich_help_panel=SNN)] = None,
     window: Annotated[
         int | None, typer.Option(help="Steps per window of --schedule bistable (tries 2 to 8).", rich_help_panel=SNN)
     ] = None,
@@ -352,7 +354,12 @@ def main() -> None:
         print(f"snnconvert {version('snnconvert')}")
         return
     try:
-        app(arguments, standalone_mode=True)
+        # A reader such as `head` may close the pipe early; what the command does and returns stays the same.
+        with contextlib.redirect_stdout(Patient(sys.stdout)) as output:
+            try:
+                app(arguments, standalone_mode=True)
+            finally:
+                output.flush()
     except SnnConvertError as error:
         print(error.render(), file=sys.stderr)
         sys.exit(error.exit_code)
@@ -360,9 +367,6 @@ def main() -> None:
         if stop.code == 130:
             print("\ninterrupted: no checkpoint and no report was written", file=sys.stderr)
         raise
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except Exception as error:
         if isinstance(error, MemoryError) or "allocate memory" in str(error):
             print("error: there is not enough memory for this many steps or images", file=sys.stderr)

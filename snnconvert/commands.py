@@ -34,6 +34,7 @@ from snnconvert.report.figures import write_beside
 from snnconvert.report.from_run import document_of, rerun_document
 from snnconvert.report.gate import Gates, check_document
 from snnconvert.report.render_terminal import print_summary
+from snnconvert.report.wording import flat
 from snnconvert.simulate.evaluate import rerun as rerun_checkpoint
 from snnconvert.target import Attempt, smallest, unreachable
 
@@ -212,12 +213,17 @@ def info(checkpoint: Path, talk: Talk) -> None:
         f"{snn.source.name}, converted from {snn.source.location} (sha256 {snn.source.sha256[:12]})", highlight=False
     )
     console.print(
-        f"schedule {schedule.describe()}, {schedule.timesteps} steps, depth {schedule.depth}; "
-        f"latency {schedule.latency}"
+        f"schedule {schedule.describe()}, {schedule.timesteps} steps, depth {schedule.depth}; first answer after step "
+        f"{schedule.latency['first_output']}, the last after {schedule.latency['total']}",
+        highlight=False,
     )
-    method = {name: snn.calibration.get(name) for name in ("method", "samples", "source", "options")}
-    console.print(f"calibration {method}", highlight=False)
-    console.print(f"preprocessing {snn.preprocessing}", highlight=False)
+    for title, section, left_out in (
+        ("calibration", snn.calibration, ("candidates", "schedules", "fingerprint")),
+        ("preprocessing", snn.preprocessing, ()),
+        ("evaluation", snn.evaluation, ("correct", "agreed", "spikes_per_image", "fingerprint")),
+    ):
+        told = flat({name: value for name, value in section.items() if name not in left_out})
+        console.print(f"{title}: {', '.join(f'{name} {value}' for name, value in told)}", highlight=False)
     thresholds = {node.name: op.threshold for node, op in calls(snn.graph) if isinstance(op, Neuron)}
     shapes = {node.name: node.meta["shape"] for node, _ in calls(snn.graph)}
     table = Table(box=SIMPLE_HEAD, title="plan", title_justify="left")

@@ -6,10 +6,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from snnconvert.calibrate.observe import in_canonical_order
-from snnconvert.convert.units import with_units
+from snnconvert.convert.units import refuse_overflow, with_units
 from snnconvert.data.selection import select_inputs
 from snnconvert.errors import OptionError
 from snnconvert.graph.types import Snn
@@ -18,6 +19,8 @@ from snnconvert.simulate.evaluate import evaluate
 from snnconvert.stages import Outcome, Request, check_request, open_ann, spiking, timed, with_bundled_data
 
 __all__ = ["Outcome", "Request", "convert_model", "run"]
+# images on which the original network has to give finite numbers before anything is calibrated
+CHECKED_IMAGES = 32
 
 
 def run(request: Request, progress: Progress = silent, *, module: nn.Module | None = None) -> Outcome:
@@ -35,6 +38,8 @@ def run(request: Request, progress: Progress = silent, *, module: nn.Module | No
         inputs = select_inputs(ann, facts.classes, request)
     with timed(timings, "calibrate"):
         images = in_canonical_order(inputs.calibration)
+        with torch.inference_mode():
+            refuse_overflow(ann.source.name, ann.graph(images[:CHECKED_IMAGES])[0])
         ann, network = with_units(
             ann,
             images,

@@ -19,7 +19,7 @@ from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.passes.logits import keep_logits
 from snnconvert.convert.pytorch import import_module
 from snnconvert.convert.spikify import NeuronChoice
-from snnconvert.convert.units import refuse_analog, refuse_without_sites
+from snnconvert.convert.units import refuse_analog, refuse_overflow, refuse_without_sites
 from snnconvert.data.datasets import load_dataset
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.selection import Inputs
@@ -61,7 +61,7 @@ class Request:
     neuron: str = "if"
     levels: int = 1
     schedule: str = "auto"
-    wait: int = 1
+    wait: int | None = None
     window: int | None = None
     phases: str = "power2"
     residual: str = "keep"
@@ -118,7 +118,7 @@ def check_request(request: Request) -> None:
         ("--batch-size", request.batch_size),
         ("--limit", 1 if request.limit is None else request.limit),
         ("--levels", request.levels),
-        ("--wait", request.wait),
+        ("--wait", 1 if request.wait is None else request.wait),
         ("--window", 1 if request.window is None else request.window),
     ):
         if value < 1:
@@ -149,6 +149,17 @@ def _check_combinations(request: Request) -> None:
             f"--schedule bistable brings neurons of its own, not --neuron {request.neuron}",
             hint="leave --neuron out, or choose --schedule streaming or wait",
         )
+    for option, given, kind in (
+        ("--wait", request.wait is not None, "wait"),
+        ("--window", request.window is not None, "bistable"),
+        ("--phases", request.phases != "power2", "bistable"),
+        ("--residual", request.residual != "keep", "bistable"),
+    ):
+        if given and request.schedule not in (kind, "auto"):
+            raise OptionError(
+                f"{option} means nothing to --schedule {request.schedule}",
+                hint=f"leave {option} out, or add --schedule {kind}",
+            )
     share, granularity = request.options.get("percentile"), request.options.get("granularity")
     if share is not None and not 0 < float(share) <= 100:
         raise OptionError(f"--percentile {share} is outside 0 to 100", hint="give for instance --percentile 99.9")
@@ -211,6 +222,7 @@ def open_ann(request: Request, module: nn.Module | None = None) -> tuple[Ann, Fa
     ann = canonicalize(opened)
     with torch.inference_mode():
         before, after = opened.graph(samples)[0], ann.graph(samples)[0]
+    refuse_overflow(ann.source.name, before)
     difference = float((before - after).abs().max() / before.abs().max().clamp(min=1e-12))
     if not difference <= TOLERANCE:
         raise InternalError(f"canonicalisation changed the network's output by {difference:.1e} (relative)")
@@ -264,7 +276,7 @@ def spiking(request: Request, ann: Ann, images: Tensor, record: dict[str, Any], 
         request.timesteps,
         schedules=_schedules(request),
         windows=WINDOWS if request.window is None else (request.window,),
-        waits=(request.wait,),
+        waits=(request.wait or 1,),
         phases=request.phases,
         residual=request.residual,
         rounding=request.rounding,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from snnconvert.graph.checkpoint import save_snn
+from snnconvert.pipeline import convert_model
 from tests.test_tiny import command
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -166,7 +169,47 @@ def output_over_the_model(folder: Path) -> list[str]:
     return [str(path), "-o", str(path)]
 
 
+def wait_of_a_streaming_network(folder: Path) -> list[str]:
+    del folder
+    return [GOOD, "--schedule", "streaming", "--wait", "1"]
+
+
+def window_of_a_waiting_network(folder: Path) -> list[str]:
+    del folder
+    return [GOOD, "--schedule", "wait", "--window", "4"]
+
+
+def phases_of_a_streaming_network(folder: Path) -> list[str]:
+    del folder
+    return [GOOD, "--schedule", "streaming", "--phases", "uniform"]
+
+
+def overflowing_model(folder: Path) -> list[str]:
+    return [str(small_onnx(folder / "model.onnx", "Relu", "Exp", weight=300.0))]
+
+
+def checkpoint_of_another_depth(folder: Path) -> list[str]:
+    """A checkpoint whose header was edited; its tensors are untouched."""
+    path = folder / "model.snn"
+    snn = convert_model(GOOD, timesteps=4, schedule="streaming", calibration="rnl", calibration_samples=16, limit=10)
+    save_snn(replace(snn, schedule=replace(snn.schedule, depth=1)), path)
+    return ["info", str(path)]
+
+
+def columns_the_wrong_way_round(folder: Path) -> list[str]:
+    (folder / "images").mkdir()
+    Image.new("L", (8, 8)).save(folder / "images" / "one.png")
+    (folder / "images" / "labels.csv").write_text("label,file\none.png,3\n")
+    return [GOOD, "--data", str(folder / "images")]
+
+
 CASES = [
+    wait_of_a_streaming_network,
+    window_of_a_waiting_network,
+    phases_of_a_streaming_network,
+    overflowing_model,
+    checkpoint_of_another_depth,
+    columns_the_wrong_way_round,
     levels_of_a_binary_neuron,
     bistable_with_another_neuron,
     percentile_outside,

@@ -3,6 +3,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,3 +137,23 @@ def test_names_are_commands() -> None:
     assert with_command(["report", "a.json"]) == ["report", "a.json"]
     assert with_command(["debug", "a.snn"]) == ["debug", "a.snn"]
     assert with_command(["a.onnx"]) == ["convert", "a.onnx"]
+
+
+def test_a_reader_that_leaves_early_changes_nothing(converted: Path) -> None:
+    for arguments in (("info", "digits-cnn.snn", "--json"), ("gate", "digits-cnn.json", "--fail-if", "samples > 1")):
+        read_end, write_end = os.pipe()
+        os.close(read_end)
+        done = subprocess.run(
+            [sys.executable, "-m", "snnconvert.cli", *arguments],
+            stdout=write_end, stderr=subprocess.PIPE, cwd=converted, check=False, text=True,
+        )  # fmt: skip
+        os.close(write_end)
+        assert done.returncode == (0 if arguments[0] == "info" else 3)
+        assert "Broken" not in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_info_speaks_in_words(converted: Path) -> None:
+    done = snnconvert("info", "digits-cnn.snn", folder=converted)
+    assert "{" not in done.stdout
+    assert "first answer after step 1, the last after 8" in " ".join(done.stdout.split())

@@ -19,6 +19,7 @@ ORDER = [
         "zoo",
         "target",
         "commands",
+        "cli_output",
         "cli_zoo",
         "cli_report",
         "cli_check",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor, fx
 
 from snnconvert.convert.approximate import approximate as written_as_units
 from snnconvert.convert.approximate import candidates, remarks
-from snnconvert.errors import UnsupportedError
+from snnconvert.errors import ModelFileError, UnsupportedError
 from snnconvert.graph.dialect import calls, origin_of, sites
 from snnconvert.graph.ops import Role
 from snnconvert.graph.types import Ann
@@ -75,4 +76,18 @@ def refuse_analog(ann: Ann, *, approximate: bool) -> None:
             f"{ann.source.name} has {len(refused)} node(s) without a spiking form, and --strict-spiking was given",
             hint="leave --strict-spiking away to compute them as analog operators, exact in the mean at every step",
             causes=tuple(str(origin_of(node)) for node in refused),
+        )
+
+
+def refuse_overflow(name: str, outputs: Tensor) -> None:
+    """Refuse a model that itself gives NaN or infinity.
+
+    Raises:
+        ModelFileError: naming the model; the conversion is not to blame.
+    """
+    if not torch.isfinite(outputs).all():
+        raise ModelFileError(
+            f"the original network {name} itself gives NaN or infinity: its numbers overflow float32",
+            hint="check its weights, and that --scale, --mean and --std are those of its training; the network before "
+            "conversion has to give finite outputs on these images",
         )

@@ -15,6 +15,9 @@ from snnconvert.data.sources import FileSource, Labels, open_image
 from snnconvert.errors import DataError
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+# what the columns of a table of labels may be called, in this order
+FILE_COLUMNS = ("file", "filename", "file_name", "image", "path", "name")
+LABEL_COLUMNS = ("label", "class", "target", "category")
 _SHOWN = 5
 
 
@@ -184,6 +187,13 @@ def _rows(table: Path) -> list[tuple[int, str, str]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{table} cannot be read: {error}", hint="write it as UTF-8 with columns file,label") from error
     if lines and len(lines[0][1]) >= 2 and not _is_number(lines[0][1][1]) and Path(lines[0][1][0]).suffix == "":
+        head = tuple(cell.strip().lower() for cell in lines[0][1][:2])
+        if head[0] not in FILE_COLUMNS or head[1] not in LABEL_COLUMNS:
+            raise DataError(
+                f"{table} line {lines[0][0]}: the columns are called {','.join(lines[0][1])}, not file,label",
+                hint="the first column holds the file's name with its suffix, the second its label; head them "
+                "file,label or leave the head out",
+            )
         lines = lines[1:]
     rows = []
     for number, row in lines:

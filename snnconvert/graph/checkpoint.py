@@ -20,10 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, fx
 
-from snnconvert.errors import ModelFileError, OutputError
+from snnconvert.errors import ModelFileError, OptionError, OutputError
 from snnconvert.graph.dialect import KINDS, Stage, arguments, calls, op_of, origin_of, values_of, verify
 from snnconvert.graph.ops import Op
-from snnconvert.graph.schedule import Schedule
+from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Origin, Snn, Source
 
 SCHEMA = "snnconvert-checkpoint/1"
@@ -75,7 +75,7 @@ def load_snn(path: str | Path) -> Snn:
         return snn
     except SafetensorError as error:
         raise ModelFileError(f"{path} is truncated or not a checkpoint: {error}", hint=_RECOVER) from error
-    except (KeyError, TypeError, ValueError, RuntimeError, AssertionError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, AssertionError, AttributeError, OptionError) as error:
         raise ModelFileError(f"{path} holds a damaged network description ({error})", hint=_RECOVER) from error
 
 
@@ -126,6 +126,9 @@ def _probe(snn: Snn) -> None:
     for node, value in values_of(snn.graph, torch.zeros(1, *snn.input_shape, dtype=torch.float64)):
         if tuple(value.shape[1:]) != node.meta["shape"]:
             raise ValueError(f"shape of {node.name}")
+    depth = max(site_depths(snn.graph).values(), default=0)
+    if snn.schedule.depth != depth:
+        raise ValueError(f"the schedule's depth is {snn.schedule.depth}, the network's {depth}")
     for name in ("preprocessing", "calibration", "evaluation"):
         if not isinstance(getattr(snn, name), dict):
             raise TypeError(name)

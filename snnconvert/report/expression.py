@@ -64,6 +64,8 @@ def parse_condition(text: str, names: Collection[str]) -> Condition:
     parser.finish()
     if not isinstance(judge, _Logical):
         raise parser.refused("it is a number, not a comparison")
+    if not parser.used:
+        raise parser.refused("it names no figure of the report")
     return Condition(text.strip(), tuple(dict.fromkeys(parser.used)), judge.judge)
 
 
@@ -256,6 +258,8 @@ def _product(x: float, y: float) -> float:
 
 
 def _divide(a: Quantity, b: Quantity) -> Quantity:
+    if b.low == b.high == 0.0:
+        raise ZeroDivisionError("division by zero")
     if b.low <= 0.0 <= b.high:
         # The quotient can be anything; the condition it stands in then cannot be told.
         value = a.value / b.value if b.value else math.copysign(math.inf, a.value)

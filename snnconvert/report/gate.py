@@ -177,7 +177,10 @@ def _verdict(name: str, condition: Condition, found: Quantities, gates: Gates) -
     known = {used: found.known[used] for used in condition.names}
     if gates.uncertain == "measured":
         known = {used: Quantity.exact(quantity.value) for used, quantity in known.items()}
-    holds = condition.judge(known)
+    try:
+        holds = condition.judge(known)
+    except ZeroDivisionError:
+        return Verdict(name, Status.failed, f"{condition.text} cannot be computed: it divides by zero")
     status = Status.cannot_tell if holds is None else Status.failed if holds else Status.passed
     figures = ", ".join(_figure(used, quantity) for used, quantity in known.items())
     step = int(found.known["timesteps"].value)

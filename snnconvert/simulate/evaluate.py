@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from snnconvert.convert.units import refuse_overflow
 from snnconvert.data.datasets import Dataset
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.progress import Progress, silent
@@ -90,6 +91,7 @@ def evaluate(
         for images, given in read(data, batch_size):
             with torch.inference_mode():
                 logits = ann.graph(images)[0].flatten(1)
+            refuse_overflow(ann.source.name, logits)
             reference: NDArray[np.int64] = np.argmax(logits.numpy(), axis=1)
             references.append(reference)
             if given is not None:

@@ -78,6 +78,7 @@ def test_certain_verdict_holds_for_every_value_inside(
     [
         ("", "ends too early"),
         ("a", "not a comparison"),
+        ("1 > 0", "names no figure"),
         ("a >", "ends too early"),
         ("a > 1 1", "one too many"),
         ("drip > 1", "'drip' is not a name"),
@@ -122,6 +123,13 @@ def test_what_cannot_be_told_counts_as_asked() -> None:
     assert not check_document(document, Gates(max_drop=drop - 0.1, uncertain="measured")).ok
     assert check_document(document, Gates(max_drop=drop + 0.1, uncertain="measured")).ok
     assert check_document(document, Gates(max_drop=drop - 0.1)).status is Status.cannot_tell
+
+
+def test_a_condition_that_divides_by_zero_fails() -> None:
+    document = make_document()
+    (verdict,) = check_document(document, Gates(fail_if=("drop / (samples - samples) > 1",))).verdicts
+    assert verdict.status == Status.failed
+    assert "divides by zero" in verdict.text
 
 
 def test_every_limit_can_fail_and_pass() -> None:
