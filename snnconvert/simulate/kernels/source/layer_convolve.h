@@ -3,19 +3,19 @@
 namespace snn {
 namespace {
 
-// bias + sum of the listed weight rows, for N vectors of outputs
-template <int N, bool Unit>
-inline void gather(const Events& events, const float* weights, int64_t row, const float* bias, float* out,
-                   int64_t valid) {
+// bias + sum of the listed weight rows from output `c` on, for N vectors of outputs
+template <int N, bool Unit, class Sink>
+inline void gather(const Events& events, const float* weights, int64_t row, const float* bias, int64_t at, int64_t c,
+                   int64_t outputs, Sink& sink) {
     constexpr int kChains = N == 1 ? 4 : N <= 4 ? 2 : 1;
     Vector sum[kChains][N];
     for (int n = 0; n < N; n++) {
-        sum[0][n] = load(bias + 16 * n);
+        sum[0][n] = load(bias + c + 16 * n);
         for (int k = 1; k < kChains; k++) sum[k][n] = Vector{};
     }
     for (int64_t i = 0; i < events.count; i += kChains) {  // the list is padded with the zero row
         for (int k = 0; k < kChains; k++) {
-            const float* from = weights + static_cast<int64_t>(events.rows[i + k]) * row;
+            const float* from = weights + static_cast<int64_t>(events.rows[i + k]) * row + c;
             if (Unit) {
                 for (int n = 0; n < N; n++) sum[k][n] += load(from + 16 * n);
             } else {
@@ -26,138 +26,71 @@ inline void gather(const Events& events, const float* weights, int64_t row, cons
     }
     for (int n = 0; n < N; n++) {
         for (int k = 1; k < kChains; k++) sum[0][n] += sum[k][n];
-        if (valid > 16 * n) store(out + 16 * n, sum[0][n], valid - 16 * n);
+        const int64_t first = c + 16 * n;
+        if (outputs > first) sink(at + first, first, sum[0][n], outputs - first);
     }
 }
 
-template <bool Unit>
-inline void gather_all(const Events& events, const float* weights, int64_t row, const float* bias, float* out,
-                       int64_t valid) {
+template <bool Unit, class Sink>
+inline void gather_all(const Events& events, const float* weights, int64_t row, const float* bias, int64_t at,
+                       int64_t outputs, Sink& sink) {
     switch (row) {  // a stride known to the compiler
-        case 16: return gather<1, Unit>(events, weights, 16, bias, out, valid);
-        case 32: return gather<2, Unit>(events, weights, 32, bias, out, valid);
-        case 64: return gather<4, Unit>(events, weights, 64, bias, out, valid);
+        case 16: return gather<1, Unit>(events, weights, 16, bias, at, 0, outputs, sink);
+        case 32: return gather<2, Unit>(events, weights, 32, bias, at, 0, outputs, sink);
+        case 64: return gather<4, Unit>(events, weights, 64, bias, at, 0, outputs, sink);
     }
-    int64_t done = 0;
+    int64_t c = 0;
 #if defined(SNN_AVX512)
-    for (; row - done >= 128; done += 128)
-        gather<8, Unit>(events, weights + done, row, bias + done, out + done, valid - done);
+    for (; row - c >= 128; c += 128) gather<8, Unit>(events, weights, row, bias, at, c, outputs, sink);
 #endif
-    for (; row - done >= 64; done += 64)
-        gather<4, Unit>(events, weights + done, row, bias + done, out + done, valid - done);
-    if (row - done >= 32) {
-        gather<2, Unit>(events, weights + done, row, bias + done, out + done, valid - done);
-        done += 32;
+    for (; row - c >= 64; c += 64) gather<4, Unit>(events, weights, row, bias, at, c, outputs, sink);
+    if (row - c >= 32) {
+        gather<2, Unit>(events, weights, row, bias, at, c, outputs, sink);
+        c += 32;
     }
-    if (row - done >= 16) gather<1, Unit>(events, weights + done, row, bias + done, out + done, valid - done);
+    if (row - c >= 16) gather<1, Unit>(events, weights, row, bias, at, c, outputs, sink);
 }
 
-// The part of the kernel that lies inside the input at one output position along one axis.
-struct Window {
-    int64_t first, last, origin;
-
-    Window(int64_t out, int64_t stride, int64_t pad, int64_t kernel, int64_t dilation, int64_t size)
-        : first(0), last(kernel), origin(out * stride - pad) {
-        while (first < last && origin + first * dilation < 0) first++;
-        while (first < last && origin + (last - 1) * dilation >= size) last--;
-    }
-};
-
-// The input rows that one row of output pixels sees: kernel rows [first, last), `step` apart in memory.
-struct Lines {
-    int64_t first, last, step;
-    const int8_t* start;
-
-    Lines(const Term& term, const int8_t* image, int64_t out_y) {
-        const Window rows(out_y, term.stride_h, term.pad_h, term.k_h, term.dilation_h, term.in_h);
-        first = rows.first;
-        last = rows.last;
-        step = term.dilation_h * term.in_w * term.in_c;
-        start = image + rows.origin * term.in_w * term.in_c + first * step;
-    }
-};
-
-// What is the same for all pixels of a convolution.
+// What is the same for all pixels of a convolution, and its buffers for one tile.
 struct Geometry {
     int64_t inputs, outputs, padded, weight_rows;
-    bool runs;     // the pixels of a kernel row lie side by side
-    bool tabled;   // sums of all combinations of four inputs are looked up
-    int64_t fours;  // groups of four inputs in a kernel row
-    const float* table;
+    bool runs;  // the pixels of a kernel row lie side by side
+    bool tabled, listed;
+    Tables tables;
+    Lists lists;
 
     Geometry() = default;
-    Geometry(const Term& term, int64_t out_c) {
+    Geometry(const Layer& layer, const Term& term, int64_t top, int64_t bottom) {
         inputs = term.in_c / term.groups;
-        outputs = out_c / term.groups;
+        outputs = layer.out_c / term.groups;
         padded = (outputs + 15) / 16 * 16;
         weight_rows = term.k_h * term.k_w * inputs;
         runs = term.groups == 1 && term.dilation_w == 1;
-        fours = (term.k_w * inputs + 3) / 4;
-        table = nullptr;
-        tabled = false;
-#if defined(SNN_AVX512)
-        // the table has to stay in the first-level cache
-        tabled = runs && term.unit && !term.depthwise && padded == 16 && fours <= 14 && term.k_h * fours <= 40;
-#endif
+        tabled = Tables::serve(term, outputs);
+        listed = !tabled && !term.depthwise && Lists::serve(term);
+        if (tabled) tables = Tables(term, layer.out_w, bottom - top);
+        if (listed) lists = Lists(term, top, bottom);
     }
 
-    int64_t table_size(const Term& term) const { return tabled ? term.k_h * fours * 16 * 16 : 0; }
+    // floats of memory
+    int64_t room(const Term& term) const {
+        const int64_t used = tabled ? tables.table_floats(term) + tables.offset_floats() : listed ? lists.floats(term) : 0;
+        return (used + 15) / 16 * 16;
+    }
 
-    // (k_h, fours, 16 combinations, 16 outputs)
-    void fill(const Term& term, float* to) {
-        table = to;
-        const int64_t run = term.k_w * inputs;
-        for (int64_t y = 0; y < term.k_h; y++)
-            for (int64_t four = 0; four < fours; four++)
-                for (int flags = 0; flags < 16; flags++, to += 16) {
-                    Vector sum = {};
-                    for (int64_t lane = 0; lane < 4 && four * 4 + lane < run; lane++)
-                        if (flags >> lane & 1) sum += load(term.values + (y * run + four * 4 + lane) * 16);
-                    store(to, sum, 16);
-                }
+    void prepare(const Term& term, float* memory) {
+        if (tabled) tables.fill(term, memory);
+        if (listed) lists.place(memory);
     }
 };
 
-#if defined(SNN_AVX512)
-// the inputs of one kernel row against the table; kFours = 0: known at run time only
-template <int kFours>
-inline void look_up(const float* table, uint64_t flags, int64_t fours, Vector* sum) {
-    const char* from = reinterpret_cast<const char*>(table);
-    flags <<= 6;  // 64 bytes to an entry
-    if (kFours != 0) {
-#pragma GCC unroll 16
-        for (int four = 0; four < kFours; four++)
-            sum[four % 4] += load(reinterpret_cast<const float*>(from + (flags >> (4 * four) & 0x3c0) + 1024 * four));
-    } else {
-        for (; fours > 0; fours--, flags >>= 4, from += 1024)
-            sum[0] += load(reinterpret_cast<const float*>(from + (flags & 0x3c0)));
-    }
-}
-
-template <int kFours>
-inline void look_up_pixel(const Term& term, const Geometry& geometry, const Lines& lines, const Window& columns,
-                          float* out) {
-    Vector sum[4] = {load(term.bias), {}, {}, {}};
-    const int64_t first = columns.first * geometry.inputs, n = columns.last * geometry.inputs - first;
-    const uint64_t valid = (uint64_t{1} << n) - 1;
-    const int8_t* line = lines.start + columns.origin * geometry.inputs + first;
-    const float* table = geometry.table + lines.first * geometry.fours * 256;
-    for (int64_t y = lines.first; y < lines.last; y++, line += lines.step, table += geometry.fours * 256) {
-        const __m512i bytes = _mm512_maskz_loadu_epi8(valid, line);
-        const uint64_t flags = static_cast<uint64_t>(_mm512_test_epi8_mask(bytes, bytes)) << first;
-        look_up<kFours>(table, flags, geometry.fours, sum);
-    }
-    store(out, (sum[0] + sum[1]) + (sum[2] + sum[3]), geometry.outputs);
-}
-#endif
-
-template <bool Unit>
+template <bool Unit, class Sink>
 inline void convolve_pixel(const Term& term, const Geometry& geometry, const Lines& lines, const Window& columns,
-                           Scratch& scratch, float* out) {
+                           Scratch& scratch, int64_t at, Sink& sink) {
     const int64_t inputs = geometry.inputs, padded = geometry.padded, wide = term.k_w * inputs;
     const int64_t first = columns.first * inputs, run = columns.last * inputs - first;
     for (int64_t group = 0; group < term.groups; group++) {
-        Decoder<Unit> decoder(scratch);
+        Decoder<Unit> decoder(scratch.rows, scratch.values);
         const int8_t* line = lines.start + columns.origin * term.in_c + group * inputs;
         for (int64_t y = lines.first; y < lines.last; y++, line += lines.step) {
             if (geometry.runs) {
@@ -169,11 +102,12 @@ inline void convolve_pixel(const Term& term, const Geometry& geometry, const Lin
         }
         const Events events = decoder.finish(geometry.weight_rows);
         gather_all<Unit>(events, term.values + group * (geometry.weight_rows + 1) * padded, padded,
-                         term.bias + group * padded, out + group * geometry.outputs, geometry.outputs);
+                         term.bias + group * padded, at + group * geometry.outputs, geometry.outputs, sink);
     }
 }
 
-inline void depthwise_pixel(const Term& term, const Lines& lines, const Window& columns, float* out) {
+template <class Sink>
+inline void depthwise_pixel(const Term& term, const Lines& lines, const Window& columns, int64_t at, Sink& sink) {
     const int64_t channels = term.in_c;
     const int8_t* start = lines.start + columns.origin * channels;
     int64_t c = 0;
@@ -185,16 +119,16 @@ inline void depthwise_pixel(const Term& term, const Lines& lines, const Window& 
             for (int64_t x = columns.first; x < columns.last; x++)
                 sum += load(weights + x * channels) * widen(line + x * term.dilation_w * channels);
         }
-        store(out + c, sum, 16);
+        sink(at + c, c, sum, 16);
     }
     for (; c < channels; c++) {
-        float sum = term.bias[c];
+        Vector sum = {term.bias[c]};
         const int8_t* line = start + c;
         for (int64_t y = lines.first; y < lines.last; y++, line += lines.step)
             for (int64_t x = columns.first; x < columns.last; x++)
-                sum += term.values[(y * term.k_w + x) * channels + c] *
-                       static_cast<float>(line[x * term.dilation_w * channels]);
-        out[c] = sum;
+                sum[0] += term.values[(y * term.k_w + x) * channels + c] *
+                          static_cast<float>(line[x * term.dilation_w * channels]);
+        sink(at + c, c, sum, 1);
     }
 }
 
@@ -217,19 +151,36 @@ struct Tile {
     }
 };
 
-// Calls pixel(lines, columns, out) for every output pixel of the tile.
+// Calls pixel(y, lines, columns, at) for every output pixel of the tile.
 template <class Pixel>
-inline void each_pixel(const Layer& layer, const Term& term, const Tile& tile, const int8_t* image, float* out,
+inline void each_pixel(const Layer& layer, const Term& term, const Tile& tile, const int8_t* image,
                        const Pixel& pixel) {
+    int64_t at = 0;
     for (int64_t y = tile.top; y < tile.bottom; y++) {
         const Lines lines(term, image, y);
-        for (int64_t x = 0; x < layer.out_w; x++, out += layer.out_c)
-            pixel(lines, Window(x, term.stride_w, term.pad_w, term.k_w, term.dilation_w, term.in_w), out);
+        for (int64_t x = 0; x < layer.out_w; x++, at += layer.out_c)
+            pixel(y, lines, Window(x, term.stride_w, term.pad_w, term.k_w, term.dilation_w, term.in_w), at);
     }
 }
 
+template <bool Unit, class Sink>
+inline void convolve_events(const Layer& layer, const Term& term, const Geometry& geometry, const Tile& tile,
+                            const int8_t* image, Scratch& scratch, Sink& sink) {
+    if (!geometry.listed)
+        return each_pixel(layer, term, tile, image,
+                          [&](int64_t, const Lines& lines, const Window& columns, int64_t at) {
+                              convolve_pixel<Unit>(term, geometry, lines, columns, scratch, at, sink);
+                          });
+    geometry.lists.fill<Unit>(term, image);
+    each_pixel(layer, term, tile, image, [&](int64_t y, const Lines&, const Window& columns, int64_t at) {
+        const Events events = geometry.lists.seen<Unit>(term, y, columns, geometry.weight_rows, scratch);
+        gather_all<Unit>(events, term.values, geometry.padded, term.bias, at, geometry.outputs, sink);
+    });
+}
+
+template <class Sink>
 inline void convolve(const Layer& layer, const Term& term, const Geometry& geometry, const Tile& tile, int64_t frame,
-                     Scratch& scratch, float* out) {
+                     Scratch& scratch, Sink& sink) {
     const int8_t* image = term.spikes + (frame * layer.batch + tile.image) * term.in_h * term.in_w * term.in_c;
     if (frame + 1 < layer.frames) {  // frames are far apart: the processor does not guess the next one
         const int64_t row = term.in_w * term.in_c, next = layer.batch * term.in_h * row;
@@ -238,28 +189,17 @@ inline void convolve(const Layer& layer, const Term& term, const Geometry& geome
         const int64_t below = smaller(reach, term.in_h);
         for (int64_t i = above * row; i < below * row; i += 64) __builtin_prefetch(image + next + i);
     }
-    const auto each = [&](const auto& pixel) { each_pixel(layer, term, tile, image, out, pixel); };
     if (term.depthwise)
-        return each([&](const Lines& lines, const Window& columns, float* to) {
-            depthwise_pixel(term, lines, columns, to);
-        });
+        return each_pixel(layer, term, tile, image,
+                          [&](int64_t, const Lines& lines, const Window& columns, int64_t at) {
+                              depthwise_pixel(term, lines, columns, at, sink);
+                          });
 #if defined(SNN_AVX512)
-    if (geometry.tabled && geometry.fours == 12)
-        return each([&](const Lines& lines, const Window& columns, float* to) {
-            look_up_pixel<12>(term, geometry, lines, columns, to);
-        });
     if (geometry.tabled)
-        return each([&](const Lines& lines, const Window& columns, float* to) {
-            look_up_pixel<0>(term, geometry, lines, columns, to);
-        });
+        return convolve_by_tables(layer, term, geometry.tables, image, tile.top, tile.bottom, sink);
 #endif
-    if (term.unit)
-        return each([&](const Lines& lines, const Window& columns, float* to) {
-            convolve_pixel<true>(term, geometry, lines, columns, scratch, to);
-        });
-    each([&](const Lines& lines, const Window& columns, float* to) {
-        convolve_pixel<false>(term, geometry, lines, columns, scratch, to);
-    });
+    if (term.unit) return convolve_events<true>(layer, term, geometry, tile, image, scratch, sink);
+    convolve_events<false>(layer, term, geometry, tile, image, scratch, sink);
 }
 
 }  // namespace

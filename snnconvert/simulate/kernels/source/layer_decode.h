@@ -7,20 +7,19 @@ constexpr int64_t kSlack = 64;  // decoders and vector stores may write this man
 
 // Buffers of one work item.
 struct Scratch {
-    float *v, *current, *other, *threshold, *sent, *extras;
+    float *v, *current, *threshold, *sent, *extras;
     uint16_t* rows;
     int8_t* values;
 
     Scratch(int64_t n, int64_t reach, int64_t extra) {
         const int64_t room = (n + kSlack + 15) / 16 * 16, events = (reach + 2 * kSlack + 63) / 64 * 64;
-        const size_t bytes = static_cast<size_t>(4 * (5 * room + extra + kSlack) + 3 * events + 64);
+        const size_t bytes = static_cast<size_t>(4 * (4 * room + extra + kSlack) + 3 * events + 64);
         memory = std::malloc(bytes);
         if (memory == nullptr) throw std::bad_alloc();
         float* at = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(memory) + 63) / 64 * 64);
         v = at;
         current = v + room;
-        other = current + room;
-        threshold = other + room;
+        threshold = current + room;
         sent = threshold + room;
         extras = sent + room;
         rows = reinterpret_cast<uint16_t*>(extras + extra + kSlack);
@@ -74,7 +73,9 @@ typedef uint16_t Lanes __attribute__((vector_size(16), aligned(2), may_alias));
 template <bool Unit>
 class Decoder {
    public:
-    explicit Decoder(Scratch& scratch) : scratch_(scratch), end_(scratch.rows), values_(scratch.values) {}
+    Decoder(uint16_t* rows, int8_t* values) : start_(rows), values_start_(values), end_(rows), values_(values) {}
+
+    int64_t count() const { return end_ - start_; }
 
     // the non-zero ones of n spikes; the first belongs to weight row `base`
     void add(const int8_t* spikes, int64_t n, int64_t base) {
@@ -123,11 +124,12 @@ class Decoder {
             end_[k] = static_cast<uint16_t>(zero_row);
             if (!Unit) values_[k] = 0;
         }
-        return {scratch_.rows, scratch_.values, end_ - scratch_.rows};
+        return {start_, values_start_, count()};
     }
 
    private:
-    Scratch& scratch_;
+    uint16_t* start_;
+    int8_t* values_start_;
     uint16_t* end_;
     int8_t* values_;
 };

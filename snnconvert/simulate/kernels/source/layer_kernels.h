@@ -7,19 +7,16 @@
 #include "layer_standard.h"
 #include "layer_vectors.h"
 #include "layer_decode.h"
+#include "layer_window.h"
+#include "layer_sinks.h"
+#include "layer_tables.h"
+#include "layer_lists.h"
 #include "layer_convolve.h"
 #include "layer_neurons.h"
 #include "layer_pools.h"
 
 namespace snn {
 namespace {
-
-// (C) or (pixels, C) spread over the tile's pixels
-inline void spread(const float* from, int64_t stride, int64_t first, int64_t pixels, int64_t channels, float* to) {
-    for (int64_t p = 0; p < pixels; p++)
-        std::memcpy(to + p * channels, from + (stride ? (first + p) * stride : 0),
-                    sizeof(float) * static_cast<size_t>(channels));
-}
 
 // What a work item knows of one term.
 struct Prepared {
@@ -34,11 +31,12 @@ inline void add_term(const Layer& layer, const Prepared& prepared, const Tile& t
     const Term& term = *prepared.term;
     const int64_t n = tile.elements;
     if (term.kind == kConvolution) {
-        float* to = first ? current : scratch.other;
-        convolve(layer, term, prepared.geometry, tile, frame, scratch, to);
-        if (!first)
-            for (int64_t i = 0; i < n; i++) current[i] += to[i];
-        return;
+        if (first) {
+            StoreTo sink{current};
+            return convolve(layer, term, prepared.geometry, tile, frame, scratch, sink);
+        }
+        AddTo sink{current};
+        return convolve(layer, term, prepared.geometry, tile, frame, scratch, sink);
     }
     if (term.kind == kScaledSpikes) {
         const int8_t* spikes = term.spikes + tile.at(layer, frame);
@@ -58,20 +56,36 @@ inline void add_term(const Layer& layer, const Prepared& prepared, const Tile& t
         for (int64_t i = 0; i < n; i++) current[i] += from[i];
 }
 
+// The convolution whose sums go into the neurons while they are in registers, or -1. It has to be the last summand; of
+// two the order does not matter.
+inline int64_t fused_term(const Layer& layer) {
+#if defined(SNN_AVX512)
+    if (layer.model != kIf || layer.wait != 0 || layer.out_c % 16 != 0) return -1;
+    for (int64_t k = layer.terms - 1; k >= 0; k--) {
+        const Term& term = layer.term[k];
+        const bool whole = term.groups == 1 || term.depthwise;
+        if (term.kind == kConvolution && whole && (k == layer.terms - 1 || layer.terms == 2)) return k;
+    }
+#else
+    (void)layer;
+#endif
+    return -1;
+}
+
 void run_layer(const Layer& layer, int64_t item, int64_t* counts) {
     const Tile tile(layer, item);
-    const int64_t n = tile.elements, pixels = (tile.bottom - tile.top) * layer.out_w;
+    const int64_t n = tile.elements, pixels = (tile.bottom - tile.top) * layer.out_w, fused = fused_term(layer);
     Prepared prepared[kMostTerms];
     int64_t reach = 0, extra = 0;
     for (int64_t k = 0; k < layer.terms; k++) {
         const Term& term = layer.term[k];
         prepared[k].term = &term;
         prepared[k].factor = nullptr;
-        if (term.kind == kScaledSpikes) extra += n;
+        if (term.kind == kScaledSpikes) extra += (n + 15) / 16 * 16;
         if (term.kind != kConvolution) continue;
-        prepared[k].geometry = Geometry(term, layer.out_c);
+        prepared[k].geometry = Geometry(layer, term, tile.top, tile.bottom);
         reach = larger(reach, prepared[k].geometry.weight_rows);
-        extra += prepared[k].geometry.table_size(term);
+        extra += prepared[k].geometry.room(term);
     }
     Scratch scratch(n, reach, extra);
     const auto spread = [&](const float* from, int64_t stride, float* to) {
@@ -88,25 +102,40 @@ void run_layer(const Layer& layer, int64_t item, int64_t* counts) {
         if (term.kind == kScaledSpikes) {
             prepared[k].factor = free;
             spread(term.values, term.factor_stride, free);
-            free += n;
-        } else if (term.kind == kConvolution && prepared[k].geometry.tabled) {
-            prepared[k].geometry.fill(term, free);
-            free += prepared[k].geometry.table_size(term);
+            free += (n + 15) / 16 * 16;
+        } else if (term.kind == kConvolution) {
+            prepared[k].geometry.prepare(term, free);
+            free += prepared[k].geometry.room(term);
         }
     }
     for (int64_t step = 0; step < layer.frames + layer.wait; step++) {
+        const int64_t frame = step - layer.wait;
+        int8_t* out = layer.model == kNone || frame < 0 ? nullptr : layer.spikes + tile.at(layer, frame);
+        if (out != nullptr && frame + 1 < layer.frames)
+            for (int64_t i = 0; i < n; i += 64) __builtin_prefetch(layer.spikes + tile.at(layer, frame + 1) + i, 1);
         if (step < layer.frames) {
             float* current = layer.model == kNone ? layer.current + tile.at(layer, step) : scratch.current;
-            for (int64_t k = 0; k < layer.terms; k++)
-                add_term(layer, prepared[k], tile, step, k == 0, scratch, current);
+            bool first = true;
+            for (int64_t k = 0; k < layer.terms; k++) {
+                if (k == fused) continue;
+                add_term(layer, prepared[k], tile, step, first, scratch, current);
+                first = false;
+            }
             if (layer.model == kNone) continue;
+#if defined(SNN_AVX512)
+            if (fused >= 0) {
+                const bool by_channel = layer.threshold_stride == 0;
+                FireInto sink{scratch.v, by_channel ? layer.threshold : scratch.threshold, by_channel,
+                              first ? nullptr : current, out, 0};
+                convolve(layer, *prepared[fused].term, prepared[fused].geometry, tile, step, scratch, sink);
+                counts[frame] += sink.fired;
+                counts[layer.frames + frame] += sink.fired;
+                continue;
+            }
+#endif
             for (int64_t i = 0; i < n; i++) scratch.v[i] += current[i];
         }
-        if (step < layer.wait || layer.model == kNone) continue;
-        const int64_t frame = step - layer.wait;
-        if (frame + 1 < layer.frames)
-            for (int64_t i = 0; i < n; i += 64) __builtin_prefetch(layer.spikes + tile.at(layer, frame + 1) + i, 1);
-        fire(layer, scratch, n, layer.spikes + tile.at(layer, frame), counts + frame);
+        if (out != nullptr) fire(layer, scratch, n, out, counts + frame);
     }
 }
 
