@@ -6,7 +6,7 @@ import math
 
 from snnconvert.graph.types import Snn
 
-TARGET_BYTES = 48 * 2**20
+TARGET_BYTES = 16 * 2**20
 
 
 def chunk_size(snn: Snn, target_bytes: int = TARGET_BYTES) -> int:

@@ -75,7 +75,8 @@ class LayerEngine:
         if self.device.type == "cpu" and self.schedule.kind != "bistable":
             self.native = choose()
         self.lazy = {node for node in self.ops if self._may_wait(node)} if self.native else set()
-        self.last_use = {source: node for node in self.nodes for source in self._needs(node)}
+        self.needs = {node: self._needs(node) for node in self.nodes}
+        self.last_use = {source: node for node in self.nodes for source in self.needs[node]}
         self.packed: dict[fx.Node, Packed | None] = {}
         self.laid_out: dict[tuple[fx.Node, str], Tensor] = {}
 
@@ -131,7 +132,7 @@ class LayerEngine:
     def _forget(self, node: fx.Node, values: dict[fx.Node, Frames]) -> None:
         if node in self.lazy:
             return
-        for source in self._needs(node):
+        for source in self.needs[node]:
             if self.last_use[source] is node and source not in self.outputs:
                 values.pop(source, None)
 
