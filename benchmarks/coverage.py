@@ -22,7 +22,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from snnconvert.calibrate import METHODS, Task
@@ -152,8 +154,7 @@ def pack_rows() -> dict[str, dict[str, Any]]:
 _PLACE = "${SNNCONVERT_DATA:-../../shared/data}"
 
 
-def pack_model(row: dict[str, Any]) -> tuple[Ann, dict[str, Any], Tensor, Tensor]:
-    """As `architecture`, for a model of the data pack."""
+def _opened(row: dict[str, Any]) -> Ann:
     source = str(row["source"])
     plan = Preprocessing.from_dict(row.get("preprocessing", {}))
     shape = row.get("input_shape")
@@ -162,7 +163,12 @@ def pack_model(row: dict[str, Any]) -> tuple[Ann, dict[str, Any], Tensor, Tensor
     arch = row.get("arch")
     if arch is not None and not Path(arch).is_absolute():
         arch = str(ROOT / "benchmarks" / arch)
-    ann = open_model(source, arch=arch, input_shape=None if shape is None else tuple(shape))
+    return open_model(source, arch=arch, input_shape=None if shape is None else tuple(shape))
+
+
+def pack_model(row: dict[str, Any]) -> tuple[Ann, dict[str, Any], Tensor, Tensor]:
+    """As `architecture`, for a model of the data pack."""
+    source, ann = str(row["source"]), _opened(row)
     known: dict[str, Any] = {"kind": "ONNX" if source.endswith(".onnx") else "PyTorch", "difference": None}
     known["input"] = "x".join(map(str, ann.input_shape))
     if ann.source.format == "onnx":
@@ -171,15 +177,30 @@ def pack_model(row: dict[str, Any]) -> tuple[Ann, dict[str, Any], Tensor, Tensor
     if "data" not in row:
         known["images"] = "noise"
         scale = 127.0 if "yolox" in source else 0.5
-        images = [torch.rand(count, *ann.input_shape) * 2 * scale for count in (8, 8)]
-        return ann, known, images[0], images[1]
-    chosen = []
-    for place, count in (("calibration_data", CALIBRATION), ("data", 64)):
-        offset = int(row.get("label_offset", 0))
+        drawn = [torch.rand(count, *ann.input_shape) * 2 * scale for count in (8, 8)]
+        return ann, known, drawn[0], drawn[1]
+    calibration, images, _ = _labelled_images(row, ann, CALIBRATION, 64)
+    return ann, known, calibration, images
+
+
+def labelled_model(row: dict[str, Any], calibration: int, images: int) -> tuple[Ann, Tensor, Tensor, NDArray[np.int64]]:
+    """A model with labelled data: the network, calibration images, test images, and the labels of these."""
+    ann = _opened(row)
+    return ann, *_labelled_images(row, ann, calibration, images)
+
+
+def _labelled_images(
+    row: dict[str, Any], ann: Ann, calibration: int, images: int
+) -> tuple[Tensor, Tensor, NDArray[np.int64]]:
+    chosen, labels = [], np.zeros(0, np.int64)
+    plan, offset = Preprocessing.from_dict(row.get("preprocessing", {})), int(row.get("label_offset", 0))
+    for place, count in (("calibration_data", calibration), ("data", images)):
         data = load_dataset(row[place], preprocessing=plan, input_shape=ann.input_shape, label_offset=offset)
-        picked = balanced_sample(data.labels, len(data), count, 0)
-        chosen.append(torch.cat([images for images, _ in data.batches(32, picked)]))
-    return ann, known, chosen[0], chosen[1]
+        picked = balanced_sample(data.labels, len(data), min(count, len(data)), 0)
+        read = list(data.batches(32, picked))
+        chosen.append(torch.cat([part for part, _ in read]))
+        labels = np.concatenate([part.numpy() for _, part in read if part is not None])
+    return chosen[0], chosen[1], labels
 
 
 def measured(

@@ -16,8 +16,11 @@ from torch import Tensor
 from snnconvert.graph.ops import Conv, ConvTranspose, Linear
 
 FLOAT32_BITS = 24
-FLOAT32_PEAK = 2**12
 FLOAT64_BITS = 52
+# rounding noise above which float64 is taken: 50 random layers amplify it tenfold and more (ResNet-50: 1e-4 to 1e-2)
+COARSEST = 2.0**-13
+# of a window's code: still far below the code's own rounding
+COARSEST_WINDOWED = 2.0**-11
 INPUT_BITS = 26
 
 Weighted = Conv | ConvTranspose | Linear
@@ -30,49 +33,74 @@ def power_of_two_above(value: float) -> float:
 
 def fan_in_sums(op: Weighted) -> tuple[Tensor, Tensor]:
     """Sums of the positive and of the negated negative weights that reach each output channel, float64."""
-    weight = op.weight.double()
-    if isinstance(op, ConvTranspose):
-        grouped = weight.reshape(op.groups, weight.shape[0] // op.groups, weight.shape[1], -1)
-        rows = grouped.permute(0, 2, 1, 3).reshape(op.groups * weight.shape[1], -1)
-    else:
-        rows = weight.reshape(weight.shape[0], -1)
+    rows = _by_rows(op, op.weight.double())
     return rows.clamp(min=0).sum(1), (-rows).clamp(min=0).sum(1)
 
 
-def largest_sum(op: Weighted, peak: float, *, signed: bool) -> float:
-    """The largest absolute value that any partial sum of the layer can reach for inputs up to `peak`."""
+def largest_sums(op: Weighted, peak: float, *, signed: bool) -> Tensor:
+    """The largest absolute value that any partial sum can reach for inputs up to `peak`, per output channel."""
     positive, negative = fan_in_sums(op)
     reach = positive + negative if signed else torch.maximum(positive, negative)
-    bias = 0.0 if op.bias is None else op.bias.double().abs()
-    return float((reach * peak + bias).max())
+    return reach * peak + (0.0 if op.bias is None else op.bias.double().abs())
 
 
-def round_to(tensor: Tensor, grid: float) -> Tensor:
+def round_to(tensor: Tensor, grid: float | Tensor) -> Tensor:
     """`tensor` rounded to multiples of `grid`, in float64."""
     return torch.round(tensor.double() / grid) * grid
 
 
-def on_grid(op: Weighted, peak: float, *, signed: bool) -> tuple[Weighted, float]:
+def on_grid(op: Weighted, peak: float, *, signed: bool, windowed: bool) -> tuple[Weighted, float]:
     """`op` rounded so that it is exact on integer inputs up to `peak`; and the bound of its output.
 
-    In float32, unless the integers are so large that too few bits would be left for the weights.
+    Every output channel has a grid of its own. In float32, unless so few bits would be left for the weights that their
+    rounding counts: where the integers are large or many (graded spikes, a window's codes, average pooling).
     """
-    bound = largest_sum(op, peak, signed=signed)
-    bits = FLOAT32_BITS if peak < FLOAT32_PEAK else FLOAT64_BITS
-    grid = power_of_two_above(bound * (1 + 2.0**-10)) / 2.0**bits
-    rounded = _rounded(op, grid)
-    return (rounded.float() if peak < FLOAT32_PEAK else rounded), bound
+    sums = largest_sums(op, peak, signed=signed)
+    grids = _powers_above(sums * (1 + 2.0**-10)) / 2.0**FLOAT32_BITS
+    single = rounding_noise(op, grids) <= (COARSEST_WINDOWED if windowed else COARSEST)
+    if not single:
+        grids = grids / 2.0 ** (FLOAT64_BITS - FLOAT32_BITS)
+    rounded = _rounded(op, _by_output(op, grids), grids)
+    return (rounded.float() if single else rounded), float(sums.max())
+
+
+def rounding_noise(op: Weighted, grids: Tensor) -> float:
+    """What rounding to `grids` adds to the outputs, relative to what the weights make of independent inputs."""
+    squares = op.weight.double().square()
+    power = _by_rows(op, squares).mean(1)
+    return float(((grids.square() / 12).sum() / power.sum().clamp(min=1e-300)).sqrt())
+
+
+def _powers_above(values: Tensor) -> Tensor:
+    return torch.where(values > 0, 2.0 ** values.clamp(min=1e-300).log2().ceil(), torch.ones_like(values))
+
+
+def _by_rows(op: Weighted, weight: Tensor) -> Tensor:
+    """Weights as (output channels, everything that reaches one)."""
+    if isinstance(op, ConvTranspose):
+        grouped = weight.reshape(op.groups, weight.shape[0] // op.groups, weight.shape[1], -1)
+        return grouped.permute(0, 2, 1, 3).reshape(op.groups * weight.shape[1], -1)
+    return weight.reshape(weight.shape[0], -1)
+
+
+def _by_output(op: Weighted, values: Tensor) -> Tensor:
+    """One value per output channel, shaped to multiply the weights."""
+    spatial = [1] * (op.weight.ndim - 2)
+    if isinstance(op, ConvTranspose):
+        own = values.reshape(op.groups, 1, -1).expand(-1, op.weight.shape[0] // op.groups, -1)
+        return own.reshape(op.weight.shape[0], -1, *spatial)
+    return values.reshape(-1, 1, *spatial)
 
 
 def on_double_grid(op: Weighted, input_bound: float) -> tuple[Weighted, float, float]:
     """`op` in float64 for real inputs; the grid its input has to be rounded to; and the bound of its output."""
-    bound = largest_sum(op, input_bound, signed=True)
+    bound = float(largest_sums(op, input_bound, signed=True).max())
     input_grid = power_of_two_above(input_bound) / 2.0**INPUT_BITS
     reach = float(torch.stack(fan_in_sums(op)).sum(0).max())
     weight_grid = power_of_two_above(max(reach, 1e-30)) / 2.0**INPUT_BITS
-    return _rounded(op, weight_grid, bias_grid=input_grid * weight_grid), input_grid, bound
+    return _rounded(op, weight_grid, input_grid * weight_grid), input_grid, bound
 
 
-def _rounded(op: Weighted, grid: float, bias_grid: float | None = None) -> Weighted:
-    bias = None if op.bias is None else round_to(op.bias, bias_grid or grid)
+def _rounded(op: Weighted, grid: float | Tensor, bias_grid: float | Tensor) -> Weighted:
+    bias = None if op.bias is None else round_to(op.bias, bias_grid)
     return op.double().rebuilt(weight=round_to(op.weight, grid), bias=bias)

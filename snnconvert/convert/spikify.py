@@ -171,7 +171,8 @@ class _Walk:
         if value.domain == "spikes":
             amplitude = self._per_input(source, op)
             if amplitude is not None:
-                folded, bound = on_grid(_scaled_inputs(op, amplitude), value.bound, signed=value.signed)
+                exact = _scaled_inputs(op, amplitude)
+                folded, bound = on_grid(exact, value.bound, signed=value.signed, windowed=self.windowed)
                 replace_op(self.graph, node, folded)
                 return Value("current", bound)
             source, value = self._as_current(source, node)
