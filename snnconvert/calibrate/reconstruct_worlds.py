@@ -202,9 +202,9 @@ class Worlds:
         if folded is None:
             return None
         if self.native is None or packed is None or source.density > DENSE_FROM:
-            units = source.units.float()
+            units = source.units.to(folded.weight.dtype)
             ordered = units.contiguous(memory_format=torch.channels_last) if units.ndim == 4 else units
-            return Frames(folded(ordered), constant=False)
+            return Frames(folded(ordered).float(), constant=False)
         frames, shape = self.schedule.frames, tuple(node.meta["shape"])
         terms = [Convolution(source.units, packed, source.unit)]
         return Frames(self.native.currents(terms, frames, len(source.units) // frames, shape), constant=False)
@@ -214,7 +214,8 @@ class Worlds:
         if len(amplitude) != source.units.shape[1] or rank != (1 if isinstance(op, Linear) else op.weight.ndim - 1):
             return None, None
         exact = op.double().rebuilt(weight=scaled_inputs(op, amplitude))
-        folded, _ = on_grid(exact, float(source.largest), signed=not source.unit)
+        windowed = self.schedule.kind == "bistable"
+        folded, _ = on_grid(exact, float(source.largest), signed=not source.unit, windowed=windowed)
         op.float()
         assert isinstance(folded, Conv | Linear)
         fits = self.native is not None and source.units.dtype == torch.int8 and rank in (1, 3)
