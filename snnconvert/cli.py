@@ -10,17 +10,17 @@ import errno
 import os
 import shlex
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from snnconvert.cli_check import Approximate, ApproximateName, StrictSpiking, check
+from snnconvert.cli_options import CalibrationName, NeuronName, PhasesName, ScheduleName, gates_of
 from snnconvert.cli_output import Patient
 from snnconvert.cli_report import Csv, Figures, Markdown, debug
 from snnconvert.cli_report import report as report_command
-from snnconvert.cli_zoo import gate, gates_of, zoo_app
+from snnconvert.cli_zoo import gate, zoo_app
 from snnconvert.errors import OptionError, SnnConvertError
 
 if TYPE_CHECKING:
@@ -35,44 +35,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-class CalibrationName(StrEnum):
-    """Values of --calibration."""
-
-    reconstruct = "reconstruct"
-    rnl = "rnl"
-    mse = "mse"
-    percentile = "percentile"
-    robust_norm = "robust-norm"
-    local_threshold_balancing = "local-threshold-balancing"
-    snn_calibration_light = "snn-calibration-light"
-
-
-class ScheduleName(StrEnum):
-    """Values of --schedule."""
-
-    streaming = "streaming"
-    wait = "wait"
-    bistable = "bistable"
-    auto = "auto"
-
-
-class PhasesName(StrEnum):
-    """Values of --phases."""
-
-    power2 = "power2"
-    uniform = "uniform"
-
-
-class NeuronName(StrEnum):
-    """Values of --neuron."""
-
-    binary = "if"
-    ternary = "ternary"
-    ternary_late = "ternary-late"
-    burst = "burst"
-    graded = "graded"
 
 
 DATA, MODEL_PANEL, CALIBRATION, SNN, OUTPUT, GATE = "Data", "Model", "Calibration", "Spiking network", "Output", "Gates"
@@ -222,7 +184,6 @@ def convert(  # noqa: PLR0917
     chosen = _preprocessing(
         preprocessing, mean=mean, std=std, scale=scale, layout=layout, channels=channels, resize=resize, crop=crop
     )
-    default_levels = {"burst": 5, "graded": 15}.get(neuron.value, 1)
     commands.convert(
         {
             "model": model,
@@ -236,7 +197,7 @@ def convert(  # noqa: PLR0917
             "calibration": calibration.value,
             "options": {name: value for name, value in given.items() if value is not None},
             "neuron": neuron.value,
-            "levels": levels if levels is not None else default_levels,
+            "levels": levels,
             "schedule": schedule.value,
             "wait": wait,
             "window": window,

@@ -178,8 +178,9 @@ def _compare(files: list[Path], out: Path | None, markdown: bool, talk: Talk) ->
     from rich.table import Table
     from rich.text import Text
 
+    from snnconvert.files import write_atomically
     from snnconvert.report.compare import HEAD, TEST_HEAD, cells, compare, render_comparison
-    from snnconvert.report.document import load_report, write_atomically
+    from snnconvert.report.document import load_report
 
     names = [path.stem for path in files]
     if len(set(names)) < len(names):

@@ -39,13 +39,16 @@ TOLERANCE = 2e-4
 # methods whose calibration takes long enough to compare schedules on fewer images first
 COSTLY = ("reconstruct", "snn-calibration-light", "local-threshold-balancing")
 DRAFT_IMAGES = 128
+# units per step of the neurons that may send more than one, where the user does not say
+LEVELS = {"burst": 5, "graded": 15}
 
 
 @dataclass(frozen=True)
 class Request:
     """Everything a user can ask of a conversion; the defaults are those of the command line.
 
-    `options` are the calibration method's own; `levels` is the number of units a burst or graded neuron may send.
+    `options` are the calibration method's own; `levels` is the number of units a neuron may send a step, None for the
+    usual one (LEVELS).
     """
 
     model: str
@@ -59,7 +62,7 @@ class Request:
     calibration: str = "reconstruct"
     options: dict[str, Any] = field(default_factory=dict)
     neuron: str = "if"
-    levels: int = 1
+    levels: int | None = None
     schedule: str = "auto"
     wait: int | None = None
     window: int | None = None
@@ -74,6 +77,11 @@ class Request:
     device: str = "cpu"
     approximate: str = "auto"
     strict_spiking: bool = False
+
+    @property
+    def units(self) -> int:
+        """Units that a neuron may send a step."""
+        return LEVELS.get(self.neuron, 1) if self.levels is None else self.levels
 
 
 @dataclass(frozen=True)
@@ -117,7 +125,7 @@ def check_request(request: Request) -> None:
         ("--calibration-samples", request.calibration_samples),
         ("--batch-size", request.batch_size),
         ("--limit", 1 if request.limit is None else request.limit),
-        ("--levels", request.levels),
+        ("--levels", request.units),
         ("--wait", 1 if request.wait is None else request.wait),
         ("--window", 1 if request.window is None else request.window),
     ):
@@ -139,9 +147,9 @@ def check_request(request: Request) -> None:
 
 
 def _check_combinations(request: Request) -> None:
-    if request.levels != 1 and request.neuron not in ("burst", "graded"):
+    if request.units != 1 and request.neuron not in ("burst", "graded"):
         raise OptionError(
-            f"--levels {request.levels} does not fit --neuron {request.neuron}, which sends one unit a step",
+            f"--levels {request.units} does not fit --neuron {request.neuron}, which sends one unit a step",
             hint="add --neuron burst or --neuron graded, or leave --levels out",
         )
     if request.schedule == "bistable" and request.neuron != "if":
@@ -261,7 +269,7 @@ def spiking(request: Request, ann: Ann, images: Tensor, record: dict[str, Any], 
     Raises:
         OptionError: if no schedule fits into the budget of time steps.
     """
-    neuron = NeuronChoice(request.neuron, request.levels)
+    neuron = NeuronChoice(request.neuron, request.units)
 
     def make(network: Ann, schedule: Schedule, count: int = len(images)) -> Snn:
         task = Task(network, images[:count], schedule, neuron, request.options, progress)

@@ -11,7 +11,19 @@ import snnconvert
 
 ROOT = Path(snnconvert.__file__).parent
 ORDER = [
-    *("errors", "progress", "neurons", "graph", "zoo.catalogue", "data", "convert", "simulate", "calibrate", "search"),
+    *(
+        "errors",
+        "files",
+        "progress",
+        "neurons",
+        "graph",
+        "zoo.catalogue",
+        "data",
+        "convert",
+        "simulate",
+        "calibrate",
+        "search",
+    ),
     *(
         "stages",
         "pipeline",
@@ -20,6 +32,7 @@ ORDER = [
         "target",
         "commands",
         "cli_output",
+        "cli_options",
         "cli_zoo",
         "cli_report",
         "cli_check",
@@ -83,7 +96,7 @@ def test_every_public_name_exists() -> None:
 def test_options_list_what_exists() -> None:
     """The values of the command line's options are the rows of the tables, no more and no less."""
     from snnconvert.calibrate import METHODS
-    from snnconvert.cli import CalibrationName, NeuronName, ScheduleName
+    from snnconvert.cli_options import CalibrationName, NeuronName, ScheduleName
     from snnconvert.graph.schedule import KINDS
     from snnconvert.neurons import RECTIFIERS
 

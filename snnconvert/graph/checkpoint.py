@@ -8,9 +8,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
 import platform
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, fx
 
-from snnconvert.errors import ModelFileError, OptionError, OutputError
+from snnconvert.errors import ModelFileError, OptionError
+from snnconvert.files import atomic
 from snnconvert.graph.dialect import KINDS, Stage, arguments, calls, op_of, origin_of, values_of, verify
 from snnconvert.graph.ops import Op
 from snnconvert.graph.schedule import Schedule, site_depths
@@ -172,36 +171,3 @@ def _tensor_names(kind: type[Op]) -> list[str]:
     parameters = inspect.signature(kind).parameters.values()
     named = [one.name for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
     return [name for name in named if name not in kind.fields]
-
-
-class atomic:  # noqa: N801 (reads as a verb in `with atomic(path) as temporary`)
-    """A temporary file beside `path` that replaces it when the block succeeds, and vanishes when it does not."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> Path:
-        try:
-            descriptor, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {self.path}: {error.strerror}", hint="choose another place with --output or --report"
-            ) from error
-        os.close(descriptor)
-        self.temporary = Path(name)
-        return self.temporary
-
-    def __exit__(self, kind: type[BaseException] | None, value: object, trace: object) -> None:
-        if kind is not None:
-            self.temporary.unlink(missing_ok=True)
-            return
-        umask = os.umask(0)
-        os.umask(umask)
-        self.temporary.chmod(0o666 & ~umask)
-        try:
-            self.temporary.replace(self.path)
-        except OSError as error:
-            self.temporary.unlink(missing_ok=True)
-            raise OutputError(
-                f"cannot write {self.path}: {error.strerror}", hint="choose another place with --output or --report"
-            ) from error

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from snnconvert.errors import DataError, InternalError, OutputError
+from snnconvert.files import write_atomically
 from snnconvert.report import statistics
 from snnconvert.report.findings import warnings_for
 
@@ -296,39 +295,3 @@ def write_report(document: Mapping[str, Any], html_path: Path) -> list[Path]:
         )
     write_atomically({json_path: dumps(document), html_path: render_html(document)})
     return [html_path, json_path]
-
-
-def write_atomically(texts: Mapping[Path, str]) -> None:
-    """Write UTF-8 files through temporary files in the same folder; all are complete before the first is renamed.
-
-    Raises:
-        OutputError: a folder or file cannot be written; temporary files are removed.
-    """
-    waiting: list[tuple[str, Path]] = []
-    path = Path()
-    try:
-        for path, text in texts.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_dir():
-                raise IsADirectoryError(f"{path} is a folder")
-            handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent)
-            waiting.append((name, path))
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-            Path(name).chmod(0o666 & ~_umask())
-        for name, path in list(waiting):
-            Path(name).replace(path)
-            waiting.remove((name, path))
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror or error}", hint="choose a folder that exists and can be written"
-        ) from error
-    finally:
-        for name, _ in waiting:
-            Path(name).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

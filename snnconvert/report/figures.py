@@ -65,7 +65,7 @@ def write_beside(
     document: Mapping[str, Any], page: Path, *, csv: bool = False, markdown: bool = False, figures: str | None = None
 ) -> list[Path]:
     """What can be had besides the page: STEM.csv (the curve), STEM.md, STEM-figures/; returns the paths."""
-    from snnconvert.report.document import write_atomically
+    from snnconvert.files import write_atomically
     from snnconvert.report.render_markdown import curve_csv, render_markdown
 
     texts = {page.with_suffix(".csv"): curve_csv(document)} if csv else {}

@@ -46,7 +46,7 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
         calibration=record,
         preprocessing=snn.preprocessing,
         schedule=snn.schedule.to_dict(),
-        neuron={"model": outcome.request.neuron, "levels": outcome.request.levels},
+        neuron={"model": outcome.request.neuron, "levels": outcome.request.units},
         latency=snn.schedule.latency,
         fit_curve=curve_section(curve, labelled=labelled),
         layers=[layer_row(layer, outcome.request.neuron) for layer in curve.layers],

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from typing import Any, Protocol
 
 from snnconvert.errors import DataError, OptionError, OutputError, SnnConvertError
 from snnconvert.report.gate import GateResult, Gates, Status, Verdict, check_document
-from snnconvert.zoo.digests import Digests, key_of
+from snnconvert.zoo.digests import WITHOUT_EFFECT, Digests, key_of
 from snnconvert.zoo.fetch import cached_path
 from snnconvert.zoo.manifest import Entry, Manifest
 from snnconvert.zoo.matrix import write_matrix, write_summaries
@@ -52,7 +53,7 @@ class Settings:
             the number of threads in their last bits, and results must not depend on `jobs`.
         gates: from the command line; they take the place of the manifest's where set.
         retry_failed: try models again that failed with the same inputs before.
-        batch_size: for all models, instead of their own; results do not depend on it.
+        changes: fields of `Request` for all models, instead of their own.
         engine: given jobs, threads, folder, scratch folder and watcher, makes what runs the tasks.
     """
 
@@ -60,7 +61,7 @@ class Settings:
     threads: int = 1
     gates: Gates = field(default_factory=Gates)
     retry_failed: bool = False
-    batch_size: int | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
     seconds: float | None = None
     memory: int | None = None
     engine: Callable[..., Engine] = Pool
@@ -121,7 +122,7 @@ def run_zoo(manifest: Manifest, out: Path, settings: Settings, listener: Listene
         OutputError: `out` cannot be written, or another run is writing to it.
         OptionError: a setting outside its range.
     """
-    listener = listener or Quiet()
+    listener, manifest = listener or Quiet(), manifest.changed(settings.changes)
     start = time.perf_counter()
     jobs = settings.jobs if settings.jobs is not None else cores()
     for option, value in (("--jobs", jobs), ("--threads", settings.threads)):
@@ -214,7 +215,14 @@ class _Book:
     def write(self, seconds: float) -> None:
         """Put the matrix on disk; models that are not done yet have no row in it."""
         results = [self.results[name] for name in self.entries if name in self.results]
-        write_matrix(self.out, self.manifest.path.name, results, total=len(self.entries), seconds=seconds)
+        write_matrix(
+            self.out,
+            self.manifest.path.name,
+            results,
+            changes=self.settings.changes,
+            total=len(self.entries),
+            seconds=seconds,
+        )
         self.written = time.monotonic()
 
 
@@ -241,8 +249,6 @@ class _TaskMaker:
         settings = self.settings
         options = dict(entry.options)
         options["preprocessing"] = options["preprocessing"].to_dict() if "preprocessing" in options else {}
-        if settings.batch_size is not None:
-            options["batch_size"] = settings.batch_size
         cached = str(cached_path(entry.source, entry.sha256)) if entry.is_url and entry.sha256 else None
         return {
             "name": entry.name,
@@ -256,8 +262,16 @@ class _TaskMaker:
                 "seconds": settings.seconds or entry.limits.seconds or _SECONDS,
                 "memory": settings.memory or entry.limits.memory or _memory_share(self.jobs),
             },
-            "command_line": f"snnconvert zoo run {self.manifest.path.name} --only {entry.name}",
+            "command_line": shlex.join(
+                ["snnconvert", "zoo", "run", self.manifest.path.name, "--only", entry.name, *_given(settings.changes)]
+            ),
         }
+
+
+def _given(changes: Mapping[str, Any]) -> list[str]:
+    """As options of the command line, without those that change no result."""
+    kept = {name: value for name, value in changes.items() if name not in WITHOUT_EFFECT}
+    return [part for name, value in kept.items() for part in (f"--{name.replace('_', '-')}", str(value))]
 
 
 def cores() -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import snnconvert
-from snnconvert.report.document import write_atomically
+from snnconvert.files import write_atomically
 from snnconvert.zoo.fetch import cached_path, sha256_of
 from snnconvert.zoo.manifest import PREFIXES, Entry
 

@@ -43,6 +43,8 @@ PREFIXES = ("zoo:", "torchvision:", "timm:")
 URLS = ("https://", "http://", "file://")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)(?::-([^}]*))?\}")
 _UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+# Options that mean something to one calibration method, neuron or schedule only.
+_OF = {"calibration": ("options",), "neuron": ("levels",), "schedule": ("wait", "window", "phases", "residual")}
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
 
 
@@ -112,6 +114,30 @@ class Manifest:
             return self
         kept = [entry for entry in self.entries if any(fnmatchcase(entry.name, pattern) for pattern in patterns)]
         return replace(self, entries=tuple(kept))
+
+    def changed(self, changes: Mapping[str, Any]) -> Manifest:
+        """Every model with these fields of `Request` instead of its own.
+
+        What belongs to another calibration method, neuron or schedule than the one given is dropped (`_OF`).
+
+        Raises:
+            OptionError: a value that does not fit a model, which is named.
+        """
+        return replace(self, entries=tuple(_changed(entry, changes) for entry in self.entries)) if changes else self
+
+
+def _changed(entry: Entry, changes: Mapping[str, Any]) -> Entry:
+    from snnconvert.stages import Request, check_request
+
+    options = {**entry.options, **changes}
+    for name, dependent in _OF.items():
+        if name in changes and changes[name] != entry.options.get(name, getattr(Request, name)):
+            options = {key: value for key, value in options.items() if key not in dependent}
+    try:
+        check_request(Request(model=entry.source, **options))
+    except OptionError as error:
+        raise OptionError(f"{entry.name} ({entry.where}): {error.message}", hint=error.hint) from error
+    return replace(entry, options=options)
 
 
 def load_manifest(path: Path) -> Manifest:

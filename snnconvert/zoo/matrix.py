@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snnconvert.report.document import write_atomically
+from snnconvert.files import write_atomically
 from snnconvert.report.gate import Status
 from snnconvert.report.junit import Case, junit_xml, markdown
 from snnconvert.zoo.matrix_page import to_html
@@ -25,8 +25,13 @@ CSV_COLUMNS = (
 )
 
 
-def matrix_document(manifest: str, results: Sequence[Result], *, total: int, seconds: float) -> dict[str, Any]:
-    """The matrix as one dict, `snnconvert-zoo/1`: rows in the order of the manifest, and the counts."""
+def matrix_document(
+    manifest: str, results: Sequence[Result], *, changes: Mapping[str, Any], total: int, seconds: float
+) -> dict[str, Any]:
+    """The matrix as one dict, `snnconvert-zoo/1`: rows in the order of the manifest, and the counts.
+
+    `changes` are the options that took the place of the manifest's, for all models.
+    """
     rows = [_row(result) for result in results]
     counts = {
         "models": total,
@@ -37,7 +42,14 @@ def matrix_document(manifest: str, results: Sequence[Result], *, total: int, sec
         "kept": sum(result.kept for result in results),
         "waiting": total - len(results),
     }
-    return {"schema": SCHEMA, "manifest": manifest, "counts": counts, "seconds": round(seconds, 1), "rows": rows}
+    return {
+        "schema": SCHEMA,
+        "manifest": manifest,
+        "changes": dict(changes),
+        "counts": counts,
+        "seconds": round(seconds, 1),
+        "rows": rows,
+    }
 
 
 def _row(result: Result) -> dict[str, Any]:
@@ -74,9 +86,11 @@ def _accuracy_at(figures: Mapping[str, Any]) -> dict[str, float | None]:
     return {str(t): value for t, value in zip(curve["t"], curve["value"], strict=True) if t in wanted}
 
 
-def write_matrix(out: Path, manifest: str, results: Sequence[Result], *, total: int, seconds: float) -> None:
+def write_matrix(
+    out: Path, manifest: str, results: Sequence[Result], *, changes: Mapping[str, Any], total: int, seconds: float
+) -> None:
     """Write zoo.json, zoo.csv and zoo.html, each whole or not at all."""
-    document = matrix_document(manifest, results, total=total, seconds=seconds)
+    document = matrix_document(manifest, results, changes=changes, total=total, seconds=seconds)
     write_atomically(
         {
             out / "zoo.json": json.dumps(document, indent=1, ensure_ascii=False) + "\n",

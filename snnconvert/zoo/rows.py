@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from snnconvert.report.document import write_atomically
+from snnconvert.files import write_atomically
 from snnconvert.report.gate import worst_layer
 from snnconvert.zoo.fetch import sha256_of
 

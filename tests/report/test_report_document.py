@@ -13,7 +13,6 @@ import torch
 from make_document import make_document, make_parts
 
 from snnconvert.errors import DataError, InternalError, OutputError
-from snnconvert.report import document as module
 from snnconvert.report.compare import compare
 from snnconvert.report.document import assemble, check, dumps, load_report, plain, schema, write_report
 from snnconvert.report.findings import RULES, warnings_for
@@ -212,10 +211,14 @@ def test_a_failed_write_leaves_nothing_new(tmp_path: Path, monkeypatch: pytest.M
     html = tmp_path / "run.html"
     html.write_text("old")
 
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
+    real = Path.open
 
-    monkeypatch.setattr(module.os, "fdopen", full)
+    def full(path: Path, *given: Any, **named: Any) -> Any:
+        if path.suffix == ".part":
+            raise OSError(28, "No space left on device")
+        return real(path, *given, **named)
+
+    monkeypatch.setattr(Path, "open", full)
     with pytest.raises(OutputError, match="No space left"):
         write_report(make_document(), html)
     assert [path.name for path in tmp_path.iterdir()] == ["run.html"]

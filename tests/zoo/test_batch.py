@@ -153,6 +153,48 @@ def test_resume_does_only_what_changed(folder: Path) -> None:
     assert (done, gated.exit_code) == ([], 3)
 
 
+def test_changes_on_the_command_line(folder: Path) -> None:
+    path = write_manifest(
+        folder, factory("good", "options = { percentile = 99.0 }", 'schedule = "wait"', "wait = 2") + factory("other")
+    )
+    out = folder / "results"
+    call = ["run", str(path), "--out", str(out), "-j", "1"]
+    changes = [
+        "-T",
+        "8",
+        "--calibration",
+        "rnl",
+        "--schedule",
+        "streaming",
+        "--neuron",
+        "burst",
+        "--batch-size",
+        "3",
+        "--limit",
+        "12",
+    ]
+    done = CliRunner().invoke(zoo_app, [*call, *changes])
+    assert done.exit_code == 0, done.output
+    document = json.loads((out / "zoo.json").read_text())
+    assert document["changes"]["calibration"] == "rnl"
+    assert [row["figures"]["timesteps"] for row in document["rows"]] == [8, 8]
+    report = load_report(out / "models" / "good" / "good.json")
+    assert (report["calibration"]["method"], report["evaluation"]["samples"]) == ("rnl", 12)
+    assert report["neuron"] == {"model": "burst", "levels": 5}
+    assert report["tool"]["command_line"] == (
+        "snnconvert zoo run zoo.toml --only good --timesteps 8 --calibration rnl --schedule streaming "
+        "--neuron burst --limit 12"
+    )
+    # Changes are part of what a result depends on, but for the batch size.
+    again = CliRunner().invoke(zoo_app, [*call, *changes[:-4], "--limit", "12", "--batch-size", "5"])
+    assert "2 of all results from an earlier run" in again.output
+    other = CliRunner().invoke(zoo_app, [*call, "--only", "good"])
+    assert "0 of all results from an earlier run" in other.output
+    refused = CliRunner().invoke(zoo_app, [*call, "-T", "0"]).exception
+    assert isinstance(refused, OptionError)
+    assert "good (zoo.toml, line" in refused.message
+
+
 def contents(out: Path) -> dict[str, bytes]:
     """All checkpoints and reports; of these without their timings."""
     found = {}
@@ -167,10 +209,10 @@ def contents(out: Path) -> dict[str, bytes]:
 def test_same_bytes_whatever_the_jobs_and_the_batch_size(folder: Path) -> None:
     models = factory("good") + factory("other", 'calibration = "rnl"') + factory("third", 'schedule = "auto"')
     path = write_manifest(folder, models)
-    run(path, jobs=1, batch_size=64)
+    run(path, jobs=1, changes={"batch_size": 64})
     first = contents(folder / "out")
     assert len(first) == 6
-    for settings in ({"jobs": 2, "batch_size": 7}, {"engine": Inline, "batch_size": 1}):
+    for settings in ({"jobs": 2, "changes": {"batch_size": 7}}, {"engine": Inline, "changes": {"batch_size": 1}}):
         shutil.rmtree(folder / "out")
         run(path, **settings)
         second = contents(folder / "out")
