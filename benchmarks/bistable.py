@@ -234,7 +234,7 @@ def phase(setting: Setting, args: argparse.Namespace) -> None:
     for window in args.windows:
         snn = setting.bistable(window, frames=4)
         accuracy, _ = measured(setting, LayerEngine(snn).run)
-        steps = [snn.schedule.answer_step(frame) for frame in range(snn.schedule.frames)]
+        steps = snn.schedule.answer_steps
         reached(f"bistable, window {window}", steps, accuracy, setting.target)
         best += [(t, float(a), f"window {window}") for t, a in zip(steps, accuracy, strict=True) if a >= setting.target]
     if best:

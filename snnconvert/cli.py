@@ -11,7 +11,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -20,11 +20,9 @@ from snnconvert.cli_options import CalibrationName, NeuronName, PhasesName, Sche
 from snnconvert.cli_output import Patient
 from snnconvert.cli_report import Csv, Figures, Markdown, debug
 from snnconvert.cli_report import report as report_command
+from snnconvert.cli_values import preprocessing_of, shape_of, steps_or_auto
 from snnconvert.cli_zoo import gate, zoo_app
-from snnconvert.errors import OptionError, SnnConvertError
-
-if TYPE_CHECKING:
-    from snnconvert.data.preprocessing import Preprocessing
+from snnconvert.errors import SnnConvertError
 
 app = typer.Typer(
     name="snnconvert",
@@ -121,6 +119,13 @@ def convert(  # noqa: PLR0917
     rounding: Annotated[
         str, typer.Option(help="nearest (v(0) = half a spike) or floor (v(0) = 0).", rich_help_panel=SNN)
     ] = "nearest",
+    read_from: Annotated[
+        str,
+        typer.Option(
+            help="First steps that the read-out leaves out; auto chooses on calibration images (reconstruct).",
+            rich_help_panel=SNN,
+        ),
+    ] = "auto",
     approximate: Approximate = ApproximateName.auto,
     strict_spiking: StrictSpiking = False,
     arch: Annotated[
@@ -181,16 +186,16 @@ def convert(  # noqa: PLR0917
     from snnconvert import commands
 
     given = {"percentile": percentile, "granularity": granularity}
-    chosen = _preprocessing(
+    chosen = preprocessing_of(
         preprocessing, mean=mean, std=std, scale=scale, layout=layout, channels=channels, resize=resize, crop=crop
     )
     commands.convert(
         {
             "model": model,
             "arch": arch,
-            "input_shape": _shape(input_shape),
+            "input_shape": shape_of(input_shape),
             "output_name": output_name,
-            "timesteps": _timesteps(timesteps),
+            "timesteps": steps_or_auto("--timesteps", timesteps),
             "data": data,
             "calibration_data": calibration_data,
             "calibration_samples": calibration_samples,
@@ -204,6 +209,7 @@ def convert(  # noqa: PLR0917
             "phases": phases.value,
             "residual": residual,
             "rounding": rounding,
+            "read_from": steps_or_auto("--read-from", read_from),
             "limit": limit,
             "batch_size": batch_size,
             "seed": seed,
@@ -253,43 +259,6 @@ app.command()(gate)
 app.command("report")(report_command)
 app.command()(debug)
 app.add_typer(zoo_app, name="zoo")
-
-
-def _preprocessing(file: str | None, **options: str | None) -> Preprocessing:
-    from snnconvert.data.preprocessing import Preprocessing
-
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    if file is None:
-        return Preprocessing.from_options(**given)
-    if given:
-        raise OptionError(
-            f"--preprocessing and --{next(iter(given))} were both given", hint="put everything in one of the two"
-        )
-    return Preprocessing.from_toml(file)
-
-
-def _timesteps(text: str) -> int | None:
-    """A number of steps, or None for "auto"."""
-    if text == "auto":
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise OptionError(
-            f"--timesteps {text!r} is no number of steps", hint="give a whole number such as 32, or auto"
-        ) from None
-
-
-def _shape(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        shape = tuple(int(part) for part in text.replace("x", ",").split(","))
-    except ValueError:
-        shape = ()
-    if not shape or min(shape) < 1:
-        raise OptionError(f"--input-shape {text!r} is no shape", hint="write the sizes without the batch, e.g. 3,32,32")
-    return shape
 
 
 def command_line() -> str:

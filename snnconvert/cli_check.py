@@ -74,7 +74,7 @@ def check(  # noqa: PLR0917
         raise OptionError("check needs no data", hint="leave --data out, or add --find-preprocessing")
     import logging
 
-    from snnconvert.cli import _shape as shape_of
+    from snnconvert.cli_values import shape_of
     from snnconvert.convert.check import check_model
     from snnconvert.data.preprocessing import Preprocessing
 

@@ -62,7 +62,7 @@ class Trial:
 
     def record(self) -> dict[str, Any]:
         """JSON-able row of the report's table of schedules."""
-        schedule = self.candidate.schedule
+        schedule = self.candidate.schedule if self.snn is None else self.snn.schedule
         row: dict[str, Any] = {"name": self.candidate.name, "eligible": schedule is not None, "chosen": self.chosen}
         if schedule is None:
             return {**row, "reason": self.candidate.reason}
@@ -80,6 +80,7 @@ def candidates(
     phases: str = "power2",
     residual: str = "keep",
     rounding: str = "nearest",
+    read_from: int = 0,
 ) -> list[Candidate]:
     """All schedules to try within `timesteps` steps in total.
 
@@ -91,19 +92,20 @@ def candidates(
         schedules: which kinds.
         windows: lengths of a window (bistable).
         waits: steps that a layer waits (wait).
-        phases, residual, rounding: as in `Schedule`.
+        phases, residual, rounding, read_from: as in `Schedule`.
     """
     depth = max(site_depths(ann.graph).values(), default=0)
-    common = {"phases": phases, "residual": residual, "rounding": rounding}
+    common = {"phases": phases, "residual": residual, "rounding": rounding, "read_from": read_from}
+    plain = {"rounding": rounding, "read_from": read_from}
     found: list[Candidate] = []
     for kind in schedules:
         if kind == "bistable":
             for window in windows:
                 found += _bistable(timesteps, depth, window, common)
         elif kind == "wait":
-            found += [_attempt(f"wait {wait}", kind, timesteps, depth, wait=wait, rounding=rounding) for wait in waits]
+            found += [_attempt(f"wait {wait}", kind, timesteps, depth, wait=wait, **plain) for wait in waits]
         else:
-            found.append(_attempt(kind, kind, timesteps, depth, rounding=rounding))
+            found.append(_attempt(kind, kind, timesteps, depth, **plain))
     return found
 
 
@@ -163,7 +165,7 @@ def _merit(trial: Trial) -> tuple[float, float, float]:
     return trial.agreement, -trial.candidate.schedule.latency["total"], -trial.spikes
 
 
-def _bistable(timesteps: int, depth: int, window: int, common: dict[str, str]) -> list[Candidate]:
+def _bistable(timesteps: int, depth: int, window: int, common: dict[str, Any]) -> list[Candidate]:
     name = f"bistable, window {window}"
     widest = _attempt(name, "bistable", timesteps, depth, window=window, **common)
     if widest.schedule is None:

@@ -48,7 +48,8 @@ class Request:
     """Everything a user can ask of a conversion; the defaults are those of the command line.
 
     `options` are the calibration method's own; `levels` is the number of units a neuron may send a step, None for the
-    usual one (LEVELS).
+    usual one (LEVELS); `read_from` is the number of first steps that the read-out leaves out, None lets the calibration
+    choose.
     """
 
     model: str
@@ -69,6 +70,7 @@ class Request:
     phases: str = "power2"
     residual: str = "keep"
     rounding: str = "nearest"
+    read_from: int | None = None
     limit: int | None = None
     batch_size: int = 64
     seed: int = 0
@@ -131,6 +133,8 @@ def check_request(request: Request) -> None:
     ):
         if value < 1:
             raise OptionError(f"{option} {value} is below 1", hint=f"give {option} a whole number of at least 1")
+    if request.read_from is not None and request.read_from < 0:
+        raise OptionError(f"--read-from {request.read_from} is below 0", hint="give 0 to read every step, or auto")
     for option, chosen, allowed in (
         ("--calibration", request.calibration, METHODS),
         ("--neuron", request.neuron, RECTIFIERS),
@@ -168,6 +172,11 @@ def _check_combinations(request: Request) -> None:
                 f"{option} means nothing to --schedule {request.schedule}",
                 hint=f"leave {option} out, or add --schedule {kind}",
             )
+    if request.read_from and request.schedule == "bistable":
+        raise OptionError(
+            f"--read-from {request.read_from} does not fit --schedule bistable, which answers window by window",
+            hint="leave --read-from out, or choose --schedule streaming or wait",
+        )
     share, granularity = request.options.get("percentile"), request.options.get("granularity")
     if share is not None and not 0 < float(share) <= 100:
         raise OptionError(f"--percentile {share} is outside 0 to 100", hint="give for instance --percentile 99.9")
@@ -270,9 +279,10 @@ def spiking(request: Request, ann: Ann, images: Tensor, record: dict[str, Any], 
         OptionError: if no schedule fits into the budget of time steps.
     """
     neuron = NeuronChoice(request.neuron, request.units)
+    options = request.options if request.read_from is None else {**request.options, "read_out": False}
 
     def make(network: Ann, schedule: Schedule, count: int = len(images)) -> Snn:
-        task = Task(network, images[:count], schedule, neuron, request.options, progress)
+        task = Task(network, images[:count], schedule, neuron, options, progress)
         calibration = METHODS[request.calibration](task)
         return replace(task.spikify(calibration), calibration={**record, **calibration.record})
 
@@ -288,6 +298,7 @@ def spiking(request: Request, ann: Ann, images: Tensor, record: dict[str, Any], 
         phases=request.phases,
         residual=request.residual,
         rounding=request.rounding,
+        read_from=request.read_from or 0,
     )
     fitting = eligible(found)
     if len(fitting) == 1:
@@ -300,4 +311,5 @@ def spiking(request: Request, ann: Ann, images: Tensor, record: dict[str, Any], 
         assert drafted is not None
         assert schedule is not None
         snn = make(with_identity_sites(ann, schedule), schedule) if costly else drafted
-    return replace(snn, calibration={**snn.calibration, "schedules": [trial.record() for trial in trials]})
+    tried = [replace(trial, snn=snn) if trial.chosen else trial for trial in trials]
+    return replace(snn, calibration={**snn.calibration, "schedules": [trial.record() for trial in tried]})

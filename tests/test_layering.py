@@ -35,6 +35,7 @@ ORDER = [
         "cli_options",
         "cli_zoo",
         "cli_report",
+        "cli_values",
         "cli_check",
         "cli",
         "__init__",

@@ -8,7 +8,8 @@ Per activation site in data-flow order, on unlabelled images, in the schedule th
     minimises the squared quantisation error (see `mse`);
 (c) weights and bias corrected by what the neuron's own rates lack, in `rounds` steps, each followed by (b) on a finer
     grid; then the bias by the mean that is still lacking;
-(d) the classifier last, towards the ANN's logits.
+(d) the classifier last, towards the ANN's logits, for the frames that are read; how many are left out at the start is
+    chosen with it (everything before is the same).
 
 Each step is kept, channel by channel, only where the error on images held out from it falls.
 """
@@ -16,7 +17,7 @@ Each step is kept, channel by channel, only where the error on images held out f
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -51,6 +52,7 @@ def calibrate_reconstruct(task: Task) -> Calibration:
         search_images: images on which thresholds are tried (half as many held-out ones judge), default 128.
         memory: GiB for the live edges; of a large network fewer images are used, default 2.
         judged: keep a bias correction only where the error falls (default True); otherwise always.
+        read_out: choose from which frame on the read-out sums (default True), unless the schedule says so.
     """
     known = {one.name for one in fields(Options)}
     options = Options(**{name: value for name, value in task.options.items() if name in known})
@@ -62,6 +64,16 @@ def calibrate_reconstruct(task: Task) -> Calibration:
     reconstruction = Reconstruction(task, options)
     reconstruction.found, reconstruction.bounds = found, bounds
     return reconstruction.run()
+
+
+@dataclass(frozen=True)
+class _Solution:
+    """A solved operator, its normal equations, its squared error on held-out images, and the record of it."""
+
+    op: Conv | Linear
+    feeding: Feeding
+    error: float
+    entry: dict[str, Any]
 
 
 class Reconstruction:
@@ -91,6 +103,9 @@ class Reconstruction:
         self.feeding: dict[fx.Node, Feeding] = {}
         self.found: dict[str, Range] = {}
         self.bounds: dict[str, Tensor] = {}
+        self.read_out = self._read_out()
+        self.read_from: int = task.schedule.read_from
+        self.tried: list[dict[str, Any]] = []
 
     def run(self) -> Calibration:
         """Calibrate every operator and site."""
@@ -108,15 +123,17 @@ class Reconstruction:
                 for chunk in self.chunks:
                     chunk.forget(gone)
             self.task.progress("reconstruct", index + 1, len(self.events))
+        if not self.read_out:
+            self._read_without_classifier()
         self.graph.recompile()
         record = {
             "method": "reconstruct",
             "options": asdict(self.options),
             "images": len(self.images),
             "layers": self.layers,
-            "candidates": [],
+            "candidates": self.tried,
         }
-        return Calibration(self.graph, self.sites, record)
+        return Calibration(self.graph, self.sites, record, self.read_from)
 
     # --- which node is read when ---
 
@@ -172,6 +189,44 @@ class Reconstruction:
             node = user
         return node
 
+    def _read_out(self) -> set[fx.Node]:
+        """The weighted operators after which nothing spikes: their outputs are only summed."""
+        before: set[fx.Node] = set()
+        for node in reversed(self.worlds.nodes):
+            if node in before or (node.op == "call_module" and op_of(node).role == Role.SITE):
+                before.update(node.all_input_nodes)
+        return {one for one in self.events if op_of(one).role == Role.WEIGHTED and one not in before}
+
+    # --- the read-out ---
+
+    def _starts(self) -> tuple[int, ...]:
+        """How many frames the read-out may leave out: what the schedule says, or several to choose from."""
+        given, frames = self.read_from, self.task.schedule.frames
+        free = self.options.read_out and len(self.read_out) <= 1 and given == 0
+        if not free or self.task.schedule.kind == "bistable":
+            return (given,)
+        tried = (0, 1, 2, frames // 4, 3 * frames // 8, frames // 2)
+        return tuple(sorted({start for start in tried if 2 * start <= frames}))
+
+    def _choose(self, errors: dict[int, float]) -> None:
+        """Leave out as many frames as give the least error."""
+        if len(errors) > 1:
+            self.read_from = min(errors, key=lambda start: errors[start])
+            self.tried = [
+                {"name": f"read-out leaves out {start} steps", "error": error, "chosen": start == self.read_from}
+                for start, error in errors.items()
+            ]
+
+    def _read_without_classifier(self) -> None:
+        """Choose the read-out of a network whose outputs are spikes, or pooled spikes: there is nothing to solve."""
+        node, errors = self.worlds.outputs()[0], dict.fromkeys(self._starts(), 0.0)
+        judging = [chunk for chunk in self.chunks if chunk.held_out] or self.chunks
+        for start in errors:
+            for chunk in judging:
+                lack = self.worlds.ann(chunk, node) - self.worlds.read(chunk, node, start)
+                errors[start] += float(lack.double().square().sum()) / sum(len(one.images) for one in judging)
+        self._choose(errors)
+
     # --- (a) and (d) ---
 
     def _solve(self, node: fx.Node, op: Op) -> None:
@@ -181,12 +236,29 @@ class Reconstruction:
             entry["kept"] = f"no least squares for {type(op).__name__}"
             return
         assert isinstance(op, Conv | Linear)
+        late = node in self.read_out
+        starts = self._starts() if late else (0,)
+        best, errors = self._least_squares(node, op, starts[0]), {}
+        for start in starts:
+            solution = best if start == starts[0] else self._least_squares(node, op, start)
+            errors[start] = solution.error
+            if solution.error < best.error:
+                best = solution
+        replace_op(self.graph, node, best.op)
+        entry.update(best.entry)
+        if late:
+            self._choose(errors)
+        else:
+            self.feeding[node] = best.feeding
+
+    def _least_squares(self, node: fx.Node, op: Conv | Linear, start: int) -> _Solution:
+        """`op` solved for the mean over the frames from `start` on."""
         target, positions = self._target(node), self._positions(op, node)
         (source,) = arguments(node)
         fit, held = NormalEquations(op), NormalEquations(op)
         for chunk in self.chunks:
-            rows = patches(op, self.worlds.mean(chunk, source), positions)
-            lack = self.worlds.ann(chunk, target) - self.worlds.mean(chunk, target)
+            rows = patches(op, self.worlds.read(chunk, source, start), positions)
+            lack = self.worlds.ann(chunk, target) - self.worlds.read(chunk, target, start)
             (held if chunk.held_out else fit).add(rows, outputs_by_group(op, lack, positions))
         judge = held if held.rows else fit
         before = judge.errors(torch.zeros_like(judge.cross))
@@ -194,16 +266,16 @@ class Reconstruction:
         best = min(PENALTIES, key=lambda penalty: float(trials[penalty].sum()))
         accepted = trials[best] < before
         solved = changed(op, fit.plus(held).solve(best), accepted.double())
-        replace_op(self.graph, node, solved)
-        self.feeding[node] = Feeding(node, fit, held, positions)
-        entry.update(
-            penalty=best,
-            rows=fit.rows + held.rows,
-            error_before=float(before.sum()) / max(judge.rows, 1),
-            error_after=float(torch.where(accepted, trials[best], before).sum()) / max(judge.rows, 1),
-            accepted=int(accepted.sum()),
-            channels=len(accepted),
-        )
+        after = float(torch.where(accepted, trials[best], before).sum()) / max(judge.rows, 1)
+        entry = {
+            "penalty": best,
+            "rows": fit.rows + held.rows,
+            "error_before": float(before.sum()) / max(judge.rows, 1),
+            "error_after": after,
+            "accepted": int(accepted.sum()),
+            "channels": len(accepted),
+        }
+        return _Solution(solved, Feeding(node, fit, held, positions), after, entry)
 
     def _positions(self, op: Conv | Linear, node: fx.Node) -> Tensor | None:
         """Output positions that enter the least squares: all, or as many as `rows` allows, drawn at random."""

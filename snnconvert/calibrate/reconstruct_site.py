@@ -39,6 +39,7 @@ class Options:
     search_images: int = 128
     memory: float = 2.0
     judged: bool = True
+    read_out: bool = True
 
 
 @dataclass

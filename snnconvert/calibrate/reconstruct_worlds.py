@@ -147,6 +147,13 @@ class Worlds:
         """What the spiking network computes at `node`, averaged over its frames."""
         return self._still(chunk, node, chunk.mean, {}, ann=False)
 
+    def read(self, chunk: Chunk, node: fx.Node, start: int) -> Tensor:
+        """What the spiking network computes at `node`, averaged over the frames from `start` on."""
+        if start == 0:
+            return self.mean(chunk, node)
+        value = self.frames(chunk, node)
+        return value.tensor if value.constant else self.by_frames(value.tensor)[start:].mean(0)
+
     def _still(
         self, chunk: Chunk, node: fx.Node, stored: dict[fx.Node, Tensor], memo: dict[fx.Node, Tensor], *, ann: bool
     ) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -74,11 +74,12 @@ class Task:
         return SiteCalibration((shaped / self.levels).float(), shaped.float(), start.float())
 
     def spikify(self, calibration: Calibration) -> Snn:
-        """The spiking network that `calibration` leads to in this task's schedule."""
+        """The spiking network that `calibration` leads to in this task's schedule, read out as it chose."""
+        chosen = calibration.read_from
         return spikify(
             self.ann,
             calibration,
-            self.schedule,
+            self.schedule if chosen is None else replace(self.schedule, read_from=chosen),
             self.neuron,
             input_bound=self.input_bound,
             reach=reach(calibration.graph, self.images[:REACH_IMAGES]),

@@ -10,6 +10,9 @@ bistable K    windows of K steps, alternately integrating and emitting. A site a
               k-1, k+1, ... and emits in windows k, k+2, ...; the first answer stands after (D + 1) K steps, later
               ones follow every 2 K (reconstruction of Li, Zeng & Zhao, arXiv 2105.12917).
 
+Streaming and wait can read late: the read-out leaves out its first `read_from` frames, in which deep layers have not
+settled, and answers with the mean of the others.
+
 A *frame* is what one site hands to the next as one value: a step's spikes (streaming, wait) or a window's (bistable).
 """
 
@@ -49,6 +52,7 @@ class Schedule:
         residual: what becomes of the membrane after an emitting window: keep, clear (to its value at t = 0) or clamp
             (to what one unit is worth) (bistable).
         rounding: nearest (membranes start at half a threshold) or floor (at 0).
+        read_from: frames that the read-out leaves out at the start; there is no answer before (streaming, wait).
     """
 
     kind: str
@@ -59,6 +63,7 @@ class Schedule:
     phases: str = "power2"
     residual: str = "keep"
     rounding: str = "nearest"
+    read_from: int = 0
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -84,6 +89,20 @@ class Schedule:
                 f"{self.timesteps} steps are too few for schedule {self.describe()} on a network {self.depth} deep",
                 hint=self._budget_hint(),
             )
+        self._check_read_out()
+
+    def _check_read_out(self) -> None:
+        if self.read_from and self.kind == "bistable":
+            raise OptionError(
+                f"--read-from {self.read_from} does not fit a bistable schedule, which answers window by window",
+                hint="leave --read-from out, or choose --schedule streaming or wait",
+            )
+        if not 0 <= self.read_from < self.frames:
+            raise OptionError(
+                f"--read-from {self.read_from} is outside 0 to {self.frames - 1}: some of the {self.frames} steps that "
+                "reach the read-out have to be read",
+                hint="leave out about a quarter of the steps at most, or give --read-from auto",
+            )
 
     @property
     def frames(self) -> int:
@@ -107,8 +126,13 @@ class Schedule:
             return 1
         return self.window if self.phases == "uniform" else 2**self.window - 1
 
+    @property
+    def answer_steps(self) -> list[int]:
+        """The steps (1-based) after which the answers stand, one per frame that is read."""
+        return [self.answer_step(frame) for frame in range(self.read_from, self.frames)]
+
     def answer_step(self, frame: int) -> int:
-        """The step (1-based) after which `frame` (0-based) has been read out."""
+        """The step (1-based) after which `frame` (0-based) has reached the read-out."""
         if self.kind == "wait":
             return self.depth * self.wait + frame + 1
         if self.kind == "bistable":
@@ -155,13 +179,14 @@ class Schedule:
         window = self.window if self.kind == "bistable" else self.frames
         return {
             "window": window,
-            "first_output": self.answer_step(0),
+            "first_output": self.answer_step(self.read_from),
             "total": self.answer_step(self.frames - 1),
         }
 
     def describe(self) -> str:
-        """The schedule in a word or two."""
-        return {"wait": f"wait {self.wait}", "bistable": f"bistable, window {self.window}"}.get(self.kind, self.kind)
+        """The schedule in a few words."""
+        kind = {"wait": f"wait {self.wait}", "bistable": f"bistable, window {self.window}"}.get(self.kind, self.kind)
+        return f"{kind}, read from step {self.answer_step(self.read_from)}" if self.read_from else kind
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""
@@ -215,8 +240,14 @@ def plan(snn: Snn, windows: int = 4) -> list[dict[str, Any]]:
                 "origin": str(origin_of(node)),
                 "depth": depths[node.name] + 1,
                 "kind": "read-out",
-                "integrates": schedule.intervals(depths[node.name])[:windows],
+                "integrates": _read(schedule, depths[node.name])[:windows],
                 "emits": [],
             }
         )
     return rows
+
+
+def _read(schedule: Schedule, depth: int) -> list[tuple[int, int]]:
+    """The steps [from, to) in which an output at `depth` is read."""
+    (first, last), *others = schedule.intervals(depth)
+    return [(first + schedule.read_from, last), *others]

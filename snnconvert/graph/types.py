@@ -79,11 +79,13 @@ class Calibration:
     Attributes:
         graph: the ANN the thresholds belong to; its weights differ from the source where a method changed them.
         record: JSON-able account of the method, its options, the images used and the candidates tried.
+        read_from: frames that the read-out leaves out at the start, where the method chose it; None otherwise.
     """
 
     graph: fx.GraphModule
     sites: dict[str, SiteCalibration]
     record: dict[str, Any]
+    read_from: int | None = None
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,9 @@ def print_summary(document: Mapping[str, Any], console: Console) -> None:
     latency, schedule = document["latency"], document["schedule"]
     told = {"wait": f"wait {schedule.get('wait')}", "bistable": f"bistable, window {schedule.get('window')}"}
     kind = wording.clean(told.get(schedule["kind"], schedule["kind"]))
-    console.print(
-        Text(f"Schedule: {kind}; first answer at step {latency['first_output']}, {latency['total']} steps in all.")
-    )
+    late = f", the read-out leaves out the first {left_out}" if (left_out := schedule.get("read_from")) else ""
+    answers = f"first answer at step {latency['first_output']}, {latency['total']} steps in all"
+    console.print(Text(f"Schedule: {kind}{late}; {answers}."))
     if sure := wording.certainty(document):
         console.print(Text(sure, style="dim"))
     if why := wording.culprit(document):

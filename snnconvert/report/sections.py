@@ -51,8 +51,8 @@ def _example(row: Example, labels: NDArray[np.int64], names: Sequence[str] | Non
         "image": picture(row.image),
         "truth": name(truth),
         "decision": name(int(best[0])),
-        "settled": None if row.settled is None else schedule.answer_step(row.settled),
-        "steps": [schedule.answer_step(k) for k in shown],
+        "settled": None if row.settled is None else schedule.answer_steps[row.settled],
+        "steps": [schedule.answer_steps[k] for k in shown],
         "classes": [
             {"name": name(index), "probabilities": [round(float(row.probabilities[k, index]), 4) for k in shown]}
             for index in wanted

@@ -46,7 +46,7 @@ class Value:
 
 @dataclass(frozen=True)
 class IntegerRun:
-    """One batch: running sums of the first output (frames, batch, classes), spikes by site, membranes saturated."""
+    """One batch: running sums of the first output (answers, batch, classes), spikes by site, membranes saturated."""
 
     outputs: Tensor
     spikes: dict[str, int]
@@ -98,7 +98,8 @@ class IntegerEngine:
                 if last[source] is node and node.op != "output":
                     values.pop(source, None)
         answer = values[output_nodes(self.snn.graph)[0]]
-        return IntegerRun(self._by_frame(self._over_time(answer).real()).cumsum(0).flatten(2), spikes, self.saturated)
+        read = self._by_frame(self._over_time(answer).real())[self.schedule.read_from :]
+        return IntegerRun(read.cumsum(0).flatten(2), spikes, self.saturated)
 
     # --- integers ---
 
@@ -275,7 +276,7 @@ def integer_curve(
 ) -> IntegerCurve:
     """Accuracy of `snn` over time with integers of the given widths, on labelled batches."""
     engine, schedule = IntegerEngine(snn, weight_bits=weight_bits, state_bits=state_bits), snn.schedule
-    right = np.zeros(schedule.frames, np.int64)
+    right = np.zeros(len(schedule.answer_steps), np.int64)
     samples = spikes = saturated = 0
     for images, labels in batches:
         for start in range(0, len(images), size):
@@ -284,8 +285,8 @@ def integer_curve(
             spikes, saturated = spikes + sum(seen.spikes.values()), saturated + seen.saturated
             samples += len(images[start : start + size])
     by_step: list[int | None] = [None] * schedule.timesteps
-    for frame in range(schedule.frames):
-        by_step[schedule.answer_step(frame) - 1] = int(right[frame])
+    for step, count in zip(schedule.answer_steps, right.tolist(), strict=True):
+        by_step[step - 1] = count
     return IntegerCurve(
         weight_bits, state_bits, samples, by_step, spikes / max(1, samples), saturated / max(1, samples)
     )

@@ -303,7 +303,7 @@ class LayerEngine:
         return torch.cat([total[:1], total[1:] - total[:-1]]).flatten(0, 1)
 
     def _read_out(self, value: Frames) -> Tensor:
-        return by_frames(self._over_time(value).double(), self.schedule.frames).cumsum(0)
+        return by_frames(self._over_time(value).double(), self.schedule.frames)[self.schedule.read_from :].cumsum(0)
 
 
 def by_frames(tensor: Tensor, frames: int) -> Tensor:

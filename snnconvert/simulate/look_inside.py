@@ -29,7 +29,7 @@ MOST_SPIKES = 6e7
 
 @dataclass(frozen=True)
 class Example:
-    """One image: prepared input (*sample), its index, and the class probabilities (frames, classes)."""
+    """One image: prepared input (*sample), its index, and the class probabilities (answers, classes)."""
 
     kind: str
     index: int

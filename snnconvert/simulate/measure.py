@@ -90,8 +90,9 @@ def measure(
     """
     engine, size, schedule = LayerEngine(snn, device), chunk_size(snn), snn.schedule
     fit = LayerFit(snn)
-    correct = np.zeros(schedule.frames, np.int64)
-    agreed = np.zeros(schedule.frames, np.int64)
+    steps = schedule.answer_steps
+    correct = np.zeros(len(steps), np.int64)
+    agreed = np.zeros(len(steps), np.int64)
     spikes: dict[str, Tensor] = {}
     units: dict[str, Tensor] = {}
     predictions: list[NDArray[np.int64]] = []
@@ -110,7 +111,7 @@ def measure(
         predictions.append(decided[-1])
         done += len(batch.images)
         progress("simulate", done, total)
-    answers = {schedule.answer_step(frame): frame for frame in range(schedule.frames)}
+    answers = {step: index for index, step in enumerate(steps)}
     return FitCurve(
         samples=done,
         timesteps=list(range(1, schedule.timesteps + 1)),
@@ -169,7 +170,7 @@ def watched_run(engine: LayerEngine, images: Tensor, watchers: Sequence[Watcher]
 
 
 def decisions(logits: Tensor) -> NDArray[np.int64]:
-    """The first largest class of (frames, batch, *classes), shape (frames, batch)."""
+    """The first largest class of (answers, batch, *classes), shape (answers, batch)."""
     found: NDArray[np.int64] = np.argmax(logits.flatten(2).cpu().numpy(), axis=2)
     return found
 

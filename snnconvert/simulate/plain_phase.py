@@ -90,7 +90,7 @@ class PhaseEngine(BistableEngine):
     def answer_steps(self) -> list[int]:
         """The steps (1-based) after which outputs are read."""
         if self.bistable:
-            return [self.schedule.answer_step(frame) for frame in range(self.frames)]
+            return self.schedule.answer_steps
         return list(range(self.window, self.schedule.timesteps + 1, self.window))
 
     def _advance(self, node: fx.Node, op: Op, inputs: list[Tensor | None], step: int) -> Tensor | None:

@@ -13,7 +13,8 @@ class Simulation:
     """The outcome of one batch.
 
     Attributes:
-        outputs: for each network output the running sum over frames, float64, shape (frames, batch, *sample).
+        outputs: for each network output the running sum over the frames that are read, float64, shape
+            (answers, batch, *sample); see `Schedule.answer_steps`.
         spikes: for each site the number of spikes sent in each step of its own emission, summed over the batch
             (int64, shape (frames * steps_per_frame,)).
         units: as `spikes`, but a spike that carries n units counts n.

@@ -50,7 +50,7 @@ class StepEngine:
                     if op_of(node).role in (Role.NEURON, Role.DELAY) and self._emits(node, step):
                         sent.setdefault(node.name, []).append(values[node])
             for kept, node in zip(outputs, output_nodes(self.snn.graph), strict=True):
-                if self._emits(node, step):  # an output is read while the sites before it send
+                if self._is_read(node, step):
                     value = values[node].double()
                     kept.append(value + kept[-1] if kept else value)
         spikes = {name: torch.stack([(s != 0).sum() for s in steps]) for name, steps in sent.items()}
@@ -60,6 +60,11 @@ class StepEngine:
     def _emits(self, node: fx.Node, step: int) -> bool:
         first = self.schedule.emission_step(self.depths[node.name], 0)
         return first <= step < first + self.schedule.frames
+
+    def _is_read(self, node: fx.Node, step: int) -> bool:
+        """An output is read while the sites before it send, after as many of their frames as are left out."""
+        left_out = self.schedule.read_from
+        return self._emits(node, step) and self._emits(node, step - left_out)
 
     def _integrates(self, node: fx.Node, step: int) -> bool:
         first = self.schedule.integration_step(self.depths[node.name], 0)

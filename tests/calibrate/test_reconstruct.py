@@ -22,7 +22,8 @@ KINDS = ("plain", "residual", "preactivation", "depthwise", "concat")
 
 def logits(one: Task, calibration: Calibration, inputs: Tensor) -> Tensor:
     """Mean logits of the deployed network."""
-    return LayerEngine(one.spikify(calibration)).run(inputs).outputs[0][-1] / one.schedule.frames
+    snn = one.spikify(calibration)
+    return LayerEngine(snn).run(inputs).outputs[0][-1] / len(snn.schedule.answer_steps)
 
 
 def error(one: Task, calibration: Calibration, inputs: Tensor) -> float:
