@@ -2,6 +2,7 @@
 
     python benchmarks/accuracy.py resnet20 --timesteps 4 8 16 32 --neurons if --draws 0 1 2
     python benchmarks/accuracy.py resnet20 --timesteps 4 8 16 --neurons ternary --draws 0 1 2
+    python benchmarks/accuracy.py resnet20 --timesteps 4 8 16 32 --options '{"read_out": false}'
     python benchmarks/accuracy.py resnet20 --timesteps 2 --neurons graded --levels 15
     python benchmarks/accuracy.py resnet20 --timesteps 8 32 --methods robust-norm local-threshold-balancing \
         snn-calibration-light rnl mse reconstruct --images 2000
@@ -124,15 +125,15 @@ class Bench:
         begun, used = time.perf_counter(), time.process_time()
         calibration = METHODS[key["method"]](task)
         seconds, processor = time.perf_counter() - begun, time.process_time() - used
-        curve = measure(
-            task.spikify(calibration), [Batch(self.test, self.labels, self.reference)], total=len(self.test)
-        )
+        snn = task.spikify(calibration)
+        curve = measure(snn, [Batch(self.test, self.labels, self.reference)], total=len(self.test))
         return {
             **key,
             "ann_correct": int((self.reference == self.labels).sum()),
             "correct": curve.correct[-1],
             "agreed": curve.agreed[-1],
             "spikes_per_image": curve.spikes[-1],
+            "read_from": snn.schedule.read_from,
             "calibration_seconds": round(seconds, 1),
             "calibration_processor_seconds": round(processor, 1),
             "seconds": round(time.perf_counter() - begun, 1),
@@ -169,6 +170,8 @@ def table(results: list[dict[str, Any]]) -> str:
         ann, snn = 100 * mean(group, "ann_correct") / first["images"], 100 * correct / count
         plan = f"wait {first['wait']}" if first["wait"] else "streaming"
         plan = f"bistable {first['window']}" if first["window"] else plan
+        left_out = sorted({one.get("read_from", 0) for one in group})
+        plan += "" if left_out == [0] else f", leaves out {' or '.join(map(str, left_out))}"
         neuron = first["neuron"] if first["levels"] == 1 else f"{first['neuron']} ({first['levels']} levels)"
         lines.append(
             f"| {first['network']} | {first['method']} ({first['calibration_images']}) | {neuron} | {plan} "

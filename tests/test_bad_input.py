@@ -169,6 +169,21 @@ def output_over_the_model(folder: Path) -> list[str]:
     return [str(path), "-o", str(path)]
 
 
+def read_out_of_no_steps(folder: Path) -> list[str]:
+    del folder
+    return [GOOD, "-T", "4", "--schedule", "streaming", "--read-from", "4"]
+
+
+def read_out_of_a_bistable_network(folder: Path) -> list[str]:
+    del folder
+    return [GOOD, "--schedule", "bistable", "--read-from", "2"]
+
+
+def read_out_in_words(folder: Path) -> list[str]:
+    del folder
+    return [GOOD, "--read-from", "late"]
+
+
 def wait_of_a_streaming_network(folder: Path) -> list[str]:
     del folder
     return [GOOD, "--schedule", "streaming", "--wait", "1"]
@@ -204,6 +219,9 @@ def columns_the_wrong_way_round(folder: Path) -> list[str]:
 
 
 CASES = [
+    read_out_of_no_steps,
+    read_out_of_a_bistable_network,
+    read_out_in_words,
     wait_of_a_streaming_network,
     window_of_a_waiting_network,
     phases_of_a_streaming_network,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -13,7 +14,8 @@ from snnconvert.calibrate import METHODS
 from snnconvert.calibrate.reconstruct import Reconstruction, calibrate_reconstruct
 from snnconvert.calibrate.reconstruct_site import Options
 from snnconvert.calibrate.task import Task
-from snnconvert.graph.types import Calibration
+from snnconvert.graph.edit import copied
+from snnconvert.graph.types import Ann, Calibration
 from snnconvert.simulate.kernels import native_available
 from snnconvert.simulate.layer_engine import LayerEngine
 
@@ -154,3 +156,49 @@ def test_live_edges_are_dropped() -> None:
     dropped = {node for nodes in reconstruction.last.values() for node in nodes}
     unread = {node for node in reconstruction.worlds.stored if node not in dropped}
     assert not unread
+
+
+def test_the_read_out_is_chosen_on_held_out_images_and_at_no_other_cost() -> None:
+    ann, given = network("residual"), images(120)
+    free = calibrate_reconstruct(task(ann, given, timesteps=4))
+    errors = {row["name"]: row["error"] for row in free.record["candidates"]}
+    (chosen,) = [row for row in free.record["candidates"] if row["chosen"]]
+    assert len(errors) == 3
+    assert chosen["error"] == min(errors.values())
+    assert chosen["name"] == f"read-out leaves out {free.read_from} steps"
+    assert task(ann, given, timesteps=4).spikify(free).schedule.read_from == free.read_from
+    first = calibrate_reconstruct(task(ann, given, timesteps=4, options={"read_out": False}))
+    assert first.read_from == 0
+    assert first.record["candidates"] == []
+    for name, site in first.sites.items():
+        assert torch.equal(site.threshold, free.sites[name].threshold)
+
+
+def test_the_classifier_is_solved_for_the_frames_that_are_read() -> None:
+    ann, given, fresh = network("residual"), images(120), images(120, seed=2)
+    late = task(ann, given, timesteps=4, read_from=2)
+    solved = calibrate_reconstruct(late)
+    assert solved.read_from == 2
+    other = calibrate_reconstruct(task(ann, given, timesteps=4, options={"read_out": False}))
+    assert error(late, solved, fresh) < error(late, replace(other, read_from=2), fresh)
+
+
+def test_a_network_that_ends_in_spikes_has_its_read_out_chosen_too() -> None:
+    ann = without_classifier(network("residual"))
+    one = task(ann, images(60), timesteps=8)
+    found = calibrate_reconstruct(one)
+    errors = [row["error"] for row in found.record["candidates"]]
+    assert len(errors) == 5
+    (chosen,) = [row["error"] for row in found.record["candidates"] if row["chosen"]]
+    assert chosen == min(errors)
+
+
+def without_classifier(ann: Ann) -> Ann:
+    """The network up to its pooling."""
+    graph = copied(ann.graph)
+    (output,) = [node for node in graph.graph.nodes if node.op == "output"]
+    (classifier,) = output.args[0]
+    output.args = ((classifier.args[0],),)
+    graph.graph.erase_node(classifier)
+    graph.recompile()
+    return Ann(graph, ann.input_shape, ann.outputs, ann.source)

@@ -71,3 +71,23 @@ def test_interval_between_pipelined_answers() -> None:
     assert Schedule("bistable", 130, 19, window=5).interval == 40
     assert Schedule("streaming", 32, 19).interval == 32
     assert Schedule("wait", 32, 4, wait=3).interval == 20
+
+
+def test_a_late_read_out_answers_later_and_takes_as_long() -> None:
+    schedule = Schedule("wait", 12, 4, wait=1, read_from=3)
+    assert schedule.latency == {"window": 8, "first_output": 8, "total": 12}
+    assert schedule.answer_steps == [8, 9, 10, 11, 12]
+    assert Schedule("streaming", 4, 9, read_from=3).answer_steps == [4]
+
+
+@pytest.mark.parametrize(
+    ("kind", "read_from", "plan", "named"),
+    [("streaming", 8, {}, "0 to 7"), ("wait", 5, {"wait": 1}, "0 to 4"), ("streaming", -1, {}, "0 to 7"),
+     ("bistable", 1, {"window": 2}, "bistable")],
+)  # fmt: skip
+def test_a_read_out_that_starts_too_late_is_refused(
+    kind: str, read_from: int, plan: dict[str, int], named: str
+) -> None:
+    with pytest.raises(OptionError) as raised:
+        Schedule(kind, 8, 3, read_from=read_from, **plan)  # type: ignore[arg-type]
+    assert named in raised.value.message
