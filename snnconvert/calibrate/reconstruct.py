@@ -36,6 +36,8 @@ from snnconvert.graph.edit import copied, kind_of, replace_op
 from snnconvert.graph.ops import Conv, Linear, Op, Role
 from snnconvert.graph.types import Calibration, SiteCalibration
 
+# a later first answer has to be worth it: errors of the read-out within this factor of the least count as equal
+WORTH = 1.02
 PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 
@@ -68,10 +70,10 @@ def calibrate_reconstruct(task: Task) -> Calibration:
 
 @dataclass(frozen=True)
 class _Solution:
-    """A solved operator, its normal equations, its squared error on held-out images, and the record of it."""
+    """A solved operator, the normal equations that its site corrects it with, its squared error, and the record."""
 
     op: Conv | Linear
-    feeding: Feeding
+    feeding: Feeding | None
     error: float
     entry: dict[str, Any]
 
@@ -209,11 +211,13 @@ class Reconstruction:
         return tuple(sorted({start for start in tried if 2 * start <= frames}))
 
     def _choose(self, errors: dict[int, float]) -> None:
-        """Leave out as many frames as give the least error."""
+        """Leave out as few frames as give (nearly) the least error: whoever leaves out many answers late."""
         if len(errors) > 1:
-            self.read_from = min(errors, key=lambda start: errors[start])
+            enough = WORTH * min(errors.values())
+            self.read_from = min(start for start, error in errors.items() if error <= enough)
             self.tried = [
-                {"name": f"read-out leaves out {start} steps", "error": error, "chosen": start == self.read_from}
+                {"name": f"read-out leaves out {start} steps", "agreement": None, "error": error}
+                | {"chosen": start == self.read_from}
                 for start, error in errors.items()
             ]
 
@@ -238,18 +242,14 @@ class Reconstruction:
         assert isinstance(op, Conv | Linear)
         late = node in self.read_out
         starts = self._starts() if late else (0,)
-        best, errors = self._least_squares(node, op, starts[0]), {}
-        for start in starts:
-            solution = best if start == starts[0] else self._least_squares(node, op, start)
-            errors[start] = solution.error
-            if solution.error < best.error:
-                best = solution
-        replace_op(self.graph, node, best.op)
-        entry.update(best.entry)
+        solutions = {start: self._least_squares(node, op, start) for start in starts}
         if late:
-            self._choose(errors)
-        else:
-            self.feeding[node] = best.feeding
+            self._choose({start: solution.error for start, solution in solutions.items()})
+        solution = solutions[self.read_from if late else 0]
+        replace_op(self.graph, node, solution.op)
+        entry.update(solution.entry)
+        if solution.feeding is not None:
+            self.feeding[node] = solution.feeding
 
     def _least_squares(self, node: fx.Node, op: Conv | Linear, start: int) -> _Solution:
         """`op` solved for the mean over the frames from `start` on."""
@@ -275,7 +275,8 @@ class Reconstruction:
             "accepted": int(accepted.sum()),
             "channels": len(accepted),
         }
-        return _Solution(solved, Feeding(node, fit, held, positions), after, entry)
+        feeding = None if node in self.read_out else Feeding(node, fit, held, positions)
+        return _Solution(solved, feeding, after, entry)
 
     def _positions(self, op: Conv | Linear, node: fx.Node) -> Tensor | None:
         """Output positions that enter the least squares: all, or as many as `rows` allows, drawn at random."""

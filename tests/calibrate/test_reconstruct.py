@@ -11,7 +11,7 @@ from calibration_networks import images, network, task
 from torch import Tensor
 
 from snnconvert.calibrate import METHODS
-from snnconvert.calibrate.reconstruct import Reconstruction, calibrate_reconstruct
+from snnconvert.calibrate.reconstruct import WORTH, Reconstruction, calibrate_reconstruct
 from snnconvert.calibrate.reconstruct_site import Options
 from snnconvert.calibrate.task import Task
 from snnconvert.graph.edit import copied
@@ -164,7 +164,7 @@ def test_the_read_out_is_chosen_on_held_out_images_and_at_no_other_cost() -> Non
     errors = {row["name"]: row["error"] for row in free.record["candidates"]}
     (chosen,) = [row for row in free.record["candidates"] if row["chosen"]]
     assert len(errors) == 3
-    assert chosen["error"] == min(errors.values())
+    assert chosen["error"] <= WORTH * min(errors.values())
     assert chosen["name"] == f"read-out leaves out {free.read_from} steps"
     assert task(ann, given, timesteps=4).spikify(free).schedule.read_from == free.read_from
     first = calibrate_reconstruct(task(ann, given, timesteps=4, options={"read_out": False}))
@@ -190,7 +190,7 @@ def test_a_network_that_ends_in_spikes_has_its_read_out_chosen_too() -> None:
     errors = [row["error"] for row in found.record["candidates"]]
     assert len(errors) == 5
     (chosen,) = [row["error"] for row in found.record["candidates"] if row["chosen"]]
-    assert chosen == min(errors)
+    assert chosen <= WORTH * min(errors)
 
 
 def without_classifier(ann: Ann) -> Ann:
