@@ -25,6 +25,7 @@ from snnconvert.simulate.kernels import Native, choose
 from snnconvert.simulate.kernels.layout import Packed, dense_from, pack, per_element
 from snnconvert.simulate.kernels.native import MOST_TERMS, Convolution, Current, Membrane, ScaledSpikes, Summand
 from snnconvert.simulate.result import Probe, Simulation
+from snnconvert.simulate.window_layers import WindowLayers
 from snnconvert.simulate.window_neurons import count_window_spikes, send_windows
 
 # largest number of units in an int8 spike
@@ -74,7 +75,11 @@ class LayerEngine:
         self.native: Native | None = None
         if self.device.type == "cpu" and self.schedule.kind != "bistable":
             self.native = choose()
-        self.lazy = {node for node in self.ops if self._may_wait(node)} if self.native else set()
+        self.windows: WindowLayers | None = None
+        windowed = choose() if self.device.type == "cpu" and self.schedule.kind == "bistable" else None
+        if windowed is not None:
+            self.windows = WindowLayers(windowed, self.schedule, self.ops, self._value)
+        self.lazy = {node for node in self.ops if self._may_wait(node)} if self.native or self.windows else set()
         self.needs = {node: self._needs(node) for node in self.nodes}
         self.last_use = {source: node for node in self.nodes for source in self.needs[node]}
         self.packed: dict[fx.Node, Packed | None] = {}
@@ -113,6 +118,8 @@ class LayerEngine:
     def _may_wait(self, node: fx.Node) -> bool:
         """Whether the kernel of the neurons that read `node` may compute it in passing."""
         op = self.ops[node]
+        if self.windows is not None:
+            return self.windows.may_wait(node) and node not in self.outputs
         if node in self.outputs or not isinstance(op, Scale | Conv | Linear | Add):
             return False
         return isinstance(op, Scale) or len(node.users) == 1
@@ -140,8 +147,11 @@ class LayerEngine:
 
     def _fused(
         self, node: fx.Node, op: Neuron, values: dict[fx.Node, Frames], batch: int
-    ) -> tuple[Frames, Tensor] | None:
+    ) -> tuple[Frames, Tensor | tuple[Tensor, Tensor]] | None:
         """Spikes and counts of a neuron layer from one native call, or None where torch has to do it."""
+        if self.windows is not None:
+            sent = self.windows.neurons(node, op, values, batch)
+            return None if sent is None else (Frames(sent[0], constant=False), sent[1])
         if self.native is None or op.levels > PAYLOAD or op.threshold.dtype != torch.float32:
             return None
         (source,) = arguments(node)
@@ -161,7 +171,7 @@ class LayerEngine:
 
     def _laid_out(self, node: fx.Node, name: str, parameter: Tensor, shape: tuple[int, ...]) -> Tensor:
         if (node, name) not in self.laid_out:
-            self.laid_out[node, name] = per_element(parameter, shape)
+            self.laid_out[node, name] = per_element(parameter, shape, parameter.dtype)
         return self.laid_out[node, name]
 
     def _summands(self, node: fx.Node, shape: tuple[int, ...], values: dict[fx.Node, Frames]) -> list[Summand] | None:
@@ -248,7 +258,7 @@ class LayerEngine:
             return self._neuron(op, inputs[0])
         if constant or op.role not in (Role.MAXPOOL, Role.ANALOG):
             tensors = [value.tensor if constant else self._over_time(value) for value in inputs]
-            return Frames(op(*_cast(op, tensors, self.schedule.kind != "bistable")), constant)
+            return Frames(op(*_cast(op, tensors)), constant)
         if isinstance(op, MaxPool):
             return Frames(self._max_pool(op, inputs[0].tensor), constant=False)
         return Frames(self._compensated(op, [self._over_time(value) for value in inputs]), constant=False)
@@ -323,13 +333,13 @@ def _current(value: Frames) -> list[Summand] | None:
     return [Current(value.tensor, value.constant)] if value.tensor.dtype == torch.float32 else None
 
 
-def _cast(op: Op, tensors: list[Tensor], channels_last: bool) -> list[Tensor]:
-    """Inputs in the precision of the operator's own tensors; if asked, convolutions in channels-last memory order."""
+def _cast(op: Op, tensors: list[Tensor]) -> list[Tensor]:
+    """Inputs in the precision of the operator's own tensors; convolutions in channels-last memory order."""
     own = next((buffer for buffer in op.buffers()), None)
     if own is None:
         return tensors
     cast = [tensor.to(own.dtype) for tensor in tensors]
-    if channels_last and op.role == Role.WEIGHTED and cast[0].ndim == 4:
+    if op.role == Role.WEIGHTED and cast[0].ndim == 4:
         cast = [cast[0].contiguous(memory_format=torch.channels_last)]
     return cast
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.schedule import Schedule
 from snnconvert.neurons.bistable import phase_weights
+from snnconvert.simulate.kernels.layout import out_tensor
 
 PIECE = 2**16
 PAIRS_FROM = 2**19
@@ -27,7 +28,8 @@ def send_windows(op: Neuron, current: Tensor, schedule: Schedule) -> Tensor:
         schedule: number of windows, and what becomes of the membrane after each.
     """
     frames, batch = schedule.frames, current.shape[1]
-    out = torch.empty((frames, *current.shape[1:]), dtype=torch.float32, device=current.device)
+    sent = out_tensor(frames * batch, tuple(current.shape[2:]), torch.float32).to(current.device)
+    out = sent.view(frames, *current.shape[1:])
     size = max(1, PIECE // max(1, current[0, 0].numel()))
     for start in range(0, batch, size):  # pieces that stay in cache
         piece = slice(start, start + size)
@@ -60,13 +62,13 @@ def _after_window(membrane: Tensor, op: Neuron, residual: str) -> Tensor:
 
 def count_window_spikes(by_frame: Tensor, schedule: Schedule, *, signed: bool) -> tuple[Tensor, Tensor]:
     """Spikes and units sent in each step of a site's emission, summed over the batch (int64)."""
-    levels = schedule.levels
-    fires, weights = _code_book(schedule.window, schedule.phases)
-    spikes = []
+    codes = []
     for frame in by_frame:
-        codes = (frame.abs() if signed else frame).to(torch.uint8 if levels < 256 else torch.int32)
-        spikes.append((fires * _histogram(codes.flatten(), levels).cpu()).sum(1))
-    total = torch.stack(spikes)
+        small = (frame.abs() if signed else frame).to(torch.uint8 if schedule.levels < 256 else torch.int32)
+        in_memory = small.permute(0, 2, 3, 1) if small.ndim == 4 else small  # channels last: no copy
+        codes.append(_histogram(in_memory.flatten(), schedule.levels).cpu())
+    fires, weights = _code_book(schedule.window, schedule.phases)
+    total = torch.stack([(fires * window).sum(1) for window in codes])
     return total.flatten(), (total * weights).flatten()
 
 

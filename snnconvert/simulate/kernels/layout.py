@@ -34,14 +34,14 @@ def out_tensor(count: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor
     return torch.empty((count, *shape), dtype=dtype, memory_format=order)
 
 
-def per_element(parameter: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A parameter that broadcasts against one sample as (1, C) where pixels share it, else (pixels, C); float32."""
+def per_element(parameter: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+    """A parameter that broadcasts against one sample as (1, C) where pixels share it, else (pixels, C)."""
     height, width, channels = physical(shape)
     full = parameter.expand(shape)
     rows = (full.permute(1, 2, 0) if len(shape) == 3 else full).reshape(height * width, channels)
     if bool((rows == rows[:1]).all()):
         rows = rows[:1]
-    return rows.float().contiguous()
+    return rows.to(dtype).contiguous()
 
 
 @dataclass(frozen=True)

@@ -171,6 +171,10 @@ class Native:
         del kept
         return out
 
+    def call(self, entry: str, layer: Structure) -> None:
+        """Call an entry point of the library that takes one structure, with this instruction set."""
+        self._check(getattr(self._library, entry)(byref(layer), c_int64(self._instructions)))
+
     @staticmethod
     def _check(status: int) -> None:
         if status:
@@ -232,7 +236,7 @@ def load() -> Native | None:
             library = ctypes.CDLL(str(path))
             library.snnconvert_version.restype = c_int64
             library.snnconvert_instructions.restype = c_int64
-            for name in ("snnconvert_layer", "snnconvert_max_pool", "snnconvert_sum_pool"):
+            for name in ("snnconvert_layer", "snnconvert_max_pool", "snnconvert_sum_pool", "snnconvert_windows"):
                 getattr(library, name).restype = c_int
             if library.snnconvert_version() == VERSION:
                 return Native(library)

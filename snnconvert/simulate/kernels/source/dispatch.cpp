@@ -104,4 +104,56 @@ SNN_EXPORT int snnconvert_sum_pool(const snn::Pool* pool, int64_t instructions) 
                       [&](int64_t item, int64_t) { kernels.sum_pool(*pool, item); });
 }
 
+SNN_EXPORT int snnconvert_windows(const snn::WindowLayer* layer, int64_t instructions) {
+    const snn::Kernels& kernels = snn::kernels(instructions);
+    constexpr int64_t kElements = 1024;
+    const int64_t channels = layer->channels;
+    snn::WindowPlan plan{};
+    plan.tile_pixels = std::min(layer->pixels, std::max<int64_t>(1, kElements / std::max<int64_t>(1, channels)));
+    plan.by_bit = !layer->uniform && layer->levels < 256;
+    plan.counters = layer->weight != nullptr ? 1 : plan.by_bit ? layer->window : layer->levels + 1;
+    const int64_t items = layer->batch * ((layer->pixels + plan.tile_pixels - 1) / plan.tile_pixels);
+    const int64_t threads = std::max<int64_t>(1, std::min(layer->threads, items));
+    try {
+        std::vector<std::vector<double>> spread;
+        const auto cover = [&](const double* from, int64_t stride) {  // (C) as (tile, C), (pixels, C) as it is
+            const int64_t rows = stride ? layer->pixels : plan.tile_pixels;
+            spread.emplace_back(static_cast<size_t>(rows * channels));
+            for (int64_t p = 0; p < rows; p++)
+                std::copy(from + p * stride, from + p * stride + channels, spread.back().begin() + p * channels);
+            return spread.back().data();
+        };
+        plan.threshold = cover(layer->threshold, layer->threshold_stride);
+        double* reciprocal = cover(layer->threshold, layer->threshold_stride);
+        for (double& value : spread.back()) value = 1.0 / value;
+        plan.reciprocal = reciprocal;
+        plan.initial = cover(layer->initial, layer->initial_stride);
+        std::vector<const double*> factors(static_cast<size_t>(layer->terms), nullptr);
+        for (int64_t k = 0; k < layer->terms; k++)
+            if (layer->term[k].kind == snn::kScaledUnits)
+                factors[static_cast<size_t>(k)] = cover(layer->term[k].factor, layer->term[k].factor_stride);
+        plan.factor = factors.data();
+        const int64_t row = layer->frames * plan.counters + 16;
+        std::vector<int64_t> counts(static_cast<size_t>(threads * row), 0);
+        const int failed = snn::share(items, threads, [&](int64_t item, int64_t worker) {
+            kernels.windows(*layer, plan, item, counts.data() + worker * row);
+        });
+        for (int64_t worker = 0; worker < threads; worker++)
+            for (int64_t i = 0; i < layer->frames * plan.counters; i++) {
+                const int64_t count = counts[static_cast<size_t>(worker * row + i)];
+                if (layer->weight != nullptr || plan.by_bit) {
+                    layer->counts[i] += count;
+                    continue;
+                }
+                const int64_t code = i % plan.counters;  // of codes to spikes
+                for (int64_t phase = 0; phase < layer->window; phase++)
+                    if (layer->uniform ? code > phase : code >> (layer->window - 1 - phase) & 1)
+                        layer->counts[i / plan.counters * layer->window + phase] += count;
+            }
+        return failed;
+    } catch (const std::exception&) {
+        return 1;
+    }
+}
+
 }  // extern "C"

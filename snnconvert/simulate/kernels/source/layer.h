@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "windows.h"
+
 namespace snn {
 
 constexpr int64_t kMostTerms = 8;
@@ -54,6 +56,8 @@ struct Kernels {
     void (*layer)(const Layer&, int64_t item, int64_t* counts);
     void (*max_pool)(const Pool&, int64_t item);
     void (*sum_pool)(const Pool&, int64_t item);
+    // work item `item` of a layer with phase weights (an image's tile); counts are added to
+    void (*windows)(const WindowLayer&, const WindowPlan&, int64_t item, int64_t* counts);
 };
 
 // rows of outputs in one work item

@@ -14,6 +14,7 @@
 #include "layer_convolve.h"
 #include "layer_neurons.h"
 #include "layer_pools.h"
+#include "window_neurons.h"
 
 namespace snn {
 namespace {
@@ -141,6 +142,6 @@ void run_layer(const Layer& layer, int64_t item, int64_t* counts) {
 
 }  // namespace
 
-const Kernels SNN_KERNELS = {run_layer, run_max_pool, run_sum_pool};
+const Kernels SNN_KERNELS = {run_layer, run_max_pool, run_sum_pool, run_windows};
 
 }  // namespace snn
