@@ -28,7 +28,7 @@ def test_rounding_stays_below_what_counts(peak: int, windowed: bool) -> None:
     rounded, bound = on_grid(op, peak, signed=True, windowed=windowed)
     assert error(op, rounded, spikes) < 4 * (COARSEST_WINDOWED if windowed else COARSEST)
     assert float(rounded(spikes.to(rounded.weight.dtype)).abs().max()) <= bound * (1 + 1e-6)
-    assert rounded.weight.dtype == (torch.float32 if peak == 1 else torch.float64)
+    assert rounded.weight.dtype == (torch.float32 if peak <= (15 if windowed else 1) else torch.float64)
 
 
 @pytest.mark.parametrize("peak", [1, 3])
