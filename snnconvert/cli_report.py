@@ -33,7 +33,9 @@ Sweep = Annotated[
 Out = Annotated[
     Path | None, typer.Option("--report", help="Page to write (STEM.html; .json beside it).", rich_help_panel=FILES)
 ]
-Csv = Annotated[bool, typer.Option("--csv", help="Also STEM.csv, the curve.", rich_help_panel=FILES)]
+Csv = Annotated[
+    bool, typer.Option("--csv", help="Also STEM.csv, the curve, and STEM-layers.csv.", rich_help_panel=FILES)
+]
 Markdown = Annotated[bool, typer.Option("--markdown", help="Also STEM.md, for a pull request.", rich_help_panel=FILES)]
 Figures = Annotated[
     str | None,

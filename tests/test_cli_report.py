@@ -54,7 +54,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert {path.name for path in folder.iterdir()} == {
-        f"digits-cnn.{end}" for end in ("snn", "html", "json", "csv", "md")
+        f"digits-cnn{end}" for end in (".snn", ".html", ".json", ".csv", "-layers.csv", ".md")
     }
     return folder
 

@@ -25,8 +25,8 @@ from snnconvert.graph.ops import AveragePool, Conv, ConvTranspose, Linear, MaxPo
 from snnconvert.graph.types import Snn
 from snnconvert.neurons import NEURONS
 from snnconvert.progress import Progress, silent
+from snnconvert.simulate.flow import domains
 from snnconvert.simulate.integer import IntegerCurve, integer_curve
-from snnconvert.simulate.operations import domains
 
 SWEEP_WEIGHT_BITS, SWEEP_STATE_BITS = (3, 4, 6, 8), (8, 10, 12, 16)
 RESETS = ("subtract", "zero")

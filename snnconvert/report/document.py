@@ -26,7 +26,16 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "evaluation": {"fingerprint": None, "excluded_calibration": None, "classes": None, "outcomes": None, "notes": []},
     "calibration": {"fingerprint": None, "synthetic": False, "options": {}},
     "layer": dict.fromkeys(
-        ("depth", "firing_rate", "spikes_per_image", "dead_share", "saturated_share", "sin_share", "omega")
+        (
+            "depth",
+            "firing_rate",
+            "spikes_per_image",
+            "dead_share",
+            "saturated_share",
+            "sin_share",
+            "omega",
+            "first_spike",
+        )
     )
     | {"fit": []},
 }
@@ -276,6 +285,7 @@ def load_report(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} is no {SCHEMA} document", hint=hint, causes=tuple(found[:5]))
     # Keys that version 1 of the schema has gained are missing in older files.
     result: dict[str, Any] = {**dict.fromkeys(("attribution", "inside", "chip", "gates", "plan")), **document}
+    result["layers"] = [_filled("layer", layer) for layer in result["layers"]]
     return result
 
 

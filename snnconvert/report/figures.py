@@ -64,11 +64,15 @@ def _with_ink(value: Any) -> Any:
 def write_beside(
     document: Mapping[str, Any], page: Path, *, csv: bool = False, markdown: bool = False, figures: str | None = None
 ) -> list[Path]:
-    """What can be had besides the page: STEM.csv (the curve), STEM.md, STEM-figures/; returns the paths."""
+    """What can be had besides the page: STEM.csv, STEM-layers.csv, STEM.md, STEM-figures/; returns the paths."""
     from snnconvert.files import write_atomically
-    from snnconvert.report.render_markdown import curve_csv, render_markdown
+    from snnconvert.report.render_csv import curve_csv, layers_csv
+    from snnconvert.report.render_markdown import render_markdown
 
-    texts = {page.with_suffix(".csv"): curve_csv(document)} if csv else {}
+    texts = {}
+    if csv:
+        texts[page.with_suffix(".csv")] = curve_csv(document)
+        texts[page.with_name(f"{page.stem}-layers.csv")] = layers_csv(document)
     if markdown:
         texts[page.with_suffix(".md")] = render_markdown(document)
     write_atomically(texts)

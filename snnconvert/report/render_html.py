@@ -32,7 +32,7 @@ def render_html(document: Mapping[str, Any]) -> str:
     specs = charts(document)
     bundle = _bundle()
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    helpers = ("clean", "count", "fixed", "percent", "plural", "share", "short", "flat", "last_error")
+    helpers = ("clean", "count", "fixed", "percent", "plural", "share", "short", "flat", "last_error", "first_spikes")
     environment.filters |= {name: getattr(wording, name) for name in helpers}
     source = resources.files("snnconvert.report").joinpath("template.html").read_text("utf-8")
     page: str = environment.from_string(source).render(

@@ -1,9 +1,7 @@
-"""The report as Markdown for a pull request, and the fit curve as CSV."""
+"""The report as Markdown for a pull request."""
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -80,16 +78,3 @@ def escaped(text: str) -> str:
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     # A zero-width space keeps user names and addresses from becoming mentions and links.
     return text.replace("\\@", "@\u200b").replace("://", ":\u200b//").replace("www.", "www\u200b.")
-
-
-def curve_csv(document: Mapping[str, Any]) -> str:
-    """The fit curve: one row a timestep; empty cells where there is no value."""
-    curve = document["fit_curve"]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["timestep", "accuracy", "accuracy_low", "accuracy_high", "agreement", "spikes_per_image"])
-    for index, t in enumerate(curve["timesteps"]):
-        low, high = curve["accuracy_interval"][index] or (None, None)
-        row = (curve["accuracy"][index], low, high, curve["agreement"][index], curve["spikes_per_image"][index])
-        writer.writerow([t, *("" if value is None else f"{value:.6g}" for value in row)])
-    return out.getvalue()

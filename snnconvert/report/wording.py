@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -60,6 +61,11 @@ def short(value: float | None) -> str:
 def count(value: float | None) -> str:
     """A count with thousands separators; one decimal below ten."""
     return DASH if value is None else fixed(value, 0 if value >= 10 or value == int(value) else 1)
+
+
+def slug(text: object) -> str:
+    """A name for a column: small letters, digits and underscores."""
+    return re.sub(r"[^a-z0-9]+", "_", clean(text).lower()).strip("_")
 
 
 def plural(number: int, noun: str) -> str:
@@ -253,3 +259,11 @@ def flat(section: Mapping[str, Any] | str, prefix: str = "") -> Iterator[tuple[s
 def last_error(layer: Mapping[str, Any]) -> float | None:
     """K of a layer at its last measured step."""
     return layer["fit"][-1]["k"] if layer["fit"] else None
+
+
+def first_spikes(layer: Mapping[str, Any]) -> str:
+    """Steps by which 10, 50 and 90 % of a layer's spiking neurons have spiked, `1 / 3 / 11`."""
+    found = layer.get("first_spike")
+    if not found or found["p50"] is None:
+        return DASH
+    return " / ".join(str(found[f"p{percent}"]) for percent in (10, 50, 90))

@@ -25,7 +25,7 @@ from snnconvert.graph.neuron_ops import Neuron, Scale, Snap
 from snnconvert.graph.ops import Affine, Conv, ConvTranspose, Linear, MaxPool, Op, Role
 from snnconvert.graph.types import Snn
 from snnconvert.neurons import NEURONS, State
-from snnconvert.simulate.operations import domains, increments
+from snnconvert.simulate.flow import domains, increments
 
 FLOAT32_EXACT = 2**24
 # a membrane holds so many thresholds where no weights set the unit

@@ -20,6 +20,7 @@ from snnconvert.graph.schedule import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.simulate.chunks import chunk_size
+from snnconvert.simulate.first_spikes import FirstSpikes
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.result import Probe, Simulation
 
@@ -211,7 +212,8 @@ class LayerFit:
         self.frames = sorted({2**i for i in range(12) if 2**i < frames} | {frames})
         self.nodes = {node.name: node for node, op in calls(snn.graph) if isinstance(op, Neuron)}
         self.error = {name: torch.zeros(len(self.frames), dtype=torch.float64) for name in self.nodes}
-        self.sums = {name: torch.zeros(6, dtype=torch.float64) for name in self.nodes}
+        self.sums = {name: torch.zeros(5, dtype=torch.float64) for name in self.nodes}
+        self.first = {name: FirstSpikes(frames) for name in self.nodes}
         self.images = 0
 
     def begin(self, images: Tensor) -> Probe | None:
@@ -244,12 +246,12 @@ class LayerFit:
                 float(limit.abs().sum()),
                 float(limit.square().sum()),
                 float(((last != 0) & silent_ann).sum()),
-                float((last == 0).sum()),
                 float((last >= levels.levels * len(by_frame)).sum()),
                 float(limit.numel()),
             ],
             dtype=torch.float64,
         )
+        self.first[name].add(by_frame)
 
     def records(self, spikes: dict[str, Tensor], units: dict[str, Tensor], images: int) -> list[dict[str, Any]]:
         """One JSON-able record per neuron layer."""
@@ -259,7 +261,7 @@ class LayerFit:
             op = op_of(node)
             assert isinstance(op, Neuron)
             neurons = int(np.prod(node.meta["shape"]))
-            first, second, spurious, dead, saturated, count = self.sums[name].tolist()
+            first, second, spurious, saturated, count = self.sums[name].tolist()
             origin = origin_of(node)
             omega = first / second if second > 0 else None
             emitted = [frame * schedule.steps_per_frame for frame in self.frames]
@@ -276,7 +278,8 @@ class LayerFit:
                     "spikes_per_image": float(spikes[name].sum()) / max(images, 1),
                     "units_per_image": float(units[name].sum()) / max(images, 1),
                     "firing_rate": float(spikes[name].sum()) / max(images * neurons * len(spikes[name]), 1),
-                    "dead_share": dead / count if count else None,
+                    "dead_share": self.first[name].dead_share,
+                    "first_spike": self.first[name].record(schedule, depths[name]),
                     "saturated_share": saturated / count if count else None,
                     "sin_share": spurious / count if count else None,
                     "omega": omega,

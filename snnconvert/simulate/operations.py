@@ -1,15 +1,15 @@
 """Count what a spiking network really does: additions, multiplications and neuron updates per image, layer by layer.
 
-Exact, not estimated: a spike is charged with the synapses it has at its own place, so borders, strides, groups, pooling
-and pruned channels are all considered. Because fan-out is linear, the spikes of all steps and images are summed to one
-map per layer first, and each weighted operator is then run once with ones for weights.
+Exact, not estimated: a spike is charged with the synapses it has at its own place (see `flow.reaches`), so borders,
+strides, groups, pooling and pruned channels are all considered.
 
     additions        for each spike, its synapses; a spike of n units is charged one addition for each set bit of n
     multiplications  operators on real values: once where the value does not change over time, else in every step
     neuron updates   neurons times the steps in which they take in or send
 
 Pooling, wiring and the sum of branches are free on both sides, ANN and SNN; a spike that passes a sum pool or a
-shortcut is charged where its current arrives. Padding is not counted as a synapse.
+shortcut is charged where its current arrives. Padding is not counted as a synapse. Where spikes are sent in windows,
+a window's operations are booked at its last step.
 """
 
 from __future__ import annotations
@@ -19,21 +19,33 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from snnconvert.graph.analog_ops import MatMul
 from snnconvert.graph.dialect import arguments, calls, op_of, origin_of
 from snnconvert.graph.neuron_ops import Neuron, Scale
-from snnconvert.graph.ops import Affine, Constant, Conv, ConvTranspose, Linear, MaxPool, Op, Pad, Role
+from snnconvert.graph.ops import Affine, Constant, Conv, ConvTranspose, MaxPool, Op, Role
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.neurons import NEURONS
+from snnconvert.simulate.flow import (
+    READ_OUT,
+    Weighted,
+    domains,
+    increments,
+    layer_of,
+    ones_like,
+    reaches,
+    spike_sources,
+)
 from snnconvert.simulate.result import Probe, Simulation
 
 OPERATION_IMAGES = 32
-READ_OUT = "read-out"
-Weighted = Conv | ConvTranspose | Linear
+SERIES = ("accumulates", "weight_reads", "multiplies", "updates", "spikes")
+_Series = dict[str, dict[str, NDArray[np.float64]]]
 
 
 @dataclass
@@ -41,7 +53,8 @@ class Counts:
     """Operations of one layer, per image: a neuron layer with all that feeds it, or the read-out.
 
     Attributes:
-        synapses: multiplications of the dense ANN layer, borders considered.
+        synapses: multiplications of the dense ANN layer, borders considered (NeuroBench's dense operations per call).
+        padded: the same with those on padding, as fvcore, ptflops and most papers count.
         accumulates: additions that spikes cause.
         weight_reads: synapses that spikes reach; equals `accumulates` for binary spikes.
         multiplies: multiplications on real values.
@@ -50,11 +63,13 @@ class Counts:
         weights, zero_weights: distinct weights, and how many of them are 0.
         effective_acs, effective_macs: after NeuroBench: only non-zero weights on non-zero inputs; a layer called on
             anything else than -1, 0, 1 counts as MACs.
+        over_time: accumulates, weight_reads, multiplies, updates and spikes of each step alone, shape (T,).
     """
 
     name: str
     origin: str
     synapses: float = 0.0
+    padded: float = 0.0
     accumulates: float = 0.0
     weight_reads: float = 0.0
     multiplies: float = 0.0
@@ -66,6 +81,7 @@ class Counts:
     zero_weights: int = 0
     effective_acs: float = 0.0
     effective_macs: float = 0.0
+    over_time: dict[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass
@@ -91,11 +107,14 @@ class OperationCounter:
     def __init__(self, snn: Snn, images: int = OPERATION_IMAGES) -> None:
         self.snn, self.left, self.images, self.batch = snn, images, 0, 0
         self.schedule = snn.schedule
-        self.domains = domains(snn)
+        self.domains, self.depths = domains(snn), site_depths(snn.graph)
+        self.reached = reaches(snn, self.domains)
+        self.arrived: _Series = {}
+        self.booked: _Series = {}
         self.nodes = {node.name: node for node in self.domains}
         self.maps: dict[fx.Node, _Maps] = {}
         self.inputs: dict[fx.Node, Tensor] = {}
-        self.pools = {node: _sources(node) for node, op in calls(snn.graph) if self._spiking_pool(node, op)}
+        self.pools = {node: spike_sources(node) for node, op in calls(snn.graph) if self._spiking_pool(node, op)}
         self.kept: dict[fx.Node, Tensor] = {}
 
     def begin(self, images: Tensor) -> Probe | None:
@@ -122,19 +141,25 @@ class OperationCounter:
             return []
         maps: dict[fx.Node, _Maps] = dict(self.maps)
         found: dict[str, Counts] = {}
+        self.booked = {
+            layer: {name: row / self.images for name, row in rows.items()} for layer, rows in self.arrived.items()
+        }
         for node, op in calls(self.snn.graph):
             if node not in maps and self.domains[node] == "spikes":
                 maps[node] = _moved(op, [maps[source] for source in arguments(node)])
             layer = self._layer(node, op, found)
             if op.role in (Role.NEURON, Role.DELAY):
-                self._count_neurons(layer, node, op, maps[node])
+                self._count_neurons(layer, node, op)
             else:
                 self._count(layer, node, op, maps)
         order = {node.name: index for index, node in enumerate(self.snn.graph.graph.nodes)}
         rows = sorted(found.values(), key=lambda row: order.get(row.name, len(order)))
         for row in rows:
-            for name in ("accumulates", "weight_reads", "spikes", "effective_acs", "effective_macs"):
-                setattr(row, name, getattr(row, name) / self.images)
+            row.effective_acs, row.effective_macs = row.effective_acs / self.images, row.effective_macs / self.images
+            for name in SERIES:
+                series = self._steps(row.name, name)
+                setattr(row, name, float(series.sum()))
+                row.over_time[name] = series.tolist()
         return [row for row in rows if row.synapses or row.accumulates or row.multiplies or row.neurons]
 
     # --- while the engine runs ---
@@ -149,6 +174,8 @@ class OperationCounter:
         op = op_of(node)
         negative = not isinstance(op, Neuron) or NEURONS[op.model].negative
         spikes, bits = _spikes_and_bits(by_frame, self._levels(node), self.schedule, negative=negative)
+        self._book(node, spikes.flatten(1), bits.flatten(1))
+        spikes, bits = spikes.sum(0, keepdim=True), bits.sum(0, keepdim=True)
         peak = float(by_frame.abs().max()) if by_frame.numel() and self._levels(node) > 1 else 1.0
         unit = peak <= 1.0 or self.schedule.kind == "bistable"
         before = self.maps.get(node)
@@ -156,11 +183,31 @@ class OperationCounter:
             spikes, bits, unit = spikes + before.spikes, bits + before.bits, unit and before.unit
         self.maps[node] = _Maps(spikes, bits, unit)
 
+    def _book(self, node: fx.Node, spikes: Tensor, bits: Tensor) -> None:
+        """Charge spikes and set bits, shape (frames, neurons), to the layers and steps in which they arrive."""
+        for reach in self.reached[node]:
+            at, read = self._last_steps(reach.depth), (spikes @ reach.each).numpy()
+            added = {"spikes": read}
+            if reach.kind == "synapses":
+                added = {"weight_reads": read, "accumulates": (bits @ reach.each).numpy()}
+            rows = self.arrived.setdefault(reach.layer, {})
+            for name, values in added.items():
+                rows.setdefault(name, np.zeros(self.schedule.timesteps))[at] += values
+
+    def _steps(self, layer: str, what: str) -> NDArray[np.float64]:
+        """The series of one kind of operation in one layer per image, one value a step."""
+        return self.booked.setdefault(layer, {}).setdefault(what, np.zeros(self.schedule.timesteps))
+
+    def _last_steps(self, depth: int) -> list[int]:
+        """The step (0-based) in which each frame of a site at `depth` has been sent."""
+        schedule = self.schedule
+        return [schedule.emission_step(depth, frame, schedule.steps_per_frame - 1) for frame in range(schedule.frames)]
+
     def _levels(self, node: fx.Node) -> int:
         op = op_of(node)
         if isinstance(op, Neuron):
             return op.levels
-        return max(self._levels(source) for source in _sources(node))
+        return max(self._levels(source) for source in spike_sources(node))
 
     def _spiking_pool(self, node: fx.Node, op: Op) -> bool:
         return isinstance(op, MaxPool) and self.domains[node] == "spikes"
@@ -207,18 +254,21 @@ class OperationCounter:
 
     def _layer(self, node: fx.Node, op: Op, found: dict[str, Counts]) -> Counts:
         """The row of the neurons that `node` feeds; synchronous neurons belong to the neurons before them."""
-        owner = _sources(node)[0] if op.role == Role.DELAY else node if isinstance(op, Neuron) else _first_reader(node)
+        owner = layer_of(node, op)
         name = READ_OUT if owner is None else owner.name
         if name not in found:
             found[name] = Counts(name, READ_OUT if owner is None else str(origin_of(owner)))
         return found[name]
 
-    def _count_neurons(self, layer: Counts, node: fx.Node, op: Op, maps: _Maps) -> None:
+    def _count_neurons(self, layer: Counts, node: fx.Node, op: Op) -> None:
         size, schedule = math.prod(node.meta["shape"]), self.schedule
-        active = 2 * schedule.window if schedule.kind == "bistable" else 1
         waiting = schedule.wait if schedule.kind == "wait" else 0
-        layer.updates += size * (schedule.frames * active + waiting)
-        layer.spikes += float(maps.spikes.sum())
+        updates = self._steps(layer.name, "updates")
+        if schedule.kind == "bistable":
+            updates[self._last_steps(self.depths[node.name])] += size * 2 * schedule.window
+        else:
+            start = schedule.integration_step(self.depths[node.name], 0)
+            updates[start : start + schedule.frames + waiting] += size
         if isinstance(op, Neuron):
             layer.neurons = size
             if schedule.kind != "bistable":
@@ -236,64 +286,43 @@ class OperationCounter:
             filled = torch.ones(1, *source.meta["shape"], dtype=torch.float64)
             synapses = float(every(filled).sum())
             layer.synapses += synapses
+            layer.padded += _padded(op, source, node)
             layer.weights += op.weight.numel()
             layer.zero_weights += int((op.weight == 0).sum())
             if domain == "spikes":
-                layer.accumulates += float(every(maps[source].bits).sum())
-                layer.weight_reads += float(every(maps[source].spikes).sum())
                 effective = float(present(maps[source].spikes).sum())
                 layer.effective_acs += effective if maps[source].unit else 0.0
                 layer.effective_macs += 0.0 if maps[source].unit else effective
             else:
-                layer.multiplies += synapses * steps
+                self._multiply(layer, node, synapses)
                 seen = self.inputs[node] if node in self.inputs else filled * self.images * steps
                 layer.effective_macs += float(present(seen).sum())
         elif isinstance(op, Scale | Affine):
-            if domain == "spikes":
-                readers = max(1, len(node.users))
-                layer.accumulates += readers * float(maps[source].bits.sum())
-                layer.weight_reads += readers * float(maps[source].spikes.sum())
-            else:
-                layer.multiplies += size * steps
+            if domain != "spikes":
+                self._multiply(layer, node, size)
                 layer.synapses += size
+                layer.padded += size
         elif op.role == Role.ANALOG:
             inner = source.meta["shape"][-1] if isinstance(op, MatMul) else 1
             layer.synapses += size * inner
-            layer.multiplies += size * inner * steps
+            layer.padded += size * inner
+            self._multiply(layer, node, size * inner)
+
+    def _multiply(self, layer: Counts, node: fx.Node, each: float) -> None:
+        """Book `each` multiplications: once where the value is constant, else in every step."""
+        series = self._steps(layer.name, "multiplies")
+        if self.domains[node] == "constant":
+            series[0] += each
+        else:
+            series[self._last_steps(self.depths[node.name])] += each * self.schedule.steps_per_frame
 
 
-def domains(snn: Snn) -> dict[fx.Node, str]:
-    """What flows at every node: "constant" (the same in all steps), "spikes", or "current" (real values, moving)."""
-    depths, found = site_depths(snn.graph), dict[fx.Node, str]()
-    for node in snn.graph.graph.nodes:
-        if node.op == "output":
-            continue
-        op = op_of(node) if node.op == "call_module" else None
-        if op is None or isinstance(op, Constant) or depths[node.name] == 0:
-            found[node] = "constant"
-            continue
-        passes = op.role in (Role.WIRING, Role.MAXPOOL, Role.DELAY) or type(op).__name__ == "SumPool"
-        passes = passes and not (isinstance(op, Pad) and op.value != 0.0)
-        spikes = passes and all(found[source] == "spikes" for source in arguments(node))
-        found[node] = "spikes" if isinstance(op, Neuron) or spikes else "current"
-    return found
-
-
-def increments(op: MaxPool, spikes: Tensor, frames: int, schedule: Schedule) -> Tensor:
-    """What a max pool passes on of `spikes` (frames * batch, *sample): how much its running maximum grows."""
-    if schedule.kind == "bistable":
-        pooled: Tensor = op(spikes)
-        return pooled
-    best = op(spikes.reshape(frames, -1, *spikes.shape[1:]).cumsum(0).flatten(0, 1))
-    best = best.reshape(frames, -1, *best.shape[1:])
-    return torch.cat([best[:1], best[1:] - best[:-1]]).flatten(0, 1)
-
-
-def ones_like(op: Weighted, *, only_nonzero: bool = False) -> Weighted:
-    """`op` with 1 for every weight (or only for those that are not 0) and without bias, in float64: counts synapses."""
-    weight = op.weight.detach().to("cpu", torch.float64)
-    ones = (weight != 0).double() if only_nonzero else torch.ones_like(weight)
-    return op.rebuilt(weight=ones, bias=None)
+def _padded(op: Weighted, source: fx.Node, node: fx.Node) -> int:
+    """Multiplications of an operator with every tap at every place, whether or not it lies on padding."""
+    if isinstance(op, Conv):
+        return int(math.prod(node.meta["shape"]) * op.weight[0].numel())
+    size = math.prod(source.meta["shape"])
+    return int(size * (op.weight[0].numel() if isinstance(op, ConvTranspose) else len(op.weight)))
 
 
 def _moved(op: Op, sources: list[_Maps]) -> _Maps:
@@ -303,46 +332,22 @@ def _moved(op: Op, sources: list[_Maps]) -> _Maps:
 
 
 def _spikes_and_bits(by_frame: Tensor, levels: int, schedule: Schedule, *, negative: bool) -> tuple[Tensor, Tensor]:
-    """Number of spikes and of set bits at every place, summed over frames and batch, shape (1, *sample), float64."""
+    """Number of spikes and of set bits at every place, summed over the batch, shape (frames, *sample), float64."""
     if schedule.kind != "bistable" and levels == 1:
-        positive = by_frame.abs() if negative else by_frame
-        # Summing frames first is several times as fast as counting; float32 is exact up to 2^24 spikes.
-        spikes = positive.sum(0, dtype=torch.float32).sum(0, dtype=torch.float64).cpu().unsqueeze(0)
+        # Summing is several times as fast as counting; float32 is exact up to 2^24 spikes.
+        spikes = (by_frame.abs() if negative else by_frame).sum(1, dtype=torch.float32).double().cpu()
         return spikes, spikes
     codes = by_frame.abs().to("cpu", torch.int64)
     if schedule.kind == "bistable" and schedule.phases == "uniform":
-        sent = codes.sum((0, 1)).double().unsqueeze(0)
+        sent = codes.sum(1).double()
         return sent, sent
-    bits = torch.zeros(by_frame.shape[2:], dtype=torch.int64)
+    bits = torch.zeros_like(codes[:, 0])
     for shift in range(max(1, int(codes.max()).bit_length()) if codes.numel() else 0):
-        bits += ((codes >> shift) & 1).sum((0, 1))
-    set_bits = bits.double().unsqueeze(0)
+        bits += ((codes >> shift) & 1).sum(1)
+    set_bits = bits.double()
     if schedule.kind == "bistable":
         return set_bits, set_bits
-    return codes.count_nonzero((0, 1)).double().unsqueeze(0), set_bits
-
-
-def _sources(node: fx.Node) -> list[fx.Node]:
-    """The neurons whose spikes reach `node` unchanged, or moved and pooled only."""
-    found: list[fx.Node] = []
-    for source in arguments(node):
-        if source.op == "call_module":
-            found += [source] if isinstance(op_of(source), Neuron) else _sources(source)
-    return list(dict.fromkeys(found))
-
-
-def _first_reader(node: fx.Node) -> fx.Node | None:
-    """The first neuron layer that the value of `node` reaches, or None if only the output reads it."""
-    todo, seen = [node], set[fx.Node]()
-    while todo:
-        current = todo.pop(0)
-        for user in current.users:
-            if user.op == "call_module" and user not in seen:
-                if isinstance(op_of(user), Neuron):
-                    return user
-                seen.add(user)
-                todo.append(user)
-    return None
+    return codes.count_nonzero(1).double(), set_bits
 
 
 @dataclass(frozen=True)

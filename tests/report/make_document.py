@@ -129,6 +129,7 @@ def _layer(index: int, layers: int, timesteps: int, rng: random.Random) -> dict[
         "firing_rate": rate,
         "spikes_per_image": rate * neurons * timesteps,
         "dead_share": 0.1 * rng.random(),
+        "first_spike": {"p10": 1, "p50": min(3, timesteps), "p90": min(11, timesteps), "silent_share": 0.4},
         "saturated_share": 0.01 * rng.random(),
         "sin_share": 0.15 * rng.random(),
         "omega": omega,

@@ -18,7 +18,8 @@ from snnconvert.report.charts import MOST_SMALL_CHARTS, charts, small_layers
 from snnconvert.report.document import assemble
 from snnconvert.report.energy import energy
 from snnconvert.report.render_html import render_html
-from snnconvert.report.render_markdown import curve_csv, render_markdown
+from snnconvert.report.render_csv import curve_csv, layers_csv
+from snnconvert.report.render_markdown import render_markdown
 from snnconvert.report.render_terminal import plot, print_summary
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{7*7}}[red]x[/red]\x1b[31m|@me ${evil}"

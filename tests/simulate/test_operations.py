@@ -13,9 +13,10 @@ from snnconvert.graph.dialect import arguments, op_of
 from snnconvert.graph.ops import Conv, Linear, Op, Role
 from snnconvert.graph.types import Snn
 from snnconvert.simulate.bistable_engine import BistableEngine
+from snnconvert.simulate.flow import domains
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.measure import watched_run
-from snnconvert.simulate.operations import OperationCounter, domains, operations
+from snnconvert.simulate.operations import SERIES, OperationCounter, operations
 from snnconvert.simulate.step_engine import StepEngine
 
 
@@ -86,6 +87,7 @@ def test_counts_equal_a_count_one_by_one(pool: str, neuron: str, levels: int, ki
     result = engine.run(images)
     flow = domains(snn)
     accumulates = reads = effective_acs = 0
+    by_step = [0] * steps
     multiplies = synapses = macs = 0
     for node, steps_seen in engine.received.items():
         op = op_of(node)
@@ -102,7 +104,8 @@ def test_counts_equal_a_count_one_by_one(pool: str, neuron: str, levels: int, ki
                 multiplies += len(every) * len(steps_seen)
                 macs += 3 * len(steps_seen) * sum(weight != 0 for _, weight in every)
                 continue
-            for (spikes,) in steps_seen:
+            for step, (spikes,) in enumerate(steps_seen):
+                before = accumulates
                 for image in range(3):
                     for place, weight in every:
                         n = abs(int(spikes[image][place]))
@@ -110,9 +113,12 @@ def test_counts_equal_a_count_one_by_one(pool: str, neuron: str, levels: int, ki
                         accumulates += n if summed else n.bit_count()
                         reads += n if summed else int(n != 0)
                         effective_acs += (n if summed else int(n != 0)) * (weight != 0)
+                by_step[step] += accumulates - before
         elif type(op).__name__ == "Scale":
-            for (spikes,) in steps_seen:
-                accumulates += len(node.users) * sum(abs(int(n)).bit_count() for n in spikes.flatten())
+            for step, (spikes,) in enumerate(steps_seen):
+                added = len(node.users) * sum(abs(int(n)).bit_count() for n in spikes.flatten())
+                by_step[step] += added
+                accumulates += added
                 reads += len(node.users) * int((spikes != 0).sum())
     found = operations(watched(snn, images))
     assert found is not None
@@ -122,6 +128,13 @@ def test_counts_equal_a_count_one_by_one(pool: str, neuron: str, levels: int, ki
     assert sum(row.accumulates for row in rows) * 3 == pytest.approx(accumulates, abs=1e-6)
     assert sum(row.weight_reads for row in rows) * 3 == pytest.approx(reads, abs=1e-6)
     assert accumulates > 100
+    booked = [sum(row.over_time["accumulates"][step] for row in rows) * 3 for step in range(steps)]
+    assert booked == pytest.approx(by_step, abs=1e-6)
+    for name in SERIES:
+        assert all(sum(row.over_time[name]) == pytest.approx(getattr(row, name)) for row in rows)
+    updated = [sum(row.over_time["updates"][step] for row in rows) for step in range(steps)]
+    assert all(updated)
+    assert sum(row.padded for row in rows) >= synapses
     emitted = sum(int(counts.sum()) for counts in result.spikes.values())  # type: ignore[attr-defined]
     assert sum(row.spikes for row in rows) * 3 == pytest.approx(emitted)
     sent = sum(row.effective_acs + row.effective_macs for row in rows) * 3
