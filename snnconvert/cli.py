@@ -18,7 +18,7 @@ import typer
 from snnconvert.cli_check import Approximate, ApproximateName, StrictSpiking, check
 from snnconvert.cli_options import CalibrationName, NeuronName, PhasesName, ScheduleName, gates_of
 from snnconvert.cli_output import Patient
-from snnconvert.cli_report import Csv, Figures, Markdown, debug
+from snnconvert.cli_report import Csv, EnergyConstants, Figures, Markdown, debug
 from snnconvert.cli_report import report as report_command
 from snnconvert.cli_values import preprocessing_of, shape_of, steps_or_auto
 from snnconvert.cli_zoo import gate, zoo_app
@@ -167,6 +167,7 @@ def convert(  # noqa: PLR0917
     report: Annotated[
         Path | None, typer.Option(help="Report page (beside the checkpoint; .json too).", rich_help_panel=OUTPUT)
     ] = None,
+    energy_constants: EnergyConstants = None,
     csv: Csv = False,
     markdown: Markdown = False,
     figures: Figures = None,
@@ -218,6 +219,7 @@ def convert(  # noqa: PLR0917
             "device": device,
             "approximate": approximate.value,
             "strict_spiking": strict_spiking,
+            "energy_constants": energy_constants,
         },
         output=output,
         report=report,
@@ -233,6 +235,7 @@ def run(  # noqa: PLR0917
     data: Annotated[str, typer.Option(help="Data to run it on, as for convert.")],
     limit: LimitOption = None,
     batch_size: BatchOption = 64,
+    energy_constants: EnergyConstants = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -240,7 +243,7 @@ def run(  # noqa: PLR0917
     from snnconvert import commands
 
     talk = commands.Talk(quiet=quiet, as_json=as_json, command_line=command_line())
-    commands.rerun(checkpoint, data, limit=limit, batch_size=batch_size, talk=talk)
+    commands.rerun(checkpoint, data, limit=limit, batch_size=batch_size, energy_constants=energy_constants, talk=talk)
 
 
 @app.command()

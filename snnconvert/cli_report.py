@@ -30,6 +30,15 @@ Sweep = Annotated[
     bool,
     typer.Option("--sweep", help="Accuracy over T, weight bits and membrane bits (slow).", rich_help_panel=CHECKPOINT),
 ]
+EnergyConstants = Annotated[
+    str | None,
+    typer.Option(
+        "--energy-constants",
+        metavar="FILE.toml",
+        help="Energies of your own hardware, each with its source; they decide, the default ones stand beside them.",
+        rich_help_panel=FILES,
+    ),
+]
 Out = Annotated[
     Path | None, typer.Option("--report", help="Page to write (STEM.html; .json beside it).", rich_help_panel=FILES)
 ]
@@ -54,6 +63,7 @@ def report(  # noqa: PLR0917
     batch_size: BatchSize = 64,
     target: Target = None,
     sweep: Sweep = False,
+    energy_constants: EnergyConstants = None,
     out: Out = None,
     csv: Csv = False,
     markdown: Markdown = False,
@@ -69,11 +79,13 @@ def report(  # noqa: PLR0917
     if kinds == {".snn"} and len(files) == 1:
         if data is None:
             raise OptionError("a checkpoint needs images to be measured on", hint="add --data, as for convert")
-        document = _measured(files[0], data, limit, batch_size, target, sweep, talk)
+        document = _measured(files[0], data, limit, batch_size, target, sweep, energy_constants, talk)
         _write(document, out or Path(f"{files[0].stem}.html"), csv, markdown, figures, talk)
         return
-    if data is not None or target is not None or sweep:
-        raise OptionError("--data, --target and --sweep are for one checkpoint (.snn)", hint="leave them out")
+    if data is not None or target is not None or sweep or energy_constants is not None:
+        raise OptionError(
+            "--data, --target, --sweep and --energy-constants are for one checkpoint (.snn)", hint="leave them out"
+        )
     if kinds != {".json"}:
         raise OptionError(
             f"cannot report on {', '.join(map(str, files))}", hint="give one .snn file, or one or more report .json"
@@ -129,14 +141,23 @@ def _at_least_one(option: str, value: int) -> int:
 
 
 def _measured(  # noqa: PLR0917
-    path: Path, data: str, limit: int | None, batch_size: int, target: str | None, sweep: bool, talk: Talk
+    path: Path,
+    data: str,
+    limit: int | None,
+    batch_size: int,
+    target: str | None,
+    sweep: bool,
+    energy_constants: str | None,
+    talk: Talk,
 ) -> dict[str, Any]:
     from snnconvert.data.selection import images_for
     from snnconvert.graph.checkpoint import load_snn
     from snnconvert.report.chip import Target, chip_section, load_target
+    from snnconvert.report.energy_constants import load_constants
     from snnconvert.report.rebuild import rebuilt_document
 
     limits = None if target is None else load_target(target)
+    constants = None if energy_constants is None else load_constants(energy_constants)
     snn = load_snn(path)
     _at_least_one("--batch-size", batch_size)
     chosen = images_for(snn, data, limit if limit is None else _at_least_one("--limit", limit))
@@ -154,6 +175,7 @@ def _measured(  # noqa: PLR0917
             batch_size=batch_size,
             progress=progress,
             sections={"chip": chip},
+            constants=constants,
         )
 
 

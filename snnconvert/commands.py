@@ -29,13 +29,15 @@ from snnconvert.graph.schedule import plan
 from snnconvert.graph.types import Snn
 from snnconvert.pipeline import Request
 from snnconvert.pipeline import run as run_pipeline
-from snnconvert.report.document import dumps, write_report
+from snnconvert.report.document import dumps, plain, write_report
+from snnconvert.report.energy_constants import load_constants
 from snnconvert.report.figures import write_beside
-from snnconvert.report.from_run import document_of, rerun_document
+from snnconvert.report.from_run import document_of, energy_section, rerun_document
 from snnconvert.report.gate import Gates, check_document
 from snnconvert.report.render_terminal import print_summary
 from snnconvert.report.wording import flat
 from snnconvert.simulate.evaluate import rerun as rerun_checkpoint
+from snnconvert.simulate.operations import OperationCounter, operations
 from snnconvert.target import Attempt, smallest, unreachable
 
 
@@ -87,6 +89,8 @@ def convert(
     """
     logging.getLogger("torch").setLevel(logging.ERROR)
     check_device(options["device"])
+    if options["energy_constants"] is not None:
+        load_constants(options["energy_constants"])
     output = output or Path(f"{stem_of(options['model'])}.snn")
     report = report or output.with_suffix(".html")
     for path, suffix in ((output, ".snn"), (report, ".html")):
@@ -165,18 +169,25 @@ def _smallest(options: dict[str, Any], output: Path, gates: Gates | None, talk: 
     return made
 
 
-def rerun(checkpoint: Path, data: str, *, limit: int | None, batch_size: int, talk: Talk) -> None:
-    """Run a checkpoint on data and print its accuracy over time."""
+def rerun(
+    checkpoint: Path, data: str, *, limit: int | None, batch_size: int, energy_constants: str | None, talk: Talk
+) -> None:
+    """Run a checkpoint on data and print its accuracy over time, and its energy where constants were given."""
+    constants = None if energy_constants is None else load_constants(energy_constants)
     snn = load_snn(checkpoint)
     if batch_size < 1 or (limit is not None and limit < 1):
         raise OptionError("--batch-size and --limit have to be at least 1", hint="leave them out, or give e.g. 64")
     chosen = images_for(snn, data, limit)
     if chosen.fingerprint() != snn.evaluation.get("fingerprint"):
         talk.remark("note: these are not the images of the conversion's own evaluation")
+    counters = [] if constants is None else [OperationCounter(snn)]
     with talk.progress() as progress:
-        curve = rerun_checkpoint(snn, chosen, batch_size=batch_size, progress=progress)
+        curve = rerun_checkpoint(snn, chosen, batch_size=batch_size, progress=progress, watchers=counters)
     labelled = chosen.labels is not None
     document = rerun_document(snn, curve, source=data, labelled=labelled, command_line=talk.command_line)
+    counted = operations(counters[0]) if counters else None
+    if counted is not None:
+        document["energy"] = plain(energy_section(counted, snn, constants))
     if talk.as_json:
         print(json.dumps(document, indent=1))
     elif not talk.quiet:
@@ -199,6 +210,8 @@ def print_run(document: dict[str, Any]) -> None:
     console.print(table)
     if document["same_as_conversion"]:
         console.print("equal to the conversion's own figures at every step")
+    if "energy" in document:
+        console.print(document["energy"]["verdict"]["text"], highlight=False)
 
 
 def info(checkpoint: Path, talk: Talk) -> None:

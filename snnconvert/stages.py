@@ -79,6 +79,7 @@ class Request:
     device: str = "cpu"
     approximate: str = "auto"
     strict_spiking: bool = False
+    energy_constants: str | None = None
 
     @property
     def units(self) -> int:

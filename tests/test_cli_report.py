@@ -157,3 +157,20 @@ def test_info_speaks_in_words(converted: Path) -> None:
     done = snnconvert("info", "digits-cnn.snn", folder=converted)
     assert "{" not in done.stdout
     assert "first answer after step 1, the last after 8" in " ".join(done.stdout.split())
+
+
+def test_own_energy_constants_reach_every_command(converted: Path) -> None:
+    row = '[[constant]]\nname = "sram_bit"\nvalue = 0.0\nunit = "pJ/bit"\nsource = "a wish"\n'
+    (converted / "own.toml").write_text(f'name = "wish"\n{row}')
+    own = ("--data", DATA, "--limit", "20", "--energy-constants", "own.toml", "--json")
+    for arguments in (("report", "digits-cnn.snn", "--report", "own.html", *own), ("run", "digits-cnn.snn", *own)):
+        done = snnconvert(*arguments, folder=converted)
+        assert done.returncode == 0, done.stderr
+        section = json.loads(done.stdout)["energy"]
+        assert {row["constants"] for row in section["rows"] if row["decides"]} == {"wish"}
+        assert section["constants"][0]["source"] == "a wish"
+    (converted / "own.toml").write_text(row.replace("sram_bit", "dram_bit"))
+    for arguments in (("report", "digits-cnn.snn", *own), ("run", "digits-cnn.snn", *own), ("zoo:digits-cnn", *own)):
+        done = snnconvert(*arguments, folder=converted)
+        assert done.returncode == 2
+        assert "own.toml: the constant 'dram_bit' is not known; allowed: fp32_add" in done.stderr

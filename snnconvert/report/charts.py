@@ -13,6 +13,7 @@ import altair as alt
 from snnconvert.report.chart_plan import plan_chart
 from snnconvert.report.chart_style import BLUE, DEPTH_RANGE, GREY, ORANGE, RED, Spec, data, finish
 from snnconvert.report.charts_detail import attribution_map, inside_charts, sweep_chart
+from snnconvert.report.charts_energy import energy_chart, energy_time_chart
 from snnconvert.report.wording import clean
 
 # More small charts than this make the page long and slow; the layers closest to their bound are shown.
@@ -26,7 +27,8 @@ def charts(document: Mapping[str, Any]) -> dict[str, Spec]:
     found["attribution"] = attribution_map(document)
     found |= inside_charts(document)
     found["sweep"] = sweep_chart(document)
-    found["energy"] = _energy(document)
+    found["energy"] = energy_chart(document)
+    found["energy_time"] = energy_time_chart(document)
     return {name: spec for name, spec in found.items() if spec is not None}
 
 
@@ -222,31 +224,3 @@ def _fit_lines(rows: list[Spec], domain: list[float], *, every: bool) -> Any:
         ).encode(tooltip=tips)
         layers.append(flags)
     return alt.layer(*layers)
-
-
-def _energy(document: Mapping[str, Any]) -> Spec | None:
-    rows = [
-        {"row": _energy_label(row), "ratio": row["ratio"], "one": 1.0,
-         "side": "less" if row["ratio"] < 1 else "more"}
-        for row in (document["energy"] or {"rows": []})["rows"] if row["ratio"]
-    ]  # fmt: skip
-    if not rows:
-        return None
-    powers = [10.0**power for power in range(-4, 7)]
-    x = alt.X("ratio:Q").scale(type="log").title("SNN / ANN").axis(format="~g", values=powers)
-    y = alt.Y("row:N").sort(None).title(None).axis(labelLimit=170, ticks=False, grid=False)
-    tips = [alt.Tooltip("row:N", title="against"), alt.Tooltip("ratio:Q", title="ratio", format=".3g")]
-    base = alt.Chart(data(rows)).encode(y=y)
-    colour = alt.Color("side:N").scale(domain=["less", "more"], range=[BLUE, RED]).legend(None)
-    bars = base.mark_rule(strokeWidth=3).encode(x=x, x2="one:Q", color=colour, tooltip=tips)
-    dots = base.mark_circle(size=90, opacity=1).encode(x=x, color=colour, tooltip=tips)
-    rule = alt.Chart(data([{"one": 1.0}])).mark_rule(color="currentColor").encode(x="one:Q")
-    return finish(alt.layer(bars, dots, rule), len(rows) * 22)
-
-
-def _energy_label(row: Mapping[str, Any]) -> str:
-    """Baseline and scope, short enough for a phone; the table below the chart has the full words."""
-    label = f"{clean(row['baseline'])}: {clean(row['scope'])}"
-    for filler in (" ANN", "with ", "weights ", "activations ", " only"):
-        label = label.replace(filler, "")
-    return label

@@ -9,14 +9,12 @@ the estimate cannot tell, and says so. These are models of hardware, not measure
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib import resources
 from typing import Any
 
 from snnconvert.errors import InternalError
+from snnconvert.report.energy_constants import Constants, break_even_points, default_constants
 
 _BASELINES = ("fp32 ANN", "INT8 ANN")
 ARITHMETIC, REUSE, NO_REUSE, NETWORK = (
@@ -57,6 +55,7 @@ class LayerOperations:
         weight_reads: synapses that spikes reach; fewer than `accumulates` where a spike carries several units, which
             costs one addition for each set bit. As many where not given.
         payload_bits: bits of a spike besides its address.
+        padded: `macs` with those on padding, as papers usually count; shown, not charged.
     """
 
     macs: float
@@ -69,6 +68,7 @@ class LayerOperations:
     weight_bits: int = 8
     weight_reads: float | None = None
     payload_bits: int = 0
+    padded: float | None = None
 
     @property
     def reads(self) -> float:
@@ -76,15 +76,12 @@ class LayerOperations:
         return self.accumulates if self.weight_reads is None else self.weight_reads
 
 
-@cache
-def constants() -> dict[str, Any]:
-    """`energy.toml`: {"constant": [...], "break_even": [...]}."""
-    text = resources.files("snnconvert.report").joinpath("energy.toml").read_text("utf-8")
-    return tomllib.loads(text)
-
-
 def energy(
-    layers: Sequence[Mapping[str, Any] | LayerOperations], *, timesteps: int, levels: int | None = None
+    layers: Sequence[Mapping[str, Any] | LayerOperations],
+    *,
+    timesteps: int,
+    levels: int | None = None,
+    own: Constants | None = None,
 ) -> dict[str, Any]:
     """The `energy` section of a report.
 
@@ -92,6 +89,7 @@ def energy(
         layers: the fields of LayerOperations, per layer, including the first layer and the classifier.
         timesteps: T.
         levels: distinct non-zero values that a neuron's output can take within one answer; T where not given.
+        own: constants of the user; their rows then decide, and those with the default constants stand beside them.
 
     Raises:
         InternalError: no layers, no dense operations, or a negative count.
@@ -103,11 +101,10 @@ def energy(
         or not sum(row.macs for row in rows)
     ):
         raise InternalError(f"energy: {len(rows)} layers without usable operation counts")
-    bits = max(1, math.ceil(math.log2((levels or timesteps) + 1)))
-    value = {row["name"]: float(row["value"]) for row in constants()["constant"]}
-    estimates = [_fp32(rows, value), *_integer(rows, value, 8, timesteps, _BASELINES[1])]
-    if bits != 8:
-        estimates += _integer(rows, value, bits, timesteps, f"INT{bits} ANN")
+    base, bits = default_constants(), activation_bits(levels or timesteps)
+    estimates = compared(rows, base, timesteps, bits, decides=own is None)
+    if own is not None:
+        estimates = compared(rows, own, timesteps, bits) + estimates
     synaptic = sum(row.accumulates for row in rows)
     dense = sum(row.macs for row in rows)
     return {
@@ -117,24 +114,50 @@ def energy(
         "activation_bits": bits,
         "operations": {
             "ann_multiplications": dense,
+            "ann_multiplications_with_padding": sum(row.padded or row.macs for row in rows),
             "snn_additions": synaptic,
             "snn_multiplications": sum(row.multiplies for row in rows),
             "neuron_updates": sum(row.updates for row in rows),
             "spikes": sum(row.spikes for row in rows),
         },
-        "break_even": constants()["break_even"],
-        "constants": constants()["constant"],
+        "break_even": break_even_points(),
+        "constants": [*(own.rows if own is not None else ()), *base.rows],
         "assumptions": list(ASSUMPTIONS),
     }
 
 
-def layer_rows(rows: Sequence[LayerOperations], *, timesteps: int) -> list[dict[str, float | None]]:
+def activation_bits(levels: int) -> int:
+    """Bits of an integer activation that carries 0 and as many levels."""
+    return max(1, math.ceil(math.log2(levels + 1)))
+
+
+def compared(
+    rows: Sequence[LayerOperations], constants: Constants, timesteps: int, bits: int, *, decides: bool = True
+) -> list[dict[str, Any]]:
+    """SNN against the fp32, INT8 and INTb ANN: rows of baseline, scope, constants, snn_pj, ann_pj, ratio, decides."""
+    value = constants.values
+    found = [_fp32(rows, value), *_integer(rows, value, 8, timesteps, _BASELINES[1])]
+    if bits != 8:
+        found += _integer(rows, value, bits, timesteps, f"INT{bits} ANN")
+    return [
+        {
+            **row,
+            "constants": constants.sets["noc_sparse_bit"] if row["scope"] == NETWORK else constants.name,
+            "decides": row["decides"] and decides,
+        }
+        for row in found
+    ]
+
+
+def layer_rows(
+    rows: Sequence[LayerOperations], *, timesteps: int, own: Constants | None = None
+) -> list[dict[str, float | None]]:
     """Each layer on its own against the INT8 ANN, memory counted and nothing reused.
 
     `ratio` is SNN over ANN; `spikes_per_synapse` what was measured, `break_even` where the ratio would be 1 (0 where
     the neurons' own updates already cost more than the ANN's layer). All null for a layer without synapses.
     """
-    value = {row["name"]: float(row["value"]) for row in constants()["constant"]}
+    value = (own or default_constants()).values
     found: list[dict[str, float | None]] = []
     for row in rows:
         _, _, whole, _ = _integer([row], value, 8, timesteps, _BASELINES[1])
@@ -149,14 +172,14 @@ def layer_rows(rows: Sequence[LayerOperations], *, timesteps: int) -> list[dict[
     return found
 
 
-def _fp32(rows: list[LayerOperations], value: Mapping[str, float]) -> dict[str, Any]:
+def _fp32(rows: Sequence[LayerOperations], value: Mapping[str, float]) -> dict[str, Any]:
     add, mac = value["fp32_add"], value["fp32_add"] + value["fp32_multiply"]
     snn = sum(row.accumulates * add + row.multiplies * mac for row in rows)
     return _row(_BASELINES[0], ARITHMETIC, snn, sum(row.macs for row in rows) * mac, decides=False)
 
 
 def _integer(
-    rows: list[LayerOperations], value: Mapping[str, float], bits: int, timesteps: int, baseline: str
+    rows: Sequence[LayerOperations], value: Mapping[str, float], bits: int, timesteps: int, baseline: str
 ) -> list[dict[str, Any]]:
     """Rows against an ANN with `bits`-bit activations: arithmetic, memory with and without reuse, network on chip."""
     add, sram, state = value["int32_add"], value["sram_bit"], value["state_bits"]
@@ -195,7 +218,7 @@ def _row(baseline: str, scope: str, snn: float, ann: float, *, decides: bool = T
 
 def _verdict(estimates: list[dict[str, Any]], timesteps: int) -> dict[str, str]:
     ratios = [row["ratio"] for row in estimates if row["decides"] and row["ratio"] is not None]
-    literature = estimates[0]["ratio"]
+    literature = next((row["ratio"] for row in estimates if row["scope"] == ARITHMETIC), None)
     usual = (
         f" (Arithmetic against an fp32 ANN, as often published, would give {literature:.2g} of its energy.)"
         if literature is not None

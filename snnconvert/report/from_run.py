@@ -15,6 +15,8 @@ from snnconvert.graph.schedule import plan
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.report.document import assemble
 from snnconvert.report.energy import LayerOperations, energy, layer_rows
+from snnconvert.report.energy_constants import Constants, load_constants
+from snnconvert.report.energy_over_time import over_time
 from snnconvert.report.outcomes import outcomes
 from snnconvert.report.sections import inside_section
 from snnconvert.simulate.evaluate import Evaluation, Studies
@@ -29,6 +31,8 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
     labelled = bool(inputs.evaluation_record.get("labelled"))
     record = calibration_section(snn)
     notes = list(inputs.notes)
+    own = outcome.request.energy_constants
+    constants = None if own is None else load_constants(own)
     return assemble(
         tool=tool(command_line),
         model=model_section(outcome.ann),
@@ -54,7 +58,7 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
         plan=None if snn.schedule.kind == "streaming" else plan(snn),
         comparison=outcome.facts.comparison,
         paired=outcome.evaluation.paired,
-        **study_sections(outcome.evaluation.studies, snn, inputs.evaluation),
+        **study_sections(outcome.evaluation.studies, snn, inputs.evaluation, constants),
         warnings=[],
         timings=outcome.timings,
         next_commands=next_commands,
@@ -68,18 +72,20 @@ def outcomes_section(evaluation: Evaluation, images: Dataset | None) -> dict[str
     return outcomes(images.digests(), ann=evaluation.right[0], snn=evaluation.right[1])
 
 
-def study_sections(studies: Studies | None, snn: Snn, images: Dataset | None) -> dict[str, Any]:
+def study_sections(
+    studies: Studies | None, snn: Snn, images: Dataset | None, constants: Constants | None = None
+) -> dict[str, Any]:
     """The sections that come from watching the first images."""
     if studies is None:
         return {}
-    found = energy_section(studies.operations, snn) if studies.operations is not None else None
+    found = energy_section(studies.operations, snn, constants) if studies.operations is not None else None
     labels, classes = (None, None) if images is None else (images.labels, images.classes)
     inside = inside_section(studies.inside, labels, classes)
     return {"energy": found, "attribution": studies.attribution, "inside": inside}
 
 
-def energy_section(counted: Operations, snn: Snn) -> dict[str, Any]:
-    """The estimate of energy from counted operations, layer by layer."""
+def energy_section(counted: Operations, snn: Snn, constants: Constants | None = None) -> dict[str, Any]:
+    """The estimate of energy from counted operations, layer by layer and step by step."""
     schedule = snn.schedule
     rows = [
         LayerOperations(
@@ -92,25 +98,38 @@ def energy_section(counted: Operations, snn: Snn) -> dict[str, Any]:
             weights=row.weights,
             weight_reads=row.weight_reads,
             payload_bits=row.payload_bits,
+            padded=row.padded,
         )
         for row in counted.layers
     ]
     largest = max((op.levels for _, op in calls(snn.graph) if isinstance(op, Neuron)), default=1)
-    section = energy(rows, timesteps=schedule.timesteps, levels=schedule.frames * largest)
+    section = energy(rows, timesteps=schedule.timesteps, levels=schedule.frames * largest, own=constants)
+    answers = [schedule.answer_step(frame) for frame in range(schedule.frames)]
+    levels = [largest * max(1, sum(step <= t for step in answers)) for t in range(1, schedule.timesteps + 1)]
+    spent = over_time(rows, [count.over_time for count in counted.layers], levels=levels, own=constants)
     layers = [
         {
             "name": count.name,
             "origin": count.origin,
             "ann_multiplications": count.synapses,
+            "ann_multiplications_with_padding": count.padded,
             "snn_additions": count.accumulates,
             "snn_multiplications": count.multiplies,
             "neuron_updates": count.updates,
             "spikes": count.spikes,
             **against,
         }
-        for count, against in zip(counted.layers, layer_rows(rows, timesteps=schedule.timesteps), strict=True)
+        for count, against in zip(
+            counted.layers, layer_rows(rows, timesteps=schedule.timesteps, own=constants), strict=True
+        )
     ]
-    return {**section, "images": counted.images, "layers": layers, "neurobench": counted.neurobench}
+    return {
+        **section,
+        "images": counted.images,
+        "layers": layers,
+        "over_time": spent,
+        "neurobench": counted.neurobench,
+    }
 
 
 def tool(command_line: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from snnconvert.graph.schedule import plan
 from snnconvert.graph.types import Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.report.document import assemble
+from snnconvert.report.energy_constants import Constants
 from snnconvert.report.from_run import (
     calibration_section,
     candidate_rows,
@@ -33,6 +34,7 @@ def rebuilt_document(
     batch_size: int = 64,
     progress: Progress = silent,
     sections: dict[str, Any] | None = None,
+    constants: Constants | None = None,
 ) -> dict[str, Any]:
     """Measure `snn` on `data` and put a report together.
 
@@ -40,7 +42,7 @@ def rebuilt_document(
     are null. Causes of error are taken against the network's own limit, because the ANN is not at hand.
     """
     start, watchers = time.perf_counter(), Watchers(snn, None)
-    curve = rerun(snn, data, batch_size=batch_size, progress=progress, watchers=watchers)
+    curve = rerun(snn, data, batch_size=batch_size, progress=progress, watchers=watchers.all)
     taken = round(time.perf_counter() - start, 3)
     digests = data.digests()
     recorded, labels = snn.evaluation, data.labels
@@ -93,7 +95,7 @@ def rebuilt_document(
         layers=[layer_row(layer, "") for layer in curve.layers],
         candidates=candidate_rows(snn),
         plan=None if snn.schedule.kind == "streaming" else plan(snn),
-        **study_sections(watchers.studies(), snn, data),
+        **study_sections(watchers.studies(), snn, data, constants),
         **(sections or {}),
         warnings=warnings,
         timings={"simulate": taken},

@@ -42,6 +42,7 @@ def render_html(document: Mapping[str, Any]) -> str:
         interval=wording.interval(document),
         culprit=wording.culprit(document),
         causes=tuple(wording.CAUSES),
+        crossings=wording.crossings(document),
         milestones=wording.milestones(document),
         charts=frozenset(specs),
         small=[index + 1 for index in small_layers(document)],

@@ -167,6 +167,22 @@ def chip_lines(document: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def crossings(document: Mapping[str, Any]) -> str | None:
+    """Up to which T the network has needed less than each integer ANN, in one sentence; None without counts."""
+    spent = (document["energy"] or {}).get("over_time")
+    if not spent:
+        return None
+    told = []
+    for row in spent["rows"]:
+        if row["baseline"].startswith("fp32"):
+            continue
+        above = [t for t, ratio in zip(spent["timesteps"], row["ratio"], strict=True) if ratio is None or ratio >= 1]
+        until = above[0] - 1 if above else spent["timesteps"][-1]
+        known = f"up to T = {until}" if until < spent["timesteps"][-1] else "at every T"
+        told.append(f"{clean(row['baseline'])}, {clean(row['scope'])}: {known if until else 'at no T'}")
+    return f"The SNN has needed less, against {'; '.join(told)}." if told else None
+
+
 def times(ratio: float) -> str:
     """A ratio in two digits, without an exponent."""
     return f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from snnconvert.graph.types import Ann, Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.simulate.attribution import Attribution
 from snnconvert.simulate.look_inside import LookInside
-from snnconvert.simulate.measure import Batch, FitCurve, measure
+from snnconvert.simulate.measure import Batch, FitCurve, Watcher, measure
 from snnconvert.simulate.operations import OperationCounter, Operations, operations
 
 
@@ -110,7 +110,7 @@ def evaluate(
 
 
 def rerun(
-    snn: Snn, data: Dataset, *, batch_size: int, progress: Progress = silent, watchers: Watchers | None = None
+    snn: Snn, data: Dataset, *, batch_size: int, progress: Progress = silent, watchers: Sequence[Watcher] = ()
 ) -> FitCurve:
     """Measure a checkpoint on its own; agreement is not known without the ANN and comes out as 0."""
 
@@ -118,8 +118,7 @@ def rerun(
         for images, given in read(data, batch_size):
             yield Batch(images, given, np.full(len(images), -1, np.int64))
 
-    seen = watchers.all if watchers is not None else ()
-    return measure(snn, batches(), total=len(data), progress=progress, watchers=seen)
+    return measure(snn, batches(), total=len(data), progress=progress, watchers=watchers)
 
 
 def read(data: Dataset | Tensor, batch_size: int) -> Iterator[tuple[Tensor, NDArray[np.int64] | None]]:

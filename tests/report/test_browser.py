@@ -12,7 +12,8 @@ import pytest
 from make_document import make_document, make_parts
 
 from snnconvert.report.document import assemble
-from snnconvert.report.energy import energy
+from snnconvert.report.energy import LayerOperations, energy
+from snnconvert.report.energy_over_time import over_time
 from snnconvert.report.render_html import render_html
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -66,11 +67,13 @@ def full_document() -> dict[str, Any]:
          "spikes_per_image": 5.0, "saturations_per_image": 0.0, "best": bits == 4}
         for bits in (4, 8) for t in (1, 2, 4, 8)
     ]  # fmt: skip
+    series = {name: [1e5] * 8 for name in ("accumulates", "weight_reads", "multiplies", "updates", "spikes")}
+    spent = over_time([LayerOperations(**rows[0])], [series], levels=list(range(1, 9)))
     broken = {"layer": names[0], "limit": "kernel", "allowed": 3, "found": 5, "text": "a kernel of 5x5"}
     return assemble(
         **{
             **parts,
-            "energy": {**energy(rows, timesteps=8), **counted, "neurobench": {
+            "energy": {**energy(rows, timesteps=8), **counted, "over_time": spent, "neurobench": {
                 "effective_acs": 1.0, "effective_macs": 1.0, "activation_sparsity": 0.5, "connection_sparsity": 0.0,
                 "footprint": 9, "membrane_updates": 1.0}},
             "attribution": {"images": 4, "reference": "limit", "layers": split, "culprit": culprit},
@@ -111,9 +114,17 @@ def test_every_chart_is_drawn_without_a_word_on_the_console(name: str, flags: tu
     places = re.findall(r'data-chart="(\w+)"', dom)
     assert len(places) == len(set(places))
     if name == "full":
-        assert {"attribution", "raster", "membrane_1", "approach_1", "rate_map", "example_1", "energy", "sweep"} <= set(
-            places
-        )
+        assert {
+            "attribution",
+            "raster",
+            "membrane_1",
+            "approach_1",
+            "rate_map",
+            "example_1",
+            "energy",
+            "energy_time",
+            "sweep",
+        } <= set(places)
     assert not NOT_SHOWN.search(dom)
     drawn = re.findall(r'data-chart="\w+"[^>]*class="[^"]*vega-embed|class="[^"]*vega-embed[^"]*"[^>]*data-chart', dom)
     assert len(drawn) == len(places)

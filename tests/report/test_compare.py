@@ -117,7 +117,9 @@ def test_figures_are_files_of_their_own(tmp_path: Path) -> None:
     assert on_paper(spec)["config"]["background"] == "white"
     assert spec["width"] == "container"
     page = tmp_path / "run.html"
-    assert {path.name for path in write_beside(document, page, csv=True, markdown=True)} == {"run.csv", "run.md"}
+    assert {path.name for path in write_beside(document, page, csv=True, markdown=True)} == {
+        "run.csv", "run-layers.csv", "run.md"
+    }  # fmt: skip
     assert write_beside(document, page) == []
 
 

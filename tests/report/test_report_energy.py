@@ -7,7 +7,8 @@ import pytest
 
 from snnconvert.errors import InternalError
 from snnconvert.report.document import plain, schema
-from snnconvert.report.energy import LayerOperations, constants, energy
+from snnconvert.report.energy import LayerOperations, energy
+from snnconvert.report.energy_constants import default_constants
 
 
 def layers(rate: float, timesteps: int) -> list[LayerOperations]:
@@ -78,7 +79,7 @@ def test_section_fits_the_schema_and_every_constant_has_a_source() -> None:
     section = plain(energy(layers(0.1, 8), timesteps=8))
     rule = {**schema()["properties"]["energy"], "$defs": schema()["$defs"]}
     jsonschema.validate(section, rule, cls=jsonschema.Draft202012Validator)
-    for row in constants()["constant"]:
+    for row in default_constants().rows:
         assert row["value"] > 0
         assert row["source"]
         assert row["provenance"].split(":")[0].split(";")[0] in ("second hand", "assumption", "table")

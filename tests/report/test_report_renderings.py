@@ -17,8 +17,8 @@ from snnconvert.report import wording
 from snnconvert.report.charts import MOST_SMALL_CHARTS, charts, small_layers
 from snnconvert.report.document import assemble
 from snnconvert.report.energy import energy
-from snnconvert.report.render_html import render_html
 from snnconvert.report.render_csv import curve_csv, layers_csv
+from snnconvert.report.render_html import render_html
 from snnconvert.report.render_markdown import render_markdown
 from snnconvert.report.render_terminal import plot, print_summary
 
@@ -275,6 +275,27 @@ def test_csv_holds_every_step() -> None:
     assert rows[0]["accuracy"] == ""
     assert float(rows[-1]["accuracy"]) == pytest.approx(document["fit_curve"]["accuracy"][-1], rel=1e-5)
     assert float(rows[-1]["accuracy_low"]) < float(rows[-1]["accuracy"]) < float(rows[-1]["accuracy_high"])
+
+
+def test_csv_holds_every_layer_and_what_was_spent() -> None:
+    document = make_document(layers=3, timesteps=4)
+    document["energy"] = {
+        "layers": [{"name": document["layers"][1]["name"], "snn_additions": 12.0}],
+        "over_time": {
+            "timesteps": [1, 2, 3, 4],
+            "spikes": [1.0] * 4, "snn_additions": [1.0, 2.0, 3.0, 4.0], "snn_multiplications": [0.0] * 4,
+            "neuron_updates": [1.0] * 4,
+            "rows": [{"baseline": "INT8 ANN", "scope": "arithmetic only", "snn_pj": [5.0] * 4, "ann_pj": [1.0] * 4,
+                      "ratio": [5.0] * 4}],
+        },
+    }  # fmt: skip
+    rows = list(csv.DictReader(io.StringIO(layers_csv(document))))
+    assert [row["name"] for row in rows] == [layer["name"] for layer in document["layers"]]
+    assert [row["snn_additions"] for row in rows] == ["", "12", ""]
+    assert [row["first_spike_p50"] for row in rows] == ["3"] * 3
+    steps = list(csv.DictReader(io.StringIO(curve_csv(document))))
+    assert [row["counted_snn_additions"] for row in steps] == ["1", "2", "3", "4"]
+    assert steps[-1]["ratio_int8_ann_arithmetic_only"] == "5"
 
 
 def test_without_the_ann_no_goal_is_called_missed() -> None:
