@@ -215,7 +215,7 @@ def measured(
     operations = sum(verdicts.operations.values())
     images = images[: max(2, min(len(images), int(OPERATIONS / max(operations, 1))))]
     start = time.perf_counter()
-    ann, network = with_units(keep_logits(canonicalize(opened)), in_canonical_order(calibration), approximate=True)
+    ann, network = with_units(keep_logits(canonicalize(opened)), in_canonical_order(calibration), way="units")
     analog = Counter(origin_of(node).operator for node in analog_nodes(network.graph))
     known["neuron"] = "ternary" if neuron.levels == 1 else f"graded, {neuron.levels} units"
     known |= {

@@ -54,7 +54,7 @@ class Bench:
         opened, calibration, self.images, labels = labelled_model(row, calibration_images, images)
         self.calibration = in_canonical_order(calibration)
         canonical = keep_logits(canonicalize(opened))
-        self.ann, self.network = with_units(canonical, self.calibration, approximate=True)
+        self.ann, self.network = with_units(canonical, self.calibration, way="units")
         self.labels = labels
         logits = [seen.outputs[0].flatten(1) for seen in observed(self.ann.graph, self.images, "")]
         self.reference = torch.cat(logits).argmax(1).numpy()

@@ -22,15 +22,17 @@ class ApproximateName(StrEnum):
     """Values of --approximate."""
 
     auto = "auto"
-    none = "none"
+    units = "units"
+    analog = "analog"
 
 
 Approximate = Annotated[
     ApproximateName,
     typer.Option(
         "--approximate",
-        help="auto: write sigmoid, SiLU, GELU and the like as a few spiking units where that fits; none: keep them "
-        "analog.",
+        help="Sigmoid, SiLU, GELU and the like. units: write each as a few spiking units where that fits; analog: "
+        "compute them in the mean and send the results as signed spikes; auto: units, unless they change the outputs "
+        "by over 5 %.",
         rich_help_panel=SPIKING,
     ),
 ]
@@ -85,7 +87,7 @@ def check(  # noqa: PLR0917
         arch=arch,
         input_shape=shape,
         output_name=output_name,
-        approximate=approximate is ApproximateName.auto,
+        way=approximate.value,
         strict=strict_spiking,
     )
     given = {"resize": resize, "crop": crop, "layout": layout}

@@ -40,12 +40,7 @@ def run(request: Request, progress: Progress = silent, *, module: nn.Module | No
         images = in_canonical_order(inputs.calibration)
         with torch.inference_mode():
             refuse_overflow(ann.source.name, ann.graph(images[:CHECKED_IMAGES])[0])
-        ann, network = with_units(
-            ann,
-            images,
-            approximate=request.approximate == "auto",
-            strict=request.strict_spiking,
-        )
+        ann, network = with_units(ann, images, way=request.approximate, strict=request.strict_spiking)
         snn = spiking(request, network, images, inputs.calibration_record, progress)
     with timed(timings, "simulate"):
         evaluation = evaluate(

@@ -19,7 +19,7 @@ from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.passes.logits import keep_logits
 from snnconvert.convert.pytorch import import_module
 from snnconvert.convert.spikify import NeuronChoice
-from snnconvert.convert.units import refuse_analog, refuse_overflow, refuse_without_sites
+from snnconvert.convert.units import WAYS, refuse_analog, refuse_overflow, refuse_without_sites
 from snnconvert.data.datasets import load_dataset
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.selection import Inputs
@@ -143,7 +143,7 @@ def check_request(request: Request) -> None:
         ("--phases", request.phases, ("power2", "uniform")),
         ("--residual", request.residual, ("keep", "clear", "clamp")),
         ("--rounding", request.rounding, ("nearest", "floor")),
-        ("--approximate", request.approximate, ("auto", "none")),
+        ("--approximate", request.approximate, WAYS),
     ):
         if chosen not in allowed:
             raise OptionError(f"{option} {chosen!r} is not known", hint=f"choose one of {', '.join(allowed)}")
@@ -245,9 +245,9 @@ def open_ann(request: Request, module: nn.Module | None = None) -> tuple[Ann, Fa
     if not difference <= TOLERANCE:
         raise InternalError(f"canonicalisation changed the network's output by {difference:.1e} (relative)")
     ann = keep_logits(ann)
-    refuse_without_sites(ann, approximate=request.approximate == "auto")
+    refuse_without_sites(ann)
     if request.strict_spiking:
-        refuse_analog(ann, approximate=request.approximate == "auto")
+        refuse_analog(ann, spared=request.approximate != "analog")
     return ann, Facts(class_count(ann.graph), comparison, ann.source.notes)
 
 

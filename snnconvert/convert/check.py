@@ -59,8 +59,8 @@ _REMEDIES = {
     "LayerNorm": "batch normalisation, which folds away",
     "GroupNorm": "batch normalisation, which folds away",
     "Softmax": "ReLU attention",
-    "Elementwise": "--approximate auto, where other than analog nodes read it; or a ReLU",
-    "Clamp": "--approximate auto; or a ReLU",
+    "Elementwise": "--approximate units, where other than analog nodes read it; or a ReLU",
+    "Clamp": "--approximate units; or a ReLU",
 }
 _DROPPED = ("Identity", "Dropout", "Cast", "QuantizeLinear", "DequantizeLinear")
 
@@ -135,13 +135,13 @@ def check_model(
     arch: str | None = None,
     input_shape: tuple[int, ...] | None = None,
     output_name: str | None = None,
-    approximate: bool = True,
+    way: str = "auto",
     strict: bool = False,
 ) -> Check:
     """Judge every node of what `model` names; see `open_model` for the arguments.
 
     Args:
-        approximate: count functions that can be written as spiking units as approximated, not analog.
+        way: --approximate; with "analog" functions that could be written as spiking units count as analog.
         strict: refuse analog nodes.
 
     Raises:
@@ -151,14 +151,15 @@ def check_model(
         opened = open_model(model, arch=arch, input_shape=input_shape, output_name=output_name)
     except UnsupportedError as error:
         return _unsupported(model, error)
-    return check(opened, approximate=approximate, strict=strict)
+    return check(opened, way=way, strict=strict)
 
 
-def check(opened: Ann, *, approximate: bool = True, strict: bool = False) -> Check:
+def check(opened: Ann, *, way: str = "auto", strict: bool = False) -> Check:
     """Judge every node of a network as a door left it."""
     canonical = keep_logits(canonicalize(opened))
-    offered = set(candidates(canonical.graph)) if approximate else set()
-    reads = _reads(canonical.graph, offered)
+    offered = set(candidates(canonical.graph))
+    units = set() if way == "analog" else offered
+    reads = _reads(canonical.graph, units, sent=offered - units)
     known: dict[str, list[tuple[fx.Node, Op]]] = {}
     for node, op in calls(canonical.graph):
         known.setdefault(origin_of(node).name, []).append((node, op))
@@ -167,9 +168,10 @@ def check(opened: Ann, *, approximate: bool = True, strict: bool = False) -> Che
     nodes = []
     for name, operator in _source_nodes(opened):
         if name in known:
-            units = any(node in offered for node, _ in known[name])
-            judged = _offered(name, operator) if units else _verdict(name, operator, known[name], reads)
-            nodes.append(judged)
+            if any(node in units for node, _ in known[name]):
+                nodes.append(_approximated(name, operator, way))
+            else:
+                nodes.append(_verdict(name, operator, known[name], reads))
         elif any(note.startswith(f"{name} (") for note in dropped):
             nodes.append(Verdict(name, operator, "folded", "left out at the very end: logits decide the same"))
         elif name in first or operator in _DROPPED:
@@ -222,9 +224,10 @@ def _source_nodes(opened: Ann) -> list[tuple[str, str]]:
 # --- verdicts -------------------------------------------------------------------------------------
 
 
-def _offered(name: str, operator: str) -> Verdict:
-    reason = "a few spiking units, fitted on calibration images; analog where they do not fit"
-    return Verdict(name, operator, "approximated", reason, "--approximate none keeps it analog")
+def _approximated(name: str, operator: str, way: str) -> Verdict:
+    otherwise = "analog where they do not fit" + (", or change the outputs by over 5 %" if way == "auto" else "")
+    reason = f"a few spiking units, fitted on calibration images; {otherwise}"
+    return Verdict(name, operator, "approximated", reason, "--approximate analog keeps it analog")
 
 
 def _verdict(name: str, operator: str, made: list[tuple[fx.Node, Op]], reads: dict[fx.Node, str]) -> Verdict:
@@ -259,10 +262,11 @@ def _is_pool(node: Verdict) -> bool:
 # --- what flows where -----------------------------------------------------------------------------
 
 
-def _reads(graph: fx.GraphModule, units: set[fx.Node]) -> dict[fx.Node, str]:
+def _reads(graph: fx.GraphModule, units: set[fx.Node], sent: set[fx.Node]) -> dict[fx.Node, str]:
     """For each operator what it reads: "spikes", "input" (constant in time) or "current".
 
     `units` are the nodes that will be sums of spiking units: weights read those units, all others read their sum.
+    `sent` are analog nodes whose results signed neurons send.
     """
     gives: dict[fx.Node, str] = {}
     reads: dict[fx.Node, str] = {}
@@ -277,7 +281,7 @@ def _reads(graph: fx.GraphModule, units: set[fx.Node]) -> dict[fx.Node, str]:
         if "units" in kinds and (not through or not kinds <= {"spikes", "units"}):
             kinds = {"current"}
         reads[node] = "spikes" if "units" in kinds else kinds.pop() if len(kinds) == 1 else "current"
-        if op.role == Role.SITE:
+        if op.role == Role.SITE or node in sent:
             gives[node] = "spikes"
         elif node in units:
             gives[node] = "units"

@@ -57,9 +57,16 @@ def fit(
     best: Pieces | None = None
     edges = [-np.inf, *fixed, np.inf]
     parts = [(x >= low) & (x < high) for low, high in pairwise(edges)]
-    tables = [_best_lines(x[part], y[part], weights[part], units) for part in parts]
-    for count in range(len(parts), max(units, len(parts)) + 1):
-        for split in _splits(count, len(parts)):
+    lines = [_best_lines(x[part], y[part], weights[part], units) for part in parts]
+    tables = [[starts for starts, _ in table] for table in lines]
+    variance = float((weights * (y - (weights * y).sum()) ** 2).sum())
+    most = max(units, len(parts))
+    for count in range(len(parts), most + 1):
+        splits = _splits(count, len(parts))
+        least = min(sum(_cost(table, k) for table, k in zip(lines, split, strict=True)) for split in splits)
+        if least > tolerance**2 * variance and count < most:
+            continue  # not even lines that need not meet
+        for split in splits:
             found = _through(_knots(x, parts, tables, split, fixed), x, y, weights, zero)
             if best is None or found.relative_error < best.relative_error:
                 best = found
@@ -76,8 +83,12 @@ def pieces_of(x: Vector, y: Vector, weights: Vector, knots: Vector) -> Pieces:
     return _through(knots, x, y, weights / weights.sum(), False)
 
 
-def _best_lines(x: Vector, y: Vector, weights: Vector, units: int) -> list[list[int]]:
-    """For k = 1..units the first bins of the k pieces whose separate least-squares lines err least."""
+def _cost(table: list[tuple[list[int], float]], count: int) -> float:
+    return table[min(count, len(table)) - 1][1]
+
+
+def _best_lines(x: Vector, y: Vector, weights: Vector, units: int) -> list[tuple[list[int], float]]:
+    """For k = 1..units the first bins of the k pieces whose separate least-squares lines err least, and their error."""
     count = len(x)
     sums = [np.concatenate([[0.0], np.cumsum(weights * term)]) for term in (x * 0 + 1, x, y, x * x, x * y, y * y)]
     total, sx, sy, sxx, sxy, syy = (each[None, :] - each[:, None] for each in sums)
@@ -88,7 +99,7 @@ def _best_lines(x: Vector, y: Vector, weights: Vector, units: int) -> list[list[
     cost = np.maximum(variance - slope * joint, 0.0)
     cost[np.tril_indices(count + 1)] = np.inf
     best, chosen = cost[0].copy(), []
-    starts = [[0]]
+    starts = [([0], float(best[count]))]
     for _ in range(1, min(units, count)):
         candidates = best[:, None] + cost
         previous = candidates.argmin(0)
@@ -98,7 +109,7 @@ def _best_lines(x: Vector, y: Vector, weights: Vector, units: int) -> list[list[
         for step in reversed(chosen):
             at = int(step[at])
             bins.append(at)
-        starts.append([0, *reversed(bins)])
+        starts.append(([0, *reversed(bins)], float(best[count])))
     return starts
 
 

@@ -7,33 +7,47 @@ from dataclasses import replace
 import torch
 from torch import Tensor, fx
 
-from snnconvert.convert.approximate import approximate as written_as_units
-from snnconvert.convert.approximate import candidates, remarks
+from snnconvert.convert.approximate import Approximation, approximate, candidates, remarks
 from snnconvert.errors import ModelFileError, UnsupportedError
-from snnconvert.graph.dialect import calls, origin_of, sites
-from snnconvert.graph.ops import Role
+from snnconvert.graph.dialect import Stage, calls, origin_of, sites, verify
+from snnconvert.graph.edit import copied, finish, insert_after
+from snnconvert.graph.ops import Identity, Role
 from snnconvert.graph.types import Ann
 
+# values of --approximate
+WAYS = ("auto", "units", "analog")
 NAMED = 12
+IMAGES = 64
+LARGEST_ERROR = 0.05
 
 
-def with_units(ann: Ann, images: Tensor | None, *, approximate: bool, strict: bool = False) -> tuple[Ann, Ann]:
+def with_units(ann: Ann, images: Tensor | None, *, way: str = "auto", strict: bool = False) -> tuple[Ann, Ann]:
     """The network to compare with, and the network to convert; both say in their notes what was approximated.
 
     Args:
         ann: a canonical network.
         images: calibration inputs in canonical order, shape (n, *sample), or None for fits on a fixed range.
-        approximate: write what can be as spiking units; otherwise everything analog stays so.
+        way: for functions such as SiLU. "units": written as a few spiking units each, where these fit. "analog":
+            computed in the mean, and the result sent by signed neurons, so that what follows reads spikes. "auto":
+            units, unless they change the network's outputs by more than `LARGEST_ERROR`.
         strict: refuse whatever stays analog.
 
     Raises:
         UnsupportedError: if no activation spikes; or `strict`, naming every analog node.
     """
-    network, records = written_as_units(ann, images) if approximate else (ann, ())
-    refuse_without_sites(network, approximate=False)
+    records: tuple[Approximation, ...] = ()
+    network, notes = ann, ann.source.notes
+    if way != "analog":
+        network, records = approximate(ann, images)
+        found = _error(ann, network, images) if network is not ann and way == "auto" and not strict else 0.0
+        if found > LARGEST_ERROR:
+            network, records = ann, ()
+            notes = (*notes, f"written as spiking units, {_functions(ann)} would change the outputs by {found:.1%}")
+    network = _sent(network)
+    refuse_without_sites(network, offered=False)
     if strict:
-        refuse_analog(network, approximate=False)
-    notes = (*ann.source.notes, *remarks(records))
+        refuse_analog(network, spared=False)
+    notes = (*notes, *remarks(records))
     analog = analog_nodes(network.graph)
     if analog:
         named = ", ".join(str(origin_of(node)) for node in analog[:NAMED])
@@ -43,34 +57,61 @@ def with_units(ann: Ann, images: Tensor | None, *, approximate: bool, strict: bo
     return replace(ann, source=source), replace(network, source=source)
 
 
+@torch.inference_mode()
+def _error(ann: Ann, network: Ann, images: Tensor | None) -> float:
+    """Relative difference of the outputs (Euclidean norm over the images)."""
+    if images is None:
+        return 0.0
+    few = images[:IMAGES]
+    pairs = [
+        (before.double(), after.double()) for before, after in zip(ann.graph(few), network.graph(few), strict=True)
+    ]
+    return max(float((after - before).norm() / before.norm().clamp(min=1e-30)) for before, after in pairs)
+
+
+def _functions(ann: Ann) -> str:
+    wanted = candidates(ann.graph)
+    return f"{len(wanted)} node(s) ({', '.join(dict.fromkeys(origin_of(node).operator for node in wanted))})"
+
+
+def _sent(ann: Ann) -> Ann:
+    """`ann` with a signed neuron behind every function that stays analog, so that weights read spikes."""
+    graph = copied(ann.graph)
+    wanted = candidates(graph)
+    if not wanted:
+        return ann
+    for node in wanted:
+        insert_after(graph, node, Identity(), suffix="sent", users=list(node.users))
+    return replace(ann, graph=verify(finish(graph), Stage.ANN))
+
+
 def analog_nodes(graph: fx.GraphModule) -> list[fx.Node]:
     """Nodes without a spiking form, in data-flow order."""
     return [node for node, op in calls(graph) if op.role == Role.ANALOG]
 
 
-def refuse_without_sites(ann: Ann, *, approximate: bool) -> None:
+def refuse_without_sites(ann: Ann, *, offered: bool = True) -> None:
     """A conversion without a single spiking neuron is none.
 
     Raises:
-        UnsupportedError: if `ann` has no activation site (and nothing that could become one, with `approximate`).
+        UnsupportedError: if `ann` has no activation site (and nothing that could become one, where that is `offered`).
     """
-    if sites(ann.graph) or (approximate and candidates(ann.graph)):
+    if sites(ann.graph) or (offered and candidates(ann.graph)):
         return
-    could = "" if approximate or not candidates(ann.graph) else "; --approximate auto writes its activations as units"
     raise UnsupportedError(
         f"{ann.source.name} has no activation that could become a spiking neuron",
-        hint=f"a network without ReLU-like activations would stay as it is: there is nothing to convert{could}",
+        hint="a network without ReLU-like activations would stay as it is: there is nothing to convert",
     )
 
 
-def refuse_analog(ann: Ann, *, approximate: bool) -> None:
+def refuse_analog(ann: Ann, *, spared: bool) -> None:
     """What `--strict-spiking` asks for.
 
     Raises:
-        UnsupportedError: naming every analog node (but those that may still become units, with `approximate`).
+        UnsupportedError: naming every analog node (but those that may still become units, where these are `spared`).
     """
-    spared = set(candidates(ann.graph)) if approximate else set()
-    refused = [node for node in analog_nodes(ann.graph) if node not in spared]
+    later = set(candidates(ann.graph)) if spared else set()
+    refused = [node for node in analog_nodes(ann.graph) if node not in later]
     if refused:
         raise UnsupportedError(
             f"{ann.source.name} has {len(refused)} node(s) without a spiking form, and --strict-spiking was given",

@@ -19,7 +19,7 @@ from snnconvert.convert.passes.logits import keep_logits
 from snnconvert.convert.piecewise import fit
 from snnconvert.convert.pytorch import import_module
 from snnconvert.convert.spikify import NeuronChoice
-from snnconvert.convert.units import with_units
+from snnconvert.convert.units import analog_nodes, with_units
 from snnconvert.errors import UnsupportedError
 from snnconvert.graph.analog_ops import FUNCTIONS
 from snnconvert.graph.dialect import arguments, calls, sites
@@ -133,19 +133,37 @@ def test_a_gate_that_only_a_product_reads_is_left_alone() -> None:
 def test_strict_spiking_names_every_analog_node() -> None:
     ann = net(lambda x: F.relu(x) * torch.sigmoid(x.mean((2, 3), keepdim=True)))
     with pytest.raises(UnsupportedError, match=r"6 node\(s\)") as caught:
-        with_units(ann, images(8), approximate=True, strict=True)
+        with_units(ann, images(8), way="units", strict=True)
     assert len(caught.value.causes) == 6
-    reference, network = with_units(ann, images(8), approximate=True)
+    reference, network = with_units(ann, images(8), way="units")
     assert reference.source.notes == network.source.notes
     assert "6 node(s) stay analog" in network.source.notes[0]
-    with pytest.raises(UnsupportedError, match="no activation") as refused:
-        with_units(net(torch.sigmoid), None, approximate=False)
-    assert "--approximate auto" in refused.value.hint
 
 
+def test_analog_functions_are_sent_as_spikes() -> None:
+    ann = net(FUNCTIONS["silu"])
+    network = with_units(ann, images(32), way="analog")[1]
+    assert "3 node(s) stay analog" in network.source.notes[-1]
+    analog = [node for node, _ in calls(network.graph) if kind_of(node) == "Elementwise"]
+    assert [[kind_of(user) for user in node.users] for node in analog] == [["Identity"]] * 3
+    x = images(8, seed=3)
+    assert torch.equal(ann.graph(x)[0], network.graph(x)[0])
+
+
+@pytest.mark.parametrize(("bound", "analog"), [(1e-6, 3), (0.5, 0)])
+def test_auto_writes_units_where_the_outputs_hold(monkeypatch: pytest.MonkeyPatch, bound: float, analog: int) -> None:
+    monkeypatch.setattr("snnconvert.convert.units.LARGEST_ERROR", bound)
+    network = with_units(net(FUNCTIONS["silu"]), images(32), way="auto")[1]
+    assert len([node for node, _ in calls(network.graph) if kind_of(node) == "Elementwise"]) == analog
+    assert any("would change the outputs by" in note for note in network.source.notes) is bool(analog)
+    strict = with_units(net(FUNCTIONS["silu"]), images(32), way="auto", strict=True)[1]
+    assert not analog_nodes(strict.graph)
+
+
+@pytest.mark.parametrize("way", ["units", "analog"])
 @pytest.mark.parametrize("name", ["silu", "tanh"])
-def test_the_engines_agree_and_converge(name: str) -> None:
-    network = with_units(net(FUNCTIONS[name]), images(32), approximate=True)[1]
+def test_the_engines_agree_and_converge(name: str, way: str) -> None:
+    network = with_units(net(FUNCTIONS[name]), images(32), way=way)[1]
     x, errors = images(4, seed=3), {}
     for timesteps in (6, 32, 256):
         schedule = Schedule("streaming", timesteps, max(site_depths(network.graph).values()))
@@ -189,7 +207,7 @@ def test_the_sigmoid_network_of_the_data_pack(data_pack: Path) -> None:
 
     ann = canonicalize(open_model(str(data_pack / "models" / "eran_ffnnSIGMOID_6x200.onnx")))
     calibration, (x, labels) = read("mnist_train_small.npz", 64)[0], read("mnist_test.npz", 300)
-    network = with_units(ann, in_canonical_order(calibration), approximate=True, strict=True)[1]
+    network = with_units(ann, in_canonical_order(calibration), way="units", strict=True)[1]
     schedule = Schedule("streaming", 16, max(site_depths(network.graph).values()))
     wanted = Task(network, in_canonical_order(calibration), schedule, NeuronChoice())
     sums = LayerEngine(wanted.spikify(METHODS["percentile"](wanted))).run(x).outputs[0][-1]
