@@ -122,10 +122,18 @@ def convert(  # noqa: PLR0917
     read_from: Annotated[
         str,
         typer.Option(
-            help="First steps that the read-out leaves out; auto chooses on calibration images (reconstruct).",
+            help="First steps that the read-out leaves out; auto chooses on calibration images (reconstruct; 0 with "
+            "--early-exit).",
             rich_help_panel=SNN,
         ),
     ] = "auto",
+    early_exit: Annotated[
+        float | None,
+        typer.Option(
+            help="Let clear images stop early so that this share keeps the last step's answer, e.g. 0.99.",
+            rich_help_panel=SNN,
+        ),
+    ] = None,
     approximate: Approximate = ApproximateName.auto,
     strict_spiking: StrictSpiking = False,
     arch: Annotated[
@@ -211,6 +219,7 @@ def convert(  # noqa: PLR0917
             "residual": residual,
             "rounding": rounding,
             "read_from": steps_or_auto("--read-from", read_from),
+            "early_exit": early_exit,
             "limit": limit,
             "batch_size": batch_size,
             "seed": seed,

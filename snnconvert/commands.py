@@ -29,6 +29,7 @@ from snnconvert.graph.schedule import plan
 from snnconvert.graph.types import Snn
 from snnconvert.pipeline import Request
 from snnconvert.pipeline import run as run_pipeline
+from snnconvert.report import wording
 from snnconvert.report.document import dumps, plain, write_report
 from snnconvert.report.energy_constants import load_constants
 from snnconvert.report.figures import write_beside
@@ -208,6 +209,8 @@ def print_run(document: dict[str, Any]) -> None:
         )
     console = Console()
     console.print(table)
+    if early := wording.early_exit(document):
+        console.print(early, highlight=False)
     if document["same_as_conversion"]:
         console.print("equal to the conversion's own figures at every step")
     if "energy" in document:

@@ -15,6 +15,7 @@ from snnconvert.data.selection import select_inputs
 from snnconvert.errors import OptionError
 from snnconvert.graph.types import Snn
 from snnconvert.progress import Progress, silent
+from snnconvert.simulate.early_exit import with_early_exit
 from snnconvert.simulate.evaluate import evaluate
 from snnconvert.stages import Outcome, Request, check_request, open_ann, spiking, timed, with_bundled_data
 
@@ -42,6 +43,8 @@ def run(request: Request, progress: Progress = silent, *, module: nn.Module | No
             refuse_overflow(ann.source.name, ann.graph(images[:CHECKED_IMAGES])[0])
         ann, network = with_units(ann, images, way=request.approximate, strict=request.strict_spiking)
         snn = spiking(request, network, images, inputs.calibration_record, progress)
+        if request.early_exit is not None:
+            snn = with_early_exit(snn, images, request.early_exit, progress)
     with timed(timings, "simulate"):
         evaluation = evaluate(
             ann, snn, inputs.measured, batch_size=request.batch_size, progress=progress, device=request.device

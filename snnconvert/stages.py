@@ -49,7 +49,7 @@ class Request:
 
     `options` are the calibration method's own; `levels` is the number of units a neuron may send a step, None for the
     usual one (LEVELS); `read_from` is the number of first steps that the read-out leaves out, None lets the calibration
-    choose.
+    choose; `early_exit` is the share of images that has to keep the last step's answer when clear ones stop early.
     """
 
     model: str
@@ -71,6 +71,7 @@ class Request:
     residual: str = "keep"
     rounding: str = "nearest"
     read_from: int | None = None
+    early_exit: float | None = None
     limit: int | None = None
     batch_size: int = 64
     seed: int = 0
@@ -134,6 +135,11 @@ def check_request(request: Request) -> None:
     ):
         if value < 1:
             raise OptionError(f"{option} {value} is below 1", hint=f"give {option} a whole number of at least 1")
+    if request.early_exit is not None and not 0 < request.early_exit <= 1:
+        raise OptionError(
+            f"--early-exit {request.early_exit} is outside 0 to 1",
+            hint="give the share to keep, e.g. --early-exit 0.99",
+        )
     if request.read_from is not None and request.read_from < 0:
         raise OptionError(f"--read-from {request.read_from} is below 0", hint="give 0 to read every step, or auto")
     for option, chosen, allowed in (
@@ -280,7 +286,8 @@ def spiking(request: Request, ann: Ann, images: Tensor, record: dict[str, Any], 
         OptionError: if no schedule fits into the budget of time steps.
     """
     neuron = NeuronChoice(request.neuron, request.units)
-    options = request.options if request.read_from is None else {**request.options, "read_out": False}
+    free = request.read_from is None and request.early_exit is None  # who wants to stop early reads every step
+    options = request.options if free else {**request.options, "read_out": False}
 
     def make(network: Ann, schedule: Schedule, count: int = len(images)) -> Snn:
         task = Task(network, images[:count], schedule, neuron, options, progress)

@@ -179,6 +179,11 @@ def read_out_of_a_bistable_network(folder: Path) -> list[str]:
     return [GOOD, "--schedule", "bistable", "--read-from", "2"]
 
 
+def early_exit_in_percent(folder: Path) -> list[str]:
+    del folder
+    return [GOOD, "--early-exit", "99"]
+
+
 def read_out_in_words(folder: Path) -> list[str]:
     del folder
     return [GOOD, "--read-from", "late"]
@@ -221,6 +226,7 @@ def columns_the_wrong_way_round(folder: Path) -> list[str]:
 CASES = [
     read_out_of_no_steps,
     read_out_of_a_bistable_network,
+    early_exit_in_percent,
     read_out_in_words,
     wait_of_a_streaming_network,
     window_of_a_waiting_network,

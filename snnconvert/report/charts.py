@@ -12,7 +12,7 @@ import altair as alt
 
 from snnconvert.report.chart_plan import plan_chart
 from snnconvert.report.chart_style import BLUE, DEPTH_RANGE, GREY, ORANGE, RED, Spec, data, finish
-from snnconvert.report.charts_detail import attribution_map, inside_charts, sweep_chart
+from snnconvert.report.charts_detail import attribution_map, early_exit_chart, inside_charts, sweep_chart
 from snnconvert.report.charts_energy import energy_chart, energy_time_chart
 from snnconvert.report.wording import clean
 
@@ -27,6 +27,7 @@ def charts(document: Mapping[str, Any]) -> dict[str, Spec]:
     found["attribution"] = attribution_map(document)
     found |= inside_charts(document)
     found["sweep"] = sweep_chart(document)
+    found["early_exit"] = early_exit_chart(document)
     found["energy"] = energy_chart(document)
     found["energy_time"] = energy_time_chart(document)
     return {name: spec for name, spec in found.items() if spec is not None}

@@ -201,3 +201,21 @@ def sweep_chart(document: Mapping[str, Any]) -> Spec | None:
     lines = base.mark_line(strokeWidth=1.6).encode(color=colour, strokeDash=dash, detail="line:N")
     best = base.transform_filter("datum.best").mark_point(shape="diamond", size=80, filled=True, opacity=1)
     return finish(alt.layer(lines, best.encode(color=colour)), 280)
+
+
+def early_exit_chart(document: Mapping[str, Any]) -> Spec | None:
+    """How many images leave after each step; None without early exit."""
+    found = document.get("early_exit")
+    if not found:
+        return None
+    rows = [{"t": t, "images": images} for t, images in zip(found["steps"], found["images"], strict=True)]
+    bars = (
+        alt.Chart(data(rows))
+        .mark_bar(color=BLUE)
+        .encode(
+            x=alt.X("t:O").title("T at which an image leaves").axis(labelAngle=0, labelOverlap=True),
+            y=alt.Y("images:Q").title("images"),
+            tooltip=[alt.Tooltip("t:O", title="T"), alt.Tooltip("images:Q")],
+        )
+    )
+    return finish(bars, 160)

@@ -58,6 +58,7 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
         plan=None if snn.schedule.kind == "streaming" else plan(snn),
         comparison=outcome.facts.comparison,
         paired=outcome.evaluation.paired,
+        early_exit=curve.early_exit,
         **study_sections(outcome.evaluation.studies, snn, inputs.evaluation, constants),
         warnings=[],
         timings=outcome.timings,
@@ -230,5 +231,6 @@ def rerun_document(snn: Snn, curve: FitCurve, *, source: str, labelled: bool, co
             "accuracy": [None if value is None else 100 * value / samples for value in curve.correct],
             "spikes_per_image": curve.spikes,
         },
+        "early_exit": curve.early_exit,
         "same_as_conversion": None if recorded is None else bool(recorded == curve.correct),
     }

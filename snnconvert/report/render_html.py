@@ -41,6 +41,7 @@ def render_html(document: Mapping[str, Any]) -> str:
         certainty=wording.certainty(document),
         interval=wording.interval(document),
         culprit=wording.culprit(document),
+        early=wording.early_exit(document),
         causes=tuple(wording.CAUSES),
         crossings=wording.crossings(document),
         milestones=wording.milestones(document),

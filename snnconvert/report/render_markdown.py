@@ -19,6 +19,8 @@ def render_markdown(document: Mapping[str, Any]) -> str:
     ]
     if sure := wording.certainty(document):
         lines += ["", escaped(sure)]
+    if early := wording.early_exit(document):
+        lines += ["", escaped(early)]
     if why := wording.culprit(document):
         lines += ["", escaped(" ".join(why))]
     if document["warnings"]:

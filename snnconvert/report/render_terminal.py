@@ -29,10 +29,11 @@ def print_summary(document: Mapping[str, Any], console: Console) -> None:
     late = f", the read-out leaves out the first {left_out}" if (left_out := schedule.get("read_from")) else ""
     answers = f"first answer at step {latency['first_output']}, {latency['total']} steps in all"
     console.print(Text(f"Schedule: {kind}{late}; {answers}."))
-    if sure := wording.certainty(document):
-        console.print(Text(sure, style="dim"))
-    if why := wording.culprit(document):
-        console.print(Text(" ".join(why)))
+    sentences = {wording.certainty(document): "dim", wording.early_exit(document): ""}
+    sentences[" ".join(wording.culprit(document) or ())] = ""
+    for sentence, style in sentences.items():
+        if sentence:
+            console.print(Text(sentence, style=style))
     for line in (text for row in document["warnings"] for text in _warning(row)):
         console.print(line)
     ascii_only = not (console.encoding or "").lower().startswith("utf")

@@ -146,6 +146,20 @@ def culprit(document: Mapping[str, Any]) -> tuple[str, str] | None:
     return text, " ".join(REMEDIES[cause] for cause in wanted)
 
 
+def early_exit(document: Mapping[str, Any]) -> str | None:
+    """What stopping clear images early saves; None without it."""
+    found = document.get("early_exit")
+    if not found:
+        return None
+    right = "" if found["accuracy"] is None else f" at {percent(found['accuracy'], 2)} accuracy"
+    return (
+        f"With early exit at a margin of {short(found['margin'])} an image takes {fixed(found['mean_steps'], 1)} steps "
+        f"on average and {found['worst_steps']} at worst{right}; {percent(found['agreement'], 2)} of the answers are "
+        f"those of the last step ({percent(100 * found['share'], 1)} were asked for on "
+        f"{plural(found['calibration_images'], 'calibration image')})."
+    )
+
+
 def chip_lines(document: Mapping[str, Any]) -> list[str]:
     """How the network fits a chip: what it breaks, and its accuracy within the chip's bits; empty without a target."""
     chip = document.get("chip")

@@ -71,6 +71,7 @@ class Evaluation:
             "correct": self.curve.correct,
             "agreed": self.curve.agreed,
             "spikes_per_image": self.curve.spikes,
+            **({} if self.curve.early_exit is None else {"early_exit": self.curve.early_exit}),
         }
 
 

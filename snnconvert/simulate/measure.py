@@ -20,6 +20,7 @@ from snnconvert.graph.schedule import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.simulate.chunks import chunk_size
+from snnconvert.simulate.early_exit import Exits
 from snnconvert.simulate.first_spikes import FirstSpikes
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.result import Probe, Simulation
@@ -49,6 +50,7 @@ class FitCurve:
         units: as spikes, but a spike that carries n units counts n.
         layers: one record per site (see `LayerFit.record`).
         predictions: the SNN's last decisions, one per image.
+        early_exit: when images leave, of a network with a limit for it (see `Exits.record`).
     """
 
     samples: int
@@ -59,6 +61,7 @@ class FitCurve:
     units: list[float]
     layers: list[dict[str, Any]]
     predictions: NDArray[np.int64]
+    early_exit: dict[str, Any] | None = None
 
 
 class Watcher(Protocol):
@@ -97,11 +100,13 @@ def measure(
     spikes: dict[str, Tensor] = {}
     units: dict[str, Tensor] = {}
     predictions: list[NDArray[np.int64]] = []
+    exits = Exits(snn)
     labelled, done = True, 0
     for batch in regrouped(batches, size):
         seen = watched_run(engine, batch.images, [fit, *watchers])
         decided = decisions(seen.outputs[0])
         agreed += (decided == batch.reference).sum(1)
+        exits.add(seen.outputs[0], decided, batch.labels)
         if batch.labels is None:
             labelled = False
         else:
@@ -122,6 +127,7 @@ def measure(
         units=_cumulative(snn, units, done),
         layers=fit.records(spikes, units, done),
         predictions=np.concatenate(predictions) if predictions else np.zeros(0, np.int64),
+        early_exit=exits.record(),
     )
 
 

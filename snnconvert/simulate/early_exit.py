@@ -1,0 +1,122 @@
+"""Early exit: an image stops being simulated as soon as its answer is clear.
+
+The margin of an answer is its largest mean logit less the second largest. An image leaves after the first answer whose
+margin reaches a limit, at the latest after the last one. The limit is the smallest at which, on calibration images, at
+least the wanted share leaves with the answer of the last step; no labels are used. (Confidence as a criterion to stop:
+Li, Geller, Kim and Panda, SEENN, NeurIPS 2023, arXiv 2304.01230.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from snnconvert.errors import OptionError
+from snnconvert.graph.types import Snn
+from snnconvert.progress import Progress, silent
+from snnconvert.simulate.chunks import chunk_size
+from snnconvert.simulate.layer_engine import LayerEngine
+
+# limits that are tried: as many quantiles of the margins seen
+LIMITS = 500
+
+
+def with_early_exit(snn: Snn, images: Tensor, share: float, progress: Progress = silent) -> Snn:
+    """`snn` with the limit at which `share` of the answers on `images` (n, *sample) are those of the last step.
+
+    Raises:
+        OptionError: if the network has a single output, or only one answer.
+    """
+    engine, size = LayerEngine(snn), chunk_size(snn)
+    found, decided = [], []
+    for start in range(0, len(images), size):
+        sums = engine.run(images[start : start + size]).outputs[0].flatten(2).cpu()
+        if sums.shape[2] < 2 or len(sums) < 2:
+            what = "one output" if sums.shape[2] < 2 else "one answer"
+            raise OptionError(f"--early-exit needs several answers to compare; there is {what}", hint="leave it out")
+        found.append(margins(sums))
+        decided.append(sums.argmax(2))
+        progress("early exit", min(start + size, len(images)), len(images))
+    limit, agreement = smallest_limit(torch.cat(found, 1), torch.cat(decided, 1), share)
+    chosen = {"share": share, "margin": limit, "images": len(images), "agreement": 100 * agreement}
+    return replace(snn, calibration={**snn.calibration, "early_exit": chosen})
+
+
+def margins(sums: Tensor) -> Tensor:
+    """Largest less second largest mean logit of running sums (answers, batch, classes), shape (answers, batch)."""
+    largest = sums.topk(2, dim=2).values
+    return (largest[..., 0] - largest[..., 1]) / torch.arange(1, len(sums) + 1, dtype=sums.dtype).unsqueeze(1)
+
+
+def leaving(margin: Tensor, limit: float) -> Tensor:
+    """The index of the answer with which each image leaves, (batch,)."""
+    clear = margin >= limit
+    clear[-1] = True
+    return clear.int().argmax(0)
+
+
+def smallest_limit(margin: Tensor, decided: Tensor, share: float) -> tuple[float, float]:
+    """The smallest limit that keeps the share, as every larger one does, and the share it keeps.
+
+    Args:
+        margin, decided: margins and classes, (answers, images).
+        share: of images that have to leave with the class of the last answer.
+    """
+    tried = np.unique(np.quantile(margin.double().numpy(), np.linspace(0, 1, LIMITS + 1)))[::-1]
+    best, kept = float(tried[0]) + 1.0, 1.0
+    for limit in tried.tolist():
+        same = decided.gather(0, leaving(margin, limit).unsqueeze(0))[0] == decided[-1]
+        agreement = float(same.double().mean())
+        if agreement < share:
+            break
+        best, kept = limit, agreement
+    return best, kept
+
+
+class Exits:
+    """Counts after which answer images leave, and how often they are right then.
+
+    Args:
+        snn: a network; without a limit in its calibration nothing is counted.
+    """
+
+    def __init__(self, snn: Snn) -> None:
+        self.chosen: dict[str, Any] | None = snn.calibration.get("early_exit")
+        self.steps = snn.schedule.answer_steps
+        self.counts = np.zeros(len(self.steps), np.int64)
+        self.same = self.correct = 0
+        self.labelled = True
+
+    def add(self, sums: Tensor, decided: NDArray[np.int64], labels: NDArray[np.int64] | None) -> None:
+        """Running sums (answers, batch, *classes), the classes (answers, batch) they stand for, and the labels."""
+        if self.chosen is None:
+            return
+        index = leaving(margins(sums.flatten(2).cpu()), float(self.chosen["margin"])).numpy()
+        answer = decided[index, np.arange(len(index))]
+        self.counts += np.bincount(index, minlength=len(self.counts))
+        self.same += int((answer == decided[-1]).sum())
+        self.labelled = self.labelled and labels is not None
+        self.correct += 0 if labels is None else int((answer == labels).sum())
+
+    def record(self) -> dict[str, Any] | None:
+        """JSON-able; None without a limit. `agreement` is with the answers of the last step, per cent."""
+        count = int(self.counts.sum())
+        if self.chosen is None or count == 0:
+            return None
+        used = np.flatnonzero(self.counts)
+        return {
+            "share": self.chosen["share"],
+            "margin": self.chosen["margin"],
+            "calibration_images": self.chosen["images"],
+            "mean_steps": float(np.dot(self.counts, self.steps)) / count,
+            "worst_steps": self.steps[int(used[-1])],
+            "agreement": 100 * self.same / count,
+            "accuracy": 100 * self.correct / count if self.labelled else None,
+            "steps": self.steps,
+            "images": self.counts.tolist(),
+        }
