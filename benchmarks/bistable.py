@@ -3,7 +3,7 @@
     python benchmarks/bistable.py sweep    resnet20 --images 1000
     python benchmarks/bistable.py budget   resnet20 --images 1000
     python benchmarks/bistable.py windows  resnet20 --images 10000 --window 5
-    python benchmarks/bistable.py ablation resnet20 --images 2000 --window 5
+    python benchmarks/bistable.py ablation resnet20 --images 10000 --window 5 --state ablation.json
     python benchmarks/bistable.py phase    resnet20 --images 200  --window 8 --timesteps 512
     python benchmarks/bistable.py auto     resnet20 --totals 32 100 --images 500
     python benchmarks/bistable.py cost     resnet20 --images 256  --window 8
@@ -15,10 +15,11 @@ from the first 256 images of its training set, without labels. The data folder i
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from snnconvert.graph.types import Ann, Snn
 from snnconvert.search import candidates, choose
 from snnconvert.simulate.chunks import chunk_size
 from snnconvert.simulate.layer_engine import LayerEngine
-from snnconvert.simulate.plain_phase import PhaseEngine
+from snnconvert.simulate.phase_layers import PhaseLayers
 
 DATA = Path(os.environ.get("SNNCONVERT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 CALIBRATION_IMAGES = 256
@@ -211,19 +212,50 @@ def windows(setting: Setting, args: argparse.Namespace) -> None:
 
 
 def ablation(setting: Setting, args: argparse.Namespace) -> None:
-    """Each cure switched off, at equal thresholds; by default in one window, so at equal T."""
+    """Each cure switched off, at equal thresholds; by default in one window, so at equal T.
+
+    The images go through in blocks, all variants one after the other; with --state FILE what is done stays done.
+    """
     introduce(setting)
     snn = setting.bistable(args.window, args.frames)
-    heading("neurons", "synchronous", "total T", "accuracy % after each answer", "spikes per image")
-    for bistable, synchronous, gated in CURES:
-        engine = PhaseEngine(snn, bistable=bistable, synchronous=synchronous, gated=gated)
-        accuracy, spikes = measured(setting, LayerEngine(snn).run if bistable and synchronous else engine.run)
-        if not synchronous:
-            spikes = {name: counts for name, counts in spikes.items() if "synchronous" not in name}
-        name = "plain phase coding" if not bistable else "bistable" if gated else "bistable, alternating from step 0"
-        answers = accuracy if bistable else accuracy[-1:]
-        shown = " ".join(f"{value:.1f}" for value in answers)
-        row(name, "yes" if synchronous else "no", snn.schedule.timesteps, shown, round(per_image(setting, spikes)))
+    state = Path(args.state) if args.state else None
+    done: dict[str, Any] = json.loads(state.read_text()) if state is not None and state.exists() else {}
+    for start in range(0, len(setting.images), args.block):
+        end = min(start + args.block, len(setting.images))
+        block = replace(setting, images=setting.images[start:end], labels=setting.labels[start:end])
+        for cures in CURES:
+            found = done.setdefault(str(cures), {"images": 0, "right": 0, "spikes": 0.0})
+            if found["images"] >= end:
+                continue
+            accuracy, spikes = one_ablation(block, snn, *cures)
+            found["right"] = (np.asarray(found["right"]) + accuracy * (end - start) / 100).tolist()
+            found["spikes"] += per_image(block, spikes) * (end - start)
+            found["images"] = end
+            if state is not None:
+                state.write_text(json.dumps(done))
+        heading("neurons", "synchronous", "total T", "images", "accuracy % after each answer", "spikes per image")
+        for bistable, synchronous, gated in CURES:
+            found = done[str((bistable, synchronous, gated))]
+            name = (
+                "plain phase coding" if not bistable else "bistable" if gated else "bistable, alternating from step 0"
+            )
+            answers = np.asarray(found["right"]) * 100 / found["images"]
+            shown = " ".join(f"{value:.2f}" for value in (answers if bistable else answers[-1:]))
+            spent = round(found["spikes"] / found["images"])
+            row(name, "yes" if synchronous else "no", snn.schedule.timesteps, found["images"], shown, spent)
+
+
+def one_ablation(
+    setting: Setting, snn: Snn, bistable: bool, synchronous: bool, gated: bool
+) -> tuple[NDArray[np.float64], dict[str, Tensor]]:
+    """Accuracy and spikes of one variant; spikes of synchronous neurons count where these are used."""
+    if bistable and synchronous:
+        return measured(setting, LayerEngine(snn).run)
+    engine = PhaseLayers(snn, bistable=bistable, synchronous=synchronous, gated=gated)
+    accuracy, spikes = measured(setting, engine.run)
+    if not synchronous:
+        spikes = {name: counts for name, counts in spikes.items() if "synchronous" not in name}
+    return accuracy, spikes
 
 
 def phase(setting: Setting, args: argparse.Namespace) -> None:
@@ -241,7 +273,7 @@ def phase(setting: Setting, args: argparse.Namespace) -> None:
         row("**bistable, best window**", *min(best)[:2])
     for window in args.phase_windows:
         snn = setting.snn(Schedule("bistable", args.timesteps, setting.depth, window=window), "mse")
-        engine = PhaseEngine(snn, bistable=False, synchronous=False)
+        engine = PhaseLayers(snn, bistable=False, synchronous=False)
         accuracy, _ = measured(setting, engine.run)
         reached(f"plain phase coding, period {window}", engine.answer_steps(), accuracy, setting.target)
     for name, method, options in streaming_kinds():
@@ -312,6 +344,8 @@ def main() -> None:
     parser.add_argument("--totals", type=int, nargs="+", default=[64, 128])
     parser.add_argument("--timesteps", type=int, default=256)
     parser.add_argument("--frames", type=int, default=1)
+    parser.add_argument("--block", type=int, default=500)
+    parser.add_argument("--state", help="file that keeps what an ablation has measured so far")
     args = parser.parse_args()
     torch.set_num_threads(1)
     tables[args.table](opened(args.model, args.images), args)

@@ -93,6 +93,13 @@ class PhaseEngine(BistableEngine):
             return self.schedule.answer_steps
         return list(range(self.window, self.schedule.timesteps + 1, self.window))
 
+    def may_send(self, node: fx.Node, step: int) -> bool:
+        """Whether the neurons at `node` may send in this step."""
+        depth = self.depths[node.name]
+        moment = self._moment(depth, step)
+        early = not self.gated and moment.frame < 0 and (step // self.window - depth) % 2 == 0
+        return moment.sends or early or not self.bistable
+
     def _advance(self, node: fx.Node, op: Op, inputs: list[Tensor | None], step: int) -> Tensor | None:
         """What moves at `node` in this step; None where nothing does."""
         if isinstance(op, Neuron):
@@ -117,13 +124,13 @@ class PhaseEngine(BistableEngine):
 
     def _phase_neuron(self, node: fx.Node, op: Neuron, current: Tensor | None, step: int) -> Tensor | None:
         moment, v = self._moment(self.depths[node.name], step), self.membrane[node]
+        if moment.integrates or not self.bistable:
+            share = self._share(self.constant[arguments(node)[0]], moment.phase)
+            current = share if current is None else current + share
         if current is not None:
             v = v + current
-        if moment.integrates or not self.bistable:
-            v = v + self._share(self.constant[arguments(node)[0]], moment.phase)
         out: Tensor | None = None
-        early = not self.gated and moment.frame < 0 and (step // self.window - self.depths[node.name]) % 2 == 0
-        if moment.sends or early or not self.bistable:
+        if self.may_send(node, step):
             out, v = fire_phase(v, op.threshold, self.weights[moment.phase], negative=op.model == "signed")
             out = out.float()
         self.membrane[node] = v

@@ -15,6 +15,7 @@ from snnconvert.graph.ops import Conv, Linear, Relu, Reshape
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Ann, Calibration, Origin, SiteCalibration, Snn, Source
 from snnconvert.simulate.bistable_engine import BistableEngine
+from snnconvert.simulate.phase_layers import PhaseLayers
 from snnconvert.simulate.plain_phase import PhaseEngine
 
 
@@ -77,3 +78,31 @@ def test_plain_phase_coding_fires_where_the_ann_is_silent_and_the_bistable_neuro
     assert int(cured.units["first"].sum()) == int(8 * silent.sum()) * 2  # in each of two windows
     plain = PhaseEngine(snn, bistable=False, synchronous=True).run(silent)
     assert int(plain.units["second"].sum()) > 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    window=st.integers(1, 4),
+    frames=st.integers(1, 2),
+    bistable=st.booleans(),
+    synchronous=st.booleans(),
+    gated=st.booleans(),
+)
+def test_layer_by_layer_equals_step_by_step(
+    seed: int, window: int, frames: int, *, bistable: bool, synchronous: bool, gated: bool
+) -> None:
+    snn, _, _ = random_snn(seed, window=window, frames=frames)
+    cures = {"bistable": bistable, "synchronous": synchronous, "gated": gated}
+    try:
+        slow = PhaseEngine(snn, **cures).run(images(seed, 3))
+    except InternalError:
+        assume(False)
+    fast = PhaseLayers(snn, **cures)
+    fast.chunk = 2
+    seen = fast.run(images(seed, 3))
+    assert seen.spikes.keys() == slow.spikes.keys()
+    for name in slow.spikes:
+        assert torch.equal(seen.spikes[name], slow.spikes[name]), name
+        assert torch.equal(seen.units[name], slow.units[name]), name
+    assert torch.equal(seen.outputs[0], slow.outputs[0])
