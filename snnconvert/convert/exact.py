@@ -33,7 +33,7 @@ def power_of_two_above(value: float) -> float:
 
 def fan_in_sums(op: Weighted) -> tuple[Tensor, Tensor]:
     """Sums of the positive and of the negated negative weights that reach each output channel, float64."""
-    rows = _by_rows(op, op.weight.double())
+    rows = by_rows(op, op.weight.double())
     return rows.clamp(min=0).sum(1), (-rows).clamp(min=0).sum(1)
 
 
@@ -42,6 +42,14 @@ def largest_sums(op: Weighted, peak: float, *, signed: bool) -> Tensor:
     positive, negative = fan_in_sums(op)
     reach = positive + negative if signed else torch.maximum(positive, negative)
     return reach * peak + (0.0 if op.bias is None else op.bias.double().abs())
+
+
+def finest_grids(rows: Tensor) -> Tensor:
+    """For each row the largest power of two of which all its values are multiples; infinite where all are 0."""
+    mantissa, exponent = torch.frexp(rows.double())
+    bits = (mantissa * 2.0**53).to(torch.int64)
+    lowest = 2.0 ** (torch.log2((bits & -bits).double()) + exponent - 53)
+    return torch.where(bits == 0, math.inf, lowest).amin(1)
 
 
 def round_to(tensor: Tensor, grid: float | Tensor) -> Tensor:
@@ -60,14 +68,14 @@ def on_grid(op: Weighted, peak: float, *, signed: bool, windowed: bool) -> tuple
     single = rounding_noise(op, grids) <= (COARSEST_WINDOWED if windowed else COARSEST)
     if not single:
         grids = grids / 2.0 ** (FLOAT64_BITS - FLOAT32_BITS)
-    rounded = _rounded(op, _by_output(op, grids), grids)
+    rounded = _rounded(op, by_output(op, grids), grids)
     return (rounded.float() if single else rounded), float(sums.max())
 
 
 def rounding_noise(op: Weighted, grids: Tensor) -> float:
     """What rounding to `grids` adds to the outputs, relative to what the weights make of independent inputs."""
     squares = op.weight.double().square()
-    power = _by_rows(op, squares).mean(1)
+    power = by_rows(op, squares).mean(1)
     return float(((grids.square() / 12).sum() / power.sum().clamp(min=1e-300)).sqrt())
 
 
@@ -75,7 +83,7 @@ def _powers_above(values: Tensor) -> Tensor:
     return torch.where(values > 0, 2.0 ** values.clamp(min=1e-300).log2().ceil(), torch.ones_like(values))
 
 
-def _by_rows(op: Weighted, weight: Tensor) -> Tensor:
+def by_rows(op: Weighted, weight: Tensor) -> Tensor:
     """Weights as (output channels, everything that reaches one)."""
     if isinstance(op, ConvTranspose):
         grouped = weight.reshape(op.groups, weight.shape[0] // op.groups, weight.shape[1], -1)
@@ -83,7 +91,7 @@ def _by_rows(op: Weighted, weight: Tensor) -> Tensor:
     return weight.reshape(weight.shape[0], -1)
 
 
-def _by_output(op: Weighted, values: Tensor) -> Tensor:
+def by_output(op: Weighted, values: Tensor) -> Tensor:
     """One value per output channel, shaped to multiply the weights."""
     spatial = [1] * (op.weight.ndim - 2)
     if isinstance(op, ConvTranspose):

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
+from snnconvert.convert.exact import finest_grids
 from snnconvert.errors import OptionError
 from snnconvert.graph.dialect import arguments, calls, op_of, output_nodes
 from snnconvert.graph.neuron_ops import Neuron, Scale, Snap
@@ -239,19 +240,9 @@ class IntegerEngine:
 
 
 def exact_grid(values: Tensor) -> float | None:
-    """The largest power of two of which all `values` (float64) are multiples; None if it is below 2^-60."""
-    low, high = -40, 60
-    finest = values * 2.0**high
-    if not bool((finest == finest.round()).all()):
-        return None
-    while low < high:
-        middle = (low + high) // 2
-        scaled = values * 2.0**middle
-        if bool((scaled == scaled.round()).all()):
-            high = middle
-        else:
-            low = middle + 1
-    return 2.0**-low
+    """The largest power of two, up to 2^40, of which all `values` are multiples; None if it is below 2^-60."""
+    grid = float(finest_grids(values.reshape(1, -1)))
+    return None if grid < 2.0**-60 else min(grid, 2.0**40)
 
 
 @dataclass(frozen=True)

@@ -32,14 +32,19 @@ MODELS = ("if", "ternary", "ternary-late", "burst", "graded", "signed")
 
 @dataclass
 class Network:
-    """Draws one network; weights are multiples of 1/64 (sums exact in any order), thresholds arbitrary floats."""
+    """Draws one network; thresholds are arbitrary floats.
+
+    Weights are multiples of 1/64, small enough for the integer kernels, or of 1/1024; sums are exact in any order.
+    """
 
     rng: random.Random
     model: str
     builder: Builder = field(init=False)
     names: int = 0
+    finest: int = 64
 
     def __post_init__(self) -> None:
+        self.finest = self.rng.choice((64, 1024))
         shape = (self.rng.choice((1, 3)), self.rng.randint(6, 9), self.rng.randint(6, 9))
         self.builder = Builder({"input": torch.zeros(2, *shape)})
 
@@ -51,7 +56,7 @@ class Network:
         return torch.randn(shape, generator=torch.Generator().manual_seed(self.rng.randrange(2**31)))
 
     def dyadic(self, *shape: int, fan_in: int = 1) -> Tensor:
-        return (self.normal(*shape) * 64 * (2 / fan_in) ** 0.5).round() / 64
+        return (self.normal(*shape) * self.finest * (2 / fan_in) ** 0.5).round() / self.finest
 
     def conv(self, x: fx.Node, outputs: int | None = None, *, plain: bool = False) -> fx.Node:
         inputs, height, width = x.meta["shape"]

@@ -8,14 +8,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from snnconvert.convert.exact import finest_grids
 from snnconvert.graph.ops import Conv, Linear
 
 LANES = 16
 MOST_ROWS = 2**16 - 1
+MOST_INTEGER = 127
+MOST_SUM = 2**15 - 1
 SMALL_WEIGHTS = 70_000  # bytes: most of them stay in the first-level cache
 
 
@@ -52,6 +56,9 @@ class Packed:
         weight: (groups, k_h * k_w * C_in / groups + 1, C_out / groups padded to 16), the last row zero; for a
             depthwise layer (k_h * k_w, C).
         bias: (groups, C_out / groups padded to 16) or (C).
+        integers: where every weight is a small integer times a step of its output: those integers, int16, as `weight`
+            but padded to 32; any sum of them for unit spikes fits into 16 bits.
+        steps: then (2, C_out padded to 32): the steps and the biases.
     """
 
     weight: Tensor
@@ -64,6 +71,8 @@ class Packed:
     dilation: tuple[int, ...]
     groups: int
     depthwise: bool
+    integers: Tensor | None = None
+    steps: Tensor | None = None
 
 
 def dense_from(packed: Packed) -> float:
@@ -100,6 +109,7 @@ def pack(op: Conv | Linear) -> Packed | None:
         by_group = weight.reshape(groups, outputs // groups, per_group, *kernel).permute(0, 3, 4, 2, 1)
         rows = by_group.reshape(groups, -1, outputs // groups)
         rows, bias = F.pad(rows, (0, -(outputs // groups) % LANES, 0, 1)), padded
+    integers, steps = (None, None) if groups > 1 else _as_integers(rows[0, :, :outputs], bias[0, :outputs])
     return Packed(
         weight=rows.contiguous(),
         bias=bias.contiguous(),
@@ -111,4 +121,23 @@ def pack(op: Conv | Linear) -> Packed | None:
         dilation=dilation,
         groups=groups,
         depthwise=depthwise,
+        integers=integers,
+        steps=steps,
     )
+
+
+def _as_integers(rows: Tensor, bias: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Weight rows (fan-in + 1, outputs) as `Packed.integers` and `Packed.steps`, or None where they are not such."""
+    grid = finest_grids(rows.T)
+    grid = torch.where(grid.isinf(), 1.0, grid)
+    multiples = (rows.double() / grid).abs().to(torch.int64).T.numpy()
+    common = np.maximum(np.gcd.reduce(multiples, axis=1), 1)
+    if (multiples.max(1) // common).max(initial=0) > MOST_INTEGER:
+        return None, None
+    step = torch.from_numpy(common).double() * grid
+    whole = (rows.double() / step).round()
+    reach = torch.maximum(whole.clamp(min=0).sum(0), (-whole).clamp(min=0).sum(0))
+    if float(reach.max()) > MOST_SUM:
+        return None, None
+    pads = (0, -rows.shape[1] % (2 * LANES))
+    return F.pad(whole.to(torch.int16), pads), F.pad(torch.stack([step.float(), bias]), pads).contiguous()

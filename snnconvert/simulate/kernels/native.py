@@ -17,7 +17,7 @@ from snnconvert.graph.neuron_ops import SumPool
 from snnconvert.graph.ops import MaxPool
 from snnconvert.simulate.kernels.layout import Packed, out_tensor, physical
 
-VERSION = 1
+VERSION = 2
 MODELS = {"if": 0, "ternary": 1, "ternary-late": 2, "burst": 3, "graded": 4, "signed": 5}
 NO_NEURON = 6
 MOST_TERMS = 8
@@ -34,6 +34,8 @@ class _Term(Structure):
         ("bias", c_void_p),
         ("factor_stride", c_int64),
         *((name, c_int64) for name in (*_GEOMETRY, "groups", "depthwise", "unit")),
+        ("integers", c_void_p),
+        ("steps", c_void_p),
     )
 
 
@@ -208,6 +210,8 @@ def _term(term: Summand, channels: int, kept: list[Tensor]) -> _Term:
     made = _Term(kind=0, spikes=spikes, values=packed.weight.data_ptr(), bias=packed.bias.data_ptr())
     made.in_h, made.in_w, made.in_c, made.groups, made.unit = height, width, inputs, packed.groups, term.unit
     made.depthwise = packed.depthwise
+    if term.unit and packed.integers is not None and packed.steps is not None:
+        made.integers, made.steps = packed.integers.data_ptr(), packed.steps.data_ptr()
     (made.k_h, made.k_w), (made.stride_h, made.stride_w) = packed.kernel, packed.stride
     (made.pad_h, made.pad_w), (made.dilation_h, made.dilation_w) = packed.padding, packed.dilation
     return made

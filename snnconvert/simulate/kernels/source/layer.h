@@ -26,6 +26,9 @@ struct Term {
     int64_t in_h, in_w, in_c, k_h, k_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups;
     int64_t depthwise;  // one input and one output channel per group
     int64_t unit;       // every spike is 0 or 1
+    // unit convolutions without groups whose weights are integers times a step per output, else null:
+    const int16_t* integers;  // as values, but outputs padded to 32
+    const float* steps;       // (2, C_out padded to 32): steps, biases
 };
 
 struct Layer {

@@ -101,6 +101,7 @@ inline void convolve_pixel(const Term& term, const Geometry& geometry, const Lin
                 decoder.add(line + x * term.dilation_w * term.in_c, inputs, y * wide + x * inputs);
         }
         const Events events = decoder.finish(geometry.weight_rows);
+        if (Unit && term.integers != nullptr) return gather_all_shorts(term, events, at, geometry.outputs, sink);
         gather_all<Unit>(events, term.values + group * (geometry.weight_rows + 1) * padded, padded,
                          term.bias + group * padded, at + group * geometry.outputs, geometry.outputs, sink);
     }
@@ -174,6 +175,7 @@ inline void convolve_events(const Layer& layer, const Term& term, const Geometry
     geometry.lists.fill<Unit>(term, image);
     each_pixel(layer, term, tile, image, [&](int64_t y, const Lines&, const Window& columns, int64_t at) {
         const Events events = geometry.lists.seen<Unit>(term, y, columns, geometry.weight_rows, scratch);
+        if (Unit && term.integers != nullptr) return gather_all_shorts(term, events, at, geometry.outputs, sink);
         gather_all<Unit>(events, term.values, geometry.padded, term.bias, at, geometry.outputs, sink);
     });
 }

@@ -9,6 +9,7 @@
 #include "layer_decode.h"
 #include "layer_window.h"
 #include "layer_sinks.h"
+#include "layer_integers.h"
 #include "layer_tables.h"
 #include "layer_lists.h"
 #include "layer_convolve.h"

@@ -28,7 +28,7 @@ struct FireInto {
     int8_t* spikes;
     int64_t fired;
 
-    void operator()(int64_t at, int64_t c, Vector sum, int64_t) {
+    __attribute__((always_inline)) void operator()(int64_t at, int64_t c, Vector sum, int64_t) {
         if (current != nullptr) sum += load(current + at);
         const __m512 membrane = reinterpret_cast<__m512>(load(v + at) + sum);
         const __m512 limit = reinterpret_cast<__m512>(load(threshold + (by_channel ? c : at)));
