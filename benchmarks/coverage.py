@@ -209,7 +209,7 @@ def measured(  # noqa: PLR0917
 ) -> dict[str, Any]:
     """One row of the table."""
     known |= judged(opened, way)
-    images = images[: max(2, min(len(images), int(OPERATIONS / max(known["operations"], 1))))]
+    images = images[: max(1, min(len(images), int(OPERATIONS / max(known["operations"], 1))))]
     start = time.perf_counter()
     canonical, calibration = keep_logits(canonicalize(opened)), in_canonical_order(calibration)
     ann, network = with_units(canonical, calibration, way=way)

@@ -57,7 +57,7 @@ def check(  # noqa: PLR0917
     find: Annotated[
         bool,
         typer.Option(
-            "--find-preprocessing", help="Try the usual normalisations on 256 images of --data.", rich_help_panel=IMAGES
+            "--find-preprocessing", help="Try the usual normalisations on 128 images of --data.", rich_help_panel=IMAGES
         ),
     ] = False,
     data: Annotated[str | None, typer.Option(help="Labelled images, as for convert.", rich_help_panel=IMAGES)] = None,

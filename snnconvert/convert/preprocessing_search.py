@@ -15,9 +15,9 @@ from snnconvert.errors import DataError
 from snnconvert.graph.dialect import class_count
 from snnconvert.graph.types import Ann
 
-IMAGES = 256
-FIRST_IMAGES = 48
-FINALISTS = 8
+IMAGES = 128
+# images seen so far, and how many normalisations go on from there
+ROUNDS = ((12, 10), (40, 4), (IMAGES, 4))
 BATCH = 32
 
 # name: (largest value before mean and std, mean, std); one channel or three
@@ -94,7 +94,7 @@ def find_preprocessing(
 ) -> list[Fit]:
     """Try every usual normalisation, in RGB and BGR, and return them by falling accuracy.
 
-    All are tried on a part of the images, and the best of them on all; the others follow in the result.
+    All are tried on a few images, the best of them on more (ROUNDS); those that dropped out follow in the result.
 
     Args:
         ann: the network.
@@ -131,17 +131,29 @@ def find_preprocessing(
                 dataset.preprocessing, scale=largest / top, mean=mean[order], std=std[order], channels=channels
             )
             trials.append((name if channels == "RGB" else f"{name}, BGR", made))
-    first = slice(None, None, max(1, len(raw) // FIRST_IMAGES))
-    found = [_tried(ann, name, made, raw[first], labels[first], axis) for name, made in trials]
-    found.sort(key=lambda fit: -fit.correct)
-    best = [_tried(ann, fit.name, fit.preprocessing, raw, labels, axis) for fit in found[:FINALISTS]]
-    return sorted(best, key=lambda fit: -fit.correct) + found[FINALISTS:]
+    shuffled = torch.randperm(len(raw), generator=torch.Generator().manual_seed(seed))  # drawn images are class by class
+    raw, labels = raw[shuffled], labels[shuffled]
+    found = [Fit(name, made, 0, 0) for name, made in trials]
+    dropped: list[Fit] = []
+    for count, best in ROUNDS:
+        found = sorted((_tried_on(ann, fit, raw, labels, min(count, len(raw)), axis) for fit in found), key=_errors)
+        found, dropped = found[:best], found[best:] + dropped
+    return found + dropped
 
 
-def _tried(  # noqa: PLR0917
-    ann: Ann, name: str, made: Preprocessing, raw: Tensor, labels: Tensor, axis: int | None
+def _errors(fit: Fit) -> int:
+    return fit.images - fit.correct
+
+
+def _tried_on(  # noqa: PLR0917
+    ann: Ann, fit: Fit, raw: Tensor, labels: Tensor, count: int, axis: int | None
 ) -> Fit:
-    return Fit(name, made, _correct(ann, _normalised(raw, made, axis), labels), len(raw))
+    """`fit` with the images up to `count` that it has not seen."""
+    if count == fit.images:
+        return fit
+    new = slice(fit.images, count)
+    correct = _correct(ann, _normalised(raw[new], fit.preprocessing, axis), labels[new])
+    return replace(fit, correct=fit.correct + correct, images=count)
 
 
 def as_good(found: list[Fit]) -> list[Fit]:

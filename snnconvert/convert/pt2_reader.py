@@ -149,7 +149,7 @@ class _Reader:
             else:
                 raise self._fault(f"has an input of kind {kind}")
         if len(inputs) != 1:
-            raise self._fault(f"has {len(inputs)} inputs; one is expected")
+            raise self._fault(f"has {len(inputs)} inputs ({', '.join(inputs)}); one is supported")
         faults = [fault for fault in map(_node_fault, described["nodes"]) if fault]
         if faults:
             raise UnsupportedError(

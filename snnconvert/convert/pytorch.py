@@ -134,7 +134,10 @@ def _export(module: nn.Module, samples: Tensor, label: str) -> Program:
             stored = exported.constants if spec.target in exported.constants else exported.state_dict
             constants[spec.arg.name] = stored[spec.target]
     if len(inputs) != 1:
-        raise UnsupportedError(f"{label} has {len(inputs)} inputs", hint="only models of one input tensor are known")
+        raise UnsupportedError(
+            f"{label} has {len(inputs)} inputs ({', '.join(inputs)}); one is supported",
+            hint="wrap it in a module that takes one tensor and fixes the others",
+        )
     return Program(exported.graph, constants, inputs[0], module_namer(module))
 
 

@@ -27,7 +27,7 @@ from snnconvert.graph.types import Ann, Snn
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.step_engine import StepEngine
 
-EXAMPLES = int(os.environ.get("SNNCONVERT_FUZZ", "100"))
+EXAMPLES = int(os.environ.get("SNNCONVERT_FUZZ", "500"))
 WINDOW = 4
 
 
