@@ -131,7 +131,7 @@ def find_preprocessing(
                 dataset.preprocessing, scale=largest / top, mean=mean[order], std=std[order], channels=channels
             )
             trials.append((name if channels == "RGB" else f"{name}, BGR", made))
-    shuffled = torch.randperm(len(raw), generator=torch.Generator().manual_seed(seed))  # drawn images are class by class
+    shuffled = torch.randperm(len(raw), generator=torch.Generator().manual_seed(seed))  # they come class by class
     raw, labels = raw[shuffled], labels[shuffled]
     found = [Fit(name, made, 0, 0) for name, made in trials]
     dropped: list[Fit] = []
