@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from snnconvert.cli_check import Approximate, ApproximateName, StrictSpiking, check
-from snnconvert.cli_options import CalibrationName, NeuronName, PhasesName, ScheduleName, gates_of
+from snnconvert.cli_options import CalibrationName, NeuronName, PhasesName, PrecisionName, ScheduleName, gates_of
 from snnconvert.cli_output import Patient
 from snnconvert.cli_report import Csv, EnergyConstants, Figures, Markdown, debug
 from snnconvert.cli_report import report as report_command
@@ -59,6 +59,11 @@ LimitOption = Annotated[
     typer.Option("--limit", help="Evaluate on a class-balanced sample of N images.", rich_help_panel=DATA),
 ]
 BatchOption = Annotated[int, typer.Option("--batch-size", help="Images read at once.", rich_help_panel=OUTPUT)]
+Device = Annotated[str, typer.Option(help="cpu, or cuda where there is one.", rich_help_panel=OUTPUT)]
+Precision = Annotated[
+    PrecisionName,
+    typer.Option(help="Of the weights: int8 (per output channel) and bfloat16 are shown beside float32."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=OUTPUT)]
 Json = Annotated[
     bool, typer.Option("--json", help="The report on stdout, and nothing else there.", rich_help_panel=OUTPUT)
@@ -168,7 +173,8 @@ def convert(  # noqa: PLR0917
     limit: LimitOption = None,
     batch_size: BatchOption = 64,
     seed: Annotated[int, typer.Option(help="Choice of images.", rich_help_panel=DATA)] = 0,
-    device: Annotated[str, typer.Option(help="cpu, or cuda where there is one.", rich_help_panel=OUTPUT)] = "cpu",
+    device: Device = "cpu",
+    precision: Precision = PrecisionName.float32,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Checkpoint (STEM.snn).", rich_help_panel=OUTPUT)
     ] = None,
@@ -226,6 +232,7 @@ def convert(  # noqa: PLR0917
             "preprocessing": chosen,
             "label_offset": label_offset,
             "device": device,
+            "precision": precision.value,
             "approximate": approximate.value,
             "strict_spiking": strict_spiking,
             "energy_constants": energy_constants,
@@ -245,6 +252,8 @@ def run(  # noqa: PLR0917
     limit: LimitOption = None,
     batch_size: BatchOption = 64,
     energy_constants: EnergyConstants = None,
+    device: Device = "cpu",
+    precision: Precision = PrecisionName.float32,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -252,7 +261,16 @@ def run(  # noqa: PLR0917
     from snnconvert import commands
 
     talk = commands.Talk(quiet=quiet, as_json=as_json, command_line=command_line())
-    commands.rerun(checkpoint, data, limit=limit, batch_size=batch_size, energy_constants=energy_constants, talk=talk)
+    commands.rerun(
+        checkpoint,
+        data,
+        limit=limit,
+        batch_size=batch_size,
+        energy_constants=energy_constants,
+        device=device,
+        precision=precision.value,
+        talk=talk,
+    )
 
 
 @app.command()

@@ -45,6 +45,14 @@ class PhasesName(StrEnum):
     uniform = "uniform"
 
 
+class PrecisionName(StrEnum):
+    """Values of --precision."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    int8 = "int8"
+
+
 class NeuronName(StrEnum):
     """Values of --neuron."""
 

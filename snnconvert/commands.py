@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from snnconvert import progress as reporting
+from snnconvert.convert.precision import in_precision
 from snnconvert.data.selection import images_for
 from snnconvert.errors import GateError, OptionError, OutputError
 from snnconvert.graph.checkpoint import describe, load_snn, save_snn
@@ -171,11 +172,20 @@ def _smallest(options: dict[str, Any], output: Path, gates: Gates | None, talk: 
 
 
 def rerun(
-    checkpoint: Path, data: str, *, limit: int | None, batch_size: int, energy_constants: str | None, talk: Talk
+    checkpoint: Path,
+    data: str,
+    *,
+    limit: int | None,
+    batch_size: int,
+    energy_constants: str | None,
+    device: str,
+    precision: str,
+    talk: Talk,
 ) -> None:
     """Run a checkpoint on data and print its accuracy over time, and its energy where constants were given."""
+    check_device(device)
     constants = None if energy_constants is None else load_constants(energy_constants)
-    snn = load_snn(checkpoint)
+    snn = in_precision(load_snn(checkpoint), precision)
     if batch_size < 1 or (limit is not None and limit < 1):
         raise OptionError("--batch-size and --limit have to be at least 1", hint="leave them out, or give e.g. 64")
     chosen = images_for(snn, data, limit)
@@ -183,9 +193,12 @@ def rerun(
         talk.remark("note: these are not the images of the conversion's own evaluation")
     counters = [] if constants is None else [OperationCounter(snn)]
     with talk.progress() as progress:
-        curve = rerun_checkpoint(snn, chosen, batch_size=batch_size, progress=progress, watchers=counters)
+        curve = rerun_checkpoint(
+            snn, chosen, batch_size=batch_size, progress=progress, watchers=counters, device=device
+        )
     labelled = chosen.labels is not None
     document = rerun_document(snn, curve, source=data, labelled=labelled, command_line=talk.command_line)
+    document["precision"] = precision
     counted = operations(counters[0]) if counters else None
     if counted is not None:
         document["energy"] = plain(energy_section(counted, snn, constants))
@@ -211,6 +224,10 @@ def print_run(document: dict[str, Any]) -> None:
     console.print(table)
     if early := wording.early_exit(document):
         console.print(early, highlight=False)
+    for note in document["notes"]:
+        console.print(note, highlight=False)
+    if document["precision"] != "float32":
+        console.print(f"with weights in {document['precision']}; the conversion's own figures are float32")
     if document["same_as_conversion"]:
         console.print("equal to the conversion's own figures at every step")
     if "energy" in document:

@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from snnconvert.calibrate.observe import in_canonical_order
+from snnconvert.convert.precision import in_precision
 from snnconvert.convert.units import refuse_overflow, with_units
 from snnconvert.data.selection import select_inputs
 from snnconvert.errors import OptionError
 from snnconvert.graph.types import Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.simulate.early_exit import with_early_exit
-from snnconvert.simulate.evaluate import evaluate
+from snnconvert.simulate.evaluate import evaluate, rerun
 from snnconvert.stages import Outcome, Request, check_request, open_ann, spiking, timed, with_bundled_data
 
 __all__ = ["Outcome", "Request", "convert_model", "run"]
@@ -49,12 +50,22 @@ def run(request: Request, progress: Progress = silent, *, module: nn.Module | No
         evaluation = evaluate(
             ann, snn, inputs.measured, batch_size=request.batch_size, progress=progress, device=request.device
         )
+    rounded = None
+    if request.precision != "float32":
+        with timed(timings, request.precision):
+            rounded = rerun(
+                in_precision(snn, request.precision),
+                inputs.measured,
+                batch_size=request.batch_size,
+                progress=progress,
+                device=request.device,
+            )
     snn = replace(
         snn,
         preprocessing=inputs.preprocessing,
         evaluation={**inputs.evaluation_record, **evaluation.figures()},
     )
-    return Outcome(request, ann, facts, inputs, snn, evaluation, timings)
+    return Outcome(request, ann, facts, inputs, snn, evaluation, timings, rounded)
 
 
 def convert_model(model: str | Path | nn.Module, **options: Any) -> Snn:

@@ -17,6 +17,7 @@ from snnconvert.convert.doors import open_model
 from snnconvert.convert.onnx_reference import compare_with_onnxruntime
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.passes.logits import keep_logits
+from snnconvert.convert.precision import PRECISIONS
 from snnconvert.convert.pytorch import import_module
 from snnconvert.convert.spikify import NeuronChoice
 from snnconvert.convert.units import WAYS, refuse_analog, refuse_overflow, refuse_without_sites
@@ -32,6 +33,7 @@ from snnconvert.neurons import RECTIFIERS
 from snnconvert.progress import Progress
 from snnconvert.search import AUTO, WINDOWS, Trial, candidates, choose, eligible
 from snnconvert.simulate.evaluate import Evaluation
+from snnconvert.simulate.measure import FitCurve
 from snnconvert.zoo.catalogue import bundled, data_path
 
 # float32 engines differ by rounding alone: YOLOX-nano by 1.05e-4 on noise, 400 nodes deep
@@ -78,6 +80,7 @@ class Request:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     label_offset: int = 0
     device: str = "cpu"
+    precision: str = "float32"
     approximate: str = "auto"
     strict_spiking: bool = False
     energy_constants: str | None = None
@@ -99,7 +102,10 @@ class Facts:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a conversion leaves behind; `report.from_run` turns it into a report."""
+    """What a conversion leaves behind; `report.from_run` turns it into a report.
+
+    `rounded` is the curve of the same network in the precision that was asked for, if that is not float32.
+    """
 
     request: Request
     ann: Ann
@@ -108,6 +114,7 @@ class Outcome:
     snn: Snn
     evaluation: Evaluation
     timings: dict[str, float]
+    rounded: FitCurve | None = None
 
 
 @contextmanager
@@ -150,6 +157,7 @@ def check_request(request: Request) -> None:
         ("--residual", request.residual, ("keep", "clear", "clamp")),
         ("--rounding", request.rounding, ("nearest", "floor")),
         ("--approximate", request.approximate, WAYS),
+        ("--precision", request.precision, PRECISIONS),
     ):
         if chosen not in allowed:
             raise OptionError(f"{option} {chosen!r} is not known", hint=f"choose one of {', '.join(allowed)}")

@@ -30,7 +30,10 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
     curve, snn, inputs = outcome.evaluation.curve, outcome.snn, outcome.inputs
     labelled = bool(inputs.evaluation_record.get("labelled"))
     record = calibration_section(snn)
-    notes = list(inputs.notes)
+    notes = [*inputs.notes, *curve.notes]
+    precision = precision_section(outcome, labelled=labelled)
+    if precision is not None:
+        notes.append(precision_text(precision, snn.schedule.timesteps))
     own = outcome.request.energy_constants
     constants = None if own is None else load_constants(own)
     return assemble(
@@ -46,6 +49,7 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
             "classes": outcome.facts.classes,
             "outcomes": outcomes_section(outcome.evaluation, inputs.evaluation),
             "notes": notes,
+            **({} if precision is None else {"precision": precision}),
         },
         calibration=record,
         preprocessing=snn.preprocessing,
@@ -64,6 +68,35 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
         timings=outcome.timings,
         next_commands=next_commands,
     )
+
+
+def precision_section(outcome: Outcome, *, labelled: bool) -> dict[str, Any] | None:
+    """Last answers with rounded weights beside those in float32; None if everything is float32."""
+    curve, rounded = outcome.evaluation.curve, outcome.rounded
+    if rounded is None:
+        return None
+    samples = max(curve.samples, 1)
+
+    def accuracy(of: FitCurve) -> float | None:
+        right = of.correct[-1] if labelled else None
+        return None if right is None else 100 * right / samples
+
+    return {
+        "name": outcome.request.precision,
+        "accuracy": accuracy(rounded),
+        "float32_accuracy": accuracy(curve),
+        "same_answers": 100 * float((rounded.predictions == curve.predictions).sum()) / samples,
+        "spikes_per_image": rounded.spikes[-1],
+        "float32_spikes_per_image": curve.spikes[-1],
+    }
+
+
+def precision_text(section: dict[str, Any], timesteps: int) -> str:
+    """The section in one sentence."""
+    told = f"with weights in {section['name']} {section['same_answers']:.2f} % of the answers at T = {timesteps} stay"
+    if section["accuracy"] is None:
+        return told
+    return f"{told}; accuracy {section['accuracy']:.2f} %, in float32 {section['float32_accuracy']:.2f} %"
 
 
 def outcomes_section(evaluation: Evaluation, images: Dataset | None) -> dict[str, Any] | None:
@@ -232,5 +265,6 @@ def rerun_document(snn: Snn, curve: FitCurve, *, source: str, labelled: bool, co
             "spikes_per_image": curve.spikes,
         },
         "early_exit": curve.early_exit,
+        "notes": list(curve.notes),
         "same_as_conversion": None if recorded is None else bool(recorded == curve.correct),
     }

@@ -3,13 +3,46 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import TypeVar
 
 from snnconvert.graph.types import Snn
 
+# layers of so many bytes are read back from the cache that cores share; eight images of ResNet-20 at T = 32
 TARGET_BYTES = 16 * 2**20
+MEMORY_SIGNS = ("allocate memory", "not enough memory", "out of memory")
+Result = TypeVar("Result")
 
 
 def chunk_size(snn: Snn, target_bytes: int = TARGET_BYTES) -> int:
     """Images per chunk, at least 1; the result of a simulation does not depend on it."""
     widest: int = max(math.prod(node.meta["shape"]) for node in snn.graph.graph.nodes if "shape" in node.meta)
     return max(1, min(256, target_bytes // (4 * widest * snn.schedule.frames)))
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether `error` says that memory ran out, in Python, torch or the native kernels."""
+    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in MEMORY_SIGNS)
+
+
+def with_smaller_chunks(size: int, work: Callable[[int], Result]) -> tuple[Result, tuple[str, ...]]:
+    """`work(size)`, begun again with half the size as often as memory runs out.
+
+    Returns:
+        the result, and a note if the size had to change.
+
+    Raises:
+        Exception: what `work` raised, if it is not about memory or a single image does not fit.
+    """
+    now = size
+    while True:
+        try:
+            result = work(now)
+        except (MemoryError, RuntimeError) as error:
+            if now == 1 or not out_of_memory(error):
+                raise
+            now //= 2
+            continue
+        images = "1 image" if now == 1 else f"{now} images"
+        note = f"memory ran out with {size} images at once: simulated {images} at a time"
+        return result, () if now == size else (note,)

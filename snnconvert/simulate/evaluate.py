@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from snnconvert.data.datasets import Dataset
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.simulate.attribution import Attribution
+from snnconvert.simulate.chunks import chunk_size, with_smaller_chunks
 from snnconvert.simulate.look_inside import LookInside
 from snnconvert.simulate.measure import Batch, FitCurve, Watcher, measure
 from snnconvert.simulate.operations import OperationCounter, Operations, operations
@@ -89,6 +90,8 @@ def evaluate(
     labels: list[NDArray[np.int64]] = []
 
     def batches() -> Iterator[Batch]:
+        references.clear()
+        labels.clear()
         for images, given in read(data, batch_size):
             with torch.inference_mode():
                 logits = ann.graph(images)[0].flatten(1)
@@ -99,8 +102,13 @@ def evaluate(
                 labels.append(given)
             yield Batch(images, given, reference)
 
-    watchers = Watchers(snn, ann)
-    curve = measure(snn, batches(), total=len(data), progress=progress, watchers=watchers.all, device=device)
+    def attempt(size: int) -> tuple[FitCurve, Watchers]:
+        new = Watchers(snn, ann)
+        seen = measure(snn, batches(), total=len(data), progress=progress, watchers=new.all, device=device, size=size)
+        return seen, new
+
+    (curve, watchers), notes = with_smaller_chunks(chunk_size(snn), attempt)
+    curve = replace(curve, notes=notes)
     if not labels:
         return Evaluation(curve, None, None, studies=watchers.studies())
     truth, decided = np.concatenate(labels), np.concatenate(references)
@@ -111,7 +119,13 @@ def evaluate(
 
 
 def rerun(
-    snn: Snn, data: Dataset, *, batch_size: int, progress: Progress = silent, watchers: Sequence[Watcher] = ()
+    snn: Snn,
+    data: Dataset | Tensor,
+    *,
+    batch_size: int,
+    progress: Progress = silent,
+    watchers: Sequence[Watcher] = (),
+    device: str = "cpu",
 ) -> FitCurve:
     """Measure a checkpoint on its own; agreement is not known without the ANN and comes out as 0."""
 
@@ -119,7 +133,13 @@ def rerun(
         for images, given in read(data, batch_size):
             yield Batch(images, given, np.full(len(images), -1, np.int64))
 
-    return measure(snn, batches(), total=len(data), progress=progress, watchers=watchers)
+    def attempt(size: int) -> FitCurve:
+        return measure(snn, batches(), total=len(data), progress=progress, watchers=watchers, device=device, size=size)
+
+    if watchers:  # what they have seen cannot be taken back: no second attempt
+        return attempt(chunk_size(snn))
+    curve, notes = with_smaller_chunks(chunk_size(snn), attempt)
+    return replace(curve, notes=notes)
 
 
 def read(data: Dataset | Tensor, batch_size: int) -> Iterator[tuple[Tensor, NDArray[np.int64] | None]]:

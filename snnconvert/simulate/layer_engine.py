@@ -16,6 +16,7 @@ from torch import Tensor, fx
 
 from snnconvert.errors import InternalError
 from snnconvert.graph.dialect import arguments, op_of, output_nodes
+from snnconvert.graph.edit import copied
 from snnconvert.graph.neuron_ops import Neuron, Scale, SumPool, Synchronous
 from snnconvert.graph.ops import Add, Constant, Conv, Linear, MaxPool, Op, Role, Slice
 from snnconvert.graph.schedule import Schedule
@@ -59,7 +60,7 @@ class LayerEngine:
 
     Args:
         snn: the network; not changed.
-        device: where to compute; the native kernels serve the CPU only.
+        device: where to compute; results come back on the CPU. The native kernels serve the CPU only.
 
     Raises:
         OptionError: if the environment variable SNNCONVERT_KERNELS asks for what is not there.
@@ -68,7 +69,7 @@ class LayerEngine:
     def __init__(self, snn: Snn, device: str | torch.device = "cpu") -> None:
         self.schedule: Schedule = snn.schedule
         self.device = torch.device(device)
-        self.graph = snn.graph.to(self.device)
+        self.graph = snn.graph if self.device.type == "cpu" else copied(snn.graph).to(self.device)
         self.nodes: list[fx.Node] = list(self.graph.graph.nodes)
         self.outputs = output_nodes(self.graph)
         self.ops = {node: op_of(node) for node in self.nodes if node.op == "call_module"}
@@ -109,9 +110,10 @@ class LayerEngine:
                     elif fused is None:
                         spikes[node.name], units[node.name] = count_spikes(by_frame, op, self.schedule)
                     if probe is not None and op.role == Role.NEURON:
-                        probe(node.name, by_frame)
+                        probe(node.name, to_host(by_frame))
             self._forget(node, values)
-        return Simulation(tuple(self._read_out(values[node]) for node in self.outputs), spikes, units)
+        outputs = tuple(to_host(self._read_out(values[node])) for node in self.outputs)
+        return Simulation(outputs, *({name: to_host(of[name]) for name in of} for of in (spikes, units)))
 
     # --- what is computed when ---
 
@@ -314,6 +316,11 @@ class LayerEngine:
 
     def _read_out(self, value: Frames) -> Tensor:
         return by_frames(self._over_time(value).double(), self.schedule.frames)[self.schedule.read_from :].cumsum(0)
+
+
+def to_host(tensor: Tensor) -> Tensor:
+    """On the CPU, where everything that looks at a simulation computes."""
+    return tensor.cpu()
 
 
 def by_frames(tensor: Tensor, frames: int) -> Tensor:

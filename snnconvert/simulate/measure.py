@@ -51,6 +51,7 @@ class FitCurve:
         layers: one record per site (see `LayerFit.record`).
         predictions: the SNN's last decisions, one per image.
         early_exit: when images leave, of a network with a limit for it (see `Exits.record`).
+        notes: what to say about the simulation itself.
     """
 
     samples: int
@@ -62,6 +63,7 @@ class FitCurve:
     layers: list[dict[str, Any]]
     predictions: NDArray[np.int64]
     early_exit: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Watcher(Protocol):
@@ -82,6 +84,7 @@ def measure(
     progress: Progress = silent,
     watchers: Sequence[Watcher] = (),
     device: str = "cpu",
+    size: int | None = None,
 ) -> FitCurve:
     """Simulate all batches.
 
@@ -91,8 +94,10 @@ def measure(
         total: number of images, for the progress.
         progress: called after each chunk.
         watchers: what else to look at on the way.
+        device: where to simulate.
+        size: images at once; by default what fits the cache.
     """
-    engine, size, schedule = LayerEngine(snn, device), chunk_size(snn), snn.schedule
+    engine, schedule = LayerEngine(snn, device), snn.schedule
     fit = LayerFit(snn)
     steps = schedule.answer_steps
     correct = np.zeros(len(steps), np.int64)
@@ -102,7 +107,7 @@ def measure(
     predictions: list[NDArray[np.int64]] = []
     exits = Exits(snn)
     labelled, done = True, 0
-    for batch in regrouped(batches, size):
+    for batch in regrouped(batches, size or chunk_size(snn)):
         seen = watched_run(engine, batch.images, [fit, *watchers])
         decided = decisions(seen.outputs[0])
         agreed += (decided == batch.reference).sum(1)

@@ -1,0 +1,81 @@
+"""Memory that runs out leads to smaller chunks with the same result, and to a note; the engine keeps to its device."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from torch import Tensor
+
+from snnconvert.simulate import layer_engine
+from snnconvert.simulate.chunks import out_of_memory, with_smaller_chunks
+from snnconvert.simulate.evaluate import evaluate, rerun
+from snnconvert.simulate.layer_engine import LayerEngine
+from snnconvert.simulate.result import Probe, Simulation
+from tests.simulate.small_networks import pictures, small_snn
+
+devices: list[str] = []
+
+
+def test_halves_until_it_fits() -> None:
+    tried = []
+
+    def work(size: int) -> str:
+        tried.append(size)
+        if size > 3:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return "done"
+
+    assert with_smaller_chunks(13, work) == (
+        "done",
+        ("memory ran out with 13 images at once: simulated 3 images at a time",),
+    )
+    assert tried == [13, 6, 3]
+    assert with_smaller_chunks(2, work) == ("done", ())
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ValueError("out of memory"), RuntimeError("shapes differ")])
+def test_gives_up_on_one_image_and_on_other_errors(error: Exception) -> None:
+    def work(_: int) -> None:
+        raise error
+
+    size = 1 if out_of_memory(error) else 8
+    with pytest.raises(type(error)):
+        with_smaller_chunks(size, work)
+
+
+def test_evaluation_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    snn, ann = small_snn(timesteps=6)
+    images = pictures(7)
+    whole, alone = evaluate(ann, snn, images, batch_size=7), rerun(snn, images, batch_size=7)
+    plain, calls = LayerEngine.run, []
+
+    def scarce(self: LayerEngine, batch: Tensor, probe: Probe | None = None) -> Simulation:
+        calls.append(len(batch))
+        seen = plain(self, batch, probe)  # fails late: what watchers saw until then must not count
+        if len(batch) > 4:
+            raise MemoryError
+        return seen
+
+    monkeypatch.setattr(LayerEngine, "run", scarce)
+    seen = evaluate(ann, snn, images, batch_size=7)
+    assert max(calls) > 4
+    assert len(seen.curve.notes) == 1
+    assert not whole.curve.notes
+    assert seen.curve.agreed == whole.curve.agreed
+    assert seen.curve.spikes == whole.curve.spikes
+    assert seen.curve.layers[0]["spikes_per_image"] == whole.curve.layers[0]["spikes_per_image"]
+    again = rerun(snn, images, batch_size=7)
+    assert np.array_equal(again.predictions, alone.predictions)
+    assert again.notes
+
+
+@pytest.mark.parametrize("kind", ["streaming", "wait"])
+def test_nothing_is_made_on_another_device(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The meta device stands in for one that is not here: mixing it with the CPU is refused by torch."""
+    monkeypatch.setattr(layer_engine, "to_host", lambda tensor: tensor)
+    snn, _ = small_snn(timesteps=16, kind=kind, **({"wait": 1} if kind == "wait" else {}))
+    seen = LayerEngine(snn, "meta").run(pictures(2), lambda _, spikes: devices.append(spikes.device.type))
+    assert seen.outputs[0].device.type == "meta"
+    assert all(counts.device.type == "meta" for counts in seen.spikes.values())
+    assert all(buffer.device.type == "cpu" for buffer in snn.graph.buffers())
+    assert set(devices) == {"meta"}
