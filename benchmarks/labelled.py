@@ -54,7 +54,7 @@ class Bench:
         opened, calibration, self.images, labels = labelled_model(row, calibration_images, images)
         self.calibration = in_canonical_order(calibration)
         canonical = keep_logits(canonicalize(opened))
-        self.ann, self.network = with_units(canonical, self.calibration, way="units")
+        self.ann, self.network = with_units(canonical, self.calibration, way="auto")
         self.labels = labels
         logits = [seen.outputs[0].flatten(1) for seen in observed(self.ann.graph, self.images, "")]
         self.reference = torch.cat(logits).argmax(1).numpy()
@@ -89,7 +89,7 @@ class Bench:
 def main() -> None:
     """Parse, convert what is not known yet, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", help="file names; small: all but ImageNet; depthwise: the four MobileNets")
+    parser.add_argument("models", nargs="+", help="files; small: ONNX, not ImageNet; depthwise: the MobileNets")
     parser.add_argument("--neurons", nargs="+", default=["ternary"])
     parser.add_argument("--levels", type=int, default=1, help="units per step (burst, graded)")
     parser.add_argument("--timesteps", nargs="+", type=int, default=[64])
@@ -102,7 +102,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = {name: row for name, row in pack_rows().items() if "data" in row}
     groups = {
-        "small": [name for name, row in rows.items() if row.get("set") != "imagenet"],
+        "small": [name for name, row in rows.items() if row.get("set") != "imagenet" and name.endswith(".onnx")],
         "depthwise": list(DEPTHWISE),
     }
     results = known()
