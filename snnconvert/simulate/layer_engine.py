@@ -188,7 +188,7 @@ class LayerEngine:
         source = self._value(arguments(node)[0], values)
         if source.event and isinstance(op, Scale):
             return [ScaledSpikes(source.tensor, self._laid_out(node, "factor", op.factor, shape))]
-        packed = self._pack(node) if source.event else None
+        packed = self._pack(node) if source.event and not _one_dimensional(op) else None
         if packed is not None and source.density < dense_from(packed):
             return [Convolution(source.tensor, packed, source.unit)]
         return _current(self._value(node, values))
@@ -209,7 +209,7 @@ class LayerEngine:
         """The weights of `node` for the kernels, or None where they do not serve."""
         if node not in self.packed:
             op, rank = self.ops[node], len(arguments(node)[0].meta["shape"])
-            fits = (isinstance(op, Conv) and rank == 3) or (isinstance(op, Linear) and rank < 3)
+            fits = (isinstance(op, Conv) and rank in (2, 3)) or (isinstance(op, Linear) and rank < 3)
             self.packed[node] = pack(op) if fits and isinstance(op, Conv | Linear) else None
         return self.packed[node]
 
@@ -222,6 +222,10 @@ class LayerEngine:
         if isinstance(op, Conv | Linear):
             packed = self._pack(node)
             if packed is not None and source.density < dense_from(packed):
+                if _one_dimensional(op):  # an image of height 1
+                    spikes, shape = source.tensor.unsqueeze(2), (shape[0], 1, shape[1])
+                    terms = [Convolution(spikes, packed, source.unit)]
+                    return Frames(self.native.currents(terms, frames, batch, shape).squeeze(2), constant=False)
                 terms = [Convolution(source.tensor, packed, source.unit)]
                 return Frames(self.native.currents(terms, frames, batch, shape), constant=False)
         elif source.tensor.ndim == 4 and isinstance(op, MaxPool):
@@ -326,6 +330,10 @@ def to_host(tensor: Tensor) -> Tensor:
 def by_frames(tensor: Tensor, frames: int) -> Tensor:
     """(frames * batch, *sample) as (frames, batch, *sample), without a copy."""
     return tensor.view(frames, -1, *tensor.shape[1:])
+
+
+def _one_dimensional(op: Op | None) -> bool:
+    return isinstance(op, Conv) and op.weight.ndim == 3
 
 
 def _nonzero(spikes: Tensor) -> float:

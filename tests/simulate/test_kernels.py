@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass, field
 
@@ -219,6 +220,29 @@ def test_batch_size_and_threads_do_not_matter(model: str, monkeypatch: pytest.Mo
     assert torch.equal(torch.cat([part.outputs[0] for part in parts], 1), whole.outputs[0])
     for name, counts in whole.spikes.items():
         assert torch.equal(torch.stack([part.spikes[name] for part in parts]).sum(0), counts)
+
+
+@needs_native
+@pytest.mark.parametrize("groups", [1, 4])
+def test_one_dimensional_convolutions(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = Network(random.Random(groups), "if")
+    drawn.builder = Builder({"input": torch.zeros(2, 4, 23)})
+    x = drawn.builder.inputs["input"]
+    for inputs, outputs, stride in ((4, 20, 1), (20, 12, 2), (12, 12, 1)):
+        weight = drawn.dyadic(outputs, inputs // groups, 3, fan_in=3 * inputs // groups)
+        geometry = {"stride": (stride,), "padding": (2,), "dilation": (2,), "groups": groups}
+        x = drawn.neuron(drawn.call(Conv(weight, drawn.dyadic(outputs) / 4, **geometry), x))
+    x = drawn.call(Reshape(shape=(math.prod(x.meta["shape"]),)), x)
+    graph = drawn.builder.finish([drawn.call(Linear(drawn.dyadic(7, x.meta["shape"][0])), x)])
+    schedule = Schedule("streaming", 6, max(site_depths(graph).values()))
+    snn = Snn(graph, schedule, (4, 23), ("output",), Source("random", "", "", "test"), {}, {})
+    images, native = images_for(snn, 3), engine(snn, monkeypatch, "native")
+    monkeypatch.setattr(layer_engine, "dense_from", lambda _: 2.0)
+    assert native.native is not None
+    seen, plain = [], native.native.currents
+    monkeypatch.setattr(native.native, "currents", lambda *given: seen.append(given) or plain(*given))
+    assert_equal(native.run(images), StepEngine(snn).run(images))
+    assert len(seen) == 2 + 1  # and the read-out
 
 
 @needs_native

@@ -50,7 +50,7 @@ def per_element(parameter: Tensor, shape: tuple[int, ...], dtype: torch.dtype = 
 
 @dataclass(frozen=True)
 class Packed:
-    """Weights of a 2-D convolution or a linear layer (a 1 x 1 convolution) in the kernels' order.
+    """Weights of a 1-D or 2-D convolution or a linear layer (a 1 x 1 convolution) in the kernels' order.
 
     Attributes:
         weight: (groups, k_h * k_w * C_in / groups + 1, C_out / groups padded to 16), the last row zero; for a
@@ -95,6 +95,9 @@ def pack(op: Conv | Linear) -> Packed | None:
         weight, groups = op.weight[:, :, None, None], 1
     elif op.weight.ndim == 4:
         weight, groups, stride, padding, dilation = op.weight, op.groups, op.stride, op.padding, op.dilation
+    elif op.weight.ndim == 3:  # of height 1
+        weight, groups = op.weight[:, :, None], op.groups
+        stride, padding, dilation = (1, *op.stride), (0, *op.padding), (1, *op.dilation)
     else:
         return None
     outputs, per_group, *kernel = weight.shape
