@@ -6,7 +6,9 @@
     python benchmarks/accuracy.py resnet20 --timesteps 2 --neurons graded --levels 15
     python benchmarks/accuracy.py resnet20 --timesteps 8 32 --methods robust-norm local-threshold-balancing \
         snn-calibration-light rnl mse reconstruct --images 2000
-    python benchmarks/accuracy.py resnet20 --timesteps 8 --calibration-images 128
+    python benchmarks/accuracy.py resnet20 --timesteps 8 16 --calibration-images 128
+    python benchmarks/accuracy.py resnet20 --timesteps 8 16 --calibrate-on cifar100
+    python benchmarks/accuracy.py resnet20 --timesteps 8 16 --calibrate-on synthetic
 
 Calibration images are drawn from the training images of the data folder by the seeds in `--draws`, without labels;
 accuracy is measured on the first `--images` test images, with a 95 % Wilson interval of the draws taken together. One
@@ -20,7 +22,7 @@ import argparse
 import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,8 @@ from snnconvert.calibrate.observe import in_canonical_order, observed
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.spikify import NeuronChoice
+from snnconvert.data.preprocessing import Preprocessing
+from snnconvert.data.synthetic import synthetic_inputs
 from snnconvert.graph.balance import with_identity_sites
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Ann
@@ -111,13 +115,22 @@ class Bench:
             return Schedule("bistable", timesteps, self.depth, window=window)
         return Schedule("wait" if wait else "streaming", timesteps, self.depth, wait=wait)
 
+    def calibration_inputs(self, source: str, count: int, draw: int) -> Tensor:
+        """Training images of the network's own data set or of another one, or synthetic inputs."""
+        if source == "synthetic":
+            mean, deviation = self.model.scaling
+            return synthetic_inputs(self.ann, count, draw, Preprocessing(mean=mean, std=deviation, scale=255.0))
+        own = source in ("own", self.model.data)
+        images = self.train if own else replace(self.model, data=source).images("train_small")[0]
+        return images[torch.from_numpy(np.random.default_rng(draw).permutation(len(images))[:count])]
+
     def convert(self, key: dict[str, Any]) -> dict[str, Any]:
         """Calibrate and measure; `key` says how."""
-        order = np.random.default_rng(key["draw"]).permutation(len(self.train))[: key["calibration_images"]]
+        inputs = self.calibration_inputs(key["calibrate_on"], key["calibration_images"], key["draw"])
         schedule = self.schedule(key["timesteps"], key["wait"], key["window"])
         task = Task(
             with_identity_sites(self.ann, schedule),
-            in_canonical_order(self.train[torch.from_numpy(order)]),
+            in_canonical_order(inputs),
             schedule,
             NeuronChoice(key["neuron"], key["levels"]),
             key["options"],
@@ -144,7 +157,7 @@ def known(path: Path | None) -> list[dict[str, Any]]:
     """Results of earlier runs."""
     if path is None or not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [{"calibrate_on": "own", **json.loads(line)} for line in path.read_text().splitlines()]
 
 
 def mean(group: list[dict[str, Any]], name: str) -> float:
@@ -159,10 +172,11 @@ def table(results: list[dict[str, Any]]) -> str:
         "| spikes per image | calibration s |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    same = ("network", "method", "neuron", "levels", "wait", "window", "timesteps", "images", "calibration_images")
+    same = ("network", "method", "neuron", "levels", "wait", "window", "timesteps", "images")
+    drawn = ("calibration_images", "calibrate_on")
     groups: dict[str, list[dict[str, Any]]] = {}
     for result in results:
-        groups.setdefault(json.dumps([result[name] for name in same] + [result["options"]]), []).append(result)
+        groups.setdefault(json.dumps([result[name] for name in same + drawn] + [result["options"]]), []).append(result)
     for group in groups.values():
         first, count = group[0], sum(one["images"] for one in group)
         correct = sum(one["correct"] for one in group)
@@ -170,11 +184,12 @@ def table(results: list[dict[str, Any]]) -> str:
         ann, snn = 100 * mean(group, "ann_correct") / first["images"], 100 * correct / count
         plan = f"wait {first['wait']}" if first["wait"] else "streaming"
         plan = f"bistable {first['window']}" if first["window"] else plan
+        origin = "" if first.get("calibrate_on", "own") == "own" else f", {first['calibrate_on']}"
         left_out = sorted({one.get("read_from", 0) for one in group})
         plan += "" if left_out == [0] else f", leaves out {' or '.join(map(str, left_out))}"
         neuron = first["neuron"] if first["levels"] == 1 else f"{first['neuron']} ({first['levels']} levels)"
         lines.append(
-            f"| {first['network']} | {first['method']} ({first['calibration_images']}) | {neuron} | {plan} "
+            f"| {first['network']} | {first['method']} ({first['calibration_images']}{origin}) | {neuron} | {plan} "
             f"| {first['timesteps']} | {first['images']} | {len(group)} | {ann:.2f} "
             f"| {snn:.2f} ({low:.2f} to {high:.2f}) | {ann - snn:.2f} "
             f"| {100 * mean(group, 'agreed') / first['images']:.2f} | {mean(group, 'spikes_per_image'):,.0f} "
@@ -195,6 +210,7 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=0, help="steps per window: bistable")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--calibration-images", type=int, default=512)
+    parser.add_argument("--calibrate-on", default="own", choices=["own", "cifar10", "cifar100", "synthetic"])
     parser.add_argument("--draws", nargs="+", type=int, default=[0])
     parser.add_argument("--options", type=json.loads, default={}, help="options of the method, as JSON")
     parser.add_argument("--threads", type=int, default=2)
@@ -211,7 +227,7 @@ def main() -> None:
                         key = {"network": name, "method": method, "neuron": neuron, "levels": args.levels}
                         key |= {"wait": args.wait, "window": args.window, "timesteps": timesteps, "draw": draw}
                         key |= {"images": len(bench.test), "calibration_images": args.calibration_images}
-                        key["options"] = args.options
+                        key |= {"options": args.options, "calibrate_on": args.calibrate_on}
                         if any(all(one[part] == key[part] for part in key) for one in results):
                             continue
                         results.append(bench.convert(key))

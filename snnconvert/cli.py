@@ -20,7 +20,7 @@ from snnconvert.cli_options import CalibrationName, NeuronName, PhasesName, Prec
 from snnconvert.cli_output import Patient
 from snnconvert.cli_report import Csv, EnergyConstants, Figures, Markdown, debug
 from snnconvert.cli_report import report as report_command
-from snnconvert.cli_values import preprocessing_of, shape_of, steps_or_auto
+from snnconvert.cli_values import preprocessing_of, shape_of, steps_of, steps_or_auto
 from snnconvert.cli_zoo import gate, zoo_app
 from snnconvert.errors import SnnConvertError
 
@@ -132,6 +132,14 @@ def convert(  # noqa: PLR0917
             rich_help_panel=SNN,
         ),
     ] = "auto",
+    calibrate_for: Annotated[
+        str | None,
+        typer.Option(
+            help="Earlier steps after which the network is to be right as well, e.g. 8,16 with -T 32; each is "
+            "compared with a conversion of its own.",
+            rich_help_panel=CALIBRATION,
+        ),
+    ] = None,
     early_exit: Annotated[
         float | None,
         typer.Option(
@@ -226,6 +234,7 @@ def convert(  # noqa: PLR0917
             "rounding": rounding,
             "read_from": steps_or_auto("--read-from", read_from),
             "early_exit": early_exit,
+            "calibrate_for": steps_of("--calibrate-for", calibrate_for),
             "limit": limit,
             "batch_size": batch_size,
             "seed": seed,

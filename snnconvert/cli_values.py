@@ -36,6 +36,16 @@ def steps_or_auto(option: str, text: str) -> int | None:
         ) from None
 
 
+def steps_of(option: str, text: str | None) -> tuple[int, ...]:
+    """Numbers of steps, separated by commas; None is none."""
+    try:
+        return () if text is None else tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        raise OptionError(
+            f"{option} {text!r} is no list of steps", hint="separate numbers by commas, e.g. 8,16"
+        ) from None
+
+
 def shape_of(text: str | None) -> tuple[int, ...] | None:
     """Sizes without the batch, separated by commas or x; None stays None."""
     if text is None:

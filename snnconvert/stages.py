@@ -51,7 +51,8 @@ class Request:
 
     `options` are the calibration method's own; `levels` is the number of units a neuron may send a step, None for the
     usual one (LEVELS); `read_from` is the number of first steps that the read-out leaves out, None lets the calibration
-    choose; `early_exit` is the share of images that has to keep the last step's answer when clear ones stop early.
+    choose; `early_exit` is the share of images that has to keep the last step's answer when clear ones stop early;
+    `calibrate_for` are earlier steps after which the network is to be right as well.
     """
 
     model: str
@@ -74,6 +75,7 @@ class Request:
     rounding: str = "nearest"
     read_from: int | None = None
     early_exit: float | None = None
+    calibrate_for: tuple[int, ...] = ()
     limit: int | None = None
     batch_size: int = 64
     seed: int = 0
@@ -142,6 +144,12 @@ def check_request(request: Request) -> None:
     ):
         if value < 1:
             raise OptionError(f"{option} {value} is below 1", hint=f"give {option} a whole number of at least 1")
+    for steps in request.calibrate_for:
+        if not 1 <= steps <= request.timesteps:
+            raise OptionError(
+                f"--calibrate-for {steps} is outside 1 to {request.timesteps}, the timesteps of this network",
+                hint=f"leave it out, or ask for more steps: -T {max(steps, 1)}",
+            )
     if request.early_exit is not None and not 0 < request.early_exit <= 1:
         raise OptionError(
             f"--early-exit {request.early_exit} is outside 0 to 1",
@@ -187,6 +195,13 @@ def _check_combinations(request: Request) -> None:
                 f"{option} means nothing to --schedule {request.schedule}",
                 hint=f"leave {option} out, or add --schedule {kind}",
             )
+    if request.calibrate_for and (
+        request.calibration != "reconstruct" or request.schedule not in ("auto", "streaming")
+    ):
+        raise OptionError(
+            "--calibrate-for is for --calibration reconstruct and --schedule streaming",
+            hint="leave --calibrate-for out, or leave out the other two",
+        )
     if request.read_from and request.schedule == "bistable":
         raise OptionError(
             f"--read-from {request.read_from} does not fit --schedule bistable, which answers window by window",
@@ -277,6 +292,8 @@ def _schedules(request: Request) -> tuple[str, ...]:
     """The kinds of schedule to try; bistable ones bring their own neuron."""
     if request.schedule != "auto":
         return (request.schedule,)
+    if request.calibrate_for:
+        return ("streaming",)
     return tuple(kind for kind in AUTO if kind != "bistable" or request.neuron == "if")
 
 
@@ -296,6 +313,8 @@ def spiking(request: Request, ann: Ann, images: Tensor, record: dict[str, Any], 
     neuron = NeuronChoice(request.neuron, request.units)
     free = request.read_from is None and request.early_exit is None  # who wants to stop early reads every step
     options = request.options if free else {**request.options, "read_out": False}
+    if request.calibrate_for:
+        options = {**options, "read_at": request.calibrate_for}
 
     def make(network: Ann, schedule: Schedule, count: int = len(images)) -> Snn:
         task = Task(network, images[:count], schedule, neuron, options, progress)

@@ -184,6 +184,16 @@ def early_exit_in_percent(folder: Path) -> list[str]:
     return [GOOD, "--early-exit", "99"]
 
 
+def calibrated_for_more_steps_than_there_are(folder: Path) -> list[str]:
+    del folder
+    return [GOOD, "-T", "8", "--calibrate-for", "4,16"]
+
+
+def calibrated_for_steps_of_a_waiting_network(folder: Path) -> list[str]:
+    del folder
+    return [GOOD, "-T", "8", "--calibrate-for", "4", "--schedule", "wait"]
+
+
 def read_out_in_words(folder: Path) -> list[str]:
     del folder
     return [GOOD, "--read-from", "late"]
@@ -227,6 +237,8 @@ CASES = [
     read_out_of_no_steps,
     read_out_of_a_bistable_network,
     early_exit_in_percent,
+    calibrated_for_more_steps_than_there_are,
+    calibrated_for_steps_of_a_waiting_network,
     read_out_in_words,
     wait_of_a_streaming_network,
     window_of_a_waiting_network,

@@ -55,17 +55,24 @@ def calibrate_reconstruct(task: Task) -> Calibration:
         memory: GiB for the live edges; of a large network fewer images are used, default 2.
         judged: keep a bias correction only where the error falls (default True); otherwise always.
         read_out: choose from which frame on the read-out sums (default True), unless the schedule says so.
+        read_at: numbers of frames after which the network is to be right as well as after the last. All of them have
+            the same weight in every least squares, search and judgement.
     """
     known = {one.name for one in fields(Options)}
     options = Options(**{name: value for name, value in task.options.items() if name in known})
     found, _ = ranges(task.ann.graph, task.images, task.progress)
     counts = histograms(task.ann.graph, task.images, found, task.progress)
-    bounds = {
-        name: best_bounds(counts[name], site, task.resolution, task.schedule.initial) for name, site in found.items()
-    }
+    reads = read_at(task, options)
+    resolution = task.resolution if len(reads) == 1 else task.levels * reads[len(reads) // 2]
+    bounds = {name: best_bounds(counts[name], site, resolution, task.schedule.initial) for name, site in found.items()}
     reconstruction = Reconstruction(task, options)
     reconstruction.found, reconstruction.bounds = found, bounds
     return reconstruction.run()
+
+
+def read_at(task: Task, options: Options) -> tuple[int, ...]:
+    """The numbers of frames after which the network is to be right, ascending."""
+    return tuple(sorted({*options.read_at, task.schedule.frames}))
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,8 @@ class Reconstruction:
     def __init__(self, task: Task, options: Options) -> None:
         self.task, self.options = task, options
         self.graph = copied(task.ann.graph)
-        self.worlds = Worlds(task.ann.graph, self.graph, task.schedule)
+        self.read_at = read_at(task, options)
+        self.worlds = Worlds(task.ann.graph, self.graph, task.schedule, self.read_at)
         self.events = [node for node in self.worlds.nodes if self._is_event(node)]
         self.last = self._last_reads()
         self.images = self._affordable()
@@ -175,7 +183,7 @@ class Reconstruction:
 
     def _bytes(self, node: fx.Node, frames: int) -> int:
         whole = 1 if self.task.levels < 128 else 4
-        return 8 + frames * (whole if op_of(node).role == Role.SITE else 4)
+        return 4 + 4 * len(self.read_at) + frames * (whole if op_of(node).role == Role.SITE else 4)
 
     def _target(self, node: fx.Node) -> fx.Node:
         """The furthest sum that only waits for `node`: there the ANN and the spiking network are compared."""
@@ -204,7 +212,7 @@ class Reconstruction:
     def _starts(self) -> tuple[int, ...]:
         """How many frames the read-out may leave out: what the schedule says, or several to choose from."""
         given, frames = self.read_from, self.task.schedule.frames
-        free = self.options.read_out and len(self.read_out) <= 1 and given == 0
+        free = self.options.read_out and len(self.read_out) <= 1 and given == 0 and len(self.read_at) == 1
         if not free or self.task.schedule.kind == "bistable":
             return (given,)
         tried = (0, 1, 2, frames // 4, 3 * frames // 8, frames // 2)
@@ -227,7 +235,7 @@ class Reconstruction:
         judging = [chunk for chunk in self.chunks if chunk.held_out] or self.chunks
         for start in errors:
             for chunk in judging:
-                lack = self.worlds.ann(chunk, node) - self.worlds.read(chunk, node, start)
+                lack = self.worlds.wanted(chunk, node) - self.worlds.read(chunk, node, start)
                 errors[start] += float(lack.double().square().sum()) / sum(len(one.images) for one in judging)
         self._choose(errors)
 
@@ -258,7 +266,7 @@ class Reconstruction:
         fit, held = NormalEquations(op), NormalEquations(op)
         for chunk in self.chunks:
             rows = patches(op, self.worlds.read(chunk, source, start), positions)
-            lack = self.worlds.ann(chunk, target) - self.worlds.read(chunk, target, start)
+            lack = self.worlds.wanted(chunk, target) - self.worlds.read(chunk, target, start)
             (held if chunk.held_out else fit).add(rows, outputs_by_group(op, lack, positions))
         judge = held if held.rows else fit
         before = judge.errors(torch.zeros_like(judge.cross))
@@ -293,7 +301,7 @@ class Reconstruction:
     def _site(self, node: fx.Node, op: Op) -> None:
         signed = type(op).__name__ == "Identity"
         model = "signed" if signed else self.task.neuron.model
-        soma = Soma(model, self.task.levels, self.task.schedule, self.worlds.native)
+        soma = Soma(model, self.task.levels, self.task.schedule, self.worlds.native, self.read_at)
         weighted = self._weighted(node)
         feeding = self.feeding.pop(weighted, weighted) if weighted is not None else None
         start = self.bounds[node.name] / soma.levels

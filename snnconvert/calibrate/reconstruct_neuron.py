@@ -28,12 +28,14 @@ class Soma:
         levels: its units per frame.
         schedule: when it integrates and emits.
         native: kernels to simulate it with, or None for plain torch.
+        read_at: numbers of frames after which its rate is looked at.
     """
 
     model: str
     levels: int
     schedule: Schedule
     native: Native | None
+    read_at: tuple[int, ...]
 
     def units(self, current: Tensor, threshold: Tensor, initial: Tensor) -> Tensor:
         """Units sent in each frame, (frames, batch, *sample), a signed integer type.
@@ -68,15 +70,18 @@ class Soma:
         return out
 
     def mean(self, units: Tensor, threshold: Tensor) -> Tensor:
-        """The mean value sent, (batch, *sample), in units of the ANN's activations."""
+        """The mean value sent until each of `read_at`, (reads * batch, *sample), in units of the ANN's activations."""
         small = self.levels * self.schedule.frames <= INT8
         total = torch.zeros_like(units[0], dtype=torch.int8 if small else torch.int32)
-        for sent in units:
+        means = []
+        for frame, sent in enumerate(units, 1):
             total += sent
-        return total * (threshold / self.schedule.frames)
+            if frame in self.read_at:
+                means.append(total * (threshold / frame))
+        return means[0] if len(means) == 1 else torch.cat(means)
 
     def rate(self, current: Tensor, threshold: Tensor, initial: Tensor) -> Tensor:
-        """The mean value sent on `current`, (batch, *sample)."""
+        """The mean values sent on `current`, (reads * batch, *sample)."""
         return self.mean(self.units(current, threshold, initial), threshold)
 
 
@@ -92,7 +97,7 @@ class Trial:
 
     Attributes:
         currents: one float32 tensor (frames, batch, *sample) per chunk of images.
-        targets: the ANN's activations, (batch, *sample) per chunk.
+        targets: the ANN's activations, (reads * batch, *sample) per chunk.
         held_out: whether a chunk was held out from all fitting.
     """
 

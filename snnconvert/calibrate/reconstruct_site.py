@@ -40,6 +40,7 @@ class Options:
     memory: float = 2.0
     judged: bool = True
     read_out: bool = True
+    read_at: tuple[int, ...] = ()
 
 
 @dataclass
@@ -119,7 +120,7 @@ class SiteStep:
             if left[chunk.held_out] > 0:
                 left[chunk.held_out] -= len(chunk.images)
                 trial.currents.append(self._current(chunk, node))
-                trial.targets.append(self.worlds.ann(chunk, node))
+                trial.targets.append(self.worlds.wanted(chunk, node))
                 trial.held_out.append(chunk.held_out)
         if not any(trial.held_out):  # too few images to hold any out
             for part in (trial.currents, trial.targets):
@@ -170,7 +171,7 @@ class SiteStep:
         (source,) = arguments(feeding.node)
         for chunk in self.chunks:
             rate = trial.soma.rate(self._current(chunk, node), threshold, initial)
-            lack = self.worlds.ann(chunk, node) - rate
+            lack = self.worlds.wanted(chunk, node) - rate
             lack = torch.where((rate >= top) & (lack > 0), torch.zeros_like(lack), lack)
             rows = patches(op, self.worlds.mean(chunk, source), feeding.positions)
             into = held if chunk.held_out else normal

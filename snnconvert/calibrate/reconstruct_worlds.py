@@ -1,8 +1,9 @@
 """The ANN and the spiking network side by side on the calibration images, holding only the edges still needed.
 
 Three worlds share one graph: `ann` (the network as it was given), `frames` (what the converted part sends, frame by
-frame) and `mean` (its average over the frames). Every operator of a spiking network is exact in the mean, so `mean`
-costs one evaluation whatever the number of frames. Values at sites and at branchings are stored, all others are
+frame) and `mean` (its average over the frames; over several numbers of frames, one batch after the other, where the
+network has to serve several). Every operator of a spiking network is exact in the mean, so `mean` costs one evaluation
+whatever the number of frames. Values at sites and at branchings are stored, all others are
 computed when asked for. Spikes are kept as int8 units.
 """
 
@@ -94,10 +95,13 @@ class Worlds:
         ann: the network as it was given.
         graph: its copy, whose operators are replaced as they are calibrated.
         schedule: the schedule that the network will run in.
+        read_at: the numbers of frames over which `mean` averages.
     """
 
-    def __init__(self, ann: fx.GraphModule, graph: fx.GraphModule, schedule: Schedule) -> None:
-        self.graph, self.schedule = graph, schedule
+    def __init__(
+        self, ann: fx.GraphModule, graph: fx.GraphModule, schedule: Schedule, read_at: tuple[int, ...]
+    ) -> None:
+        self.graph, self.schedule, self.read_at = graph, schedule, read_at
         self.nodes: list[fx.Node] = [node for node in graph.graph.nodes if node.op != "output"]
         self.position = {node: index for index, node in enumerate(self.nodes)}
         self.original: dict[str, Op] = {node.name: op_of(node) for node in ann.graph.nodes if node.op == "call_module"}
@@ -116,7 +120,7 @@ class Worlds:
         for node in self.nodes:
             if node.op == "placeholder":
                 for chunk in chunks:
-                    chunk.ann[node] = chunk.mean[node] = chunk.images
+                    chunk.ann[node], chunk.mean[node] = chunk.images, self._for_every_read(chunk.images)
                     chunk.frames[node] = Frames(chunk.images, constant=True)
 
     def sources(self, node: fx.Node) -> set[fx.Node]:
@@ -143,16 +147,22 @@ class Worlds:
         """What the ANN computes at `node`."""
         return self._still(chunk, node, chunk.ann, {}, ann=True)
 
+    def wanted(self, chunk: Chunk, node: fx.Node) -> Tensor:
+        """What the ANN computes at `node`, as often as `mean` averages."""
+        return self._for_every_read(self.ann(chunk, node))
+
+    def _for_every_read(self, tensor: Tensor) -> Tensor:
+        return tensor if len(self.read_at) == 1 else tensor.repeat(len(self.read_at), *([1] * (tensor.ndim - 1)))
+
     def mean(self, chunk: Chunk, node: fx.Node) -> Tensor:
-        """What the spiking network computes at `node`, averaged over its frames."""
+        """What the spiking network computes at `node`, averaged over its frames, (reads * batch, *sample)."""
         return self._still(chunk, node, chunk.mean, {}, ann=False)
 
     def read(self, chunk: Chunk, node: fx.Node, start: int) -> Tensor:
         """What the spiking network computes at `node`, averaged over the frames from `start` on."""
         if start == 0:
             return self.mean(chunk, node)
-        value = self.frames(chunk, node)
-        return value.tensor if value.constant else self.by_frames(value.tensor)[start:].mean(0)
+        return self.averaged(self.frames(chunk, node), start)
 
     def _still(
         self, chunk: Chunk, node: fx.Node, stored: dict[fx.Node, Tensor], memo: dict[fx.Node, Tensor], *, ann: bool
@@ -168,9 +178,12 @@ class Worlds:
                 memo[node] = op(*inputs)
         return memo[node]
 
-    def averaged(self, value: Frames) -> Tensor:
-        """The mean over frames, (batch, *sample)."""
-        return value.tensor if value.constant else self.by_frames(value.tensor).mean(0)
+    def averaged(self, value: Frames, start: int = 0) -> Tensor:
+        """The means over the frames from `start` until each of `read_at`, (reads * batch, *sample)."""
+        if value.constant:
+            return self._for_every_read(value.tensor)
+        by_frame = self.by_frames(value.tensor)
+        return torch.cat([by_frame[start:end].mean(0) for end in self.read_at])
 
     def by_frames(self, tensor: Tensor) -> Tensor:
         """(frames * batch, *sample) as (frames, batch, *sample)."""

@@ -202,3 +202,18 @@ def without_classifier(ann: Ann) -> Ann:
     graph.graph.erase_node(classifier)
     graph.recompile()
     return Ann(graph, ann.input_shape, ann.outputs, ann.source)
+
+
+@pytest.mark.parametrize("kind", ["residual", "concat"])
+def test_one_network_can_serve_several_numbers_of_steps(kind: str) -> None:
+    """Calibrated for 3 and 10 steps it is better after 3 than if calibrated for 10 alone, and hardly worse after 10."""
+    ann, given, fresh = network(kind), images(120), images(120, seed=2)
+    wanted = ann.graph(fresh)[0].double()
+    errors = []
+    for reads in ((), (3,)):
+        one = task(ann, given, timesteps=10, options={"read_at": reads, "read_out": False})
+        sums = LayerEngine(one.spikify(calibrate_reconstruct(one))).run(fresh).outputs[0]
+        errors.append([float((sums[t - 1] / t - wanted).square().mean() / wanted.var()) for t in (3, 10)])
+    (early, late), (early_too, late_too) = errors
+    assert early_too < 0.9 * early
+    assert late_too < 3 * late
