@@ -205,19 +205,30 @@ def _compare(files: list[Path], out: Path | None, markdown: bool, talk: Talk) ->
     from snnconvert.files import write_atomically
     from snnconvert.report.compare import HEAD, TEST_HEAD, cells, compare, render_comparison
     from snnconvert.report.document import load_report
+    from snnconvert.report.render_comparison import headline, render_comparison_html
 
     names = [path.stem for path in files]
     if len(set(names)) < len(names):
         names = [str(path) for path in files]
     comparison = compare([(name, load_report(path)) for name, path in zip(names, files, strict=True)])
-    if markdown or out is not None:
-        target = (out or Path("comparison.md")).with_suffix(".md")
-        write_atomically({target: render_comparison(comparison)})
-        talk.remark(f"written: {target}")
+    target = out or Path("comparison.html")
+    if target.suffix != ".html":
+        raise OptionError(f"--report {target} does not end in .html", hint=f"name it {target.with_suffix('.html')}")
+    if target.with_suffix(".json").resolve() in [path.resolve() for path in files]:
+        raise OptionError(
+            f"{target} would overwrite {target.with_suffix('.json')}, which is to be compared",
+            hint="name another page with --report",
+        )
+    texts = {target.with_suffix(".json"): json.dumps(comparison, indent=1) + "\n"}
+    texts[target] = render_comparison_html(comparison)
+    if markdown:
+        texts[target.with_suffix(".md")] = render_comparison(comparison)
+    write_atomically(texts)
     if talk.as_json:
         print(json.dumps(comparison, indent=1))
     elif not talk.quiet:
         console = Console()
+        console.print(Text(headline(comparison), style="bold"))
         for head, rows in zip((HEAD, TEST_HEAD), cells(comparison), strict=True):
             table = Table(box=None, pad_edge=False, header_style="dim")
             for index, title in enumerate(head):
@@ -226,6 +237,7 @@ def _compare(files: list[Path], out: Path | None, markdown: bool, talk: Talk) ->
                 table.add_row(*map(Text, row))
             console.print(table)
             console.print()
+        console.print(f"written: {', '.join(map(str, texts))}", highlight=False)
 
 
 def _print_causes(section: dict[str, Any]) -> None:

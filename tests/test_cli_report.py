@@ -84,6 +84,8 @@ def test_report_of_a_checkpoint_repeats_the_conversion(converted: Path) -> None:
     assert again["attribution"]["reference"] == "limit"
     assert again["evaluation"]["outcomes"]["snn"] == first["evaluation"]["outcomes"]["snn"]
     compared = snnconvert("report", "digits-cnn.json", "again.json", "--json", folder=converted)
+    assert {"comparison.html", "comparison.json"} <= {path.name for path in converted.iterdir()}
+    assert json.loads(compared.stdout) == read(converted / "comparison.json")
     (row,) = json.loads(compared.stdout)["tests"]
     assert (row["first_only"], row["second_only"], row["p_value"]) == (0, 0, 1.0)
 
@@ -122,6 +124,8 @@ def load_names(folder: Path) -> list[str]:
         (("report", "missing.json"), "cannot read the report missing.json"),
         (("report", "digits-cnn.json", "--figures", "bmp", "--report", "x.html"), "choose svg, png"),
         (("debug", "missing.snn", "--data", DATA), "there is no checkpoint"),
+        (("report", "digits-cnn.json", "digits-cnn.json", "--report", "digits-cnn.html"), "would overwrite"),
+        (("report", "digits-cnn.json", "digits-cnn.json", "--report", "a.json"), "name it a.html"),
         (("debug", "digits-cnn.snn", "--data", DATA, "--limit", "0"), "at least 1"),
     ],
 )

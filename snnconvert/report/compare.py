@@ -45,6 +45,7 @@ def _row(name: str, document: Mapping[str, Any]) -> dict[str, Any]:
         "verdict": (estimate.get("verdict") or {}).get("code"),
         "calibration": document["calibration"]["method"],
         "schedule": document["schedule"]["kind"],
+        "curve": document["fit_curve"],
     }
 
 

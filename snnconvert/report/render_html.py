@@ -26,16 +26,10 @@ for (const place of document.querySelectorAll("[data-chart]")) {
 
 def render_html(document: Mapping[str, Any]) -> str:
     """The whole page as text. Every string of the document is escaped; scripts are pinned by a content policy."""
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
     specs = charts(document)
-    bundle = _bundle()
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    helpers = ("clean", "count", "fixed", "percent", "plural", "share", "short", "flat", "last_error", "first_spikes")
-    environment.filters |= {name: getattr(wording, name) for name in helpers}
-    source = resources.files("snnconvert.report").joinpath("template.html").read_text("utf-8")
-    page: str = environment.from_string(source).render(
+    return page(
+        "template.html",
+        specs,
         document=document,
         headline=wording.headline(document),
         certainty=wording.certainty(document),
@@ -45,14 +39,29 @@ def render_html(document: Mapping[str, Any]) -> str:
         causes=tuple(wording.CAUSES),
         crossings=wording.crossings(document),
         milestones=wording.milestones(document),
-        charts=frozenset(specs),
         small=[index + 1 for index in small_layers(document)],
+    )
+
+
+def page(template: str, specs: Mapping[str, Any], **values: Any) -> str:
+    """A self-contained page from a template of this package, with the charts `specs` and their library inside it."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    bundle, folder = _bundle(), resources.files("snnconvert.report")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    helpers = ("clean", "count", "fixed", "percent", "plural", "share", "short", "flat", "last_error", "first_spikes")
+    environment.filters |= {name: getattr(wording, name) for name in helpers}
+    text: str = environment.from_string(folder.joinpath(template).read_text("utf-8")).render(
+        charts=frozenset(specs),
         specs=Markup(_script_json(specs)),
         bundle=Markup(bundle),
         starter=Markup(_STARTER),
+        style=Markup(folder.joinpath("page.css").read_text("utf-8")),
         hashes=Markup(" ".join(_hash(script) for script in (bundle, _STARTER))),
+        **values,
     )
-    return page + "\n"
+    return text + "\n"
 
 
 def _script_json(value: Any) -> str:

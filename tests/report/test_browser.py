@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from make_document import make_document, make_parts
 
+from snnconvert.report.compare import compare
 from snnconvert.report.document import assemble
 from snnconvert.report.energy import LayerOperations, energy
 from snnconvert.report.energy_over_time import over_time
+from snnconvert.report.render_comparison import render_comparison_html
 from snnconvert.report.render_html import render_html
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -129,6 +131,19 @@ def test_every_chart_is_drawn_without_a_word_on_the_console(name: str, flags: tu
     drawn = re.findall(r'data-chart="\w+"[^>]*class="[^"]*vega-embed|class="[^"]*vega-embed[^"]*"[^>]*data-chart', dom)
     assert len(drawn) == len(places)
     assert dom.count("<svg") >= len(places)
+
+
+def test_the_page_of_a_comparison_is_drawn(tmp_path: Path) -> None:
+    runs = [("long", make_document(timesteps=32)), ("short", make_document(timesteps=8))]
+    page = tmp_path / "comparison.html"
+    page.write_text(render_comparison_html(compare(runs)), "utf-8")
+    dom, console = opened(page, "--window-size=390,844")
+    if not dom:
+        pytest.skip("the browser cannot be started here")
+    assert console == ""
+    assert set(re.findall(r'data-chart="(\w+)"', dom)) == {"curves", "costs"}
+    assert not NOT_SHOWN.search(dom)
+    assert dom.count("<svg") >= 2
 
 
 def test_a_broken_chart_is_noticed(tmp_path: Path) -> None:

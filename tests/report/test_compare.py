@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from make_document import make_document, make_parts
+from markupsafe import escape
 
 from snnconvert.errors import OptionError
 from snnconvert.report import statistics, wording
@@ -14,6 +15,7 @@ from snnconvert.report.document import assemble
 from snnconvert.report.energy import energy
 from snnconvert.report.figures import on_paper, write_beside, write_figures
 from snnconvert.report.outcomes import of_document, outcomes, pack, unpack
+from snnconvert.report.render_comparison import headline, render_comparison_html
 
 SAVES = [{"macs": 1e8, "accumulates": 1e5, "multiplies": 0.0, "neurons": 1e3, "updates": 1e3, "spikes": 10.0}]
 BUSY = [{"macs": 1e7, "accumulates": 3e8, "multiplies": 0.0, "neurons": 1e4, "updates": 6e5, "spikes": 3e5}]
@@ -140,3 +142,27 @@ def test_the_remedy_fits_the_schedule() -> None:
     assert "Over all layers it is clipping" in both[0]
     assert "--percentile" in both[1]
     assert "--schedule wait" in both[1]
+
+
+def test_the_page_holds_every_run_and_names_the_best() -> None:
+    found = compare([("a </script>", run(1)), ("b", run(2)), ("c", run(3, fingerprint="other"))])
+    page = render_comparison_html(found)
+    assert len(page.encode()) < 2_000_000
+    assert page.count("</script>") == 3
+    body = page.split("<main>")[1].split("</main>")[0]
+    for table_rows in cells(found):
+        for cell in (cell for row in table_rows for cell in row):
+            assert str(escape(cell)) in body
+    text = headline(found)
+    best = max(found["runs"], key=lambda row: row["accuracy"])
+    assert text.startswith(f"{best['name']} has the highest accuracy, {best['accuracy']:.2f} %")
+    assert "cannot be" in text
+
+
+def test_the_headline_is_sure_of_a_large_lead_only() -> None:
+    good, bad = run(1), run(1)
+    bad["evaluation"]["outcomes"]["snn"] = pack(np.zeros(1000, np.bool_))
+    bad["analysis"]["final"]["accuracy"] = 0.0
+    assert "hardly chance" in headline(compare([("good", good), ("bad", bad)]))
+    assert "cannot be told from these images" in headline(compare([("good", good), ("again", run(1))]))
+    assert "did not see the same images" in headline(compare([("good", good), ("other", run(2, fingerprint="x"))]))
