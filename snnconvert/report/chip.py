@@ -221,13 +221,13 @@ def chip_section(
             (images, np.asarray(labels, np.int64)) for images, labels in data.batches(batch_size) if labels is not None
         )
         curve = integer_curve(snn, batches, weight_bits=weight_bits, state_bits=state_bits)
-        runs += _rows(curve)
+        runs += rows_of(curve)
     progress("chip", len(wanted), max(1, len(wanted)))
     limits = {key: value for key, value in asdict(target).items() if value is not None}
     return {"target": limits, "violations": violations(snn, target), "runs": pareto(runs)}
 
 
-def _rows(curve: IntegerCurve) -> list[dict[str, Any]]:
+def rows_of(curve: IntegerCurve) -> list[dict[str, Any]]:
     """The curve at every power of two and at the end."""
     last = len(curve.correct)
     steps = sorted({2**power for power in range(16) if 2**power < last} | {last})

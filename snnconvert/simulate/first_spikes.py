@@ -10,28 +10,38 @@ from torch import Tensor
 from snnconvert.graph.schedule import Schedule
 
 PERCENTILES = (10, 50, 90)
+# first spikes are looked for on so many images; dead neurons on all
+FIRST_IMAGES = 32
 
 
 class FirstSpikes:
-    """Counts, for one layer, in which frame each neuron sends its first spike; one count per neuron and image."""
+    """Counts, for one layer, in which frame each neuron sends its first spike; one count per neuron and image.
 
-    def __init__(self, frames: int) -> None:
+    Args:
+        frames: how many frames there are.
+        images: look for first spikes on so many images.
+    """
+
+    def __init__(self, frames: int, images: int = FIRST_IMAGES) -> None:
+        self.left = images
         self.counts = torch.zeros(frames, dtype=torch.int64)
         self.observed = 0
         self.ever: Tensor | None = None
 
     def add(self, by_frame: Tensor) -> None:
         """Take in the spikes of some images, shape (frames, batch, *sample)."""
+        ever = by_frame.any(0).any(0).cpu()
+        self.ever = ever if self.ever is None else self.ever | ever
+        by_frame = by_frame[:, : self.left]
+        self.left -= by_frame.shape[1]
         fired = torch.zeros(by_frame.shape[1:], dtype=torch.bool, device=by_frame.device)
         before = 0
-        for frame, sent in enumerate(by_frame):
+        for frame, sent in enumerate(by_frame if fired.numel() else ()):
             fired |= sent != 0
             now = int(fired.count_nonzero())
             self.counts[frame] += now - before
             before = now
         self.observed += fired.numel()
-        ever = fired.any(0).cpu()
-        self.ever = ever if self.ever is None else self.ever | ever
 
     @property
     def dead_share(self) -> float | None:

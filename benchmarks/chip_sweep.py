@@ -1,0 +1,89 @@
+"""Accuracy of a checkpoint as a chip's bits shrink: a table over weight bits, membrane bits and T, and a figure.
+
+    python benchmarks/chip_sweep.py resnet20.snn --data cifar10_test.npz --limit 200 \
+        --weights 3 4 5 6 8 --states 6 8 10 12 16 --figure docs/chip_sweep.svg
+
+Weights shrink with the widest membranes, and membranes with the widest weights; `snnconvert report --sweep` has the whole
+grid. The first row is the network itself, in the fast engine. The data folder is not needed: name the data set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from snnconvert.data.selection import images_for
+from snnconvert.graph.checkpoint import load_snn
+from snnconvert.report.charts_detail import sweep_chart
+from snnconvert.report.chip import pareto, rows_of
+from snnconvert.report.figures import on_paper
+from snnconvert.report.statistics import wilson_interval
+from snnconvert.simulate.evaluate import rerun
+from snnconvert.simulate.integer import integer_curve
+
+
+def main() -> None:
+    """Run the sweep and print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--limit", type=int, default=200)
+    parser.add_argument("--weights", type=int, nargs="+", default=[3, 4, 5, 6, 8])
+    parser.add_argument("--states", type=int, nargs="+", default=[6, 8, 10, 12, 16])
+    parser.add_argument("--figure", type=Path, help="write the accuracy over T as .svg")
+    parser.add_argument("--out", type=Path, help="write every row as JSON")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    snn = load_snn(args.checkpoint)
+    data = images_for(snn, args.data, args.limit)
+
+    def batches() -> Iterator[tuple[Tensor, NDArray[np.int64]]]:
+        for images, labels in data.batches(64):
+            assert labels is not None, "labels are needed"
+            yield images, np.asarray(labels, np.int64)
+
+    widest = max(args.weights), max(args.states)
+    wanted = [widest] + [(bits, widest[1]) for bits in sorted(args.weights)[-2::-1]]
+    wanted += [(widest[0], bits) for bits in sorted(args.states)[-2::-1]]
+    itself = rerun(snn, data, batch_size=64)
+    print("| weight bits | membrane bits | T | right, % | 95 % | spikes per image | saturations per image |")
+    print("|---|---|--:|--:|--:|--:|--:|")
+    last = len(itself.timesteps)
+    show("the network itself", "", last, itself.correct[-1], len(data), itself.spikes[-1], 0.0)
+    runs: list[dict[str, Any]] = []
+    for weight_bits, state_bits in wanted:
+        curve = integer_curve(snn, batches(), weight_bits=weight_bits, state_bits=state_bits)
+        runs += rows_of(curve)
+        show(weight_bits, state_bits, last, curve.correct[-1], len(data), curve.spikes, curve.saturations)
+        if args.out:
+            args.out.write_text(json.dumps(runs, indent=1), "utf-8")
+    if args.figure:
+        import vl_convert
+
+        spec = sweep_chart({"chip": {"runs": pareto(runs)}})
+        assert spec is not None
+        args.figure.write_text(vl_convert.vegalite_to_svg(on_paper(spec)), "utf-8")
+
+
+def show(  # noqa: PLR0917
+    weights: object, states: object, t: int, correct: int | None, samples: int, spikes: float, saturated: float
+) -> None:
+    """Print one row."""
+    low, high = wilson_interval(correct or 0, samples)
+    right = 100 * (correct or 0) / samples
+    print(
+        f"| {weights} | {states} | {t} | {right:.1f} | {low:.1f} to {high:.1f} | {spikes:,.0f} | {saturated:,.0f} |",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
