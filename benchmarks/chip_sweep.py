@@ -3,8 +3,8 @@
     python benchmarks/chip_sweep.py resnet20.snn --data cifar10_test.npz --limit 200 \
         --weights 3 4 5 6 8 --states 6 8 10 12 16 --figure docs/chip_sweep.svg
 
-Weights shrink with the widest membranes, and membranes with the widest weights; `snnconvert report --sweep` has the whole
-grid. The first row is the network itself, in the fast engine. The data folder is not needed: name the data set.
+Weights shrink with the widest membranes, and membranes with the widest weights; `snnconvert report --sweep` has the
+whole grid. The first row is the network itself, in the fast engine.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from snnconvert.report.chart_plan import plan_chart
 from snnconvert.report.chart_style import BLUE, DEPTH_RANGE, GREY, ORANGE, RED, Spec, data, finish
 from snnconvert.report.charts_detail import attribution_map, early_exit_chart, inside_charts, sweep_chart
 from snnconvert.report.charts_energy import energy_chart, energy_time_chart
-from snnconvert.report.wording import clean
+from snnconvert.report.wording import clean, label
 
 # More small charts than this make the page long and slow; the layers closest to their bound are shown.
 MOST_SMALL_CHARTS = 24
@@ -146,7 +146,7 @@ def _spikes(document: Mapping[str, Any]) -> Spec | None:
 
 def _layer_bars(document: Mapping[str, Any]) -> dict[str, Spec | None]:
     layers = document["layers"]
-    labels = [f"{index}. {clean(layer['origin'])}" for index, layer in enumerate(layers, 1)]
+    labels = [f"{index}. {label(layer['origin'])}" for index, layer in enumerate(layers, 1)]
     wanted = {
         "rates": ("firing_rate", "spikes per neuron and timestep", BLUE, ".3f"),
         "layer_spikes": ("spikes_per_image", "spikes per image", ORANGE, ",.0f"),
@@ -161,7 +161,7 @@ def _layer_bars(document: Mapping[str, Any]) -> dict[str, Spec | None]:
             .mark_bar(color=colour, height={"band": 0.75})
             .encode(
                 x=alt.X("value:Q").title(title).axis(format="~s" if key == "spikes_per_image" else "~g", tickCount=5),
-                y=alt.Y("layer:N").sort(None).title(None).axis(labelLimit=150, grid=False, ticks=False),
+                y=alt.Y("layer:N").sort(None).title(None).axis(labelLimit=130, grid=False, ticks=False),
                 tooltip=[alt.Tooltip("layer:N", title="layer"), alt.Tooltip("value:Q", title=title, format=form)],
             )
         )
@@ -175,7 +175,7 @@ def _fits(document: Mapping[str, Any]) -> dict[str, Spec | None]:
         bound = {point["t"]: point["value"] for point in layer["bound"]}
         beyond = {point["t"] for point in layer["violations"]}
         rows += [
-            {"number": index, "layer": f"{index}. {clean(layer['origin'])}", "t": point["t"], "k": point["k"],
+            {"number": index, "layer": f"{index}. {label(layer['origin'])}", "t": point["t"], "k": point["k"],
              "bound": bound.get(point["t"]) or None, "beyond": point["t"] in beyond}
             for point in layer["fit"] if point["k"] > 0
         ]  # fmt: skip

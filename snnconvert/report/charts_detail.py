@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 
 from snnconvert.report.chart_style import BLUE, GREY, ORANGE, RED, Spec, data, finish
-from snnconvert.report.wording import clean
+from snnconvert.report.wording import clean, label
 
 CAUSES = ("clipping", "quantisation", "unevenness", "propagation")
 
@@ -17,7 +17,7 @@ def attribution_map(document: Mapping[str, Any]) -> Spec | None:
     """Layer by cause: how large each cause is, in percent of the size of the layer's activations."""
     section = document.get("attribution")
     rows = [
-        {"layer": f"{index}. {clean(layer['origin'])}", "cause": cause, "size": 100 * layer["causes"][cause]}
+        {"layer": f"{index}. {label(layer['origin'])}", "cause": cause, "size": 100 * layer["causes"][cause]}
         for index, layer in enumerate(section["layers"] if section else [], 1)
         for cause in CAUSES
         if layer["causes"][cause] is not None
@@ -31,7 +31,7 @@ def attribution_map(document: Mapping[str, Any]) -> Spec | None:
         .sort(list(CAUSES))
         .title(None)
         .axis(orient="top", labelAngle=0, labelFontSize=9, ticks=False, domain=False),
-        y=alt.Y("layer:N").sort(None).title(None).axis(labelLimit=100, ticks=False, domain=False),
+        y=alt.Y("layer:N").sort(None).title(None).axis(labelLimit=130, ticks=False, domain=False),
         tooltip=[
             alt.Tooltip("layer:N", title="layer"),
             alt.Tooltip("cause:N", title="cause"),

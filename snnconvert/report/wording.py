@@ -35,6 +35,11 @@ def clean(text: object) -> str:
     return "".join(c if c.isprintable() else " " if c in "\n\r\t" else "\ufffd" for c in str(text))
 
 
+def label(origin: str) -> str:
+    """A layer's name without its operator, short enough for an axis."""
+    return re.sub(r" \([^()]*\)$", "", clean(origin))
+
+
 def fixed(value: float | None, digits: int = 1, unit: str = "") -> str:
     """A rounded number with thousands separators, or a dash."""
     if value is None:
