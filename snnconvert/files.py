@@ -11,6 +11,14 @@ from pathlib import Path
 from snnconvert.errors import OutputError
 
 
+def cache_folder() -> Path:
+    """$SNNCONVERT_CACHE, else $XDG_CACHE_HOME/snnconvert, else ~/.cache/snnconvert."""
+    own = os.environ.get("SNNCONVERT_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "snnconvert"
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` that replaces it when the block succeeds, and vanishes when it does not.

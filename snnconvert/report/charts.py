@@ -14,7 +14,7 @@ from snnconvert.report.chart_plan import plan_chart
 from snnconvert.report.chart_style import BLUE, DEPTH_RANGE, GREY, ORANGE, RED, Spec, data, finish
 from snnconvert.report.charts_detail import attribution_map, early_exit_chart, inside_charts, sweep_chart
 from snnconvert.report.charts_energy import energy_chart, energy_time_chart
-from snnconvert.report.wording import clean, label
+from snnconvert.report.wording import label
 
 # More small charts than this make the page long and slow; the layers closest to their bound are shown.
 MOST_SMALL_CHARTS = 24
@@ -201,7 +201,7 @@ def _fit_lines(rows: list[Spec], domain: list[float], *, every: bool) -> Any:
     ]
     x = alt.X("t:Q").scale(type="log", base=2, nice=False).title("T (timesteps)" if every else None)
     y = alt.Y("k:Q").scale(type="log", domain=domain, nice=False).title("fit error K (relative)" if every else None)
-    axis_x = x.axis(values=ticks, format="d", labelOverlap=True)
+    axis_x = x.axis(values=ticks, format="d", labelOverlap=True, labelSeparation=4)
     axis_y = y.axis(format="~g", tickCount=6 if every else 3, labelOverlap=True)
     base = alt.Chart(data(rows)).encode(x=axis_x, y=axis_y)
     line = base.mark_line(strokeWidth=1.6, color=BLUE, opacity=0.9)

@@ -71,7 +71,7 @@ def _rate_map(layers: list[dict[str, Any]]) -> Spec:
         names = ["silent", *(f"to {100 * high:.0f} %" for high in layer["edges"][1:])]
         counts = [layer["silent"], *layer["counts"]]
         rows += [
-            {"layer": f"{index}. {clean(layer['layer'])}", "rate": name, "share": 100 * n / max(1, sum(counts))}
+            {"layer": f"{index}. {label(layer['layer'])}", "rate": name, "share": 100 * n / max(1, sum(counts))}
             for name, n in zip(names, counts, strict=True)
         ]
     order = list(dict.fromkeys(row["rate"] for row in rows))
@@ -101,7 +101,7 @@ def _raster(layers: list[dict[str, Any]]) -> Spec:
         for neuron, train in zip(layer["neurons"], layer["trains"], strict=True):
             order.append(f"{index + 1}: neuron {neuron}")
             rows += [
-                {"t": t, "neuron": order[-1], "layer": clean(layer["layer"]), "units": n}
+                {"t": t, "neuron": order[-1], "layer": label(layer["layer"]), "units": n}
                 for t, n in enumerate(train, 1)
                 if n
             ]

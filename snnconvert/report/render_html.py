@@ -6,10 +6,13 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
-from importlib import resources
+from importlib import metadata, resources
 from typing import Any
 
+from snnconvert.errors import OutputError
+from snnconvert.files import cache_folder, write_atomically
 from snnconvert.report import wording
 from snnconvert.report.charts import charts, small_layers
 
@@ -77,11 +80,22 @@ def _hash(script: str) -> str:
 
 @cache
 def _bundle() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, from the offline copy inside vl-convert."""
+    """Vega, Vega-Lite and Vega-Embed as one script, from the offline copy inside vl-convert.
+
+    Making it takes longer than all the rest of a page, so it is kept in the cache folder, under its own digest.
+    """
     import altair
     import vl_convert
 
     version = "_".join(altair.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+    place = cache_folder() / f"vega-{metadata.version('vl-convert-python')}-{version}.js"
+    with suppress(OSError, UnicodeDecodeError):
+        digest, _, kept = place.read_bytes().decode("utf-8").partition("\n")
+        if digest == hashlib.sha256(kept.encode("utf-8")).hexdigest():
+            return kept
     text: str = vl_convert.javascript_bundle(vl_version=version)  # type: ignore[call-arg]
     # A carriage return would be normalised by the browser, and the hash would no longer fit.
-    return text.replace("\r\n", "\n").replace("</script", "<\\/script").replace("<!--", "<\\!--")
+    text = text.replace("\r\n", "\n").replace("</script", "<\\/script").replace("<!--", "<\\!--")
+    with suppress(OutputError):
+        write_atomically({place: f"{hashlib.sha256(text.encode('utf-8')).hexdigest()}\n{text}"})
+    return text

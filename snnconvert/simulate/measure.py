@@ -25,7 +25,7 @@ from snnconvert.simulate.first_spikes import FirstSpikes
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.result import Probe, Simulation
 
-FIT_IMAGES = 96
+FIT_IMAGES = 64
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -11,19 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from snnconvert.errors import ModelFileError, OutputError
+from snnconvert.files import cache_folder
 
 CHUNK = 1 << 20
 _TIMEOUT = 30.0
 Report = Callable[[int, int | None], None]
 """Called with (bytes so far, bytes in all or None)."""
-
-
-def cache_folder() -> Path:
-    """$SNNCONVERT_CACHE, else $XDG_CACHE_HOME/snnconvert, else ~/.cache/snnconvert."""
-    own = os.environ.get("SNNCONVERT_CACHE")
-    if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "snnconvert"
 
 
 def cached_path(url: str, sha256: str) -> Path:

@@ -7,6 +7,7 @@ import io
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -275,6 +276,18 @@ def test_csv_holds_every_step() -> None:
     assert rows[0]["accuracy"] == ""
     assert float(rows[-1]["accuracy"]) == pytest.approx(document["fit_curve"]["accuracy"][-1], rel=1e-5)
     assert float(rows[-1]["accuracy_low"]) < float(rows[-1]["accuracy"]) < float(rows[-1]["accuracy_high"])
+
+
+def test_the_kept_bundle_is_used_only_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from snnconvert.report import render_html as module
+
+    monkeypatch.setenv("SNNCONVERT_CACHE", str(tmp_path))
+    made = module._bundle.__wrapped__()
+    (kept,) = tmp_path.iterdir()
+    assert module._bundle.__wrapped__() == made
+    kept.write_text(kept.read_text("utf-8").replace("vegaEmbed", "evilEmbed"), "utf-8")
+    assert module._bundle.__wrapped__() == made
+    assert "evilEmbed" not in kept.read_text("utf-8")
 
 
 def test_csv_holds_every_layer_and_what_was_spent() -> None:
