@@ -41,7 +41,7 @@ def plan_chart(document: Mapping[str, Any]) -> Spec | None:
         .mark_bar(cornerRadius=2)
         .encode(
             x=alt.X("first:Q").title("T (timesteps since the first input)").axis(tickMinStep=1, format="d"),
-            x2="last:Q",
+            x2=alt.X2("last:Q"),
             y=alt.Y("layer:N").sort(None).title(None).axis(labelLimit=190, ticks=False),
             yOffset=alt.YOffset("lane:N").sort(["integrates", "emits"]),
             color=alt.Color("state:N")

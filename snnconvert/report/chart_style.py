@@ -8,8 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 import altair as alt
+from altair.utils import schemapi
 
 Spec = dict[str, Any]
+# Checking every part of a chart against the schema takes most of the time, and the tests do it.
+unchecked = schemapi.debug_mode(False)
 BLUE, ORANGE, RED, GREY = "#3f7fd6", "#d4811f", "#d83a4a", "#8a8f98"
 DEPTH_RANGE = ["#3f7fd6", "#2f9e8a", "#d4811f"]
 _INK = {"labelColor": "currentColor", "titleColor": "currentColor"}
@@ -35,7 +38,6 @@ def finish(chart: Any, height: int) -> Spec:
     sized = chart.properties(
         width="container", height=height, autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
     )
-    # Checking against the schema takes most of the time, and the tests do it.
     spec: Spec = sized.to_dict(validate=False)
     spec.pop("$schema", None)
     spec["config"] = _CONFIG

@@ -11,7 +11,7 @@ from typing import Any
 import altair as alt
 
 from snnconvert.report.chart_plan import plan_chart
-from snnconvert.report.chart_style import BLUE, DEPTH_RANGE, GREY, ORANGE, RED, Spec, data, finish
+from snnconvert.report.chart_style import BLUE, DEPTH_RANGE, GREY, ORANGE, RED, Spec, data, finish, unchecked
 from snnconvert.report.charts_detail import attribution_map, early_exit_chart, inside_charts, sweep_chart
 from snnconvert.report.charts_energy import energy_chart, energy_time_chart
 from snnconvert.report.wording import label
@@ -20,6 +20,7 @@ from snnconvert.report.wording import label
 MOST_SMALL_CHARTS = 24
 
 
+@unchecked
 def charts(document: Mapping[str, Any]) -> dict[str, Spec]:
     """The charts the document has numbers for: curve, spikes, rates, fit, fit_1, attribution, energy and so on."""
     found = {"curve": _curve(document), "spikes": _spikes(document), **_layer_bars(document), **_fits(document)}
@@ -82,7 +83,7 @@ def _curve(document: Mapping[str, Any]) -> Spec | None:
     ]
     if any(row["low"] is not None for row in rows):
         band = base.transform_filter("isValid(datum.low)").mark_area(color=BLUE, opacity=0.18)
-        layers.insert(0, band.encode(y=alt.Y("low:Q").scale(scale).title("images (%)"), y2="high:Q"))
+        layers.insert(0, band.encode(y=alt.Y("low:Q").scale(scale).title("images (%)"), y2=alt.Y2("high:Q")))
     if ann is not None:
         rule = alt.Chart(data([{"ann": ann, "label": f"ANN {ann:.1f} %", "t": curve["timesteps"][0]}]))
         layers += [
@@ -90,7 +91,7 @@ def _curve(document: Mapping[str, Any]) -> Spec | None:
                 y=alt.Y("ann:Q").scale(scale)
             ),
             rule.mark_text(align="left", dx=4, dy=-7, fontWeight=600).encode(
-                x="t:Q", y=alt.Y("ann:Q").scale(scale), text="label:N"
+                x=alt.X("t:Q"), y=alt.Y("ann:Q").scale(scale), text=alt.Text("label:N")
             ),
         ]
     steps = {document["milestones"][f"within_{points}"]: points for points in ("0.5", "1", "2")}
@@ -209,7 +210,7 @@ def _fit_lines(rows: list[Spec], domain: list[float], *, every: bool) -> Any:
         shade = alt.Color("number:Q").scale(range=DEPTH_RANGE).legend(
             title="layer, from input to output", type="gradient", gradientLength=140, format="d", tickMinStep=1,
         )  # fmt: skip
-        line = line.encode(color=shade, detail="layer:N", tooltip=tips[:1])
+        line = line.encode(color=shade, detail=alt.Detail("layer:N"), tooltip=tips[:1])
         dots = base.mark_circle(size=26, opacity=0.9).encode(color=shade, tooltip=tips)
         layers = [line, dots]
     else:

@@ -132,7 +132,7 @@ def _membrane(neuron: dict[str, Any]) -> Spec:
     y = alt.Y("v:Q").title("membrane (thresholds)").axis(tickCount=4)
     line = base.mark_line(color=BLUE, strokeWidth=1.6).encode(y=y)
     dots = base.transform_filter("datum.sent != 0").mark_point(filled=True, size=34, color=RED, opacity=1).encode(y=y)
-    limit = alt.Chart(data([{"one": 1.0}])).mark_rule(color="currentColor", strokeDash=[3, 3]).encode(y="one:Q")
+    limit = alt.Chart(data([{"one": 1.0}])).mark_rule(color="currentColor", strokeDash=[3, 3]).encode(y=alt.Y("one:Q"))
     return finish(alt.layer(limit, line, dots), 130)
 
 
@@ -145,7 +145,7 @@ def _approach(neuron: dict[str, Any]) -> Spec:
         .encode(x=_steps(), y=y, tooltip=[alt.Tooltip("t:Q", title="T"), alt.Tooltip("rate:Q", format=".3f")])
     )
     goal = alt.Chart(data([{"goal": neuron["limit"]}])).mark_rule(color="currentColor", strokeDash=[3, 3])
-    return finish(alt.layer(goal.encode(y="goal:Q"), line), 130)
+    return finish(alt.layer(goal.encode(y=alt.Y("goal:Q")), line), 130)
 
 
 def _example(example: dict[str, Any]) -> Spec:
@@ -198,7 +198,7 @@ def sweep_chart(document: Mapping[str, Any]) -> Spec | None:
     )
     colour = alt.Color("weights:O").scale(scheme="viridis").legend(title="weight bits", symbolType="stroke")
     dash = alt.StrokeDash("state:O").legend(title="membrane bits", symbolType="stroke")
-    lines = base.mark_line(strokeWidth=1.6).encode(color=colour, strokeDash=dash, detail="line:N")
+    lines = base.mark_line(strokeWidth=1.6).encode(color=colour, strokeDash=dash, detail=alt.Detail("line:N"))
     best = base.transform_filter("datum.best").mark_point(shape="diamond", size=80, filled=True, opacity=1)
     return finish(alt.layer(lines, best.encode(color=colour)), 280)
 

@@ -29,9 +29,9 @@ def energy_chart(document: Mapping[str, Any]) -> Spec | None:
     tips = [alt.Tooltip("row:N", title="against"), alt.Tooltip("ratio:Q", title="ratio", format=".3g")]
     base = alt.Chart(data(rows)).encode(y=y)
     colour = alt.Color("side:N").scale(domain=["less", "more"], range=[BLUE, RED]).legend(None)
-    bars = base.mark_rule(strokeWidth=3).encode(x=x, x2="one:Q", color=colour, tooltip=tips)
+    bars = base.mark_rule(strokeWidth=3).encode(x=x, x2=alt.X2("one:Q"), color=colour, tooltip=tips)
     dots = base.mark_circle(size=90, opacity=1).encode(x=x, color=colour, tooltip=tips)
-    rule = alt.Chart(data([{"one": 1.0}])).mark_rule(color="currentColor").encode(x="one:Q")
+    rule = alt.Chart(data([{"one": 1.0}])).mark_rule(color="currentColor").encode(x=alt.X("one:Q"))
     return finish(alt.layer(bars, dots, rule), len(rows) * 22)
 
 
@@ -68,7 +68,7 @@ def energy_time_chart(document: Mapping[str, Any]) -> Spec | None:
             ],
         )
     )
-    rule = alt.Chart(data([{"one": 1.0}])).mark_rule(color="currentColor").encode(y="one:Q")
+    rule = alt.Chart(data([{"one": 1.0}])).mark_rule(color="currentColor").encode(y=alt.Y("one:Q"))
     return finish(alt.layer(rule, lines), 260)
 
 

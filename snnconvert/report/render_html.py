@@ -9,12 +9,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from importlib import metadata, resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snnconvert.errors import OutputError
 from snnconvert.files import cache_folder, write_atomically
 from snnconvert.report import wording
 from snnconvert.report.charts import charts, small_layers
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 # Runs in the page: hands every specification to the bundled Vega-Embed. No chart is drawn by hand.
 _STARTER = """{
@@ -48,14 +51,10 @@ def render_html(document: Mapping[str, Any]) -> str:
 
 def page(template: str, specs: Mapping[str, Any], **values: Any) -> str:
     """A self-contained page from a template of this package, with the charts `specs` and their library inside it."""
-    from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
     bundle, folder = _bundle(), resources.files("snnconvert.report")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    helpers = ("clean", "count", "fixed", "percent", "plural", "share", "short", "flat", "last_error", "first_spikes")
-    environment.filters |= {name: getattr(wording, name) for name in helpers}
-    text: str = environment.from_string(folder.joinpath(template).read_text("utf-8")).render(
+    text: str = compiled(template).render(
         charts=frozenset(specs),
         specs=Markup(_script_json(specs)),
         bundle=Markup(bundle),
@@ -65,6 +64,17 @@ def page(template: str, specs: Mapping[str, Any], **values: Any) -> str:
         **values,
     )
     return text + "\n"
+
+
+@cache
+def compiled(template: str) -> Template:
+    """A template of this package; compiling it takes longer than filling it in."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    helpers = ("clean", "count", "fixed", "percent", "plural", "share", "short", "flat", "last_error", "first_spikes")
+    environment.filters |= {name: getattr(wording, name) for name in helpers}
+    return environment.from_string(resources.files("snnconvert.report").joinpath(template).read_text("utf-8"))
 
 
 def _script_json(value: Any) -> str:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 _WIDTH, _HEIGHT = 96.0, 24.0
 # Sorts by a column, empty cells last, and hides the rows that do not hold a text.
@@ -35,18 +39,22 @@ document.getElementById("filter").addEventListener("input", event => {
 
 def to_html(document: Mapping[str, Any]) -> str:
     """The matrix as one page: sortable, filterable, without any network."""
+    from markupsafe import Markup
+
+    digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode("ascii")
+    steps = sorted({int(t) for row in document["rows"] for t in row["accuracy_at"]})
+    page: str = _template().render(document=document, steps=steps, script=Markup(_SCRIPT), digest=f"'sha256-{digest}'")
+    return page + "\n"
+
+
+@cache
+def _template() -> Template:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"spark": lambda row: Markup(_spark(row["figures"])), "number": _number}
-    digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode("ascii")
-    source = resources.files("snnconvert.zoo").joinpath("matrix.html").read_text("utf-8")
-    steps = sorted({int(t) for row in document["rows"] for t in row["accuracy_at"]})
-    page: str = environment.from_string(source).render(
-        document=document, steps=steps, script=Markup(_SCRIPT), digest=f"'sha256-{digest}'"
-    )
-    return page + "\n"
+    return environment.from_string(resources.files("snnconvert.zoo").joinpath("matrix.html").read_text("utf-8"))
 
 
 def _number(value: float | None, digits: int = 2) -> str:

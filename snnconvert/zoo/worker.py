@@ -186,10 +186,16 @@ def _read_tasks(tasks: queue.Queue[dict[str, Any]]) -> None:
 
 def prepare() -> None:
     """Load what every conversion needs, so that no model pays for it."""
-    from snnconvert.report.document import schema
+    from snnconvert import pipeline
+    from snnconvert.report import document, from_run, render_html
 
+    del pipeline, from_run
     logging.getLogger("torch").setLevel(logging.ERROR)
-    schema()
+    document.schema()
+    render_html.compiled("template.html")
+    # What is loaded now stays, and need not be looked at each time when memory is tidied up.
+    gc.collect()
+    gc.freeze()
 
 
 def main() -> None:
