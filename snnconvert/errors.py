@@ -8,15 +8,19 @@ SnnConvertError
 |   |-- OptionError         an option outside its allowed values
 |   `-- OutputError         a place that cannot be written
 |-- GateError               exit 3: the result is fine, but below the asked accuracy
+|-- LostError               exit 1: a process that did a part of the work was killed again and again
 `-- InternalError           exit 1: our fault; a broken invariant
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "DataError",
     "GateError",
     "InternalError",
+    "LostError",
     "ModelFileError",
     "OptionError",
     "OutputError",
@@ -43,12 +47,22 @@ class SnnConvertError(Exception):
         self.hint = hint
         self.causes = causes
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors of worker processes reach whoever started them."""
+        return _restored, (type(self), self.message, self.hint, self.causes)
+
     def render(self) -> str:
         """The text shown on stderr: `error:`, `caused by:` lines, a blank line, `hint:`."""
         lines = [f"error: {self.message}"]
         lines += [f"  caused by: {cause}" for cause in self.causes]
         lines += ["", f"hint: {self.hint}"]
         return "\n".join(lines)
+
+
+def _restored(kind: type[SnnConvertError], message: str, hint: str, causes: tuple[str, ...]) -> SnnConvertError:
+    error = kind.__new__(kind, message)
+    SnnConvertError.__init__(error, message, hint=hint, causes=causes)
+    return error
 
 
 class UserError(SnnConvertError):
@@ -81,6 +95,10 @@ class GateError(SnnConvertError):
     """The conversion worked, but missed the accuracy asked for."""
 
     exit_code = 3
+
+
+class LostError(SnnConvertError):
+    """A process that did a part of the work was killed, also when it was tried again."""
 
 
 class InternalError(SnnConvertError):

@@ -17,7 +17,7 @@ from snnconvert.errors import OptionError
 from snnconvert.graph.types import Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.simulate.early_exit import with_early_exit
-from snnconvert.simulate.evaluate import evaluate, rerun
+from snnconvert.simulate.evaluate import Spread, evaluate, rerun
 from snnconvert.stages import Outcome, Request, check_request, open_ann, spiking, timed, with_bundled_data
 
 __all__ = ["Outcome", "Request", "convert_model", "run"]
@@ -25,8 +25,12 @@ __all__ = ["Outcome", "Request", "convert_model", "run"]
 CHECKED_IMAGES = 32
 
 
-def run(request: Request, progress: Progress = silent, *, module: nn.Module | None = None) -> Outcome:
+def run(
+    request: Request, progress: Progress = silent, *, module: nn.Module | None = None, spread: Spread | None = None
+) -> Outcome:
     """Convert and measure one model: the file or name in `request.model`, or `module`.
+
+    With `spread`, others simulate a part of the evaluation images; the result is the same.
 
     Raises:
         SnnConvertError: any of its branches; nothing has been written then.
@@ -48,7 +52,13 @@ def run(request: Request, progress: Progress = silent, *, module: nn.Module | No
             snn = with_early_exit(snn, images, request.early_exit, progress)
     with timed(timings, "simulate"):
         evaluation = evaluate(
-            ann, snn, inputs.measured, batch_size=request.batch_size, progress=progress, device=request.device
+            ann,
+            snn,
+            inputs.measured,
+            batch_size=request.batch_size,
+            progress=progress,
+            device=request.device,
+            spread=spread,
         )
     rounded = None
     if request.precision != "float32":

@@ -103,6 +103,13 @@ class Exits:
         self.labelled = self.labelled and labels is not None
         self.correct += 0 if labels is None else int((answer == labels).sum())
 
+    def include(self, other: Exits) -> None:
+        """Count the images of `other` too."""
+        self.counts += other.counts
+        self.same += other.same
+        self.correct += other.correct
+        self.labelled = self.labelled and other.labelled
+
     def record(self) -> dict[str, Any] | None:
         """JSON-able; None without a limit. `agreement` is with the answers of the last step, per cent."""
         count = int(self.counts.sum())

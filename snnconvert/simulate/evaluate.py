@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import pairwise
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from snnconvert.progress import Progress, silent
 from snnconvert.simulate.attribution import Attribution
 from snnconvert.simulate.chunks import chunk_size, with_smaller_chunks
 from snnconvert.simulate.look_inside import LookInside
-from snnconvert.simulate.measure import Batch, FitCurve, Watcher, measure
+from snnconvert.simulate.measure import Batch, FitCurve, Tally, Watcher, measure, tally, watched_images
 from snnconvert.simulate.operations import OperationCounter, Operations, operations
 
 
@@ -84,38 +85,88 @@ def evaluate(
     batch_size: int,
     progress: Progress = silent,
     device: str = "cpu",
+    spread: Spread | None = None,
 ) -> Evaluation:
-    """Measure `snn` against `ann` on a data set, or on unlabelled inputs (n, *sample)."""
-    references: list[NDArray[np.int64]] = []
-    labels: list[NDArray[np.int64]] = []
+    """Measure `snn` against `ann` on a data set, or on unlabelled inputs (n, *sample).
 
-    def batches() -> Iterator[Batch]:
-        references.clear()
-        labels.clear()
-        for images, given in read(data, batch_size):
+    Args:
+        spread: has images of a data set beyond the watched ones simulated by others; the result is the same.
+    """
+
+    def batches(part: Dataset | Tensor, decided: list[NDArray[np.int64]]) -> Iterator[Batch]:
+        for images, labels in read(part, batch_size):
             with torch.inference_mode():
                 logits = ann.graph(images)[0].flatten(1)
             refuse_overflow(ann.source.name, logits)
-            reference: NDArray[np.int64] = np.argmax(logits.numpy(), axis=1)
-            references.append(reference)
-            if given is not None:
-                labels.append(given)
-            yield Batch(images, given, reference)
+            decided.append(np.argmax(logits.numpy(), axis=1))
+            yield Batch(images, labels, decided[-1])
+
+    results: list[Callable[[], Tally]] = []
+    parts = [data] if spread is None or isinstance(data, Tensor) else _cut(data, watched_images(snn), spread.shards)
+    references: list[list[NDArray[np.int64]]] = [[] for _ in parts]
+    for part, decided in zip(parts[1:], references[1:], strict=True):
+        for _ in batches(part, decided):
+            pass
+        assert spread is not None
+        assert isinstance(part, Dataset)
+        results.append(spread.submit(snn, part, np.concatenate(decided)))
 
     def attempt(size: int) -> tuple[FitCurve, Watchers]:
+        references[0].clear()
         new = Watchers(snn, ann)
-        seen = measure(snn, batches(), total=len(data), progress=progress, watchers=new.all, device=device, size=size)
+        seen = measure(
+            snn,
+            batches(parts[0], references[0]),
+            total=len(data),
+            progress=progress,
+            watchers=new.all,
+            device=device,
+            size=size,
+            rest=(result() for result in results),
+        )
         return seen, new
 
     (curve, watchers), notes = with_smaller_chunks(chunk_size(snn), attempt)
     curve = replace(curve, notes=notes)
-    if not labels:
+    truth = data.labels if isinstance(data, Dataset) else None
+    if truth is None:
         return Evaluation(curve, None, None, studies=watchers.studies())
-    truth, decided = np.concatenate(labels), np.concatenate(references)
-    ann_right, snn_right = decided == truth, curve.predictions == truth
+    ann_right = np.concatenate([one for decided in references for one in decided]) == truth
+    snn_right = curve.predictions == truth
     paired = (int((ann_right & ~snn_right).sum()), int((snn_right & ~ann_right).sum()))
     right = np.stack([ann_right, snn_right])
     return Evaluation(curve, int(ann_right.sum()), paired, right, watchers.studies())
+
+
+class Spread(Protocol):
+    """Has parts of a data set simulated by others."""
+
+    @property
+    def shards(self) -> int:
+        """Into how many parts to cut."""
+
+    def submit(self, snn: Snn, part: Dataset, reference: NDArray[np.int64]) -> Callable[[], Tally]:
+        """Start on a part, given the ANN's decisions (n,); the result waits for its counts."""
+
+
+def _cut(data: Dataset, first: int, shards: int) -> list[Dataset | Tensor]:
+    """The first images, then the others in at most so many parts of nearly equal size."""
+    edges = np.linspace(min(first, len(data)), len(data), shards + 1).astype(int).tolist()
+    spans = [(0, edges[0]), *((start, stop) for start, stop in pairwise(edges) if start < stop)]
+    return [data.subset(np.arange(start, stop)) for start, stop in spans]
+
+
+def simulate_part(snn: Snn, part: Dataset, reference: NDArray[np.int64], *, batch_size: int) -> Tally:
+    """What `Spread.submit` has done elsewhere: simulate a part, given the ANN's decisions (n,)."""
+
+    def batches() -> Iterator[Batch]:
+        done = 0
+        for images, labels in read(part, batch_size):
+            yield Batch(images, labels, reference[done : done + len(images)])
+            done += len(images)
+
+    counted, _ = with_smaller_chunks(chunk_size(snn), lambda size: tally(snn, batches(), size=size))
+    return counted
 
 
 def rerun(

@@ -76,6 +76,68 @@ class Watcher(Protocol):
         """Called after each watched run with its result."""
 
 
+@dataclass
+class Tally:
+    """Counts over images; those of several parts add up, in any order but for the predictions.
+
+    Attributes:
+        samples: number of images.
+        labelled: whether all of them had labels.
+        correct, agreed: images by answer, shape (answers,).
+        spikes, units: by site, as in `Simulation`.
+        exits: when images may leave early.
+        predictions: the last decisions, one per image.
+    """
+
+    samples: int
+    labelled: bool
+    correct: NDArray[np.int64]
+    agreed: NDArray[np.int64]
+    spikes: dict[str, Tensor]
+    units: dict[str, Tensor]
+    exits: Exits
+    predictions: NDArray[np.int64]
+
+    def add(self, other: Tally) -> None:
+        """Count the images of `other` too, which come after these."""
+        self.samples += other.samples
+        self.labelled &= other.labelled
+        self.correct += other.correct
+        self.agreed += other.agreed
+        for own, new in ((self.spikes, other.spikes), (self.units, other.units)):
+            for name, counts in new.items():
+                own[name] = own[name] + counts if name in own else counts
+        self.exits.include(other.exits)
+        self.predictions = np.concatenate([self.predictions, other.predictions])
+
+
+def tally(
+    snn: Snn,
+    batches: Iterable[Batch],
+    *,
+    total: int = 0,
+    progress: Progress = silent,
+    watchers: Sequence[Watcher] = (),
+    device: str = "cpu",
+    size: int | None = None,
+) -> Tally:
+    """Simulate all batches and count; arguments as for `measure`."""
+    engine, answers = LayerEngine(snn, device), len(snn.schedule.answer_steps)
+    nothing = np.zeros(0, np.int64)
+    whole = Tally(0, True, np.zeros(answers, np.int64), np.zeros(answers, np.int64), {}, {}, Exits(snn), nothing)
+    for batch in regrouped(batches, size or chunk_size(snn)):
+        seen = watched_run(engine, batch.images, watchers)
+        decided = decisions(seen.outputs[0])
+        right = np.zeros(answers, np.int64) if batch.labels is None else (decided == batch.labels).sum(1)
+        agreed = (decided == batch.reference).sum(1)
+        exits = Exits(snn)
+        exits.add(seen.outputs[0], decided, batch.labels)
+        labelled, count = batch.labels is not None, len(batch.images)
+        whole.add(Tally(count, labelled, right, agreed, seen.spikes, seen.units, exits, decided[-1]))
+        progress("simulate", whole.samples, total)
+    return whole
+
+
 def measure(
     snn: Snn,
     batches: Iterable[Batch],
@@ -85,6 +147,7 @@ def measure(
     watchers: Sequence[Watcher] = (),
     device: str = "cpu",
     size: int | None = None,
+    rest: Iterable[Tally] = (),
 ) -> FitCurve:
     """Simulate all batches.
 
@@ -96,44 +159,31 @@ def measure(
         watchers: what else to look at on the way.
         device: where to simulate.
         size: images at once; by default what fits the cache.
+        rest: counts of the images after these, simulated elsewhere; asked for when these are done.
     """
-    engine, schedule = LayerEngine(snn, device), snn.schedule
-    fit = LayerFit(snn)
-    steps = schedule.answer_steps
-    correct = np.zeros(len(steps), np.int64)
-    agreed = np.zeros(len(steps), np.int64)
-    spikes: dict[str, Tensor] = {}
-    units: dict[str, Tensor] = {}
-    predictions: list[NDArray[np.int64]] = []
-    exits = Exits(snn)
-    labelled, done = True, 0
-    for batch in regrouped(batches, size or chunk_size(snn)):
-        seen = watched_run(engine, batch.images, [fit, *watchers])
-        decided = decisions(seen.outputs[0])
-        agreed += (decided == batch.reference).sum(1)
-        exits.add(seen.outputs[0], decided, batch.labels)
-        if batch.labels is None:
-            labelled = False
-        else:
-            correct += (decided == batch.labels).sum(1)
-        for total_of, new in ((spikes, seen.spikes), (units, seen.units)):
-            for name, counts in new.items():
-                total_of[name] = total_of[name] + counts if name in total_of else counts
-        predictions.append(decided[-1])
-        done += len(batch.images)
-        progress("simulate", done, total)
-    answers = {step: index for index, step in enumerate(steps)}
+    schedule, fit = snn.schedule, LayerFit(snn)
+    found = tally(snn, batches, total=total, progress=progress, watchers=[fit, *watchers], device=device, size=size)
+    for part in rest:
+        found.add(part)
+        progress("simulate", found.samples, total)
+    answers = {step: index for index, step in enumerate(schedule.answer_steps)}
     return FitCurve(
-        samples=done,
+        samples=found.samples,
         timesteps=list(range(1, schedule.timesteps + 1)),
-        correct=_by_step(correct if labelled else None, answers, schedule.timesteps),
-        agreed=_by_step(agreed, answers, schedule.timesteps),
-        spikes=_cumulative(snn, spikes, done),
-        units=_cumulative(snn, units, done),
-        layers=fit.records(spikes, units, done),
-        predictions=np.concatenate(predictions) if predictions else np.zeros(0, np.int64),
-        early_exit=exits.record(),
+        correct=_by_step(found.correct if found.labelled else None, answers, schedule.timesteps),
+        agreed=_by_step(found.agreed, answers, schedule.timesteps),
+        spikes=_cumulative(snn, found.spikes, found.samples),
+        units=_cumulative(snn, found.units, found.samples),
+        layers=fit.records(found.spikes, found.units, found.samples),
+        predictions=found.predictions,
+        early_exit=found.exits.record(),
     )
+
+
+def watched_images(snn: Snn) -> int:
+    """Images, from the first, that watchers may look at: whole chunks, so that these are the same in every run."""
+    size = chunk_size(snn)
+    return -(-FIT_IMAGES // size) * size
 
 
 def regrouped(batches: Iterable[Batch], size: int) -> Iterator[Batch]:

@@ -83,6 +83,7 @@ class Pool:
     waiting: deque[tuple[Task, int]] = field(default_factory=deque)
     workers: list[_Worker] = field(default_factory=list)
     started: int = 0
+    lost_starts: int = 0
 
     def run(self, tasks: Sequence[Task]) -> None:
         """Work through all tasks; returns when each has its row.
@@ -163,6 +164,7 @@ class Pool:
     def _event(self, worker: _Worker, event: Mapping[str, Any]) -> None:
         if "ready" in event:
             worker.ready = True
+            self.lost_starts = 0
         elif "progress" in event and worker.task is not None:
             what, done, total = event["progress"]
             worker.stage = f"{what} {done}/{total}"
@@ -180,9 +182,11 @@ class Pool:
         code = self._dismiss(worker)
         task = worker.task
         if task is None:
-            if not worker.ready:
+            self.lost_starts += not worker.ready
+            # One may have been killed from outside; if none comes up at all, something is wrong.
+            if self.lost_starts >= ATTEMPTS * self.jobs:
                 raise InternalError(
-                    f"a worker process ended with {_ending(code)} before its first model", causes=_tail(worker.log)
+                    f"worker processes end with {_ending(code)} before their first model", causes=_tail(worker.log)
                 )
             return
         if worker.attempt < ATTEMPTS:

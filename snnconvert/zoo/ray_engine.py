@@ -1,7 +1,8 @@
 """Models of a zoo as Ray tasks: `--engine ray`, on this machine or on a cluster that shares its file system.
 
-Workers read models and data from, and write results to, the shared paths themselves; only tasks and rows pass through
-Ray. The bytes of checkpoints and reports are those of the local engine.
+With more hands than models, the evaluation images of each model are spread over further tasks. Workers read models and
+data from, and write results to, the shared paths themselves; only tasks, counts and rows pass through Ray. The bytes of
+checkpoints and reports are those of the local engine.
 """
 
 from __future__ import annotations
@@ -11,16 +12,27 @@ import importlib
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import snnconvert
-from snnconvert.errors import OptionError, OutputError
+from snnconvert.errors import InternalError, LostError, OptionError, OutputError, SnnConvertError
 from snnconvert.zoo.processes import ATTEMPTS, Task, Watcher
 from snnconvert.zoo.rows import Row, failed_row, log_path
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from snnconvert.data.datasets import Dataset
+    from snnconvert.graph.types import Snn
+    from snnconvert.simulate.measure import Tally
+
 _LOOK_EVERY = 0.5
+# Tasks that a worker process does before it is replaced.
+_CALLS = 100
 
 
 class RayEngine:
@@ -69,25 +81,22 @@ class RayEngine:
             ) from error
 
     def _work(self, ray: Any, tasks: Sequence[Task]) -> None:
-        root = str(Path(snnconvert.__file__).resolve().parent.parent)
-        path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
-        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        variables = dict.fromkeys(names, str(self.threads)) | {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": path}
-        remote = ray.remote(num_cpus=self.threads, max_retries=0, max_calls=100, runtime_env={"env_vars": variables})(
-            convert_in
-        )
+        remote = ray.remote(max_retries=0, **_settings(self.threads))(convert_in)
+        shards = self.jobs // len(tasks)
         waiting = deque((task, 1) for task in tasks)
         flying: dict[Any, tuple[Task, int, float]] = {}
         while waiting or flying:
             while waiting and len(flying) < self.jobs:
                 task, attempt = waiting.popleft()
                 deadline = time.monotonic() + task["limits"]["seconds"]
-                flying[remote.remote(dict(task), str(self.folder))] = (task, attempt, deadline)
+                flying[remote.remote(dict(task), str(self.folder), shards, self.threads)] = (task, attempt, deadline)
             done, _ = ray.wait(list(flying), timeout=_LOOK_EVERY)
             for reference in done:
                 task, attempt, _ = flying.pop(reference)
                 try:
                     self.watcher.finished(task, ray.get(reference))
+                except ray.exceptions.RayTaskError as error:
+                    self.watcher.finished(task, _refused(task, error.cause))
                 except ray.exceptions.RayError as error:
                     if attempt < ATTEMPTS:
                         waiting.appendleft((task, attempt + 1))
@@ -105,7 +114,7 @@ class RayEngine:
                 self.watcher.finished(task, {**row, "seconds": seconds})
 
 
-def convert_in(task: dict[str, Any], folder: str) -> Row:
+def convert_in(task: dict[str, Any], folder: str, shards: int, threads: int) -> Row:
     """Convert one model with `folder` as the working directory; runs in a Ray worker."""
     from snnconvert.zoo.worker import convert_task
 
@@ -115,8 +124,92 @@ def convert_in(task: dict[str, Any], folder: str) -> Row:
         stream = log.open("w", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"this node cannot write {log}", hint="--out has to be on a shared file system") from error
+    spread = RaySpread(shards, threads, task) if shards > 1 else None
     with contextlib.chdir(folder), stream, contextlib.redirect_stderr(stream), contextlib.redirect_stdout(stream):
-        return convert_task(task)
+        try:
+            return convert_task(task, spread=spread)
+        finally:
+            if spread is not None:
+                spread.checkpoint.unlink(missing_ok=True)
+
+
+class RaySpread:
+    """Parts of one model's evaluation set as Ray tasks, each tried twice.
+
+    The network goes to the shards as a checkpoint beside the model's results; each reads its own images.
+
+    Args:
+        shards: into how many parts to cut.
+        threads: of each part.
+        task: of the model.
+    """
+
+    def __init__(self, shards: int, threads: int, task: Task) -> None:
+        self.shards, self.threads, self.memory = shards, threads, task["limits"]["memory"]
+        # Hidden, so that what a killed worker leaves goes when the folder is tidied up.
+        self.checkpoint = Path(task["folder"]) / f".{task['name']}.shards.snn"
+        self.saved = False
+
+    def submit(self, snn: Snn, part: Dataset, reference: NDArray[np.int64]) -> Callable[[], Tally]:
+        """Start a task; the result waits for it.
+
+        Raises:
+            LostError: its worker was lost twice (when asked for the result).
+        """
+        from snnconvert.graph.checkpoint import save_snn
+
+        ray = _ray()
+        if not self.saved:
+            save_snn(snn, self.checkpoint)
+            self.saved = True
+        # It takes the environment of the task that it belongs to.
+        remote = ray.remote(max_retries=ATTEMPTS - 1, num_cpus=self.threads, max_calls=_CALLS)(simulate_in)
+        given = (part.name, part.preprocessing, part.sample_shape, part.positions, part.labels)
+        promise = remote.remote(str(Path.cwd()), str(self.checkpoint), given, reference, self.memory)
+
+        def result() -> Tally:
+            try:
+                counted: Tally = ray.get(promise)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause if isinstance(error.cause, SnnConvertError) else error from None
+            except ray.exceptions.RayError as error:
+                raise LostError(
+                    f"a Ray worker with {len(part)} of the images was lost {ATTEMPTS} times: {type(error).__name__}",
+                    hint="see the logs of Ray; a worker that is killed often lacked memory: lower batch_size",
+                ) from error
+            return counted
+
+        return result
+
+
+def simulate_in(
+    folder: str, checkpoint: str, part: tuple[Any, ...], reference: NDArray[np.int64], memory: int | None
+) -> Tally:
+    """Simulate a part of an evaluation set; runs in a Ray worker."""
+    from snnconvert.data.datasets import load_dataset
+    from snnconvert.graph.checkpoint import load_snn
+    from snnconvert.simulate.evaluate import simulate_part
+    from snnconvert.zoo.worker import memory_limit
+
+    name, preprocessing, shape, positions, labels = part
+    with contextlib.chdir(folder), memory_limit(memory):
+        snn = load_snn(checkpoint)
+        whole = load_dataset(name, preprocessing=preprocessing, input_shape=shape)
+        return simulate_part(snn, replace(whole.subset(positions), labels=labels), reference, batch_size=64)
+
+
+def _settings(threads: int) -> dict[str, Any]:
+    """Of a Ray task with so many threads."""
+    root = str(Path(snnconvert.__file__).resolve().parent.parent)
+    path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    variables = dict.fromkeys(names, str(threads)) | {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": path}
+    return {"num_cpus": threads, "max_calls": _CALLS, "runtime_env": {"env_vars": variables}}
+
+
+def _refused(task: Task, error: BaseException) -> Row:
+    known = error if isinstance(error, SnnConvertError) else InternalError(f"{type(error).__name__}: {error}")
+    return failed_row(task, type(known).__name__, known.message, hint=known.hint, causes=known.causes)
 
 
 def _crashed(task: Task, error: Exception) -> Row:

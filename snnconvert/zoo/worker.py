@@ -19,23 +19,27 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snnconvert.errors import InternalError, ModelFileError, SnnConvertError
 from snnconvert.progress import Progress, silent
 from snnconvert.zoo.fetch import needed, sha256_of
 from snnconvert.zoo.rows import CONVERTED, Row, clear, converted_row, failed_row, log_path, row_path, write_row
 
+if TYPE_CHECKING:
+    from snnconvert.simulate.evaluate import Spread
+
 _REPORT_EVERY = 0.2
 _MEMORY_SIGNS = ("can't allocate memory", "bad_alloc", "bad allocation", "failed to allocate", "cannot allocate memory")
 
 
-def convert_task(task: Mapping[str, Any], progress: Progress = silent) -> Row:
+def convert_task(task: Mapping[str, Any], progress: Progress = silent, spread: Spread | None = None) -> Row:
     """Convert one model into its folder; every failure becomes a row.
 
     Args:
         task: what `batch` makes of an entry.
         progress: told how far the conversion is.
+        spread: simulates a part of the images elsewhere.
     """
     folder = Path(task["folder"])
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,7 +49,7 @@ def convert_task(task: Mapping[str, Any], progress: Progress = silent) -> Row:
     _reset_peak()
     try:
         with memory_limit(task["limits"]["memory"]):
-            row = _convert(task, folder, progress)
+            row = _convert(task, folder, progress, spread)
     except SnnConvertError as error:
         print(error.render(), file=sys.stderr)
         row = _failure(task, error, type(error).__name__)
@@ -62,7 +66,7 @@ def convert_task(task: Mapping[str, Any], progress: Progress = silent) -> Row:
     return row
 
 
-def _convert(task: Mapping[str, Any], folder: Path, progress: Progress) -> Row:
+def _convert(task: Mapping[str, Any], folder: Path, progress: Progress, spread: Spread | None) -> Row:
     from snnconvert.data.preprocessing import Preprocessing
     from snnconvert.graph.checkpoint import save_snn
     from snnconvert.pipeline import run
@@ -82,7 +86,7 @@ def _convert(task: Mapping[str, Any], folder: Path, progress: Progress) -> Row:
         key: tuple(value) if isinstance(value, list) else value for key, value in task["options"].items()
     }
     options["preprocessing"] = Preprocessing.from_dict(options.get("preprocessing") or {})
-    outcome = run(Request(model=model, **options), progress)
+    outcome = run(Request(model=model, **options), progress, spread=spread)
     progress("write", 0, 1)
     checkpoint = folder / f"{name}.snn"
     save_snn(outcome.snn, checkpoint)

@@ -26,6 +26,14 @@ def greedy(): return torch.zeros(1 << 40)
 def slow():
     time.sleep(1.0)
     return network(4)
+
+def lasting():
+    import ray
+    with open(str(os.getpid()) + ".part", "w") as file:
+        file.write(ray.get_runtime_context().get_node_id())
+    os.rename(str(os.getpid()) + ".part", str(os.getpid()) + ".started")
+    time.sleep(6.0)
+    return network(5)
 """
 
 DEFAULTS = """
@@ -40,13 +48,13 @@ input_shape = [1, 4, 4]
 """
 
 
-def write_folder(folder: Path) -> None:
-    """Data and factories; nothing random from run to run."""
+def write_folder(folder: Path, images: int = 30) -> None:
+    """Data (so many test images) and factories; nothing random from run to run."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(0)
-    for name, count in (("train", 20), ("test", 30)):
-        images = generator.integers(0, 256, (count, 4, 4), dtype=np.uint8)
-        np.savez(folder / f"{name}.npz", x=images, y=generator.integers(0, 4, count))
+    for name, count in (("train", 20), ("test", images)):
+        pixels = generator.integers(0, 256, (count, 4, 4), dtype=np.uint8)
+        np.savez(folder / f"{name}.npz", x=pixels, y=generator.integers(0, 4, count))
     (folder / "nets.py").write_text(FACTORIES)
 
 
