@@ -41,7 +41,7 @@ def table(runs: list[dict[str, Any]]) -> str:
         "```",
         "",
         "Top-1 accuracies in percent, drops in points below the original network (ANN) on the same images. T is the",
-        "total number of steps, from the first input to the answer. Spikes are per image; energy is that of the spiking",
+        "total number of steps, from the first input to the answer. Spikes are per image; energy: that of the spiking",
         "network over the original's in the least favourable comparison that decides. Seconds are of one process with",
         "one thread, two at a time on two shared cores.",
         "",
