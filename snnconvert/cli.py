@@ -147,6 +147,13 @@ def convert(  # noqa: PLR0917
             rich_help_panel=SNN,
         ),
     ] = None,
+    input_encoder: Annotated[
+        str,
+        typer.Option(
+            help="analog (the input is a constant current) or spiking (an encoder neuron sends it as signed spikes).",
+            rich_help_panel=SNN,
+        ),
+    ] = "analog",
     approximate: Approximate = ApproximateName.auto,
     strict_spiking: StrictSpiking = False,
     arch: Annotated[
@@ -242,6 +249,7 @@ def convert(  # noqa: PLR0917
             "label_offset": label_offset,
             "device": device,
             "precision": precision.value,
+            "input_encoder": input_encoder,
             "approximate": approximate.value,
             "strict_spiking": strict_spiking,
             "energy_constants": energy_constants,

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from snnconvert.calibrate.observe import in_canonical_order
+from snnconvert.convert.encoder import with_input_encoder
 from snnconvert.convert.precision import in_precision
 from snnconvert.convert.units import refuse_overflow, with_units
 from snnconvert.data.selection import select_inputs
@@ -47,6 +48,9 @@ def run(
         with torch.inference_mode():
             refuse_overflow(ann.source.name, ann.graph(images[:CHECKED_IMAGES])[0])
         ann, network = with_units(ann, images, way=request.approximate, strict=request.strict_spiking)
+        if request.input_encoder == "spiking":
+            network = with_input_encoder(network)
+            ann = replace(ann, source=network.source)
         snn = spiking(request, network, images, inputs.calibration_record, progress)
         if request.early_exit is not None:
             snn = with_early_exit(snn, images, request.early_exit, progress)

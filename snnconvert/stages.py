@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from snnconvert.calibrate import METHODS, Task
+from snnconvert.convert import encoder
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.onnx_reference import compare_with_onnxruntime
 from snnconvert.convert.passes import canonicalize
@@ -83,6 +84,7 @@ class Request:
     label_offset: int = 0
     device: str = "cpu"
     precision: str = "float32"
+    input_encoder: str = "analog"
     approximate: str = "auto"
     strict_spiking: bool = False
     energy_constants: str | None = None
@@ -166,6 +168,7 @@ def check_request(request: Request) -> None:
         ("--rounding", request.rounding, ("nearest", "floor")),
         ("--approximate", request.approximate, WAYS),
         ("--precision", request.precision, PRECISIONS),
+        ("--input-encoder", request.input_encoder, encoder.WAYS),
     ):
         if chosen not in allowed:
             raise OptionError(f"{option} {chosen!r} is not known", hint=f"choose one of {', '.join(allowed)}")

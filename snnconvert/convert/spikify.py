@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, fx
 
-from snnconvert.convert.exact import Weighted, on_double_grid, on_grid
+from snnconvert.convert.exact import INPUT_BITS, Weighted, on_double_grid, on_grid, power_of_two_above
 from snnconvert.errors import UnsupportedError
 from snnconvert.graph.balance import balance
 from snnconvert.graph.dialect import Stage, arguments, calls, op_of, output_nodes, verify
@@ -153,6 +153,11 @@ class _Walk:
         (source,) = arguments(node)
         if self.values[source].domain == "spikes":
             self._as_current(source, node)
+        elif (
+            self.windowed and source.op == "placeholder"
+        ):  # bits to spare for the sums of many windows, as in `_weighted`
+            value = self.values[source]
+            self._insert(source, node, Snap(grid=power_of_two_above(value.bound) * 2.0**-INPUT_BITS), "snapped", value)
         found = self.calibrated[node.name]
         signed = type(op).__name__ == "Identity" or (isinstance(op, RateNorm) and op.signed)
         model = "signed" if signed else "bistable" if self.windowed else self.neuron.model

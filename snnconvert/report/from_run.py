@@ -54,7 +54,11 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
         calibration=record,
         preprocessing=snn.preprocessing,
         schedule=snn.schedule.to_dict(),
-        neuron={"model": outcome.request.neuron, "levels": outcome.request.units},
+        neuron={
+            "model": outcome.request.neuron,
+            "levels": outcome.request.units,
+            "input": outcome.request.input_encoder,
+        },
         latency=snn.schedule.latency,
         fit_curve=curve_section(curve, labelled=labelled),
         layers=[layer_row(layer, outcome.request.neuron) for layer in curve.layers],
