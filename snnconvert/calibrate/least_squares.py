@@ -11,6 +11,9 @@ on the number of images. Grouped and depthwise convolutions are solved group by 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import reduce
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -75,13 +78,6 @@ class NormalEquations:
         self.cross += u.transpose(1, 2) @ r
         self.power += r.square().sum(1)
 
-    def plus(self, other: NormalEquations) -> NormalEquations:
-        """The sums over the blocks of both."""
-        joined = object.__new__(NormalEquations)
-        joined.gram, joined.cross = self.gram + other.gram, self.cross + other.cross
-        joined.power, joined.rows = self.power + other.power, self.rows + other.rows
-        return joined
-
     def cleared(self) -> NormalEquations:
         """The same Gram matrix, waiting for new residuals."""
         fresh = object.__new__(NormalEquations)
@@ -103,6 +99,19 @@ class NormalEquations:
         """Sum of squared residuals per output channel after `change`, shape (outputs,)."""
         explained = (change * self.cross).sum(1) * 2 - (change * (self.gram @ change)).sum(1)
         return (self.power - explained).flatten()
+
+
+def merged(parts: Sequence[NormalEquations]) -> NormalEquations:
+    """The sums over the blocks of all `parts`; they stay as they are."""
+    joined = object.__new__(NormalEquations)
+    joined.gram, joined.cross = sum_of([one.gram for one in parts]), sum_of([one.cross for one in parts])
+    joined.power, joined.rows = sum_of([one.power for one in parts]), sum(one.rows for one in parts)
+    return joined
+
+
+def sum_of(tensors: Sequence[Tensor]) -> Tensor:
+    """Added in order."""
+    return reduce(torch.add, tensors)
 
 
 def changed(op: Conv | Linear, change: Tensor, share: Tensor | float = 1.0) -> Conv | Linear:

@@ -24,7 +24,15 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.calibrate.histogram import histograms
-from snnconvert.calibrate.least_squares import NormalEquations, changed, outputs_by_group, patches, solvable
+from snnconvert.calibrate.least_squares import (
+    NormalEquations,
+    changed,
+    merged,
+    outputs_by_group,
+    patches,
+    solvable,
+    sum_of,
+)
 from snnconvert.calibrate.mse import best_bounds
 from snnconvert.calibrate.observe import Range, ranges
 from snnconvert.calibrate.reconstruct_neuron import Soma
@@ -38,6 +46,9 @@ from snnconvert.graph.types import Calibration, SiteCalibration
 
 # a later first answer has to be worth it: errors of the read-out within this factor of the least count as equal
 WORTH = 1.02
+# the read-out is judged by cross-validation, as far as its Gram matrices are small
+FOLDS = 5
+CROSS_VALIDATED = 512
 PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 
@@ -263,27 +274,39 @@ class Reconstruction:
         """`op` solved for the mean over the frames from `start` on."""
         target, positions = self._target(node), self._positions(op, node)
         (source,) = arguments(node)
-        fit, held = NormalEquations(op), NormalEquations(op)
+        crossed = node in self.read_out and op.weight[0].numel() <= CROSS_VALIDATED
+        parts = [NormalEquations(op) for _ in range(FOLDS if crossed else 2)]
         for chunk in self.chunks:
             rows = patches(op, self.worlds.read(chunk, source, start), positions)
-            lack = self.worlds.wanted(chunk, target) - self.worlds.read(chunk, target, start)
-            (held if chunk.held_out else fit).add(rows, outputs_by_group(op, lack, positions))
-        judge = held if held.rows else fit
-        before = judge.errors(torch.zeros_like(judge.cross))
-        trials = {penalty: judge.errors(fit.solve(penalty)) for penalty in PENALTIES}
+            lack = outputs_by_group(
+                op, self.worlds.wanted(chunk, target) - self.worlds.read(chunk, target, start), positions
+            )
+            if crossed:
+                for fold, part in enumerate(parts):
+                    part.add(rows[:, fold::FOLDS], lack[:, fold::FOLDS])
+            else:
+                parts[chunk.held_out].add(rows, lack)
+        if crossed:
+            splits = [(merged(parts[:fold] + parts[fold + 1 :]), part) for fold, part in enumerate(parts)]
+        else:
+            splits = [(parts[0], parts[1] if parts[1].rows else parts[0])]
+        judged = max(sum(judge.rows for _, judge in splits), 1)
+        before = sum_of([judge.errors(torch.zeros_like(judge.cross)) for _, judge in splits])
+        trials = {penalty: sum_of([judge.errors(fit.solve(penalty)) for fit, judge in splits]) for penalty in PENALTIES}
         best = min(PENALTIES, key=lambda penalty: float(trials[penalty].sum()))
         accepted = trials[best] < before
-        solved = changed(op, fit.plus(held).solve(best), accepted.double())
-        after = float(torch.where(accepted, trials[best], before).sum()) / max(judge.rows, 1)
+        everything = merged(parts)
+        solved = changed(op, everything.solve(best), accepted.double())
+        after = float(torch.where(accepted, trials[best], before).sum()) / judged
         entry = {
             "penalty": best,
-            "rows": fit.rows + held.rows,
-            "error_before": float(before.sum()) / max(judge.rows, 1),
+            "rows": everything.rows,
+            "error_before": float(before.sum()) / judged,
             "error_after": after,
             "accepted": int(accepted.sum()),
             "channels": len(accepted),
         }
-        feeding = None if node in self.read_out else Feeding(node, fit, held, positions)
+        feeding = None if node in self.read_out else Feeding(node, parts[0], parts[1], positions)
         return _Solution(solved, feeding, after, entry)
 
     def _positions(self, op: Conv | Linear, node: fx.Node) -> Tensor | None:

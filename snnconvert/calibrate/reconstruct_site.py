@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from snnconvert.calibrate.least_squares import NormalEquations, changed, outputs_by_group, patches
+from snnconvert.calibrate.least_squares import NormalEquations, changed, merged, outputs_by_group, patches
 from snnconvert.calibrate.observe import Range
 from snnconvert.calibrate.reconstruct_neuron import Soma, Trial, better
 from snnconvert.calibrate.reconstruct_worlds import Chunk, Spikes, Worlds
@@ -177,7 +177,7 @@ class SiteStep:
             into = held if chunk.held_out else normal
             into.add(rows, outputs_by_group(op, lack, feeding.positions), gram=False)
         penalty = min(PENALTIES, key=lambda one: float(held.errors(normal.solve(one)).sum()))
-        change = normal.plus(held).solve(penalty)
+        change = merged([normal, held]).solve(penalty)
         replace_op(self.worlds.graph, feeding.node, changed(op, change))
         full = self._trial(node, trial.soma, trial.found)
         steps = [after - before for before, after in zip(trial.currents, full.currents, strict=True)]

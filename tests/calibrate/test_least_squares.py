@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from snnconvert.calibrate.least_squares import NormalEquations, changed, outputs_by_group, patches, solvable, split
+from snnconvert.calibrate.least_squares import (
+    NormalEquations,
+    changed,
+    merged,
+    outputs_by_group,
+    patches,
+    solvable,
+    split,
+)
 from snnconvert.graph.ops import Conv, ConvTranspose, Linear
 
 DRAW = torch.Generator().manual_seed(0)
@@ -81,7 +89,7 @@ def test_blocks_add_up() -> None:
         return equations
 
     whole = over((x, lack))
-    halves = over((x[:4], lack[:4])).plus(over((x[4:], lack[4:])))
+    halves = merged([over((x[:4], lack[:4])), over((x[4:], lack[4:]))])
     assert whole.rows == halves.rows == 8 * 36
     assert torch.allclose(whole.solve(0.01), halves.solve(0.01), atol=1e-10)
     assert torch.equal(whole.cleared().cross, torch.zeros_like(whole.cross))
