@@ -317,18 +317,22 @@ def cost(setting: Setting, args: argparse.Namespace) -> None:
     introduce(setting)
     snn = setting.bistable(args.window)
     engine = LayerEngine(snn)
-    heading("batch", "ANN pass s", "bistable s", "ratio")
+    plain = LayerEngine(snn)
+    if plain.windows is not None:
+        plain.windows, plain.lazy = None, set()
+    heading("batch", "ANN pass s", "native s", "torch s", "native / ANN", "torch / ANN")
+    runs: dict[str, Callable[[Tensor], Any]] = {"ann": setting.ann.graph, "native": engine.run, "torch": plain.run}
     for size in (32, 64, 128):
-        seconds: dict[str, list[float]] = {"ann": [], "snn": []}
+        seconds: dict[str, list[float]] = {name: [] for name in runs}
         with torch.inference_mode():
             for _ in range(7):
-                for name, run in (("ann", setting.ann.graph), ("snn", engine.run)):
+                for name, run in runs.items():
                     start = time.process_time()
                     for at in range(0, len(setting.images), size):
                         run(setting.images[at : at + size])
                     seconds[name].append(time.process_time() - start)
-        ann, spiking = min(seconds["ann"]), min(seconds["snn"])
-        row(size, ann, spiking, spiking / ann)
+        ann, native, other = (min(seconds[name]) for name in runs)
+        row(size, ann, native, other, native / ann, other / ann)
 
 
 def main() -> None:
