@@ -26,7 +26,7 @@ thresholds need is measured elsewhere.
   and otherwise takes the analog operator, exact in the mean, and sends its result by signed neurons.
 - **error**: of the mean logits against the unchanged ANN, relative; **agree**: images on which SNN and ANN decide
   alike, out of n.
-- **check**: processor seconds of `snnconvert check` after the import of torch, without any image.
+- **check**: seconds of `snnconvert check` on the opened model, without any image (the least of the runs, busy machine).
 """
 
 ARCHITECTURES = """## Architectures, random weights
