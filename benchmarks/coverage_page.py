@@ -26,7 +26,7 @@ thresholds need is measured elsewhere.
   and otherwise takes the analog operator, exact in the mean, and sends its result by signed neurons.
 - **error**: of the mean logits against the unchanged ANN, relative; **agree**: images on which SNN and ANN decide
   alike, out of n.
-- **check**: seconds of `snnconvert check` on the opened model, without any image (the least of the runs, busy machine).
+- **check**: seconds of `snnconvert check` on the opened model, without any image (least of the runs, busy machine).
 """
 
 ARCHITECTURES = """## Architectures, random weights
@@ -35,6 +35,9 @@ One neuron for all, chosen beforehand: graded with 15 units; one way for functio
 `--approximate analog`. Batch-norm statistics come from two forward passes, layer scales are 1. The error falls at least
 4-fold from T = {short} to T = {long} for **{count} of {all}**.
 """
+
+
+PACK = "Ternary neurons, `--approximate auto`; measured before weights were rounded per channel, and not run again."
 
 
 def page(results: dict[str, Any], architectures: list[str], pack: list[str]) -> str:
@@ -50,7 +53,11 @@ def page(results: dict[str, Any], architectures: list[str], pack: list[str]) -> 
     if less:
         lines += ["", f"Less than 4-fold: {'; '.join(f'{name} ({_reason(results.get(name, {}))})' for name in less)}."]
     lines += ["", *_doors(done, results), "", "## Models of the data pack", ""]
-    lines += ["Ternary neurons, `--approximate auto`.", "", *_table(pack, results)]
+    lines += [
+        PACK,
+        "",
+        *_table(pack, results),
+    ]
     lines += ["", *_labelled(), "", "## What stays analog, and what was written as units", ""]
     for name in [*done, *pack]:
         row = results[name]
