@@ -83,7 +83,7 @@ ARCHITECTURES: dict[str, tuple[str, str, dict[str, Any], int]] = {
     "swin_tiny": ("timm", "swin_tiny_patch4_window7_224", {"img_size": 56}, 56),
 }
 
-# chosen for all architectures before any was measured with it: random weights amplify the noise of spikes
+# the same for all architectures: random weights amplify the noise of spikes
 NEURON = NeuronChoice("graded", 15)
 # functions without a spiking form: exact in the mean, sent by signed neurons
 WAY = "analog"
