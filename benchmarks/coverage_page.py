@@ -26,8 +26,8 @@ thresholds need is measured elsewhere.
   and otherwise takes the analog operator, exact in the mean, and sends its result by signed neurons.
 - **error**: of the mean logits against the unchanged ANN, relative; **agree**: images on which SNN and ANN decide
   alike, out of n.
-- **check**: seconds of `snnconvert check` on the opened model, without any image (wall time, on a busy
-  machine).
+- **check**: seconds of `snnconvert check` on the opened model, without any image (wall time,
+  busy machine).
 """
 
 ARCHITECTURES = """## Architectures, random weights
