@@ -32,7 +32,7 @@ thresholds need is measured elsewhere.
 
 ARCHITECTURES = """## Architectures, random weights
 
-One neuron for all: graded with 15 units; one way for functions without a spiking form: `--approximate analog`. Both were
+One neuron for all: graded, 15 units; one way for functions without a spiking form: `--approximate analog`. Both were
 settled knowing earlier results: most networks had been measured with 15 units before, and vit_tiny and convnext_tiny
 were tried this way first. Batch-norm statistics come from two forward passes, layer scales are 1. The error falls at
 least 4-fold from T = {short} to T = {long} for **{count} of {all}**, on 1 to 4 images each.
