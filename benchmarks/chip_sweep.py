@@ -27,7 +27,7 @@ from snnconvert.report.chip import pareto, rows_of
 from snnconvert.report.figures import on_paper
 from snnconvert.report.statistics import wilson_interval
 from snnconvert.simulate.evaluate import rerun
-from snnconvert.simulate.integer import integer_curve
+from snnconvert.simulate.integer import SCALES, IntegerCurve, integer_curve
 
 
 def main() -> None:
@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=200)
     parser.add_argument("--weights", type=int, nargs="+", default=[3, 4, 5, 6, 8])
     parser.add_argument("--states", type=int, nargs="+", default=[6, 8, 10, 12, 16])
+    parser.add_argument("--scale-per", choices=SCALES, default=SCALES[0])
     parser.add_argument("--figure", type=Path, help="write the accuracy over T as .svg")
     parser.add_argument("--out", type=Path, help="write every row as JSON")
     args = parser.parse_args()
@@ -54,15 +55,15 @@ def main() -> None:
     wanted = [widest] + [(bits, widest[1]) for bits in sorted(args.weights)[-2::-1]]
     wanted += [(widest[0], bits) for bits in sorted(args.states)[-2::-1]]
     itself = rerun(snn, data, batch_size=64)
-    print("| weight bits | membrane bits | T | right, % | 95 % | spikes per image | saturations per image |")
-    print("|---|---|--:|--:|--:|--:|--:|")
+    print("| weight bits | membrane bits | T | right, % | 95 % | spikes per image | saturations per image | shortcut |")
+    print("|---|---|--:|--:|--:|--:|--:|--:|")
     last = len(itself.timesteps)
-    show("the network itself", "", last, itself.correct[-1], len(data), itself.spikes[-1], 0.0)
+    print(f"| the network itself | | {last} | {share(itself.correct[-1], len(data))} | {itself.spikes[-1]:,.0f} | | |")
     runs: list[dict[str, Any]] = []
     for weight_bits, state_bits in wanted:
-        curve = integer_curve(snn, batches(), weight_bits=weight_bits, state_bits=state_bits)
+        curve = integer_curve(snn, batches(), weight_bits=weight_bits, state_bits=state_bits, scale_per=args.scale_per)
         runs += rows_of(curve)
-        show(weight_bits, state_bits, last, curve.correct[-1], len(data), curve.spikes, curve.saturations)
+        print(row(curve, last), flush=True)
         if args.out:
             args.out.write_text(json.dumps(runs, indent=1), "utf-8")
     if args.figure:
@@ -73,16 +74,17 @@ def main() -> None:
         args.figure.write_text(vl_convert.vegalite_to_svg(on_paper(spec)), "utf-8")
 
 
-def show(  # noqa: PLR0917
-    weights: object, states: object, t: int, correct: int | None, samples: int, spikes: float, saturated: float
-) -> None:
-    """Print one row."""
+def share(correct: int | None, samples: int) -> str:
+    """Two cells: percent and its interval."""
     low, high = wilson_interval(correct or 0, samples)
-    right = 100 * (correct or 0) / samples
-    print(
-        f"| {weights} | {states} | {t} | {right:.1f} | {low:.1f} to {high:.1f} | {spikes:,.0f} | {saturated:,.0f} |",
-        flush=True,
-    )
+    return f"{100 * (correct or 0) / samples:.1f} | {low:.1f} to {high:.1f}"
+
+
+def row(curve: IntegerCurve, t: int) -> str:
+    """One row; `shortcut`: synapses side by side that the largest factor of an identity shortcut takes."""
+    bits = f"{curve.weight_bits} | {curve.state_bits} | {t}"
+    right = share(curve.correct[-1], curve.samples)
+    return f"| {bits} | {right} | {curve.spikes:,.0f} | {curve.saturations:,.0f} | {curve.shortcut_synapses} |"
 
 
 if __name__ == "__main__":

@@ -26,10 +26,10 @@ from snnconvert.graph.types import Snn
 from snnconvert.neurons import NEURONS
 from snnconvert.progress import Progress, silent
 from snnconvert.simulate.flow import domains
-from snnconvert.simulate.integer import IntegerCurve, integer_curve
+from snnconvert.simulate.integer import SCALES, IntegerCurve, integer_curve
 
 SWEEP_WEIGHT_BITS, SWEEP_STATE_BITS = (3, 4, 6, 8), (8, 10, 12, 16)
-RESETS = ("subtract", "zero")
+CHOICES = {"reset": ("subtract", "zero"), "scale_per": SCALES}
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class Target:
 
     Attributes:
         weight_bits, state_bits: of a weight and of a membrane potential, sign included.
+        scale_per: what may have a unit of its own, "channel" (if thresholds may differ within a layer; assumed where
+            not known) or "layer".
         reset: what a spike does to the membrane: subtract (the threshold) or zero.
         units_per_spike: largest number that one spike carries.
         signed_spikes: whether spikes may be negative.
@@ -53,6 +55,7 @@ class Target:
     source: str = "not stated"
     weight_bits: int | None = None
     state_bits: int | None = None
+    scale_per: str | None = None
     reset: str | None = None
     units_per_spike: int | None = None
     signed_spikes: bool | None = None
@@ -99,8 +102,10 @@ def load_target(name: str) -> Target:
         if made[key] is None or wanted_list != isinstance(made[key], tuple):
             wanted = "a list of whole numbers" if wanted_list else str(kinds[key]).replace(" | None", "")
             raise OptionError(f"--target {name}: {key} = {value!r} is not possible", hint=f"{key} is {wanted}")
-    if made.get("reset") not in (None, *RESETS):
-        raise OptionError(f"--target {name}: reset = {made['reset']!r} is not known", hint="choose subtract or zero")
+    for key, allowed in CHOICES.items():
+        if made.get(key) not in (None, *allowed):
+            hint = f"choose {' or '.join(allowed)}"
+            raise OptionError(f"--target {name}: {key} = {made[key]!r} is not known", hint=hint)
     return Target(**made)
 
 
@@ -220,7 +225,8 @@ def chip_section(
         batches = (
             (images, np.asarray(labels, np.int64)) for images, labels in data.batches(batch_size) if labels is not None
         )
-        curve = integer_curve(snn, batches, weight_bits=weight_bits, state_bits=state_bits)
+        scale_per = target.scale_per or SCALES[0]
+        curve = integer_curve(snn, batches, weight_bits=weight_bits, state_bits=state_bits, scale_per=scale_per)
         runs += rows_of(curve)
     progress("chip", len(wanted), max(1, len(wanted)))
     limits = {key: value for key, value in asdict(target).items() if value is not None}
@@ -240,6 +246,7 @@ def rows_of(curve: IntegerCurve) -> list[dict[str, Any]]:
             "samples": curve.samples,
             "spikes_per_image": curve.spikes if t == last else None,
             "saturations_per_image": curve.saturations if t == last else None,
+            "shortcut_synapses": curve.shortcut_synapses if t == last else None,
         }
         for t in steps
         if curve.correct[t - 1] is not None

@@ -1,11 +1,16 @@
 """Simulate a network as a chip with few bits would: integer weights, integer membranes that saturate.
 
-Every group of neurons that shares its inputs gets one unit; weights, biases, thresholds and initial membranes become
-integers in that unit. Where all of them are exactly representable in the given bits (on a power of two) the integer
-network is the network itself; else the unit is the largest weight over the largest integer, coarser still if a
-threshold would not fit into half of the membrane's range. Real-valued operators before the first spikes, and analogue
-ones, keep real values with weights rounded to the same number of bits; what they send to a neuron is rounded to its
-unit. Membranes saturate after each step, not after each synaptic event.
+Weights, biases, thresholds and initial membranes become integers in a unit that everything summed into the same
+neurons shares. By default every output channel has a unit of its own, which costs a chip nothing if thresholds may
+differ from neuron to neuron: the unit never leaves the channel, because spikes carry no unit. Where wiring (a
+concatenation, a reshape) lies between a weighted sum and its neurons, the layer has one unit. Where everything is
+exactly representable in the given bits (on a power of two) the integer network is the network itself; else the unit is
+the largest weight over the largest integer, coarser still if a threshold would not fit into half of the membrane's
+range. An identity shortcut adds one number per channel and spike; it is no kernel, and as wide as a membrane (or as
+many synapses side by side as `shortcut_synapses` says), because it would else set the unit of the kernels beside it.
+Real-valued operators before the first spikes, and analogue ones, keep real values with weights rounded to the
+same number of bits, with a step per channel or layer likewise; what they send to a neuron is rounded to its unit.
+Membranes saturate after each step, not after each synaptic event.
 """
 
 from __future__ import annotations
@@ -19,18 +24,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from snnconvert.convert.exact import finest_grids
+from snnconvert.convert.exact import by_output, by_rows, finest_grids
 from snnconvert.errors import OptionError
 from snnconvert.graph.dialect import arguments, calls, op_of, output_nodes
 from snnconvert.graph.neuron_ops import Neuron, Scale, Snap
-from snnconvert.graph.ops import Affine, Conv, ConvTranspose, Linear, MaxPool, Op, Role
+from snnconvert.graph.ops import Affine, Conv, ConvTranspose, Linear, MaxPool, Mean, Op, Role
 from snnconvert.graph.types import Snn
 from snnconvert.neurons import NEURONS, State
 from snnconvert.simulate.flow import domains, increments
 
 FLOAT32_EXACT = 2**24
-# a membrane holds so many thresholds where no weights set the unit
-HEADROOM = 16
+SCALES = ("channel", "layer")
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """What 1 stands for: `sizes` (channels) along `axis` of a sample (0 or -1), or (1) for all channels."""
+
+    sizes: Tensor
+    axis: int = 0
+
+    def along(self, rank: int) -> Tensor:
+        """Shaped to broadcast against a sample of that rank, or against a batch of them."""
+        shape = [1] * max(1, rank)
+        shape[self.axis] = -1
+        return self.sizes.reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -39,10 +57,10 @@ class Value:
 
     tensor: Tensor
     constant: bool
-    unit: float | None = None
+    unit: Unit | None = None
 
     def real(self) -> Tensor:
-        return self.tensor if self.unit is None else self.tensor * self.unit
+        return self.tensor if self.unit is None else self.tensor * self.unit.along(self.tensor.ndim - 1)
 
 
 @dataclass(frozen=True)
@@ -60,12 +78,13 @@ class IntegerEngine:
     Args:
         snn: a streaming or waiting network.
         weight_bits, state_bits: of a weight and of a membrane, sign included.
+        scale_per: "channel" or "layer", what has a unit of its own.
 
     Raises:
-        OptionError: for schedules with windows, or bits outside 2 to 53.
+        OptionError: for schedules with windows, bits outside 2 to 53, or another `scale_per`.
     """
 
-    def __init__(self, snn: Snn, *, weight_bits: int, state_bits: int) -> None:
+    def __init__(self, snn: Snn, *, weight_bits: int, state_bits: int, scale_per: str = "channel") -> None:
         if snn.schedule.kind == "bistable":
             raise OptionError(
                 "a chip's integers are simulated for streaming and waiting networks only",
@@ -74,11 +93,13 @@ class IntegerEngine:
         for name, bits in (("weight_bits", weight_bits), ("state_bits", state_bits)):
             if not 2 <= bits <= 53:
                 raise OptionError(f"{name} = {bits} is outside 2 to 53", hint="8 and 16 are common")
-        self.snn, self.schedule = snn, snn.schedule
+        if scale_per not in SCALES:
+            raise OptionError(f"scale_per = {scale_per!r} is not known", hint=f"choose {' or '.join(SCALES)}")
+        self.snn, self.schedule, self.per_channel = snn, snn.schedule, scale_per == "channel"
         self.largest_weight: int = 2 ** (weight_bits - 1) - 1
         self.low, self.high = -(2.0 ** (state_bits - 1)), 2.0 ** (state_bits - 1) - 1
         self.domains = domains(snn)
-        self.units = self._units()
+        self.units, self.shortcut_synapses = self._units(), 1
         self.ops: dict[fx.Node, Op] = {node: self._quantised(node, op) for node, op in calls(snn.graph)}
 
     @torch.inference_mode()
@@ -104,7 +125,7 @@ class IntegerEngine:
 
     # --- integers ---
 
-    def _units(self) -> dict[fx.Node, float]:
+    def _units(self) -> dict[fx.Node, Unit]:
         """One unit for everything that is summed into the same neurons."""
         groups: dict[fx.Node, set[fx.Node]] = {}
         for end in [node for node, op in calls(self.snn.graph) if isinstance(op, Neuron)] + output_nodes(
@@ -124,55 +145,73 @@ class IntegerEngine:
         units = {id(group): self._unit(group) for group in groups.values()}
         return {node: units[id(group)] for node, group in groups.items()}
 
-    def _unit(self, group: set[fx.Node]) -> float:
-        weights, states = [torch.zeros(1).double()], [torch.zeros(1).double()]
+    def _unit(self, group: set[fx.Node]) -> Unit:
+        axis = channel_axis(group) if self.per_channel else None
+        weights, states = list[Tensor](), list[Tensor]()
         for node in group:
-            op = op_of(node)
+            op, shape = op_of(node), tuple(node.meta["shape"])
             fed = self.domains[arguments(node)[0]] == "spikes"
             if isinstance(op, Neuron):
-                states += [op.threshold.double().flatten(), op.initial.double().flatten()]
+                states += [channel_rows(tensor, shape, axis) for tensor in (op.threshold, op.initial)]
             elif isinstance(op, Conv | ConvTranspose | Linear) and fed:
-                weights.append(op.weight.double().flatten())
-                states += [] if op.bias is None else [op.bias.double()]
+                rows = by_rows(op, op.weight.double())
+                weights.append(rows.reshape(1, -1) if axis is None else rows)
+                states += [] if op.bias is None else [op.bias.double().reshape(len(weights[-1]), -1)]
             elif isinstance(op, Scale) and fed:
-                weights.append(op.factor.double().flatten())
-        every, states_only = torch.cat(weights), torch.cat(states)
-        largest, widest = float(every.abs().max()), float(states_only.abs().max())
-        coarsest = HEADROOM if len(weights) == 1 else 2
-        finest = max(largest / self.largest_weight, coarsest * widest / (self.high + 1), 1e-30)
-        grid = exact_grid(torch.cat([every, states_only]))
-        if grid is None or grid < finest:
-            return finest
+                states.append(channel_rows(op.factor, shape, axis))
+        channels = torch.zeros(max(len(rows) for rows in weights + states) if weights or states else 1, 1).double()
+        every, states_only = torch.cat([channels, *weights, *states], 1), torch.cat([channels, *states], 1)
+        largest = torch.cat([channels, *weights], 1).abs().amax(1)
+        # Where no weights set the unit, thresholds take half of the membrane's bits: currents may be far above them.
+        coarsest = torch.where(largest > 0, 2.0, max(2.0, (2 * (self.high + 1)) ** 0.5 / 2))
+        finest = torch.maximum(largest / self.largest_weight, coarsest * states_only.abs().amax(1) / (self.high + 1))
+        finest = finest.clamp(min=1e-30)
+        grid = exact_grids(every)
         # Real values that join the sum are rounded to the unit: half of the bits to spare make it finer.
-        return grid / float(2.0 ** (math.floor(math.log2(grid / finest)) // 2))
+        exact = grid / 2.0 ** (grid / finest).clamp(min=1.0).log2().floor().div(2).floor()
+        return Unit(torch.where(grid < finest, finest, exact), axis or 0)
 
     def _quantised(self, node: fx.Node, op: Op) -> Op:
         unit = self.units.get(node)
-        integers = unit is not None and bool(arguments(node)) and self.domains[arguments(node)[0]] == "spikes"
         if isinstance(op, Neuron):
             assert unit is not None
-            threshold = (op.threshold.double() / unit).round().clamp(min=1.0)
-            return op.rebuilt(threshold=threshold, initial=(op.initial.double() / unit).round())
+            size = unit.along(len(node.meta["shape"]))
+            return op.rebuilt(
+                threshold=(op.threshold.double() / size).round().clamp(min=1.0),
+                initial=(op.initial.double() / size).round(),
+            )
+        integers = unit is not None and bool(arguments(node)) and self.domains[arguments(node)[0]] == "spikes"
         if isinstance(op, Conv | ConvTranspose | Linear):
-            step = unit if integers and unit is not None else float(op.weight.abs().max()) / self.largest_weight
-            grid = None if integers else exact_grid(op.weight.double().flatten())
-            if grid is not None and float(op.weight.abs().max()) / grid <= self.largest_weight:
-                step = grid
-            step = step or 1.0
-            weight = (op.weight.double() / step).round().clamp(-self.largest_weight, self.largest_weight)
-            bias = op.bias
-            if integers:
-                bias = None if bias is None else (bias.double() / step).round().clamp(self.low, self.high)
-                reach = float(weight.abs().sum())
-                made = op.rebuilt(weight=weight, bias=bias)
-                return made.float() if reach < FLOAT32_EXACT / 64 else made
-            return op.rebuilt(weight=weight * step, bias=None if bias is None else bias.double())
+            rows = by_rows(op, op.weight.double())
+            if not integers or unit is None:
+                steps = by_output(op, self._steps(rows))
+                return op.rebuilt(
+                    weight=(op.weight.double() / steps).round().clamp(-self.largest_weight, self.largest_weight)
+                    * steps,
+                    bias=None if op.bias is None else op.bias.double(),
+                )
+            sizes = unit.sizes.expand(len(rows))
+            weight = (op.weight.double() / by_output(op, sizes)).round()
+            weight = weight.clamp(-self.largest_weight, self.largest_weight)
+            bias = None if op.bias is None else (op.bias.double() / sizes).round().clamp(self.low, self.high)
+            made = op.rebuilt(weight=weight, bias=bias)
+            return made.float() if float(weight.abs().sum()) < FLOAT32_EXACT / 64 else made
         if isinstance(op, Scale):
             factor = op.factor.double()
             if integers and unit is not None:
-                factor = (factor / unit).round().clamp(-self.largest_weight, self.largest_weight)
+                factor = (factor / unit.along(len(node.meta["shape"]))).round()
+                factor = factor.clamp(self.low, self.high)
+                side_by_side = math.ceil(float(factor.abs().max()) / self.largest_weight)
+                self.shortcut_synapses = max(self.shortcut_synapses, side_by_side)
             return Scale(factor)
         return op.rebuilt().double()
+
+    def _steps(self, rows: Tensor) -> Tensor:
+        """Of weights on real values, per output channel: exact where the bits suffice."""
+        apart = rows if self.per_channel else rows.reshape(1, -1)
+        largest, grid = apart.abs().amax(1), exact_grids(apart)
+        steps = torch.where(largest <= grid * self.largest_weight, grid, largest / self.largest_weight)
+        return torch.where(steps > 0, steps, 1.0).expand(len(rows))
 
     # --- values ---
 
@@ -196,8 +235,10 @@ class IntegerEngine:
             return Value(self._compensated(op, [value.real() for value in inputs]), constant)
         return Value(op(*(value.real().double() for value in inputs)), constant)
 
-    def _in_unit(self, value: Value, unit: float) -> Tensor:
-        return value.tensor if value.unit == unit else (value.real().double() / unit).round()
+    def _in_unit(self, value: Value, unit: Unit) -> Tensor:
+        if value.unit is unit:
+            return value.tensor
+        return (value.real().double() / unit.along(value.tensor.ndim - 1)).round()
 
     def _over_time(self, value: Value) -> Value:
         if not value.constant:
@@ -210,7 +251,7 @@ class IntegerEngine:
 
     def _neuron(self, node: fx.Node, op: Neuron, current: Value) -> Value:
         model, frames = NEURONS[op.model], self.schedule.frames
-        moving = current.tensor if current.unit == self.units[node] else self._in_unit(current, self.units[node])
+        moving = self._in_unit(current, self.units[node])
         by_frame = moving.round().unsqueeze(0) if current.constant else self._by_frame(moving.round())
         state = model.init(by_frame[0], op.initial)
         out = torch.empty((frames, *by_frame.shape[1:]), dtype=torch.float32)
@@ -239,15 +280,46 @@ class IntegerEngine:
         return torch.cat([total[:1], total[1:] - total[:-1]]).flatten(0, 1)
 
 
-def exact_grid(values: Tensor) -> float | None:
-    """The largest power of two, up to 2^40, of which all `values` are multiples; None if it is below 2^-60."""
-    grid = float(finest_grids(values.reshape(1, -1)))
-    return None if grid < 2.0**-60 else min(grid, 2.0**40)
+def channel_axis(group: set[fx.Node]) -> int | None:
+    """The axis of a sample (0, or -1 behind Linear) along which all of `group` keeps its channels apart, else None."""
+    last = any(isinstance(op_of(node), Linear) for node in group)
+    axis = -1 if last and any(len(node.meta["shape"]) > 1 for node in group) else 0
+    if axis and any(isinstance(op_of(node), Conv | ConvTranspose) for node in group):
+        return None
+    sizes = set[int]()
+    for node in group:
+        op, shape = op_of(node), tuple(node.meta["shape"])
+        if op.role == Role.WIRING or not shape:
+            return None
+        if isinstance(op, Mean) and (1 if axis == 0 else len(arguments(node)[0].meta["shape"])) in op.dims:
+            return None
+        if op.role == Role.POOL and axis and not isinstance(op, Mean):
+            return None
+        sizes.add(shape[axis])
+    return axis if len(sizes) == 1 else None
+
+
+def channel_rows(tensor: Tensor, shape: tuple[int, ...], axis: int | None) -> Tensor:
+    """What broadcasts against a sample, as (channels, values of one) or, without an axis, as (1, values)."""
+    if axis is None:
+        return tensor.double().reshape(1, -1)
+    # Only the channels are spread out: a threshold per channel stays one value.
+    padded = tensor.double().reshape([1] * (len(shape) - tensor.ndim) + list(tensor.shape)).movedim(axis, 0)
+    return padded.reshape(len(padded), -1).expand(shape[axis], -1)
+
+
+def exact_grids(rows: Tensor) -> Tensor:
+    """Per row the largest power of two, up to 2^40, of which all values are multiples; 0 if it is below 2^-60."""
+    grids = finest_grids(rows)
+    return torch.where(grids < 2.0**-60, 0.0, grids.clamp(max=2.0**40))
 
 
 @dataclass(frozen=True)
 class IntegerCurve:
-    """Right answers after each step (None before the first), spikes per image, and saturations per image."""
+    """Right answers after each step (None before the first), spikes and saturations per image.
+
+    `shortcut_synapses`: how many weights side by side the largest factor of an identity shortcut would take.
+    """
 
     weight_bits: int
     state_bits: int
@@ -255,6 +327,7 @@ class IntegerCurve:
     correct: list[int | None]
     spikes: float
     saturations: float
+    shortcut_synapses: int
 
 
 def integer_curve(
@@ -263,10 +336,12 @@ def integer_curve(
     *,
     weight_bits: int,
     state_bits: int,
+    scale_per: str = "channel",
     size: int = 16,
 ) -> IntegerCurve:
     """Accuracy of `snn` over time with integers of the given widths, on labelled batches."""
-    engine, schedule = IntegerEngine(snn, weight_bits=weight_bits, state_bits=state_bits), snn.schedule
+    engine = IntegerEngine(snn, weight_bits=weight_bits, state_bits=state_bits, scale_per=scale_per)
+    schedule = snn.schedule
     right = np.zeros(len(schedule.answer_steps), np.int64)
     samples = spikes = saturated = 0
     for images, labels in batches:
@@ -278,6 +353,7 @@ def integer_curve(
     by_step: list[int | None] = [None] * schedule.timesteps
     for step, count in zip(schedule.answer_steps, right.tolist(), strict=True):
         by_step[step - 1] = count
+    count = max(1, samples)
     return IntegerCurve(
-        weight_bits, state_bits, samples, by_step, spikes / max(1, samples), saturated / max(1, samples)
+        weight_bits, state_bits, samples, by_step, spikes / count, saturated / count, engine.shortcut_synapses
     )

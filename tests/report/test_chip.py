@@ -70,6 +70,7 @@ def test_targets_are_read_and_checked(tmp_path: Path) -> None:
         ("fan_in = 0", "not possible"),
         ("pools = 2", "not possible"),
         ("reset = 'hard'", "reset = 'hard' is not known"),
+        ("scale_per = 'neuron'", "scale_per = 'neuron' is not known"),
         ("fan_in =", "cannot be read"),
     ):
         file.write_text(text)

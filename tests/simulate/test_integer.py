@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,12 @@ from small_networks import pictures, small_snn
 
 from snnconvert.convert.spikify import NeuronChoice, spikify
 from snnconvert.errors import OptionError
+from snnconvert.graph.dialect import calls
+from snnconvert.graph.neuron_ops import Neuron, Scale
+from snnconvert.graph.ops import Conv
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Snn
-from snnconvert.simulate.integer import IntegerEngine, exact_grid, integer_curve
+from snnconvert.simulate.integer import SCALES, IntegerEngine, exact_grids, integer_curve
 from snnconvert.simulate.layer_engine import LayerEngine
 
 
@@ -22,12 +27,13 @@ def dyadic_snn(seed: int, kind: str = "streaming") -> Snn:
     return spikify(ann, calibrated(ann, plan, seed), plan, NeuronChoice(), input_bound=4.0)
 
 
+@pytest.mark.parametrize("scale_per", SCALES)
 @pytest.mark.parametrize("kind", ["streaming", "wait"])
 @pytest.mark.parametrize("seed", range(12))
-def test_ample_bits_change_no_spike(seed: int, kind: str) -> None:
+def test_ample_bits_change_no_spike(seed: int, kind: str, scale_per: str) -> None:
     snn, batch = dyadic_snn(seed, kind), images(seed, 3)
     expected = LayerEngine(snn).run(batch)
-    found = IntegerEngine(snn, weight_bits=44, state_bits=53).run(batch)
+    found = IntegerEngine(snn, weight_bits=44, state_bits=53, scale_per=scale_per).run(batch)
     assert found.spikes == {name: int(count.sum()) for name, count in expected.spikes.items() if name in found.spikes}
     assert sum(found.spikes.values()) > 0
     assert torch.allclose(found.outputs, expected.outputs[0].flatten(2), atol=1e-9)
@@ -45,6 +51,32 @@ def test_fewer_bits_come_closer_one_by_one(pool: str) -> None:
         errors.append(float((found - exact).square().mean().sqrt()))
     assert errors[0] > errors[1] > errors[2] > errors[3]
     assert errors[3] < 0.05 * errors[0]
+
+
+def test_a_channel_may_have_any_scale() -> None:
+    snn, _ = small_snn(timesteps=12)
+    before = {per: IntegerEngine(snn, weight_bits=5, state_bits=24, scale_per=per).run(pictures(4)) for per in SCALES}
+    second = [op for _, op in calls(snn.graph) if isinstance(op, Conv)][1]
+    neuron = [op for _, op in calls(snn.graph) if isinstance(op, Neuron)][1]
+    with torch.no_grad():
+        for tensor in (second.weight, second.bias, neuron.threshold, neuron.initial):
+            assert tensor is not None
+            tensor[3] *= 2.0**-6
+    after = {per: IntegerEngine(snn, weight_bits=5, state_bits=24, scale_per=per).run(pictures(4)) for per in SCALES}
+    assert after["channel"].spikes == before["channel"].spikes
+    assert after["layer"].spikes != before["layer"].spikes
+
+
+def test_a_shortcut_leaves_the_kernels_their_bits() -> None:
+    snn, _ = small_snn()
+    kernel = [op for _, op in calls(snn.graph) if isinstance(op, Conv)][2]
+    kernel.weight.mul_(2.0**-6)
+    engine = IntegerEngine(snn, weight_bits=4, state_bits=24)
+    beside = next(engine.ops[node] for node, op in calls(snn.graph) if op is kernel)
+    assert isinstance(beside, Conv)
+    assert (beside.weight.abs().amax((1, 2, 3)) == 7).all()
+    largest = max(float(op.factor.abs().max()) for op in engine.ops.values() if isinstance(op, Scale))
+    assert engine.shortcut_synapses == math.ceil(largest / 7) > 1
 
 
 def test_narrow_membranes_saturate() -> None:
@@ -84,9 +116,10 @@ def test_curve_counts_right_answers() -> None:
 
 
 def test_grids_and_refusals() -> None:
-    assert exact_grid(torch.tensor([0.75, -3.5]).double()) == 0.25
-    assert exact_grid(torch.tensor([12.0, 8.0]).double()) == 4.0
-    assert exact_grid(torch.tensor([2.0**-80]).double()) is None
+    rows = torch.tensor([[0.75, -3.5], [12.0, 8.0], [2.0**-80, 1.0], [0.0, 0.0]]).double()
+    assert exact_grids(rows).tolist() == [0.25, 4.0, 0.0, 2.0**40]
     snn, _ = small_snn()
     with pytest.raises(OptionError, match="outside 2 to 53"):
         IntegerEngine(snn, weight_bits=1, state_bits=16)
+    with pytest.raises(OptionError, match="'neuron' is not known"):
+        IntegerEngine(snn, weight_bits=8, state_bits=16, scale_per="neuron")
