@@ -96,6 +96,10 @@ class Range:
     rank: int
     dead: int
 
+    def shaped(self, vector: Tensor) -> Tensor:
+        """(channels,) broadcastable to one sample, float32."""
+        return broadcastable(vector.float(), self.axis, self.rank)
+
 
 def ranges(graph: fx.GraphModule, images: Tensor, progress: Progress = silent) -> tuple[dict[str, Range], Tensor]:
     """The global maximum per channel of every site, and the network's (first) outputs on all images."""

@@ -63,6 +63,7 @@ def calibrate_reconstruct(task: Task) -> Calibration:
         held_out: share of the images on which every step has to prove itself, default 0.2.
         rows: most output positions per operator that enter the least squares, default 200,000.
         search_images: images on which thresholds are tried (half as many held-out ones judge), default 128.
+        search_positions: values per channel and image on which thresholds are tried, default 256.
         memory: GiB for the live edges; of a large network fewer images are used, default 2.
         judged: keep a bias correction only where the error falls (default True); otherwise always.
         read_out: choose from which frame on the read-out sums (default True), unless the schedule says so.

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from snnconvert.calibrate.observe import Range, broadcastable
 from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.schedule import Schedule
 from snnconvert.neurons import NEURONS, State
@@ -85,10 +84,15 @@ class Soma:
         return self.mean(self.units(current, threshold, initial), threshold)
 
 
-def channel_sums(values: Tensor, axis: int) -> Tensor:
-    """(batch, *sample) summed over everything but the channels at `axis` of the sample, float64."""
-    rest = [dim for dim in range(values.ndim) if dim != axis + 1]
-    return values.sum(rest, dtype=torch.float64)
+def at_positions(values: Tensor, axis: int, positions: Tensor) -> Tensor:
+    """(batch, *sample) with channels at `axis` as (batch, channels, positions, 1): some of every channel's values."""
+    by_channel = values.movedim(axis + 1, 1).flatten(2) if values.ndim > 2 else values.unsqueeze(2)
+    return by_channel[:, :, positions].unsqueeze(-1).contiguous(memory_format=torch.channels_last)
+
+
+def channel_sums(values: Tensor) -> Tensor:
+    """(batch, channels, positions, 1) summed over everything but the channels, float64."""
+    return values.sum((0, 2, 3), dtype=torch.float64)
 
 
 @dataclass
@@ -96,13 +100,12 @@ class Trial:
     """A site being calibrated: the currents and targets of the images that thresholds are tried on.
 
     Attributes:
-        currents: one float32 tensor (frames, batch, *sample) per chunk of images.
-        targets: the ANN's activations, (reads * batch, *sample) per chunk.
+        currents: one float32 tensor (frames, batch, channels, positions, 1) per chunk of images.
+        targets: the ANN's activations, (reads * batch, channels, positions, 1) per chunk.
         held_out: whether a chunk was held out from all fitting.
     """
 
     soma: Soma
-    found: Range
     currents: list[Tensor]
     targets: list[Tensor]
     held_out: list[bool]
@@ -112,7 +115,7 @@ class Trial:
         result = torch.zeros(2, len(threshold), dtype=torch.float64)
         for current, target, held in zip(self.currents, self.targets, self.held_out, strict=True):
             lack = self._lack(current, target, threshold, initial, shift)
-            result[int(held)] += channel_sums(lack.square(), self.found.axis)
+            result[int(held)] += channel_sums(lack.square())
         return result
 
     def mean_lack(self, threshold: Tensor, initial: Tensor) -> Tensor:
@@ -120,7 +123,7 @@ class Trial:
         total, count = torch.zeros(len(threshold), dtype=torch.float64), 0
         for current, target, held in zip(self.currents, self.targets, self.held_out, strict=True):
             if not held:
-                total += channel_sums(self._lack(current, target, threshold, initial, None), self.found.axis)
+                total += channel_sums(self._lack(current, target, threshold, initial, None))
                 count += target.numel() // len(threshold)
         return total / max(count, 1)
 
@@ -129,15 +132,16 @@ class Trial:
         pairs = zip(self.targets, self.held_out, strict=True)
         return max(sum(float(target.double().square().sum()) for target, held in pairs if held), 1e-30)
 
-    def shaped(self, vector: Tensor) -> Tensor:
-        """(channels,) broadcastable to one sample, float32."""
-        return broadcastable(vector.float(), self.found.axis, self.found.rank)
-
     def _lack(
         self, current: Tensor, target: Tensor, threshold: Tensor, initial: Tensor, shift: Tensor | None
     ) -> Tensor:
-        moved = current if shift is None else current + self.shaped(shift)
-        return target - self.soma.rate(moved, self.shaped(threshold), self.shaped(initial))
+        moved = current if shift is None else current + shaped(shift)
+        return target - self.soma.rate(moved, shaped(threshold), shaped(initial))
+
+
+def shaped(vector: Tensor) -> Tensor:
+    """(channels,) broadcastable to what thresholds are tried on, float32."""
+    return vector.float().reshape(-1, 1, 1)
 
 
 def better(tried: Tensor, best: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, fx
 
 from snnconvert.calibrate.least_squares import NormalEquations, changed, merged, outputs_by_group, patches
 from snnconvert.calibrate.observe import Range
-from snnconvert.calibrate.reconstruct_neuron import Soma, Trial, better
+from snnconvert.calibrate.reconstruct_neuron import Soma, Trial, at_positions, better, shaped
 from snnconvert.calibrate.reconstruct_worlds import Chunk, Spikes, Worlds
 from snnconvert.graph.dialect import arguments, op_of
 from snnconvert.graph.edit import replace_op
@@ -37,6 +38,7 @@ class Options:
     held_out: float = 0.2
     rows: int = 200_000
     search_images: int = 128
+    search_positions: int = 256
     memory: float = 2.0
     judged: bool = True
     read_out: bool = True
@@ -98,35 +100,46 @@ class SiteStep:
         if isinstance(feeding, Feeding):
             entry["rounds"] = []
             for _ in range(self.options.rounds):
-                trial, count = self._correct(node, trial, fit, feeding)
+                trial, count = self._correct(node, trial, found, fit, feeding)
                 self._refine(trial, fit)
                 entry["rounds"].append({"accepted": count, "error": float(fit.errors[1].sum()) / power})
         weighted = feeding.node if isinstance(feeding, Feeding) else feeding
         entry["bias_accepted"] = 0 if weighted is None else self._shift(trial, fit, weighted)
         entry["error_after"] = float(fit.errors[1].sum()) / power
         entry["channels"] = len(start)
-        threshold = trial.shaped(fit.threshold)
-        site = SiteCalibration(threshold, threshold * soma.levels, trial.shaped(fit.initial))
+        threshold = found.shaped(fit.threshold)
+        site = SiteCalibration(threshold, threshold * soma.levels, found.shaped(fit.initial))
         for chunk in self.chunks:
             self._emit(chunk, node, soma, site)
         return site, entry
 
     def _trial(self, node: fx.Node, soma: Soma, found: Range) -> Trial:
-        """Currents and targets of the first images: as many as asked for to fit, half as many held out."""
-        wanted = self.options.search_images
+        """Currents and targets of the first images: as many as asked for to fit, half as many held out.
+
+        Of every image some positions only, the same ones each time: they are enough to tell thresholds apart.
+        """
+        wanted, positions = self.options.search_images, self._positions(found, node)
         left = {False: wanted, True: max(wanted // 2, 1)}
-        trial = Trial(soma, found, [], [], [])
+        trial = Trial(soma, [], [], [])
         for chunk in self.chunks:
             if left[chunk.held_out] > 0:
                 left[chunk.held_out] -= len(chunk.images)
-                trial.currents.append(self._current(chunk, node))
-                trial.targets.append(self.worlds.wanted(chunk, node))
+                current = self._current(chunk, node)
+                some = at_positions(current.flatten(0, 1), found.axis, positions)
+                trial.currents.append(some.view(*current.shape[:2], *some.shape[1:]))
+                trial.targets.append(at_positions(self.worlds.wanted(chunk, node), found.axis, positions))
                 trial.held_out.append(chunk.held_out)
         if not any(trial.held_out):  # too few images to hold any out
             for part in (trial.currents, trial.targets):
                 part.extend(list(part))
             trial.held_out += [True] * len(trial.held_out)
         return trial
+
+    def _positions(self, found: Range, node: fx.Node) -> Tensor:
+        """Which values of every channel thresholds are tried on."""
+        total = math.prod(node.meta["shape"]) // len(found.largest)
+        drawn = torch.randperm(total, generator=torch.Generator().manual_seed(total))
+        return drawn[: self.options.search_positions].sort().values
 
     def _current(self, chunk: Chunk, node: fx.Node) -> Tensor:
         value = self.worlds.frames(chunk, arguments(node)[0])
@@ -156,7 +169,7 @@ class SiteStep:
             for step in FINE_STARTS:
                 fit.take(trial, fit.threshold, initial + step)
 
-    def _correct(self, node: fx.Node, trial: Trial, fit: _Fit, feeding: Feeding) -> tuple[Trial, int]:
+    def _correct(self, node: fx.Node, trial: Trial, found: Range, fit: _Fit, feeding: Feeding) -> tuple[Trial, int]:
         """A step of the weights towards what the neuron's own rates lack.
 
         The rate of an active neuron follows its mean input one to one, so what it lacks, regressed on the mean input of
@@ -166,7 +179,7 @@ class SiteStep:
         normal, held = feeding.fit.cleared(), feeding.held.cleared()
         op = op_of(feeding.node)
         assert isinstance(op, Conv | Linear)
-        threshold, initial = trial.shaped(fit.threshold), trial.shaped(fit.initial)
+        threshold, initial = found.shaped(fit.threshold), found.shaped(fit.initial)
         top = threshold * trial.soma.levels
         (source,) = arguments(feeding.node)
         for chunk in self.chunks:
@@ -179,7 +192,7 @@ class SiteStep:
         penalty = min(PENALTIES, key=lambda one: float(held.errors(normal.solve(one)).sum()))
         change = merged([normal, held]).solve(penalty)
         replace_op(self.worlds.graph, feeding.node, changed(op, change))
-        full = self._trial(node, trial.soma, trial.found)
+        full = self._trial(node, trial.soma, found)
         steps = [after - before for before, after in zip(trial.currents, full.currents, strict=True)]
         chosen = torch.zeros_like(fit.threshold)
         for share in SHARES:
@@ -190,7 +203,7 @@ class SiteStep:
             chosen = torch.where(improved, torch.full_like(chosen, share), chosen)
             fit.errors = torch.where(improved, tried, fit.errors)
         replace_op(self.worlds.graph, feeding.node, changed(op, change, chosen))
-        shares = trial.shaped(chosen)
+        shares = shaped(chosen)
         for before, step, out in zip(trial.currents, steps, full.currents, strict=True):
             torch.addcmul(before, step, shares, out=out)
         return full, int((chosen > 0).sum())
