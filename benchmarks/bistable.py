@@ -4,6 +4,7 @@
     python benchmarks/bistable.py budget   resnet20 --images 1000
     python benchmarks/bistable.py windows  resnet20 --images 10000 --window 5
     python benchmarks/bistable.py ablation resnet20 --images 10000 --window 5 --state ablation.json
+    python benchmarks/bistable.py inactivated resnet20 --images 17 --window 5
     python benchmarks/bistable.py phase    resnet20 --images 200  --window 8 --timesteps 512
     python benchmarks/bistable.py auto     resnet20 --totals 32 100 --images 500
     python benchmarks/bistable.py cost     resnet20 --images 256  --window 8
@@ -30,6 +31,7 @@ from torch import Tensor
 
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order, observed
+from snnconvert.calibrate.streaming_twin import streaming_twin
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.spikify import NeuronChoice
@@ -40,6 +42,8 @@ from snnconvert.graph.ops import Identity
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.search import candidates, choose
+from snnconvert.simulate.ablation import Plan, Subject
+from snnconvert.simulate.ablation import ablation as ablation_of
 from snnconvert.simulate.chunks import chunk_size
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.phase_layers import PhaseLayers
@@ -50,6 +54,7 @@ WINDOWS = (2, 3, 4, 5, 6, 8)
 BATCH = 50
 # bistable, synchronous, gated (still until their own first window)
 CURES = ((True, True, True), (True, False, False), (True, False, True), (False, True, True), (False, False, True))
+SHARES = {"neurons": "of neurons", "units": "of units sent", "unprovoked": "against own input"}
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 KERAS = ((125.307 / 255, 122.95 / 255, 113.865 / 255), (62.993 / 255, 62.089 / 255, 66.705 / 255))
@@ -258,6 +263,18 @@ def one_ablation(
     return accuracy, spikes
 
 
+def inactivated(setting: Setting, args: argparse.Namespace) -> None:
+    """Spikes of inactivated neurons in streaming integrate-and-fire and in the bistable network, percent."""
+    introduce(setting)
+    snn, count = setting.bistable(args.window), len(setting.images)
+    subject = Subject(snn, setting.ann, streaming_twin(setting.ann, snn, setting.calibration), "")
+    reference = setting.ann.graph(setting.images)[0].flatten(1).argmax(1).numpy()
+    found = ablation_of(subject, setting.images, reference, setting.labels, plan=Plan(count, (), None))
+    heading("layer", *(f"{text}, {when}" for text in SHARES.values() for when in ("before", "after")))
+    for layer in found["layers"]:
+        row(layer["origin"], *(100 * (layer[when][what] or 0.0) for what in SHARES for when in ("before", "after")))
+
+
 def phase(setting: Setting, args: argparse.Namespace) -> None:
     """Steps to within half a point of the ANN: bistable, plain phase coding, integrate-and-fire."""
     introduce(setting)
@@ -336,7 +353,7 @@ def cost(setting: Setting, args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    tables = {f.__name__: f for f in (sweep, budget, windows, ablation, phase, auto, cost)}
+    tables = {f.__name__: f for f in (sweep, budget, windows, ablation, inactivated, phase, auto, cost)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=tables)
     parser.add_argument("model", choices=MODELS)

@@ -10,15 +10,17 @@ import torch
 from torch import nn
 
 from snnconvert.calibrate.observe import in_canonical_order
+from snnconvert.calibrate.streaming_twin import TWIN, streaming_twin
 from snnconvert.convert.encoder import with_input_encoder
 from snnconvert.convert.precision import in_precision
 from snnconvert.convert.units import refuse_overflow, with_units
-from snnconvert.data.selection import select_inputs
+from snnconvert.data.selection import Inputs, select_inputs
 from snnconvert.errors import OptionError
-from snnconvert.graph.types import Snn
+from snnconvert.graph.types import Ann, Snn
 from snnconvert.progress import Progress, silent
+from snnconvert.simulate.ablation import Subject, ablation, nothing_affordable, planned
 from snnconvert.simulate.early_exit import with_early_exit
-from snnconvert.simulate.evaluate import Spread, evaluate, rerun
+from snnconvert.simulate.evaluate import Spread, evaluate, read, rerun
 from snnconvert.stages import Outcome, Request, check_request, open_ann, spiking, timed, with_bundled_data
 
 __all__ = ["Outcome", "Request", "convert_model", "run"]
@@ -64,6 +66,10 @@ def run(
             device=request.device,
             spread=spread,
         )
+    ablated = None
+    if snn.schedule.kind == "bistable":
+        with timed(timings, "ablation"):
+            ablated = _ablation(ann, network, snn, inputs, progress)
     rounded = None
     if request.precision != "float32":
         with timed(timings, request.precision):
@@ -79,7 +85,19 @@ def run(
         preprocessing=inputs.preprocessing,
         evaluation={**inputs.evaluation_record, **evaluation.figures()},
     )
-    return Outcome(request, ann, facts, inputs, snn, evaluation, timings, rounded)
+    return Outcome(request, ann, facts, inputs, snn, evaluation, timings, rounded, ablated)
+
+
+def _ablation(ann: Ann, network: Ann, snn: Snn, inputs: Inputs, progress: Progress) -> dict[str, Any]:
+    """What bistable and synchronous neurons are worth, on the first of the evaluation images."""
+    plan = planned(snn)
+    if not plan.images:
+        return nothing_affordable(snn, plan)
+    images, labels = next(iter(read(inputs.measured, plan.images)))
+    with torch.inference_mode():
+        reference = ann.graph(images)[0].flatten(1).argmax(1).numpy()
+    subject = Subject(snn, network, streaming_twin(network, snn, inputs.calibration), TWIN)
+    return ablation(subject, images, reference, labels, plan=plan, progress=progress)
 
 
 def convert_model(model: str | Path | nn.Module, **options: Any) -> Snn:

@@ -108,7 +108,8 @@ class Facts:
 class Outcome:
     """What a conversion leaves behind; `report.from_run` turns it into a report.
 
-    `rounded` is the curve of the same network in the precision that was asked for, if that is not float32.
+    `rounded` is the curve of the same network in the precision that was asked for, if that is not float32; `ablation`
+    is what the two neurons of a bistable network are worth.
     """
 
     request: Request
@@ -119,6 +120,7 @@ class Outcome:
     evaluation: Evaluation
     timings: dict[str, float]
     rounded: FitCurve | None = None
+    ablation: dict[str, Any] | None = None
 
 
 @contextmanager

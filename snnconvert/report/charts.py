@@ -12,6 +12,7 @@ import altair as alt
 
 from snnconvert.report.chart_plan import plan_chart
 from snnconvert.report.chart_style import BLUE, DEPTH_RANGE, GREY, ORANGE, RED, Spec, data, finish, unchecked
+from snnconvert.report.charts_ablation import inactivated_chart
 from snnconvert.report.charts_detail import attribution_map, early_exit_chart, inside_charts, sweep_chart
 from snnconvert.report.charts_energy import energy_chart, energy_time_chart
 from snnconvert.report.wording import label
@@ -25,6 +26,7 @@ def charts(document: Mapping[str, Any]) -> dict[str, Spec]:
     """The charts the document has numbers for: curve, spikes, rates, fit, fit_1, attribution, energy and so on."""
     found = {"curve": _curve(document), "spikes": _spikes(document), **_layer_bars(document), **_fits(document)}
     found["plan"] = plan_chart(document)
+    found["inactivated"] = inactivated_chart(document)
     found["attribution"] = attribution_map(document)
     found |= inside_charts(document)
     found["sweep"] = sweep_chart(document)

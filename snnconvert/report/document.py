@@ -61,6 +61,7 @@ def assemble(
     inside: Mapping[str, Any] | None = None,
     chip: Mapping[str, Any] | None = None,
     early_exit: Mapping[str, Any] | None = None,
+    ablation: Mapping[str, Any] | None = None,
     gates: Mapping[str, Any] | None = None,
     plan: Sequence[Mapping[str, Any]] | None = None,
     paired: tuple[int, int] | None = None,
@@ -102,6 +103,7 @@ def assemble(
         "inside": inside,
         "chip": chip,
         "early_exit": early_exit,
+        "ablation": ablation,
         "gates": gates,
         "plan": None if plan is None else [dict(row) for row in plan],
         "timings": timings or {},
@@ -286,7 +288,10 @@ def load_report(path: Path) -> dict[str, Any]:
     if found := faults(document):
         raise DataError(f"{path} is no {SCHEMA} document", hint=hint, causes=tuple(found[:5]))
     # Keys that version 1 of the schema has gained are missing in older files.
-    result: dict[str, Any] = {**dict.fromkeys(("attribution", "inside", "chip", "gates", "plan")), **document}
+    result: dict[str, Any] = {
+        **dict.fromkeys(("attribution", "inside", "chip", "gates", "plan", "ablation")),
+        **document,
+    }
     result["layers"] = [_filled("layer", layer) for layer in result["layers"]]
     return result
 

@@ -67,6 +67,7 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
         comparison=outcome.facts.comparison,
         paired=outcome.evaluation.paired,
         early_exit=curve.early_exit,
+        ablation=outcome.ablation,
         **study_sections(outcome.evaluation.studies, snn, inputs.evaluation, constants),
         warnings=[],
         timings=outcome.timings,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from snnconvert.errors import OutputError
 from snnconvert.files import cache_folder, write_atomically
 from snnconvert.report import wording
+from snnconvert.report.ablation_text import ablation_text
 from snnconvert.report.charts import charts, small_layers
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def render_html(document: Mapping[str, Any]) -> str:
         interval=wording.interval(document),
         culprit=wording.culprit(document),
         early=wording.early_exit(document),
+        neurons_worth=ablation_text(document),
         causes=tuple(wording.CAUSES),
         crossings=wording.crossings(document),
         milestones=wording.milestones(document),

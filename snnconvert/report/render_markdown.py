@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from snnconvert.report import wording
+from snnconvert.report.ablation_text import ablation_text
 
 
 def render_markdown(document: Mapping[str, Any]) -> str:
@@ -23,6 +24,8 @@ def render_markdown(document: Mapping[str, Any]) -> str:
         lines += ["", escaped(early)]
     if why := wording.culprit(document):
         lines += ["", escaped(" ".join(why))]
+    if worth := ablation_text(document):
+        lines += ["", escaped(worth)]
     if document["warnings"]:
         lines += ["", *(f"- :warning: {escaped(row['text'])}" for row in document["warnings"])]
     if final is not None:

@@ -184,6 +184,14 @@ class LookInside:
 
 def followable(snn: Snn) -> bool:
     """Whether following one image through every frame is cheap enough, and membranes follow from sums at all."""
+    neurons, multiplications = extent(snn)
+    frames = snn.schedule.frames
+    kept = snn.schedule.kind != "bistable" or snn.schedule.residual == "keep"
+    return kept and frames * multiplications <= MOST_STEPS and frames * neurons <= MOST_SPIKES
+
+
+def extent(snn: Snn) -> tuple[int, int]:
+    """Neurons, and multiplications of one dense pass over one image."""
     neurons = multiplications = 0
     for node, op in calls(snn.graph):
         size = math.prod(node.meta["shape"])
@@ -193,9 +201,7 @@ def followable(snn: Snn) -> bool:
             multiplications += size * op.weight[0].numel()
         elif isinstance(op, ConvTranspose | Linear):
             multiplications += op.weight.numel() * (size // max(1, node.meta["shape"][-1]))
-    frames = snn.schedule.frames
-    kept = snn.schedule.kind != "bistable" or snn.schedule.residual == "keep"
-    return kept and frames * multiplications <= MOST_STEPS and frames * neurons <= MOST_SPIKES
+    return neurons, multiplications
 
 
 def _along(times: Tensor, like: Tensor) -> Tensor:

@@ -18,14 +18,21 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.errors import InternalError
-from snnconvert.graph.dialect import arguments, op_of, output_nodes
+from snnconvert.graph.dialect import arguments, calls, op_of, origin_of, output_nodes
 from snnconvert.graph.edit import copied
 from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.ops import Op, Role
+from snnconvert.graph.schedule import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.neurons.bistable import fire_phase
 from snnconvert.simulate.bistable_engine import BistableEngine, linear_part
 from snnconvert.simulate.result import Simulation
+
+
+def rigid_operators(snn: Snn) -> list[str]:
+    """Origins of the operators that `PhaseEngine` cannot serve."""
+    depths = site_depths(snn.graph)
+    return [str(origin_of(node)) for node, op in calls(snn.graph) if depths[node.name] > 0 and linear_part(op) is None]
 
 
 class PhaseEngine(BistableEngine):
@@ -46,8 +53,7 @@ class PhaseEngine(BistableEngine):
         self.bistable, self.synchronous, self.gated = bistable, synchronous, gated
         originals = zip(copied(snn.graph).graph.nodes, self.graph.graph.nodes, strict=True)
         self.fast = {own: linear_part(op_of(node)) for node, own in originals if node.op == "call_module"}
-        rigid = [node.name for node, op in self.fast.items() if op is None and self.depths[node.name] > 0]
-        if rigid:
+        if rigid := rigid_operators(snn):
             raise InternalError("plain phase coding serves linear operators only", causes=tuple(rigid))
 
     @torch.inference_mode()

@@ -105,9 +105,40 @@ def make_parts(
             }
             for index, kind in enumerate(("neuron", "synchronous", "read-out"), 1)
         ],
+        "ablation": _ablation(labelled=labelled),
         "paired": (9 + ann_correct - correct[-1], 9) if labelled and samples >= 100 else None,
         "timings": {"open": 0.41, "calibrate": 62.3, "simulate": 38.9, "report": 1.2},
         "next_commands": ["snnconvert run resnet20.snn --images photos/"],
+    }
+
+
+def _ablation(*, labelled: bool) -> dict[str, Any]:
+    arms = [("bistable", True, 90.0), ("bistable", False, 80.0), ("plain phase coding", False, 40.0)]
+    return {
+        "images": 20,
+        "timesteps": 100,
+        "left_out": None,
+        "before": "streaming integrate-and-fire",
+        "arms": [
+            {
+                "neurons": name,
+                "synchronous": synchronous,
+                "accuracy": right if labelled else None,
+                "agreement": right + 5,
+                "spikes_per_image": 1234.0,
+            }
+            for name, synchronous, right in arms
+        ],
+        "layers": [
+            {
+                "name": f"site{index}",
+                "origin": f"layer{index} (Relu)",
+                "neurons": 100 * index,
+                "before": {"neurons": 0.1 * index, "units": None, "unprovoked": 0.05},
+                "after": {"neurons": 0.01 * index, "units": 0.02, "unprovoked": 0.0},
+            }
+            for index in (1, 2)
+        ],
     }
 
 
