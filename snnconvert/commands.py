@@ -140,8 +140,8 @@ def _convert(options: dict[str, Any], output: Path, gates: Gates | None, talk: T
     if gates is None:
         return Made(outcome.snn, document, "")
     result = check_document(document, gates)
+    document["gates"] = result.section()
     text = "; ".join(verdict.text for verdict in result.verdicts)
-    document["gates"] = {"status": str(result.status), "text": text}
     worst = f" ({result.worst_layer})" if result.worst_layer else ""
     return Made(outcome.snn, document, "" if result.ok else f"gate failed: {text}{worst}")
 

@@ -145,6 +145,11 @@ class GateResult:
         found = {verdict.status for verdict in self.verdicts}
         return next((status for status in (Status.failed, Status.cannot_tell, Status.passed) if status in found), None)
 
+    def section(self) -> dict[str, Any] | None:
+        """What a report says of its gates; None without any."""
+        text = "; ".join(verdict.text for verdict in self.verdicts)
+        return None if self.status is None else {"status": str(self.status), "text": text}
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
         return {

@@ -34,6 +34,10 @@ from snnconvert.neurons import NEURONS, State
 from snnconvert.simulate.flow import domains, increments
 
 FLOAT32_EXACT = 2**24
+# units in one step (pooled, graded) up to which float32 may be exact
+PEAK = 64
+# a threshold is at most so many times as large as the largest weight that is kept apart from 0
+FARTHEST = 64
 SCALES = ("channel", "layer")
 
 
@@ -165,7 +169,8 @@ class IntegerEngine:
         # Where no weights set the unit, thresholds take half of the membrane's bits: currents may be far above them.
         coarsest = torch.where(largest > 0, 2.0, max(2.0, (2 * (self.high + 1)) ** 0.5 / 2))
         finest = torch.maximum(largest / self.largest_weight, coarsest * states_only.abs().amax(1) / (self.high + 1))
-        finest = finest.clamp(min=1e-30)
+        # Weights that are all far below the threshold (a pruned channel) need no finer unit.
+        finest = torch.maximum(finest, states_only.abs().amax(1) / (FARTHEST * self.largest_weight)).clamp(min=1e-30)
         grid = exact_grids(every)
         # Real values that join the sum are rounded to the unit: half of the bits to spare make it finer.
         exact = grid / 2.0 ** (grid / finest).clamp(min=1.0).log2().floor().div(2).floor()
@@ -195,7 +200,7 @@ class IntegerEngine:
             weight = weight.clamp(-self.largest_weight, self.largest_weight)
             bias = None if op.bias is None else (op.bias.double() / sizes).round().clamp(self.low, self.high)
             made = op.rebuilt(weight=weight, bias=bias)
-            return made.float() if float(weight.abs().sum()) < FLOAT32_EXACT / 64 else made
+            return made.float() if float(by_rows(made, weight.abs()).sum(1).max()) < FLOAT32_EXACT / PEAK else made
         if isinstance(op, Scale):
             factor = op.factor.double()
             if integers and unit is not None:
@@ -223,8 +228,10 @@ class IntegerEngine:
             inputs = [self._over_time(value) for value in inputs]
         domain = self.domains[arguments(node)[0]] if arguments(node) else "constant"
         if domain == "spikes" and isinstance(op, Conv | ConvTranspose | Linear | Scale):
-            own = next(op.buffers())
-            return Value(op(inputs[0].tensor.to(own.dtype)).double(), constant, unit)
+            spikes = inputs[0].tensor
+            if max(-float(spikes.amin()), float(spikes.amax())) > PEAK:
+                op = op.double()
+            return Value(op(spikes.to(next(op.buffers()).dtype)).double(), constant, unit)
         if domain == "spikes" and isinstance(op, MaxPool):
             return Value(increments(op, inputs[0].tensor, self.schedule.frames, self.schedule), constant)
         if op.role == Role.DELAY or (self.domains[node] == "spikes"):
@@ -337,7 +344,7 @@ def integer_curve(
     weight_bits: int,
     state_bits: int,
     scale_per: str = "channel",
-    size: int = 16,
+    size: int = 4,
 ) -> IntegerCurve:
     """Accuracy of `snn` over time with integers of the given widths, on labelled batches."""
     engine = IntegerEngine(snn, weight_bits=weight_bits, state_bits=state_bits, scale_per=scale_per)

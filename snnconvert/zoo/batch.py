@@ -11,23 +11,22 @@ Exit codes: 0 all good, 3 a gate failed, 4 a model was not converted (which outr
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from snnconvert.errors import DataError, OptionError, OutputError, SnnConvertError
-from snnconvert.report.gate import GateResult, Gates, Status, Verdict, check_document
+from snnconvert.report.gate import GateResult, Gates
 from snnconvert.zoo.digests import WITHOUT_EFFECT, Digests, key_of
 from snnconvert.zoo.fetch import cached_path
 from snnconvert.zoo.manifest import Entry, Manifest
 from snnconvert.zoo.matrix import write_matrix, write_summaries
 from snnconvert.zoo.processes import Pool, Task, Watcher
-from snnconvert.zoo.rows import CONVERTED, FAILED, Row, clear, read_row, write_row
+from snnconvert.zoo.rows import CONVERTED, FAILED, Row, clear, judged_again, read_row, write_row
 
 GATE_FAILED, NOT_CONVERTED = 3, 4
 _SECONDS = 3600.0
@@ -206,10 +205,10 @@ class _Book:
 
     def _result(self, row: Row, *, kept: bool) -> Result:
         entry = self.entries[row["name"]]
-        gates = self.settings.gates.over(entry.gates)
         gate = None
-        if row["status"] == CONVERTED and gates.conditions():
-            gate = _judge(entry.name, Path(self.tasks[entry.name]["folder"]), gates)
+        if row["status"] == CONVERTED:
+            gates = self.settings.gates.over(entry.gates)
+            row, gate = judged_again(Path(self.tasks[entry.name]["folder"]), row, gates)
         return Result(entry, row, gate, kept)
 
     def write(self, seconds: float) -> None:
@@ -224,16 +223,6 @@ class _Book:
             seconds=seconds,
         )
         self.written = time.monotonic()
-
-
-def _judge(name: str, folder: Path, gates: Gates) -> GateResult:
-    # Written and checked by this package, and found unchanged by its checksum: no need to validate it again.
-    document = json.loads((folder / f"{name}.json").read_text("utf-8"))
-    try:
-        return replace(check_document(document, gates), model=name)
-    except (OptionError, DataError) as error:
-        verdict = Verdict("gates", Status.failed, error.message)
-        return GateResult(name, (verdict,), None, gates.uncertain)
 
 
 @dataclass(frozen=True)
@@ -256,6 +245,7 @@ class _TaskMaker:
             "url": entry.source if entry.is_url else None,
             "sha256": entry.sha256,
             "options": options,
+            "gates": asdict(settings.gates.over(entry.gates)),
             "folder": str(self.out / "models" / entry.name),
             "key": key_of(entry, self.manifest.folder, self.digests),
             "limits": {
@@ -340,6 +330,7 @@ def preflight(entry: Entry, folder: Path) -> SnnConvertError | None:
         folder: what its relative paths start from; made the working directory meanwhile.
     """
     from snnconvert.data.preprocessing import Preprocessing
+    from snnconvert.report.energy_constants import load_constants
     from snnconvert.stages import Request, open_ann, with_bundled_data
     from snnconvert.zoo.fetch import needed
 
@@ -351,6 +342,8 @@ def preflight(entry: Entry, folder: Path) -> SnnConvertError | None:
             for path in (request.data, request.calibration_data):
                 if path is not None and not Path(path).exists():
                     raise DataError(f"the data set {path} does not exist", hint=f"correct it in {entry.where}")
+            if request.energy_constants is not None:
+                load_constants(request.energy_constants)
             open_ann(request)
     except SnnConvertError as error:
         return error

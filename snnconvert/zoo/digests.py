@@ -79,7 +79,7 @@ def key_of(entry: Entry, folder: Path, digests: Digests) -> str:
     """The hash that decides whether a finished result is still good."""
     options = {name: value for name, value in entry.options.items() if name not in WITHOUT_EFFECT}
     arch = options.get("arch") or ""
-    data = [options.get(name) for name in ("data", "calibration_data")]
+    data = [options.get(name) for name in ("data", "calibration_data", "energy_constants")]
     content = {
         "name": entry.name,
         "source": entry.source,

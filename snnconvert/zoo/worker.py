@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from snnconvert.errors import InternalError, ModelFileError, SnnConvertError
 from snnconvert.progress import Progress, silent
 from snnconvert.zoo.fetch import needed, sha256_of
-from snnconvert.zoo.rows import CONVERTED, Row, clear, converted_row, failed_row, log_path, row_path, write_row
+from snnconvert.zoo.rows import CONVERTED, Row, clear, converted_row, failed_row, judged, log_path, row_path, write_row
 
 if TYPE_CHECKING:
     from snnconvert.simulate.evaluate import Spread
@@ -71,7 +71,9 @@ def _convert(task: Mapping[str, Any], folder: Path, progress: Progress, spread: 
     from snnconvert.graph.checkpoint import save_snn
     from snnconvert.pipeline import run
     from snnconvert.report.document import write_report
+    from snnconvert.report.energy_constants import load_constants
     from snnconvert.report.from_run import document_of
+    from snnconvert.report.gate import Gates
     from snnconvert.stages import Request
 
     name, model = task["name"], task["model"]
@@ -86,6 +88,8 @@ def _convert(task: Mapping[str, Any], folder: Path, progress: Progress, spread: 
         key: tuple(value) if isinstance(value, list) else value for key, value in task["options"].items()
     }
     options["preprocessing"] = Preprocessing.from_dict(options.get("preprocessing") or {})
+    if options.get("energy_constants") is not None:
+        load_constants(options["energy_constants"])
     outcome = run(Request(model=model, **options), progress, spread=spread)
     progress("write", 0, 1)
     checkpoint = folder / f"{name}.snn"
@@ -93,6 +97,8 @@ def _convert(task: Mapping[str, Any], folder: Path, progress: Progress, spread: 
     document = document_of(
         outcome, command_line=task["command_line"], next_commands=(f"snnconvert info {checkpoint.name}",)
     )
+    result = judged(name, document, Gates.from_dict(task["gates"]))
+    document["gates"] = None if result is None else result.section()
     written = write_report(document, folder / f"{name}.html")
     return converted_row(task, document, [checkpoint, *written])
 

@@ -22,7 +22,8 @@ from snnconvert.errors import OptionError, OutputError
 from snnconvert.graph.checkpoint import load_snn
 from snnconvert.report.document import load_report
 from snnconvert.report.gate import Gates
-from snnconvert.zoo.batch import Outcome, Quiet, Result, Settings, run_zoo
+from snnconvert.report.wording import headline
+from snnconvert.zoo.batch import Outcome, Quiet, Result, Settings, preflight, run_zoo
 from snnconvert.zoo.manifest import load_manifest
 from snnconvert.zoo.processes import Task, Watcher
 from snnconvert.zoo.worker import convert_task
@@ -180,7 +181,7 @@ def test_changes_on_the_command_line(folder: Path) -> None:
     assert [row["figures"]["timesteps"] for row in document["rows"]] == [8, 8]
     report = load_report(out / "models" / "good" / "good.json")
     assert (report["calibration"]["method"], report["evaluation"]["samples"]) == ("rnl", 12)
-    assert report["neuron"] == {"model": "burst", "levels": 5}
+    assert report["neuron"] == {"model": "burst", "levels": 5, "input": "analog"}
     assert report["tool"]["command_line"] == (
         "snnconvert zoo run zoo.toml --only good --timesteps 8 --calibration rnl --schedule streaming "
         "--neuron burst --limit 12"
@@ -284,3 +285,49 @@ def test_changed_file_with_a_checksum_is_refused(folder: Path) -> None:
     (row,) = rows(outcome).values()
     assert row["kind"] == "ModelFileError"
     assert "the manifest wants 0000" in row["reason"]
+
+
+def test_reports_carry_their_gates(folder: Path) -> None:
+    gated = factory("good", "gates = { min_accuracy = 99.9 }") + factory("other", "gates = { min_accuracy = 0.1 }")
+    path = write_manifest(folder, gated)
+    outcome, _ = run(path, engine=Inline)
+    assert outcome.exit_code == 3
+    failed = folder / "out" / "models" / "good" / "good.html"
+    report = load_report(failed.with_suffix(".json"))
+    assert report["gates"]["status"] == "failed"
+    assert "misses min_accuracy 99.9" in report["gates"]["text"]
+    assert headline(report).startswith("Gate failed: accuracy ")
+    assert "Gate failed: accuracy " in failed.read_text("utf-8")
+    passed = load_report(folder / "out" / "models" / "other" / "other.json")
+    assert passed["gates"]["status"] == "passed"
+    first = contents(folder / "out")
+    # Other gates change the reports, and only them; the same gates again bring back the same bytes.
+    again, done = run(path, engine=Inline, gates=Gates(min_accuracy=0.1))
+    assert (done, again.exit_code) == ([], 0)
+    assert load_report(failed.with_suffix(".json"))["gates"]["status"] == "passed"
+    assert "Gate failed" not in failed.read_text("utf-8")
+    run(path, engine=Inline)
+    assert contents(folder / "out") == first
+    ungated, done = run(write_manifest(folder, factory("good") + factory("other")), engine=Inline)
+    assert (done, ungated.exit_code) == ([], 0)
+    assert load_report(failed.with_suffix(".json"))["gates"] is None
+
+
+def test_energy_constants_lie_beside_the_manifest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = '[[constant]]\nname = "int32_add"\nvalue = 0.05\nunit = "pJ"\nsource = "data sheet"\n'
+    (folder / "mine.toml").write_text(f'name = "my chip"\n{text}')
+    path = write_manifest(folder, factory("good", 'energy_constants = "mine.toml"'))
+    monkeypatch.chdir("/")
+    assert run(path, engine=Inline)[0].exit_code == 0
+    report = load_report(folder / "out" / "models" / "good" / "good.json")
+    assert any("my chip" in json.dumps(row) for row in report["energy"]["rows"])
+    assert run(path, engine=Inline)[1] == []
+    (folder / "mine.toml").write_text(f'name = "another"\n{text}')
+    assert run(path, engine=Inline)[1] == ["good"]
+    (folder / "mine.toml").unlink()
+    (row,) = rows(run(path, engine=Inline)[0]).values()
+    assert row["kind"] == "OptionError"
+    assert "mine.toml cannot be read" in row["reason"]
+    error = preflight(load_manifest(path).entries[0], folder)
+    assert error is not None
+    assert "mine.toml cannot be read" in error.message
