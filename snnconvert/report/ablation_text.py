@@ -39,8 +39,8 @@ def measure(section: Mapping[str, Any]) -> str:
 
 
 def arm_name(arm: Mapping[str, Any]) -> str:
-    """`plain phase coding with synchronous neurons`."""
-    return f"{clean(arm['neurons'])} {'with' if arm['synchronous'] else 'without'} synchronous neurons"
+    """`plain phase coding and synchronous neurons`, or without the latter `plain phase coding alone`."""
+    return f"{clean(arm['neurons'])} {'and synchronous neurons' if arm['synchronous'] else 'alone'}"
 
 
 def mean_share(section: Mapping[str, Any], when: str, what: str) -> float | None:

@@ -19,13 +19,12 @@ def test_the_sentence_has_means_over_all_neurons_and_every_arm() -> None:
     assert text == (
         "Of all neurons 1.67 % fire although the original network's are silent (in streaming integrate-and-fire "
         "16.67 %), 0.00 % although their own input is not above zero (5.00 %), on 20 images at T = 100. Accuracy "
-        "there: bistable with synchronous neurons 90.0 %; bistable without synchronous neurons 80.0 %; plain phase "
-        "coding without synchronous neurons 40.0 %."
+        "there: bistable and synchronous neurons 90.0 %; bistable alone 80.0 %; plain phase coding alone 40.0 %."
     )
     assert "Of all neurons 1.67 % fire" in render_markdown(document)
     unlabelled = ablation_text(assemble(**make_parts(labelled=False)))
     assert unlabelled is not None
-    assert "Agreement there: bistable with synchronous neurons 95.0 %" in unlabelled
+    assert "Agreement there: bistable and synchronous neurons 95.0 %" in unlabelled
 
 
 def test_page_shows_table_and_bars() -> None:

@@ -46,6 +46,11 @@ def hostile_document() -> dict[str, Any]:
     parts["warnings"] = [{"code": "hostile", "text": HOSTILE, "hint": HOSTILE}]
     for index, layer in enumerate(parts["layers"]):
         layer |= {"name": f"{HOSTILE}{index}", "origin": HOSTILE}
+    parts["ablation"] |= {"before": HOSTILE, "left_out": HOSTILE}
+    for row in parts["ablation"]["arms"]:
+        row["neurons"] = HOSTILE
+    for row in parts["ablation"]["layers"]:
+        row |= {"name": HOSTILE, "origin": HOSTILE}
     for row in parts["candidates"]:
         row |= {"name": HOSTILE, "reason": HOSTILE, "options": {HOSTILE: HOSTILE}}
     return assemble(**parts)

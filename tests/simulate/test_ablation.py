@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from random_networks import images, random_ann, random_snn
 from small_networks import SHAPE, small_ann
-from torch import Tensor, fx
+from torch import fx
 
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.streaming_twin import TWIN, streaming_twin
@@ -54,10 +57,10 @@ def bistable(ann: Ann | None = None, window: int = 5, frames: int = 1) -> tuple[
     return ann, task.spikify(METHODS["mse"](task))
 
 
-def measured(ann: Ann, snn: Snn, images: Tensor = IMAGES, labels: np.ndarray | None = LABELS) -> dict:  # type: ignore[type-arg]
-    reference = ann.graph(images)[0].argmax(1).numpy()
+def measured(ann: Ann, snn: Snn, labels: np.ndarray | None = LABELS) -> dict:  # type: ignore[type-arg]
+    reference = ann.graph(IMAGES)[0].argmax(1).numpy()
     subject = Subject(snn, ann, streaming_twin(ann, snn, IMAGES), TWIN)
-    return ablation(subject, images, reference, labels, plan=planned(snn))
+    return ablation(subject, IMAGES, reference, labels, plan=planned(snn))
 
 
 def test_inactivated_neurons_fire_before_and_not_after() -> None:
@@ -124,6 +127,18 @@ def test_without_joins_there_are_no_synchronous_neurons_to_leave_out() -> None:
     arms = measured(ann, snn)["arms"]
     assert [row["neurons"] for row in arms] == ["bistable", "plain phase coding", "streaming integrate-and-fire"]
     assert not any(row["synchronous"] for row in arms)
+
+
+def test_no_neuron_of_a_random_network_fires_against_its_own_input() -> None:
+    for seed in range(20):
+        snn, _, _ = random_snn(seed, window=3)
+        ann, batch = random_ann(seed), images(seed, 3)
+        subject = Subject(snn, ann, streaming_twin(ann, snn, batch), TWIN)
+        plan = replace(planned(snn), images=3)
+        found = ablation(subject, batch, np.zeros(3, np.int64), None, plan=plan)
+        assert len(found["arms"]) == len(plan.arms) + 2
+        for layer in found["layers"]:
+            assert layer["after"]["unprovoked"] == 0.0, (seed, layer["name"])
 
 
 def test_large_networks_get_fewer_images_then_fewer_arms_then_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
