@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snnconvert.cli_options import CHANGES, GATE_OPTIONS, gathered, make_changes, make_gates
-from snnconvert.errors import OptionError
 
 if TYPE_CHECKING:
     from snnconvert.report.gate import Gates
@@ -44,7 +43,7 @@ def init(
 
 @zoo_app.command("list")
 def list_models(manifest: ManifestPath, only: Only = None) -> None:
-    """Show the models of a manifest with all they inherit."""
+    """Show the models of a manifest with what they inherit: data, steps, gates and other options."""
     from snnconvert.zoo import commands
 
     commands.list_models(manifest, tuple(only or ()))
@@ -60,7 +59,7 @@ def pull(manifest: ManifestPath, only: Only = None, quiet: Quiet = False) -> Non
 
 @zoo_app.command("check")
 def check(manifest: ManifestPath, only: Only = None) -> None:
-    """Open every model without converting it; exit 4 if one cannot be converted."""
+    """Open every model and look for its data, without converting it; exit 4 if one cannot be converted."""
     from snnconvert.zoo import commands
 
     raise typer.Exit(commands.check(manifest, tuple(only or ())))
@@ -102,17 +101,15 @@ def run(  # noqa: PLR0917
     """
     from snnconvert.zoo import commands
     from snnconvert.zoo.batch import Settings
-    from snnconvert.zoo.manifest import parse_bytes
+    from snnconvert.zoo.limits import check_seconds, parse_bytes
 
-    if time_limit is not None and time_limit <= 0:
-        raise OptionError(f"--time-limit {time_limit} is not above 0", hint="leave it out, or give a larger number")
     settings = Settings(
         jobs=jobs,
         threads=threads,
         gates=gates,
         changes=changes,
         retry_failed=retry_failed,
-        seconds=time_limit,
+        seconds=check_seconds("--time-limit", time_limit) if time_limit is not None else None,
         memory=parse_bytes(memory_limit) if memory_limit is not None else None,
         engine=commands.engine_named(engine, address),
     )

@@ -34,7 +34,7 @@ class Source(Protocol):
         """(len(indices), *shape)."""
 
     def digest(self, index: int) -> bytes:
-        """sha256 of one raw image."""
+        """sha256 of one raw image; remembered, for the same images are asked for more than once."""
 
 
 class ArraySource:
@@ -42,6 +42,7 @@ class ArraySource:
 
     def __init__(self, images: NDArray[Any]) -> None:
         self._images = images
+        self._digests: dict[int, bytes] = {}
         self.shape: tuple[int, ...] = images.shape[1:]
         self.dtype: np.dtype[Any] = images.dtype
 
@@ -52,7 +53,9 @@ class ArraySource:
         return np.asarray(self._images[np.asarray(indices, np.int64)])
 
     def digest(self, index: int) -> bytes:
-        return hashlib.sha256(np.ascontiguousarray(self._images[index]).tobytes()).digest()
+        if index not in self._digests:
+            self._digests[index] = hashlib.sha256(np.ascontiguousarray(self._images[index]).tobytes()).digest()
+        return self._digests[index]
 
 
 class FileSource:
@@ -71,6 +74,7 @@ class FileSource:
         self._geometry = geometry
         self._mode = "L" if channels == 1 else "RGB"
         self.shape: tuple[int, ...] = (*size, channels)
+        self._digests: dict[int, bytes] = {}
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -79,11 +83,13 @@ class FileSource:
         return np.stack([self._one(self._paths[index]) for index in indices])
 
     def digest(self, index: int) -> bytes:
-        path = self._paths[index]
-        try:
-            return hashlib.sha256(path.read_bytes()).digest()
-        except OSError as error:
-            raise unreadable(path, error) from error
+        if index not in self._digests:
+            path = self._paths[index]
+            try:
+                self._digests[index] = hashlib.sha256(path.read_bytes()).digest()
+            except OSError as error:
+                raise unreadable(path, error) from error
+        return self._digests[index]
 
     def _one(self, path: Path) -> NDArray[Any]:
         try:

@@ -113,7 +113,9 @@ class MatMul(Op):
     role = Role.ANALOG
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return a @ b
+        # A sum of spikes may come in float64 and meet an analog value in float32.
+        kind = torch.promote_types(a.dtype, b.dtype)
+        return a.to(kind) @ b.to(kind)
 
 
 class Softmax(Op):

@@ -23,7 +23,7 @@ from snnconvert.errors import DataError, OptionError, OutputError, SnnConvertErr
 from snnconvert.report.gate import GateResult, Gates
 from snnconvert.zoo.digests import WITHOUT_EFFECT, Digests, key_of
 from snnconvert.zoo.fetch import cached_path
-from snnconvert.zoo.manifest import Entry, Manifest
+from snnconvert.zoo.manifest import Entry, Manifest, check_step
 from snnconvert.zoo.matrix import write_matrix, write_summaries
 from snnconvert.zoo.processes import Pool, Task, Watcher
 from snnconvert.zoo.rows import CONVERTED, FAILED, Row, clear, judged_again, read_row, write_row
@@ -127,6 +127,11 @@ def run_zoo(manifest: Manifest, out: Path, settings: Settings, listener: Listene
     for option, value in (("--jobs", jobs), ("--threads", settings.threads)):
         if value < 1:
             raise OptionError(f"{option} {value} is below 1", hint=f"leave {option} out, or give 1 or more")
+    for entry in manifest.entries:
+        try:
+            check_step(settings.gates.over(entry.gates), entry.options)
+        except OptionError as error:
+            raise OptionError(f"{entry.name} ({entry.where}): {error.message}", hint=error.hint) from error
     out = out.resolve()
     with _locked(out):
         digests = Digests(out / ".digests.json")
@@ -332,15 +337,17 @@ def preflight(entry: Entry, folder: Path) -> SnnConvertError | None:
     from snnconvert.data.preprocessing import Preprocessing
     from snnconvert.report.energy_constants import load_constants
     from snnconvert.stages import Request, open_ann, with_bundled_data
-    from snnconvert.zoo.fetch import needed
+    from snnconvert.zoo.catalogue import data_path
+    from snnconvert.zoo.fetch import check_file, needed
 
     try:
         with contextlib.chdir(folder):
             model = needed(entry.source, entry.sha256) if entry.is_url and entry.sha256 else entry.source
+            check_file(Path(model), entry.sha256)
             options = {"preprocessing": Preprocessing(), **entry.options}
             request = with_bundled_data(Request(model=str(model), **options))
             for path in (request.data, request.calibration_data):
-                if path is not None and not Path(path).exists():
+                if path is not None and not data_path(path).exists():
                     raise DataError(f"the data set {path} does not exist", hint=f"correct it in {entry.where}")
             if request.energy_constants is not None:
                 load_constants(request.energy_constants)

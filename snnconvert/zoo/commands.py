@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -36,24 +38,33 @@ def init(folder: Path, output: Path, *, force: bool) -> None:
     write_atomically({output: text})
     for remark in remarks:
         print(remark)
-    print(f"written: {output}; check what is guessed, then: snnconvert zoo check {output}")
+    print(f"written: {output}; check what is guessed, then: snnconvert zoo check {shlex.quote(str(output))}")
 
 
 def list_models(path: Path, only: tuple[str, ...]) -> None:
     """Print the models with what they inherit."""
+    from snnconvert.stages import Request
+
     manifest = load_manifest(path).only(only)
     table = Table()
-    for title in ("model", "source", "T", "data", "gates", "line"):
+    for title in ("model", "source", "T", "data", "gates", "other options", "line"):
         table.add_column(title, overflow="fold")
     for entry in manifest.entries:
         source = entry.source
         if entry.is_url and entry.sha256:
             source += " (downloaded)" if is_cached(source, entry.sha256) else " (not downloaded)"
         gates = ", ".join(name for name, _ in entry.gates.conditions())
-        steps = str(entry.options.get("timesteps", ""))
+        steps = str(entry.options.get("timesteps", Request.timesteps))
         data = str(entry.options.get("data") or "")
-        table.add_row(entry.name, source, steps, data, gates, entry.where.rpartition(" ")[2])
-    Console().print(table)
+        other = ", ".join(
+            f"{name} {value}"
+            for name, value in entry.options.items()
+            if name not in {"timesteps", "data", "preprocessing"}
+        )
+        cells = (entry.name, source, steps, data, gates, other, entry.where.rpartition(" ")[2])
+        table.add_row(*map(escape, cells))
+    # Logs need not be as narrow as a terminal.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
     print(f"{len(manifest.entries)} models")
 
 
@@ -150,7 +161,7 @@ def _summary(results: Sequence[Result], seconds: float) -> None:
     converted, kept = sum(row.converted for row in results), sum(row.kept for row in results)
     missed = sum(row.converted and not row.passed for row in results)
     print(
-        f"{converted} of {len(results)} models converted ({kept} of all results from an earlier run), "
+        f"{converted} of {len(results)} models converted ({kept} of all rows from an earlier run), "
         f"{missed} below a gate, in {seconds:.1f} s"
     )
 

@@ -44,6 +44,19 @@ def needed(url: str, sha256: str) -> Path:
     return path
 
 
+def check_file(path: Path, sha256: str | None) -> None:
+    """Make sure that a file that is there has the checksum asked for.
+
+    Raises:
+        ModelFileError: it has another one.
+    """
+    if sha256 is not None and path.is_file() and (found := sha256_of(path)) != sha256:
+        raise ModelFileError(
+            f"{path} has SHA-256 {found}, the manifest wants {sha256}",
+            hint="restore the file, or correct sha256 in the manifest",
+        )
+
+
 def pull(url: str, sha256: str, report: Report | None = None) -> Path:
     """Download a file into the cache unless it is there; a broken download is taken up where it stopped.
 

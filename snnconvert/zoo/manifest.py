@@ -24,6 +24,7 @@ environment variables.
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import tomllib
@@ -37,28 +38,19 @@ from typing import Any, NoReturn
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import OptionError
 from snnconvert.report.gate import Gates
+from snnconvert.zoo.limits import Limits, read_limits
 from snnconvert.zoo.toml_lines import line_index, line_of
 
 PREFIXES = ("zoo:", "torchvision:", "timm:")
 URLS = ("https://", "http://", "file://")
+_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
+_OPTION = re.compile(r"--([a-z][a-z-]*)")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)(?::-([^}]*))?\}")
-_UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 # Options that mean something to one calibration method, neuron or schedule only.
 _OF = {"calibration": ("options",), "neuron": ("levels",), "schedule": ("wait", "window", "phases", "residual")}
+# Of a name; file systems allow 255 bytes, and suffixes are added.
+_LONGEST = 200
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one model may take; None is what `zoo run` decides.
-
-    Attributes:
-        seconds: wall-clock time.
-        memory: bytes that the conversion may add to its process.
-    """
-
-    seconds: float | None = None
-    memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -151,10 +143,13 @@ def load_manifest(path: Path) -> Manifest:
         content = tomllib.loads(text)
     except OSError as error:
         raise OptionError(
-            f"the manifest {path} cannot be read: {error.strerror}", hint="write one: snnconvert zoo init FOLDER"
+            f"the manifest {path} cannot be read: {error.strerror}",
+            hint="name the zoo.toml in it" if path.is_dir() else "write one: snnconvert zoo init FOLDER",
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise OptionError(f"the manifest {path} is not valid TOML: {error}", hint="correct the line") from error
+        raise OptionError(
+            f"the manifest {path} is not valid TOML: {error}", hint="correct it; the text has to be UTF-8"
+        ) from error
     return _Reader(path, content, line_index(text)).manifest()
 
 
@@ -179,7 +174,9 @@ class _Reader:
         for name, given in self.table_of(("set",)).items():
             sets[name] = _inherit(defaults, self.table(("set", name), given))
         models = self.content.get("model", [])
-        if not isinstance(models, list) or not models:
+        if not isinstance(models, list):
+            self.refuse(("model",), "not a list of tables", "write [[model]], with two brackets, above each model")
+        if not models:
             self.refuse(("model",), "there are no models", 'write [[model]] and below it source = "FILE.onnx"')
         entries = tuple(entry for index, row in enumerate(models) for entry in self.model(index, row, defaults, sets))
         return Manifest(self.path, entries)
@@ -201,7 +198,9 @@ class _Reader:
             here = (*where, key)
             value = self.expanded(here, raw)
             if key not in (*allowed, *own):
-                self.refuse(here, f"unknown key; allowed: {', '.join((*own, *allowed))}", "correct or remove it")
+                near = difflib.get_close_matches(key, (*own, *allowed), n=1)
+                hint = f"did you mean {near[0]}?" if near else "correct or remove it"
+                self.refuse(here, f"unknown key; allowed: {', '.join((*own, *allowed))}", hint)
             read[key] = self.value(here, key, value)
         return read
 
@@ -230,6 +229,8 @@ class _Reader:
             return [self.expanded(where, item) for item in value]
         if not isinstance(value, str):
             return value
+        if "\0" in value:
+            self.refuse(where, f"{value!r} has a character that no name may have", "remove \\u0000")
 
         def put(found: re.Match[str]) -> str:
             name, default = found.group(1), found.group(2)
@@ -248,7 +249,7 @@ class _Reader:
     ) -> Iterator[Entry]:
         where = ("model", index)
         given = self.table(where, row)
-        group = given.pop("set", None)
+        group = given.get("set")
         if group is not None and group not in sets:
             self.refuse((*where, "set"), f"there is no [set.{group}]", f"there are {', '.join(sets) or 'none'}")
         if ("source" in given) == ("glob" in given):
@@ -256,6 +257,14 @@ class _Reader:
         merged = _inherit(sets[group] if group is not None else defaults, given)
         for source, name in self.sources(where, merged):
             yield self.entry(where, merged, source, name)
+
+    def culprit(self, where: tuple[str | int, ...], message: str, group: str | None) -> tuple[str | int, ...]:
+        """Where the first option stands that a message names; `where` if it is not in this file."""
+        for option in _OPTION.findall(message):
+            for place in (where, ("set", group or ""), ("defaults",)):
+                if (*place, key := option.replace("-", "_")) in self.lines:
+                    return (*place, key)
+        return where
 
     def sources(self, where: tuple[str | int, ...], given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """(source, name) of one table: one, or one per file of its glob."""
@@ -268,23 +277,28 @@ class _Reader:
             if not found:
                 self.refuse((*where, "glob"), f"no file matches {given['glob']}", "correct the pattern")
             for path in found:
-                yield str(path if pattern.is_absolute() else path.relative_to(root)), _safe(path.stem)
+                yield str(path if pattern.is_absolute() else path.relative_to(root)), safe_name(path.stem)
             return
         source = given["source"]
         if source.startswith(URLS[1]):
             self.refuse((*where, "source"), "http:// can be tampered with on its way", "use https://")
-        name = given.get("name") or _safe(Path(source.rsplit(":", maxsplit=1)[-1]).stem)
+        if _SCHEME.match(source) and not source.startswith(URLS):
+            self.refuse((*where, "source"), f"{source} cannot be downloaded", "use a URL with https:// or file://")
+        name = given.get("name") or safe_name(Path(source.rsplit(":", maxsplit=1)[-1]).stem)
         yield source, name
 
     def entry(self, where: tuple[str | int, ...], given: Mapping[str, Any], source: str, name: str) -> Entry:
         at = f"{self.path.name}, line {line_of(self.lines, where)}"
-        if _safe(name) != name:
-            self.refuse((*where, "name"), f"{name!r} is no file name", f"for instance name = {_safe(name)!r}")
+        if safe_name(name) != name:
+            self.refuse((*where, "name"), f"{name!r} is no file name", f"for instance name = {safe_name(name)!r}")
+        if len(name) > _LONGEST:
+            self.refuse(where, f"{name!r} is longer than {_LONGEST} characters", 'give it a shorter one: name = "..."')
         if name.casefold() in self.named:
-            self.refuse(
-                where, f"{name!r} is also the name of {self.named[name.casefold()]}", 'give each a name: name = "..."'
-            )
-        self.named[name.casefold()] = at
+            hint = 'give each a name: name = "..."'
+            if "glob" in given:
+                hint = 'list one of the two by itself, with source = "FILE" and name = "..."'
+            self.refuse(where, f"{name!r} ({source}) is also the name of {self.named[name.casefold()]}", hint)
+        self.named[name.casefold()] = f"{source} in {at}"
         sha256 = given.get("sha256")
         if sha256 is not None and not _SHA256.match(sha256):
             self.refuse((*where, "sha256"), f"{sha256!r} is no SHA-256", "give 64 hexadecimal digits, in lower case")
@@ -296,9 +310,26 @@ class _Reader:
         try:
             gates = Gates.from_dict(given.get("gates", {}))
             check_request(Request(model=source, **options))
+            check_step(gates, options)
         except OptionError as error:
-            self.refuse(where, error.message, error.hint)
+            self.refuse(self.culprit(where, error.message, given.get("set")), error.message, error.hint)
         return Entry(name, source, sha256, options, gates, Limits(**given.get("limits", {})), at)
+
+
+def check_step(gates: Gates, options: Mapping[str, Any]) -> None:
+    """Gates can only judge at a step that there is.
+
+    Raises:
+        OptionError: they judge at a later one.
+    """
+    from snnconvert.stages import Request
+
+    steps = options.get("timesteps", Request.timesteps)
+    if gates.at is not None and gates.at > steps:
+        raise OptionError(
+            f"the gates judge at step {gates.at}, but there are only {steps} (--timesteps)",
+            hint=f"choose at = {steps} or less, leave it out, or raise timesteps",
+        )
 
 
 def request_types() -> dict[str, Any]:
@@ -323,7 +354,7 @@ def _coerced(value: Any, kind: Any) -> tuple[Any, str]:
         float: (whole or isinstance(value, float), "a number"),
         str: (isinstance(value, str), "a text"),
         dict: (isinstance(value, dict), "a table"),
-        tuple: (isinstance(value, list) and all(isinstance(item, int) for item in value), "a list of whole numbers"),
+        tuple: (isinstance(value, list) and all(type(item) is int for item in value), "a list of whole numbers"),
     }
     fits, wanted = fitting.get(origin, (True, ""))
     if not fits:
@@ -341,34 +372,7 @@ def _gates(given: Mapping[str, Any]) -> Mapping[str, Any]:
     return given
 
 
-def _limits(given: Mapping[str, Any]) -> dict[str, Any]:
-    if unknown := sorted(set(given) - {"seconds", "memory"}):
-        raise OptionError(f"unknown limit {unknown[0]!r}; allowed: seconds, memory", hint="correct or remove it")
-    read: dict[str, Any] = {}
-    if "seconds" in given:
-        seconds = given["seconds"]
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
-            raise OptionError(f"seconds is {seconds!r}; allowed: a number above 0", hint="for instance seconds = 600")
-        read["seconds"] = float(seconds)
-    if "memory" in given:
-        read["memory"] = parse_bytes(given["memory"])
-    return read
-
-
-_TABLES: dict[str, Callable[[Any], Any]] = {"preprocessing": _preprocessing, "gates": _gates, "limits": _limits}
-
-
-def parse_bytes(value: Any) -> int:
-    """Bytes from a number, or from a text such as "4 GiB".
-
-    Raises:
-        OptionError: neither.
-    """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(value))
-    size = float(found.group(1)) * _UNITS.get(found.group(2).lower(), 0) if found else 0.0
-    if isinstance(value, bool) or size < 1:
-        raise OptionError(f"memory is {value!r}; allowed: bytes, or a size", hint='for instance memory = "4 GiB"')
-    return int(size)
+_TABLES: dict[str, Callable[[Any], Any]] = {"preprocessing": _preprocessing, "gates": _gates, "limits": read_limits}
 
 
 def _inherit(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -379,7 +383,7 @@ def _inherit(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _safe(name: str) -> str:
+def safe_name(name: str) -> str:
     """`name` as a file name without surprises."""
     return re.sub(r"[^A-Za-z0-9._+-]+", "_", name).strip("._") or "model"
 

@@ -7,6 +7,7 @@ some labelled images, calibration images where there are any.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from snnconvert.data.sampling import balanced_sample
 from snnconvert.errors import DataError, SnnConvertError
 from snnconvert.graph.types import Ann
 from snnconvert.report.statistics import near_chance
+from snnconvert.zoo.manifest import safe_name
 
 CANDIDATES = {
     "0..1": Preprocessing(),
@@ -58,11 +60,13 @@ def starter_manifest(folder: Path, base: Path) -> tuple[str, list[str]]:
     data = [*(path for path in files if path.suffix == ".npz"), *_image_folders(folder)]
     chunks = ["# Written by `snnconvert zoo init`. Check what is marked as guessed.\n\n[defaults]\ntimesteps = 32\n"]
     remarks = []
+    names: set[str] = set()
     for path in models:
         guess = _guess(path, data, base)
         remarks += [f"{path.name}: {remark}" for remark in guess.remarks]
         comments = [f"# {' '.join(remark.split())}" for remark in guess.remarks]
-        rows = [*comments, "[[model]]", f"source = {_quoted(_from(path, base))}", *guess.lines]
+        rows = [*comments, "[[model]]", *_own_name(path, folder, names), f"source = {_quoted(_from(path, base))}"]
+        rows += guess.lines
         chunks.append("\n".join(rows) + "\n")
     for path in weights:
         remarks.append(f"{path.name}: weights without architecture: left as a comment, add arch")
@@ -71,6 +75,17 @@ def starter_manifest(folder: Path, base: Path) -> tuple[str, list[str]]:
     if not models:
         remarks.append("no model can be used as it is: the manifest has comments only")
     return "\n".join(chunks), remarks
+
+
+def _own_name(path: Path, folder: Path, taken: set[str]) -> tuple[str, ...]:
+    """A line that names a model whose file name alone is that of an earlier one; `taken` grows by its name."""
+    usual = safe_name(path.stem)
+    name, count = usual, 1
+    while name.casefold() in taken:
+        name = safe_name(path.relative_to(folder).as_posix()) + (f"-{count}" if count > 1 else "")
+        count += 1
+    taken.add(name.casefold())
+    return () if name == usual else (f"name = {_quoted(name)}",)
 
 
 def _guess(path: Path, data: list[Path], base: Path) -> _Guess:
@@ -165,14 +180,15 @@ def _hidden(path: Path, folder: Path) -> bool:
 
 def _from(path: Path, base: Path) -> str:
     try:
-        return path.resolve().relative_to(base.resolve()).as_posix()
+        # Links keep their own names: they are what lies in the folder.
+        return path.absolute().relative_to(base.absolute()).as_posix()
     except ValueError:
-        return path.resolve().as_posix()
+        return path.absolute().as_posix()
 
 
 def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    # The escapes of JSON are among those of TOML.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _table(preprocessing: Preprocessing) -> str:

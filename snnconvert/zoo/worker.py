@@ -21,9 +21,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snnconvert.errors import InternalError, ModelFileError, SnnConvertError
+from snnconvert.errors import InternalError, SnnConvertError
 from snnconvert.progress import Progress, silent
-from snnconvert.zoo.fetch import needed, sha256_of
+from snnconvert.zoo.fetch import check_file, needed
 from snnconvert.zoo.rows import CONVERTED, Row, clear, converted_row, failed_row, judged, log_path, row_path, write_row
 
 if TYPE_CHECKING:
@@ -79,11 +79,7 @@ def _convert(task: Mapping[str, Any], folder: Path, progress: Progress, spread: 
     name, model = task["name"], task["model"]
     if task["url"] is not None:
         needed(task["url"], task["sha256"])
-    if task["sha256"] is not None and Path(model).is_file() and (found := sha256_of(Path(model))) != task["sha256"]:
-        raise ModelFileError(
-            f"{model} has SHA-256 {found}, the manifest wants {task['sha256']}",
-            hint="restore the file, or correct sha256 in the manifest",
-        )
+    check_file(Path(model), task["sha256"])
     options: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in task["options"].items()
     }

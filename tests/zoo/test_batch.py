@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+import torch
 from tiny_zoo import factory, write_folder, write_manifest, write_onnx
 from typer.testing import CliRunner
 
 from snnconvert.cli_zoo import zoo_app
+from snnconvert.convert.doors import open_model
 from snnconvert.errors import OptionError, OutputError
 from snnconvert.graph.checkpoint import load_snn
 from snnconvert.report.document import load_report
@@ -67,18 +70,28 @@ def rows(outcome: Outcome) -> Mapping[str, Mapping[str, Any]]:
     return {result.entry.name: result.row for result in outcome.results}
 
 
+def label_by(network: Path, data: Path) -> None:
+    """Give the images the labels that the network itself gives them when they are scaled to 0..1."""
+    images = np.load(data)["x"]
+    logits = open_model(str(network)).graph(torch.from_numpy(images[:, None]).float() / 255)[0]
+    np.savez(data.with_name("labelled.npz"), x=images, y=logits.argmax(1).numpy())
+
+
 def test_one_bad_model_never_costs_the_others(folder: Path) -> None:
     write_onnx(folder / "whole.onnx")
+    label_by(folder / "whole.onnx", folder / "test.npz")
+    labelled = 'source = "whole.onnx"\ndata = "labelled.npz"\ngates = { min_ann_accuracy = 80 }\n'
     write_onnx(folder / "unsupported.onnx", operator="Hardmax")
     (folder / "truncated.onnx").write_bytes((folder / "whole.onnx").read_bytes()[:200])
     models = "".join(
         [
-            *(f'[[model]]\nsource = "{name}.onnx"\n' for name in ("whole", "unsupported", "truncated", "missing")),
+            f"[[model]]\n{labelled}",
+            f'[[model]]\nname = "other"\n{labelled}preprocessing = {{ mean = [0.5], std = [0.25] }}\n',
+            *(f'[[model]]\nsource = "{name}.onnx"\n' for name in ("unsupported", "truncated", "missing")),
             factory("hang", "limits = { seconds = 1.5 }"),
             factory("greedy"),
             factory("crash"),
             factory("good", "gates = { min_accuracy = 1 }"),
-            factory("other", "gates = { min_ann_accuracy = 99.5 }"),
         ]
     )
     path = write_manifest(folder, models)
@@ -99,6 +112,10 @@ def test_one_bad_model_never_costs_the_others(folder: Path) -> None:
     wrong = next(result for result in outcome.results if result.entry.name == "other")
     assert wrong.converted
     assert not wrong.passed
+    assert wrong.row["figures"]["ann_accuracy"] < 60
+    assert [result.row["figures"]["ann_accuracy"] for result in outcome.results if result.entry.name == "whole"] == [
+        100
+    ]
 
     out = folder / "out"
     document = json.loads((out / "zoo.json").read_text())
@@ -124,6 +141,10 @@ def test_one_bad_model_never_costs_the_others(folder: Path) -> None:
     assert done == ["crash"]
     assert again.exit_code == 4
     assert sum(result.kept for result in again.results) == 8
+    # What is converted, but below a gate, is another exit code.
+    converted = Listener()
+    gated = run_zoo(load_manifest(path).only(("whole", "other", "good")), folder / "out", Settings(), converted)
+    assert (gated.exit_code, converted.done) == (3, [])
     # With another time limit, what took too long deserves another try.
     patient = load_manifest(write_manifest(folder, models.replace("seconds = 1.5", "seconds = 1.0")))
     listener = Listener()
@@ -188,9 +209,9 @@ def test_changes_on_the_command_line(folder: Path) -> None:
     )
     # Changes are part of what a result depends on, but for the batch size.
     again = CliRunner().invoke(zoo_app, [*call, *changes[:-4], "--limit", "12", "--batch-size", "5"])
-    assert "2 of all results from an earlier run" in again.output
+    assert "2 of all rows from an earlier run" in again.output
     other = CliRunner().invoke(zoo_app, [*call, "--only", "good"])
-    assert "0 of all results from an earlier run" in other.output
+    assert "0 of all rows from an earlier run" in other.output
     refused = CliRunner().invoke(zoo_app, [*call, "-T", "0"]).exception
     assert isinstance(refused, OptionError)
     assert "good (zoo.toml, line" in refused.message
@@ -257,6 +278,8 @@ def test_command_line(folder: Path) -> None:
         ["--address", "x"],
         ["--memory-limit", "x"],
         ["--time-limit", "0"],
+        ["--time-limit", "nan"],
+        ["--max-drop", "1", "--at", "5"],
     ):
         assert isinstance(CliRunner().invoke(zoo_app, [*call, *wrong]).exception, OptionError)
 

@@ -19,7 +19,8 @@ from snnconvert.cli_zoo import zoo_app
 from snnconvert.convert.doors import open_model
 from snnconvert.errors import DataError, ModelFileError, OptionError
 from snnconvert.zoo import fetch
-from snnconvert.zoo.manifest import Limits, load_manifest, parse_bytes
+from snnconvert.zoo.limits import Limits, parse_bytes
+from snnconvert.zoo.manifest import load_manifest
 from snnconvert.zoo.starter import CANDIDATES, starter_manifest
 from snnconvert.zoo.toml_lines import line_index
 
@@ -80,14 +81,18 @@ def test_inheritance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("[[model]]\nsource = 3", 2, "model.source: 3 is no text"),
         ('[[model]]\n\nsource = "a.onnx"\ntimestep = 3', 4, "model.timestep: unknown key; allowed: name, source"),
         ('[[model]]\nsource = "a.onnx"\ntimesteps = "3"', 3, "model.timesteps: '3' is not a whole number"),
-        ('[[model]]\nsource = "a.onnx"\ntimesteps = 0', 1, "--timesteps 0 is below 1"),
-        ('[[model]]\nsource = "a.onnx"\nneuron = "lif"', 1, "--neuron 'lif' is not known"),
+        ('[[model]]\nsource = "a.onnx"\ntimesteps = 0', 3, "model.timesteps: --timesteps 0 is below 1"),
+        ('[[model]]\nsource = "a.onnx"\nneuron = "lif"', 3, "--neuron 'lif' is not known"),
         ('[[model]]\nsource = "a.onnx"\ninput_shape = [1, "x"]', 3, "a list of whole numbers"),
         ('[[model]]\nname = "x"', 1, "exactly one of source and glob"),
         ('[[model]]\nsource = "a.onnx"\nglob = "*"', 1, "exactly one of source and glob"),
         ('[[model]]\nglob = "*.onnx"', 2, "no file matches"),
         ('[[model]]\nsource = "a.onnx"\nset = "s"', 3, "there is no [set.s]"),
-        ('[[model]]\nsource = "a.onnx"\n[[model]]\nsource = "b/a.onnx"', 3, "also the name of zoo.toml, line 1"),
+        (
+            '[[model]]\nsource = "a.onnx"\n[[model]]\nsource = "b/a.onnx"',
+            3,
+            "also the name of a.onnx in zoo.toml, line 1",
+        ),
         ('[[model]]\nsource = "a.onnx"\nname = "../up"', 3, "is no file name"),
         ('[[model]]\nsource = "https://h/a.onnx"', 2, "a download needs its sha256"),
         ('[[model]]\nsource = "http://h/a.onnx"\nsha256 = "0"', 2, "tampered with"),
@@ -100,6 +105,21 @@ def test_inheritance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ('[[model]]\nsource = "a.onnx"\npreprocessing = { mena = 1 }', 3, "unknown preprocessing key 'mena'"),
         ('[[model]]\nsource = "a.onnx"\n\ndata = "${NO_SUCH_VARIABLE}/x"', 4, "NO_SUCH_VARIABLE is not set"),
         ('[default]\ntimesteps = 3\n[[model]]\nsource = "a.onnx"', 1, "unknown table"),
+        ('[defaults]\n\nwait = 0\n[[model]]\nsource = "a.onnx"', 3, "defaults.wait: --wait 0 is below 1"),
+        (
+            '[set.s]\nneuron = "x"\n[[model]]\nset = "s"\nsource = "a.onnx"',
+            2,
+            "set.s.neuron: --neuron 'x' is not known",
+        ),
+        ('[[model]]\nsource = "a.onnx"\ntimesteps = 8\ngates = { at = 9 }', 3, "judge at step 9, but there are only 8"),
+        ("model = 3", 1, "not a list of tables"),
+        ('[model]\nsource = "a.onnx"', 1, "not a list of tables"),
+        ('[[model]]\nsource = "ftp://h/a.onnx"', 2, "ftp://h/a.onnx cannot be downloaded"),
+        ('[[model]]\nsource = "HTTPS://h/a.onnx"', 2, "cannot be downloaded"),
+        ('[[model]]\nsource = "a\\u0000.onnx"', 2, "a character that no name may have"),
+        ('[[model]]\nsource = "a.onnx"\ninput_shape = [true]', 3, "a list of whole numbers"),
+        ('[[model]]\nsource = "a.onnx"\nlimits = { seconds = inf }', 3, "seconds is inf; allowed: a number above 0"),
+        (f'[[model]]\nsource = "{"a" * 201}.onnx"', 1, "is longer than 200 characters"),
         ("[defaults]\ntimesteps = 3", 1, "there are no models"),
         ('[defaults]\nname = "x"\n[[model]]\nsource = "a"', 2, "defaults.name: unknown key"),
     ],
@@ -110,6 +130,22 @@ def test_messages_name_line_and_key(tmp_path: Path, text: str, line: int, words:
     assert f"zoo.toml, line {line}: " in caught.value.message
     assert words in caught.value.message
     assert caught.value.hint
+
+
+def test_hints(tmp_path: Path) -> None:
+    for text, hint in (
+        ('[[model]]\nsource = "a.onnx"\ntimestep = 3', "did you mean timesteps?"),
+        ('[[model]]\nglob = "*/a.onnx"', 'with source = "FILE" and name = "..."'),
+    ):
+        for folder in ("x", "y"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / "a.onnx").touch()
+        with pytest.raises(OptionError) as caught:
+            load_manifest(manifest(tmp_path, text))
+        assert hint in caught.value.hint
+    with pytest.raises(OptionError) as caught:
+        load_manifest(tmp_path)
+    assert caught.value.hint == "name the zoo.toml in it"
 
 
 def test_no_toml_and_no_file(tmp_path: Path) -> None:
@@ -137,7 +173,7 @@ def test_only(tmp_path: Path) -> None:
 
 def test_sizes() -> None:
     assert [parse_bytes(size) for size in (4096, "1KiB", "1.5 MB", "2 gib")] == [4096, 1024, 1500000, 2 << 30]
-    for wrong in ("", "x", "0", True, "-1 MB", "3 XB"):
+    for wrong in ("", "x", "0", True, "-1 MB", "3 XB", "9999999999999999 GiB"):
         with pytest.raises(OptionError):
             parse_bytes(wrong)
 
@@ -246,6 +282,19 @@ def test_init_does_not_overwrite(tmp_path: Path) -> None:
     assert CliRunner().invoke(zoo_app, ["init", str(tmp_path), "--force"]).exit_code == 0
 
 
+def test_starter_names_files_and_links_as_they_lie(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "my models", tmp_path / "elsewhere"
+    for place in (folder / "a", folder / "b", elsewhere):
+        place.mkdir(parents=True)
+        write_onnx(place / "net.onnx")
+    (folder / 'we"ird\\\n.onnx').symlink_to(elsewhere / "net.onnx")
+    done = CliRunner().invoke(zoo_app, ["init", str(folder)])
+    assert f"snnconvert zoo check '{folder}/zoo.toml'" in done.output
+    found = load_manifest(folder / "zoo.toml").entries
+    assert [entry.source for entry in found] == ["a/net.onnx", "b/net.onnx", 'we"ird\\\n.onnx']
+    assert [entry.name for entry in found] == ["net", "b_net.onnx", "we_ird"]
+
+
 def test_check_opens_every_model(tmp_path: Path) -> None:
     write_folder(tmp_path)
     write_onnx(tmp_path / "good.onnx")
@@ -253,15 +302,19 @@ def test_check_opens_every_model(tmp_path: Path) -> None:
     (tmp_path / "cut.onnx").write_bytes((tmp_path / "good.onnx").read_bytes()[:200])
     models = '[[model]]\nglob = "*.onnx"\ndata = "test.npz"\n'
     models += '[[model]]\nname = "lost"\nsource = "good.onnx"\ndata = "x.npz"\n'
+    models += f'[[model]]\nname = "other"\nsource = "good.onnx"\nsha256 = "{"0" * 64}"\n'
+    models += '[[model]]\nsource = "zoo:digits-cnn"\n'
     result = CliRunner().invoke(zoo_app, ["check", str(manifest(tmp_path, models))])
     assert result.exit_code == 4
     assert "good: good" in result.output
     assert "the_activation" in result.output
     assert "cut: ModelFileError" in result.output
     assert "lost: DataError: the data set x.npz does not exist" in result.output
-    assert "1 of 4 models can be converted" in result.output
+    assert "other: ModelFileError: good.onnx has SHA-256 " in result.output
+    assert "digits-cnn: good" in result.output
+    assert "2 of 6 models can be converted" in result.output
     listed = CliRunner().invoke(zoo_app, ["list", str(tmp_path / "zoo.toml")])
-    assert "4 models" in listed.output
+    assert "6 models" in listed.output
 
 
 def test_the_data_packs_manifest_names_files_that_exist(data_pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
