@@ -34,7 +34,7 @@ def inactivated_chart(document: Mapping[str, Any]) -> Spec | None:
         alt.Chart(data(rows))
         .mark_bar()
         .encode(
-            x=alt.X("share:Q").title("% of the layer's neurons").axis(format="~g", tickCount=5),
+            x=alt.X("share:Q").title("% of the layer's neurons").axis(format="~r", tickCount=5),
             y=alt.Y("layer:N").sort(None).title(None).axis(labelLimit=130, grid=False, ticks=False),
             yOffset=alt.YOffset("network:N").sort(names),
             color=alt.Color("network:N")
