@@ -341,7 +341,8 @@ def main() -> None:
         print(error.render(), file=sys.stderr)
         sys.exit(error.exit_code)
     except SystemExit as stop:
-        if stop.code == 130 and not isinstance(stop.__context__, typer.Exit):  # a command may have said more
+        # A command that returns 130 by itself has said what it leaves behind.
+        if isinstance(getattr(stop.__context__, "__cause__", None), KeyboardInterrupt):
             print("\ninterrupted: no checkpoint and no report was written", file=sys.stderr)
         raise
     except Exception as error:

@@ -154,6 +154,23 @@ def test_an_interrupted_run_leaves_nothing(
     assert "interrupted" in capsys.readouterr().err
 
 
+def test_an_interrupted_zoo_says_what_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "zoo.toml").write_text('[[model]]\nsource = "zoo:digits-cnn"\n')
+    monkeypatch.setattr("snnconvert.zoo.commands.run_zoo", interrupt)
+    monkeypatch.setattr("sys.argv", ["snnconvert", "zoo", "run", str(tmp_path / "zoo.toml")])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 130
+    said = capsys.readouterr().err
+    assert "finished models are kept in zoo-out" in said
+    assert "no checkpoint" not in said
+
+
 def test_without_data_nothing_is_claimed() -> None:
     from snnconvert.zoo.catalogue import model_path
 
