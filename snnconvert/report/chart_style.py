@@ -47,3 +47,9 @@ def finish(chart: Any, height: int) -> Spec:
 def data(rows: list[Spec]) -> alt.Data:
     """Rows as inline data."""
     return alt.Data(values=rows)  # type: ignore[no-untyped-call]
+
+
+def step_ticks(rows: list[Spec]) -> Spec:
+    """Options of an axis of steps: whole numbers only, every one of them where `rows` have few."""
+    few = sorted({row["t"] for row in rows})
+    return {"format": "d", "tickMinStep": 1} | ({"values": few} if len(few) <= 8 else {})

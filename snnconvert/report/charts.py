@@ -11,7 +11,18 @@ from typing import Any
 import altair as alt
 
 from snnconvert.report.chart_plan import plan_chart
-from snnconvert.report.chart_style import BLUE, DEPTH_RANGE, GREY, ORANGE, RED, Spec, data, finish, unchecked
+from snnconvert.report.chart_style import (
+    BLUE,
+    DEPTH_RANGE,
+    GREY,
+    ORANGE,
+    RED,
+    Spec,
+    data,
+    finish,
+    step_ticks,
+    unchecked,
+)
 from snnconvert.report.charts_ablation import inactivated_chart
 from snnconvert.report.charts_detail import attribution_map, early_exit_chart, inside_charts, sweep_chart
 from snnconvert.report.charts_energy import energy_chart, energy_time_chart
@@ -68,7 +79,7 @@ def _curve(document: Mapping[str, Any]) -> Spec | None:
     present = [text for text in series.values() if any(line["series"] == text for line in lines)]
     colours = [{series["accuracy"]: BLUE, series["agreement"]: ORANGE}[text] for text in present]
     lowest = min([line["value"] for line in lines] + [row["low"] for row in rows if row["low"] is not None])
-    x = alt.X("t:Q").title("T (timesteps since the first input)").scale(nice=False).axis(tickMinStep=1, format="d")
+    x = alt.X("t:Q").title("T (timesteps since the first input)").scale(nice=False).axis(**step_ticks(rows))
     scale = alt.Scale(domain=[10 * int(lowest // 10), 100], nice=False)
     base = alt.Chart(data(rows)).encode(x=x)
     layers: list[Any] = [
@@ -136,10 +147,7 @@ def _spikes(document: Mapping[str, Any]) -> Spec | None:
         alt.Chart(data(rows))
         .mark_area(color=GREY, opacity=0.35, line={"color": GREY}, point={"color": GREY} if len(rows) == 1 else False)
         .encode(
-            x=alt.X("t:Q")
-            .title("T (timesteps since the first input)")
-            .scale(nice=False)
-            .axis(tickMinStep=1, format="d"),
+            x=alt.X("t:Q").title("T (timesteps since the first input)").scale(nice=False).axis(**step_ticks(rows)),
             y=alt.Y("spikes:Q").title("spikes per image so far").axis(format="~s", tickCount=4),
             tooltip=[alt.Tooltip("t:Q", title="T"), alt.Tooltip("spikes:Q", title="spikes per image", format=",.0f")],
         )

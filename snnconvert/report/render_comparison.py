@@ -64,7 +64,7 @@ def _basis(comparison: Mapping[str, Any]) -> str:
 def _colour(comparison: Mapping[str, Any]) -> Any:
     names = [clean(row["name"]) for row in comparison["runs"]]
     shades = [_COLOURS[index % len(_COLOURS)] for index in range(len(names))]
-    return alt.Color("run:N").scale(domain=names, range=shades).legend(columns=2)
+    return alt.Color("run:N").scale(domain=names, range=shades).legend(columns=2, symbolOpacity=1)
 
 
 def _points(comparison: Mapping[str, Any], basis: str) -> list[Spec]:
