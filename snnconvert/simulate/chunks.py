@@ -6,10 +6,14 @@ import math
 from collections.abc import Callable
 from typing import TypeVar
 
+from snnconvert.graph.dialect import calls
+from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.types import Snn
 
 # layers of so many bytes are read back from the cache that cores share; eight images of ResNet-20 at T = 32
 TARGET_BYTES = 16 * 2**20
+# what watchers may look at, counted in neurons times frames: 33 images of ResNet-20 at T = 32, 2 of SqueezeNet
+WATCHED = 2e8
 MEMORY_SIGNS = ("allocate memory", "not enough memory", "out of memory")
 Result = TypeVar("Result")
 
@@ -18,6 +22,13 @@ def chunk_size(snn: Snn, target_bytes: int = TARGET_BYTES) -> int:
     """Images per chunk, at least 1; the result of a simulation does not depend on it."""
     widest: int = max(math.prod(node.meta["shape"]) for node in snn.graph.graph.nodes if "shape" in node.meta)
     return max(1, min(256, target_bytes // (4 * widest * snn.schedule.frames)))
+
+
+def watchable(snn: Snn, most: int) -> int:
+    """How many images a report looks at closely: fewer for large networks, at least 2, `most` at most."""
+    shapes = [node.meta["shape"] for node, op in calls(snn.graph) if isinstance(op, Neuron)]
+    each = snn.schedule.frames * sum(math.prod(shape) for shape in shapes)
+    return max(2, min(most, int(WATCHED / max(each, 1))))
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -19,7 +19,7 @@ from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.schedule import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.progress import Progress, silent
-from snnconvert.simulate.chunks import chunk_size
+from snnconvert.simulate.chunks import chunk_size, watchable
 from snnconvert.simulate.early_exit import Exits
 from snnconvert.simulate.first_spikes import FirstSpikes
 from snnconvert.simulate.layer_engine import LayerEngine
@@ -161,7 +161,7 @@ def measure(
         size: images at once; by default what fits the cache.
         rest: counts of the images after these, simulated elsewhere; asked for when these are done.
     """
-    schedule, fit = snn.schedule, LayerFit(snn)
+    schedule, fit = snn.schedule, LayerFit(snn, watchable(snn, FIT_IMAGES))
     found = tally(snn, batches, total=total, progress=progress, watchers=[fit, *watchers], device=device, size=size)
     for part in rest:
         found.add(part)
