@@ -12,8 +12,8 @@ from snnconvert.graph.types import Snn
 
 # layers of so many bytes are read back from the cache that cores share; eight images of ResNet-20 at T = 32
 TARGET_BYTES = 16 * 2**20
-# what watchers may look at, counted in neurons times frames: 33 images of ResNet-20 at T = 32, 2 of SqueezeNet
-WATCHED = 2e8
+# what watchers may look at, counted in neurons times frames: 24 images of ResNet-20 at T = 32, 1 of SqueezeNet
+WATCHED = 1.5e8
 MEMORY_SIGNS = ("allocate memory", "not enough memory", "out of memory")
 Result = TypeVar("Result")
 
@@ -25,10 +25,10 @@ def chunk_size(snn: Snn, target_bytes: int = TARGET_BYTES) -> int:
 
 
 def watchable(snn: Snn, most: int) -> int:
-    """How many images a report looks at closely: fewer for large networks, at least 2, `most` at most."""
+    """How many images a report looks at closely: fewer for large networks, at least 1, `most` at most."""
     shapes = [node.meta["shape"] for node, op in calls(snn.graph) if isinstance(op, Neuron)]
     each = snn.schedule.frames * sum(math.prod(shape) for shape in shapes)
-    return max(2, min(most, int(WATCHED / max(each, 1))))
+    return max(1, min(most, int(WATCHED / max(each, 1))))
 
 
 def out_of_memory(error: Exception) -> bool:
