@@ -14,6 +14,7 @@ SnnConvertError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "SnnConvertError",
     "UnsupportedError",
     "UserError",
+    "listed",
 ]
 
 
@@ -110,3 +112,9 @@ class InternalError(SnnConvertError):
             hint="this is a defect of snnconvert: please report it with the command line and the model",
             causes=causes,
         )
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """The first `most` names in words: "a, b and 3 more"."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"

@@ -49,23 +49,23 @@ def smallest(
     tried: list[Attempt] = []
     failed, timesteps = 0, FIRST
     best: Attempt | None = None
+
+    def holding(steps: int) -> Attempt | None:
+        found = attempt(steps)
+        tried.extend([found] if found is not None else [])
+        return found if found is not None and found.holds else None
+
     while best is None and timesteps <= largest:
-        found = attempt(timesteps)
-        if found is not None:
-            tried.append(found)
-        if found is not None and found.holds:
-            best = found
-        else:
+        best = holding(timesteps)
+        if best is None:
             failed, timesteps = timesteps, 2 * timesteps
     while best is not None and best.timesteps - failed > max(1, FINENESS * best.timesteps):
         middle = (best.timesteps + failed) // 2
-        found = attempt(middle)
-        if found is not None:
-            tried.append(found)
-        if found is not None and found.holds:
-            best = found
-        else:
+        found = holding(middle)
+        if found is None:
             failed = middle
+        else:
+            best = found
     return best, tried
 
 

@@ -28,23 +28,14 @@ BFLOAT16_BITS = 8
 Weighted = Conv | ConvTranspose | Linear
 
 
-def check_precision(precision: str) -> None:
-    """Refuse a precision that is not known.
-
-    Raises:
-        OptionError: naming the known ones.
-    """
-    if precision not in PRECISIONS:
-        raise OptionError(f"--precision {precision!r} is not known", hint=f"choose one of {', '.join(PRECISIONS)}")
-
-
 def in_precision(snn: Snn, precision: str) -> Snn:
     """`snn` with the weights of all weighted operators in `precision`; itself for float32.
 
     Raises:
         OptionError: if the precision is not known.
     """
-    check_precision(precision)
+    if precision not in PRECISIONS:
+        raise OptionError(f"--precision {precision!r} is not known", hint=f"choose one of {', '.join(PRECISIONS)}")
     if precision == "float32":
         return snn
     graph = copied(snn.graph)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.convert.approximate import Approximation, approximate, candidates, remarks
-from snnconvert.errors import ModelFileError, UnsupportedError
+from snnconvert.errors import ModelFileError, UnsupportedError, listed
 from snnconvert.graph.dialect import Stage, calls, origin_of, sites, verify
 from snnconvert.graph.edit import copied, finish, insert_after
 from snnconvert.graph.ops import Identity, Role
@@ -50,9 +50,8 @@ def with_units(ann: Ann, images: Tensor | None, *, way: str = "auto", strict: bo
     notes = (*notes, *remarks(records))
     analog = analog_nodes(network.graph)
     if analog:
-        named = ", ".join(str(origin_of(node)) for node in analog[:NAMED])
-        more = f" and {len(analog) - NAMED} more" if len(analog) > NAMED else ""
-        notes = (*notes, f"{len(analog)} node(s) stay analog, exact in the mean at every step: {named}{more}")
+        named = listed([str(origin_of(node)) for node in analog], NAMED)
+        notes = (*notes, f"{len(analog)} node(s) stay analog, exact in the mean at every step: {named}")
     source = replace(ann.source, notes=notes)
     return replace(ann, source=source), replace(network, source=source)
 

@@ -83,6 +83,15 @@ def _points(comparison: Mapping[str, Any], basis: str) -> list[Spec]:
     return found
 
 
+def _tips(basis: str) -> list[alt.Tooltip]:
+    return [
+        alt.Tooltip("run:N", title="run"),
+        alt.Tooltip("t:Q", title="T"),
+        alt.Tooltip("value:Q", title=f"{basis} (%)", format=".2f"),
+        alt.Tooltip("spikes:Q", title="spikes per image", format=",.0f"),
+    ]
+
+
 def _curves(comparison: Mapping[str, Any], basis: str) -> Spec | None:
     rows = _points(comparison, basis)
     if not rows:
@@ -92,19 +101,13 @@ def _curves(comparison: Mapping[str, Any], basis: str) -> Spec | None:
     x = alt.X("t:Q").title("T (timesteps since the first input)").scale(nice=False).axis(tickMinStep=1, format="d")
     y = alt.Y("value:Q").scale(scale).title(f"{basis} (%)")
     colour = _colour(comparison)
-    tips = [
-        alt.Tooltip("run:N", title="run"),
-        alt.Tooltip("t:Q", title="T"),
-        alt.Tooltip("value:Q", title=f"{basis} (%)", format=".2f"),
-        alt.Tooltip("spikes:Q", title="spikes per image", format=",.0f"),
-    ]
     base = alt.Chart(data(rows)).encode(x=x, color=colour)
     layers = [
         base.transform_filter("isValid(datum.low)").mark_area(opacity=0.13).encode(
             y=alt.Y("low:Q").scale(scale).title(f"{basis} (%)"), y2="high:Q"
         ),
         base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=18) if len(rows) <= 120 else False).encode(
-            y=y, tooltip=tips
+            y=y, tooltip=_tips(basis)
         ),
     ]  # fmt: skip
     originals = [
@@ -132,12 +135,7 @@ def _costs(comparison: Mapping[str, Any], basis: str) -> Spec | None:
             y=alt.Y("value:Q").scale(scale).title(f"{basis} (%)"),
             color=_colour(comparison),
             order="t:Q",
-            tooltip=[
-                alt.Tooltip("run:N", title="run"),
-                alt.Tooltip("t:Q", title="T"),
-                alt.Tooltip("value:Q", title=f"{basis} (%)", format=".2f"),
-                alt.Tooltip("spikes:Q", title="spikes per image", format=",.0f"),
-            ],
+            tooltip=_tips(basis),
         )
     )
     return finish(chart, 280)

@@ -55,13 +55,13 @@ def page(template: str, specs: Mapping[str, Any], **values: Any) -> str:
     """A self-contained page from a template of this package, with the charts `specs` and their library inside it."""
     from markupsafe import Markup
 
-    bundle, folder = _bundle(), resources.files("snnconvert.report")
+    bundle = _bundle()
     text: str = compiled(template).render(
         charts=frozenset(specs),
         specs=Markup(_script_json(specs)),
         bundle=Markup(bundle),
         starter=Markup(_STARTER),
-        style=Markup(folder.joinpath("page.css").read_text("utf-8")),
+        style=Markup(_source("page.css")),
         hashes=Markup(" ".join(_hash(script) for script in (bundle, _STARTER))),
         **values,
     )
@@ -71,12 +71,18 @@ def page(template: str, specs: Mapping[str, Any], **values: Any) -> str:
 @cache
 def compiled(template: str) -> Template:
     """A template of this package; compiling it takes longer than filling it in."""
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(_source)
+    )
     helpers = ("clean", "count", "fixed", "percent", "plural", "share", "short", "flat", "last_error", "first_spikes")
     environment.filters |= {name: getattr(wording, name) for name in helpers}
-    return environment.from_string(resources.files("snnconvert.report").joinpath(template).read_text("utf-8"))
+    return environment.get_template(template)
+
+
+def _source(template: str) -> str:
+    return resources.files("snnconvert.report").joinpath(template).read_text("utf-8")
 
 
 def _script_json(value: Any) -> str:

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from snnconvert.errors import listed
 from snnconvert.graph.dialect import calls, op_of, origin_of
 from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.ops import Role
@@ -33,7 +34,7 @@ from snnconvert.simulate.look_inside import extent
 from snnconvert.simulate.measure import decisions
 from snnconvert.simulate.phase_layers import PhaseLayers
 from snnconvert.simulate.plain_phase import rigid_operators
-from snnconvert.simulate.result import Probe, Simulation
+from snnconvert.simulate.result import Probe, Simulation, joined
 
 # multiplications of dense passes, all steps of all arms: a few seconds of one core
 BUDGET = 2.5e11
@@ -129,8 +130,7 @@ def _impossible(snn: Snn) -> str | None:
         return f"several windows with residual {snn.schedule.residual} have no counterpart without bistable neurons"
     rigid = rigid_operators(snn)
     if rigid:
-        more = f" and {len(rigid) - 3} more" if len(rigid) > 3 else ""
-        return f"without windows only linear operators can be computed step by step, not {', '.join(rigid[:3])}{more}"
+        return f"without windows only linear operators can be computed step by step, not {listed(rigid, 3)}"
     return None
 
 
@@ -226,10 +226,7 @@ class _Watched:
     def run(self, images: Tensor) -> Simulation:
         """All images, as many at a time as memory likes."""
         size = chunk_size(self.snn)
-        parts = [self._chunk(images, start, start + size) for start in range(0, len(images), size)]
-        outputs = tuple(torch.cat(pieces, 1) for pieces in zip(*(part.outputs for part in parts), strict=True))
-        spikes = {name: torch.stack([part.spikes[name] for part in parts]).sum(0) for name in parts[0].spikes}
-        return Simulation(outputs, spikes, {})
+        return joined([self._chunk(images, start, start + size) for start in range(0, len(images), size)])
 
     def shares(self, name: str) -> dict[str, float | None]:
         """Of a layer's neurons, and of the units that it sends; `unprovoked` of its neurons, by their own input."""

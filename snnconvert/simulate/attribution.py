@@ -25,6 +25,7 @@ from snnconvert.graph.edit import copied
 from snnconvert.graph.neuron_ops import Neuron, Snap
 from snnconvert.graph.ops import Op, Role
 from snnconvert.graph.types import Ann, Snn
+from snnconvert.simulate.chunks import watchable
 from snnconvert.simulate.result import Probe, Simulation
 
 ATTRIBUTION_IMAGES = 32
@@ -49,11 +50,12 @@ class Attribution:
         snn: the network.
         ann: what it was made from; None compares with the network's own limit for T -> infinity, in which what
             earlier layers lose by clipping does not show.
-        images: stop watching after so many.
+        images: stop watching after so many; without it, after as many as a few seconds allow (see `chunks.watchable`).
     """
 
-    def __init__(self, snn: Snn, ann: Ann | None = None, images: int = ATTRIBUTION_IMAGES) -> None:
-        self.snn, self.left, self.images = snn, images, 0
+    def __init__(self, snn: Snn, ann: Ann | None = None, images: int | None = None) -> None:
+        most = watchable(snn, ATTRIBUTION_IMAGES) if images is None else images
+        self.snn, self.left, self.images = snn, most, 0
         self.graph = in_double(snn.graph)
         self.nodes = {node.name: node for node, op in calls(self.graph) if isinstance(op, Neuron)}
         self.sites = _sites(ann, self.nodes) if ann is not None else {}

@@ -16,11 +16,11 @@ from snnconvert.convert.units import refuse_overflow
 from snnconvert.data.datasets import Dataset
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.progress import Progress, silent
-from snnconvert.simulate.attribution import ATTRIBUTION_IMAGES, Attribution
-from snnconvert.simulate.chunks import chunk_size, watchable, with_smaller_chunks
+from snnconvert.simulate.attribution import Attribution
+from snnconvert.simulate.chunks import chunk_size, with_smaller_chunks
 from snnconvert.simulate.look_inside import LookInside
 from snnconvert.simulate.measure import Batch, FitCurve, Tally, Watcher, measure, tally, watched_images
-from snnconvert.simulate.operations import OPERATION_IMAGES, OperationCounter, Operations, operations
+from snnconvert.simulate.operations import OperationCounter, Operations, operations
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Watchers:
     """All studies of one measurement; None for `ann` compares with the network's own limit."""
 
     def __init__(self, snn: Snn, ann: Ann | None) -> None:
-        self.counter = OperationCounter(snn, watchable(snn, OPERATION_IMAGES))
-        self.attribution = Attribution(snn, ann, watchable(snn, ATTRIBUTION_IMAGES))
+        self.counter = OperationCounter(snn)
+        self.attribution = Attribution(snn, ann)
         self.inside = LookInside(snn)
         self.all = (self.counter, self.attribution, self.inside)
 

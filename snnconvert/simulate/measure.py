@@ -161,7 +161,7 @@ def measure(
         size: images at once; by default what fits the cache.
         rest: counts of the images after these, simulated elsewhere; asked for when these are done.
     """
-    schedule, fit = snn.schedule, LayerFit(snn, watchable(snn, FIT_IMAGES))
+    schedule, fit = snn.schedule, LayerFit(snn)
     found = tally(snn, batches, total=total, progress=progress, watchers=[fit, *watchers], device=device, size=size)
     for part in rest:
         found.add(part)
@@ -267,8 +267,8 @@ class LayerFit:
     threshold). Ding et al., IJCAI 2021, bound K(t) < 2 Omega / t with Omega = |r*|_1 / |r*|_2^2 for rate codes.
     """
 
-    def __init__(self, snn: Snn, images: int = FIT_IMAGES) -> None:
-        self.snn, self.left = snn, images
+    def __init__(self, snn: Snn, images: int | None = None) -> None:
+        self.snn, self.left = snn, watchable(snn, FIT_IMAGES) if images is None else images
         frames = snn.schedule.frames
         self.frames = sorted({2**i for i in range(12) if 2**i < frames} | {frames})
         self.nodes = {node.name: node for node, op in calls(snn.graph) if isinstance(op, Neuron)}

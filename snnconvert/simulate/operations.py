@@ -31,6 +31,7 @@ from snnconvert.graph.ops import Affine, Constant, Conv, ConvTranspose, MaxPool,
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.neurons import NEURONS
+from snnconvert.simulate.chunks import watchable
 from snnconvert.simulate.flow import (
     READ_OUT,
     Weighted,
@@ -101,11 +102,12 @@ class OperationCounter:
 
     Args:
         snn: the network.
-        images: stop watching after so many.
+        images: stop watching after so many; without it, after as many as a few seconds allow (see `chunks.watchable`).
     """
 
-    def __init__(self, snn: Snn, images: int = OPERATION_IMAGES) -> None:
-        self.snn, self.left, self.images, self.batch = snn, images, 0, 0
+    def __init__(self, snn: Snn, images: int | None = None) -> None:
+        most = watchable(snn, OPERATION_IMAGES) if images is None else images
+        self.snn, self.left, self.images, self.batch = snn, most, 0, 0
         self.schedule = snn.schedule
         self.domains, self.depths = domains(snn), site_depths(snn.graph)
         self.reached = reaches(snn, self.domains)

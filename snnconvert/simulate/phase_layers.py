@@ -20,7 +20,7 @@ from snnconvert.simulate.kernels import Native, choose
 from snnconvert.simulate.kernels.layout import per_element
 from snnconvert.simulate.kernels.native_windows import Emitter, Values, send_by_step
 from snnconvert.simulate.plain_phase import PhaseEngine
-from snnconvert.simulate.result import Simulation
+from snnconvert.simulate.result import Simulation, joined
 from snnconvert.simulate.window_layers import in_order
 
 TARGET_BYTES = 32 * 2**20
@@ -45,14 +45,7 @@ NOTHING = Train([], None)
 class PhaseLayers(PhaseEngine):
     """As `PhaseEngine`, in a fraction of its time where the native kernels are there, else the same step by step.
 
-    Args:
-        snn: a network in a bistable schedule, without max pooling or non-linear operators after the first neurons.
-        bistable: whether neurons keep apart integrating and sending.
-        synchronous: whether synchronous neurons hold spikes back.
-        gated: whether bistable neurons keep still until their first window.
-
-    Raises:
-        InternalError: for operators that are not linear.
+    Args and errors are those of `PhaseEngine`.
     """
 
     def __init__(self, snn: Snn, *, bistable: bool, synchronous: bool, gated: bool = True) -> None:
@@ -72,13 +65,8 @@ class PhaseLayers(PhaseEngine):
         """Simulate one batch; see `PhaseEngine.run`."""
         if self.native is None:
             return super().run(batch)
-        parts = [self._run_chunk(batch[i : i + self.chunk], self.native) for i in range(0, len(batch), self.chunk)]
-        outputs = tuple(torch.cat(pieces, 1) for pieces in zip(*(part.outputs for part in parts), strict=True))
-        spikes = {
-            name: sum((part.spikes[name] for part in parts[1:]), first) for name, first in parts[0].spikes.items()
-        }
-        units = {name: sum((part.units[name] for part in parts[1:]), first) for name, first in parts[0].units.items()}
-        return Simulation(outputs, spikes, units)
+        starts = range(0, len(batch), self.chunk)
+        return joined([self._run_chunk(batch[start : start + self.chunk], self.native) for start in starts])
 
     def _run_chunk(self, images: Tensor, native: Native) -> Simulation:
         self.images = len(images)

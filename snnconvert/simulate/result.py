@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -23,6 +24,14 @@ class Simulation:
     outputs: tuple[Tensor, ...]
     spikes: dict[str, Tensor]
     units: dict[str, Tensor]
+
+
+def joined(parts: Sequence[Simulation]) -> Simulation:
+    """The outcome of all images, from that of consecutive parts of them."""
+    outputs = tuple(torch.cat(pieces, 1) for pieces in zip(*(part.outputs for part in parts), strict=True))
+    spikes = {name: torch.stack([part.spikes[name] for part in parts]).sum(0) for name in parts[0].spikes}
+    units = {name: torch.stack([part.units[name] for part in parts]).sum(0) for name in parts[0].units}
+    return Simulation(outputs, spikes, units)
 
 
 # called with (site name, frames of spikes with shape (frames, batch, *sample)) as each site is simulated

@@ -25,6 +25,14 @@ INSTRUCTIONS = ("portable", "avx2", "avx512")
 
 _GEOMETRY = ("in_h", "in_w", "in_c", "k_h", "k_w", "stride_h", "stride_w", "pad_h", "pad_w", "dilation_h", "dilation_w")
 
+# what both kinds of neuron layer are told of their membranes, in the order of the C structures
+MEMBRANE = (
+    ("threshold", c_void_p),
+    ("threshold_stride", c_int64),
+    ("initial", c_void_p),
+    ("initial_stride", c_int64),
+)
+
 
 class _Term(Structure):
     _fields_ = (
@@ -44,10 +52,7 @@ class _Layer(Structure):
         *((name, c_int64) for name in ("frames", "batch", "out_h", "out_w", "out_c", "terms")),
         ("term", POINTER(_Term)),
         *((name, c_int64) for name in ("model", "levels", "wait")),
-        ("threshold", c_void_p),
-        ("threshold_stride", c_int64),
-        ("initial", c_void_p),
-        ("initial_stride", c_int64),
+        *MEMBRANE,
         ("spikes", c_void_p),
         ("current", c_void_p),
         ("counts", c_void_p),

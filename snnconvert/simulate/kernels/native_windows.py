@@ -12,7 +12,7 @@ from torch import Tensor
 from snnconvert.errors import InternalError
 from snnconvert.graph.schedule import Schedule
 from snnconvert.simulate.kernels.layout import out_tensor, physical
-from snnconvert.simulate.kernels.native import Native
+from snnconvert.simulate.kernels.native import MEMBRANE, Native
 
 RESIDUALS = {"keep": 0, "clear": 1, "clamp": 2}
 
@@ -33,10 +33,7 @@ class _Layer(Structure):
         *((name, c_int64) for name in ("frames", "batch", "pixels", "channels", "terms")),
         ("term", POINTER(_Term)),
         *((name, c_int64) for name in ("negative", "levels", "residual", "window", "uniform")),
-        ("threshold", c_void_p),
-        ("threshold_stride", c_int64),
-        ("initial", c_void_p),
-        ("initial_stride", c_int64),
+        *MEMBRANE,
         ("weight", c_void_p),
         ("send_at", c_void_p),
         ("units", c_void_p),
