@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from snnconvert.allocator import keep_freed_memory
 from snnconvert.cli_check import Approximate, ApproximateName, StrictSpiking, check
 from snnconvert.cli_options import CalibrationName, NeuronName, PhasesName, PrecisionName, ScheduleName, gates_of
 from snnconvert.cli_output import Patient
@@ -330,6 +331,7 @@ def main() -> None:
 
         print(f"snnconvert {version('snnconvert')}")
         return
+    keep_freed_memory()
     try:
         # A reader such as `head` may close the pipe early; what the command does and returns stays the same.
         with contextlib.redirect_stdout(Patient(sys.stdout)) as output:

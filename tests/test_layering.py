@@ -12,6 +12,7 @@ import snnconvert
 ROOT = Path(snnconvert.__file__).parent
 ORDER = [
     *(
+        "allocator",
         "errors",
         "files",
         "progress",

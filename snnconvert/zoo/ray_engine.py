@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import snnconvert
+from snnconvert.allocator import keep_freed_memory
 from snnconvert.errors import InternalError, LostError, OptionError, OutputError, SnnConvertError
 from snnconvert.zoo.processes import ATTEMPTS, Task, Watcher
 from snnconvert.zoo.rows import Row, failed_row, log_path
@@ -118,6 +119,7 @@ def convert_in(task: dict[str, Any], folder: str, shards: int, threads: int) -> 
     """Convert one model with `folder` as the working directory; runs in a Ray worker."""
     from snnconvert.zoo.worker import convert_task
 
+    keep_freed_memory()
     log = log_path(Path(task["folder"]))
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -191,6 +193,7 @@ def simulate_in(
     from snnconvert.simulate.evaluate import simulate_part
     from snnconvert.zoo.worker import memory_limit
 
+    keep_freed_memory()
     name, preprocessing, shape, positions, labels = part
     with contextlib.chdir(folder), memory_limit(memory):
         snn = load_snn(checkpoint)

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from snnconvert.allocator import hand_back_memory, keep_freed_memory
 from snnconvert.errors import InternalError, SnnConvertError
 from snnconvert.progress import Progress, silent
 from snnconvert.zoo.fetch import check_file, needed
@@ -208,6 +209,7 @@ def main() -> None:
     """Serve tasks until stdin is closed."""
     reporter = _Reporter()
     os.dup2(2, 1)
+    keep_freed_memory()
     tasks: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_read_tasks, args=(tasks,), daemon=True).start()
     prepare()
@@ -217,6 +219,7 @@ def main() -> None:
         redirect_to(log_path(Path(task["folder"])))
         row = convert_task(task, reporter.progress)
         gc.collect()
+        hand_back_memory()
         reporter.send({"row": row, "resident": _status_bytes("VmRSS") or 0})
 
 

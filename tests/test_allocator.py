@@ -1,0 +1,44 @@
+"""Freed memory is kept for the next tensor, and can be handed back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from snnconvert.allocator import keep_freed_memory
+
+# 64 MiB blocks taken and freed again and again: how many page faults does that cost, and what stays resident?
+PROGRAM = """
+import resource, sys
+import torch
+from snnconvert.allocator import hand_back_memory, keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def resident(): return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() >> 20
+torch.zeros(1 << 24)
+before = faults()
+for _ in range(8):
+    torch.ones(1 << 24)
+used, kept = faults() - before, resident()
+hand_back_memory()
+print(used, kept - resident())
+"""
+
+
+def measured(how: str) -> tuple[int, int]:
+    """Page faults, and MiB handed back at the end."""
+    found = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=True).stdout
+    faults, handed_back = map(int, found.split())
+    return faults, handed_back
+
+
+@pytest.mark.skipif(not keep_freed_memory(), reason="the C library is not glibc")
+def test_kept_memory_is_not_faulted_in_again() -> None:
+    faults, handed_back = measured("leave")
+    assert handed_back < 32
+    kept_faults, kept_handed_back = measured("keep")
+    assert kept_faults < faults / 4
+    assert kept_handed_back >= 56
