@@ -31,6 +31,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from snnconvert.allocator import keep_freed_memory
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order, observed
 from snnconvert.convert.doors import open_model
@@ -200,6 +201,7 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Parse, convert what is not known yet, print."""
+    keep_freed_memory()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="+", choices=sorted(MODELS))
     parser.add_argument("--timesteps", nargs="+", type=int, default=[4, 8, 16, 32])

@@ -29,6 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from snnconvert.allocator import keep_freed_memory
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order, observed
 from snnconvert.calibrate.streaming_twin import streaming_twin
@@ -353,6 +354,7 @@ def cost(setting: Setting, args: argparse.Namespace) -> None:
 
 
 def main() -> None:
+    keep_freed_memory()
     tables = {f.__name__: f for f in (sweep, budget, windows, ablation, inactivated, phase, auto, cost)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=tables)

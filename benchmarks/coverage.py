@@ -29,6 +29,7 @@ from coverage_page import CALIBRATION, LONG, SHORT, page
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from snnconvert.allocator import keep_freed_memory
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order
 from snnconvert.convert.approximate import candidates
@@ -302,6 +303,7 @@ def relative(found: Tensor, reference: Tensor) -> float:
 
 def main(wanted: list[str]) -> None:
     """Run what is missing (or named), and write the page."""
+    keep_freed_memory()
     torch.set_num_threads(1)
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     pack = pack_rows() if (DATA / "README.md").is_file() else {}

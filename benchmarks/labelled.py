@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from coverage import labelled_model, pack_rows
 
+from snnconvert.allocator import keep_freed_memory
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order, observed
 from snnconvert.convert.passes import canonicalize
@@ -88,6 +89,7 @@ class Bench:
 
 def main() -> None:
     """Parse, convert what is not known yet, print."""
+    keep_freed_memory()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", help="files; small: ONNX, not ImageNet; depthwise: the MobileNets")
     parser.add_argument("--neurons", nargs="+", default=["ternary"])

@@ -27,6 +27,7 @@ import torch
 from speed_contestants import WINDOW, contestants, converted, networks, simulation
 from torch import Tensor
 
+from snnconvert.allocator import keep_freed_memory
 from snnconvert.graph.dialect import calls
 from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.ops import Conv
@@ -219,6 +220,7 @@ def _cpuinfo() -> list[str]:
 
 
 def main() -> None:
+    keep_freed_memory()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="ResNet-20 only, few rounds")
     parser.add_argument("--json", action="store_true", help="print the ratios as one object on the last line")
