@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from snnconvert.calibrate import METHODS, Task
+from snnconvert.calibrate.options import check_options
 from snnconvert.convert import encoder
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.onnx_reference import compare_with_onnxruntime
@@ -212,20 +213,7 @@ def _check_combinations(request: Request) -> None:
             f"--read-from {request.read_from} does not fit --schedule bistable, which answers window by window",
             hint="leave --read-from out, or choose --schedule streaming or wait",
         )
-    share, granularity = request.options.get("percentile"), request.options.get("granularity")
-    if share is not None and not 0 < float(share) <= 100:
-        raise OptionError(f"--percentile {share} is outside 0 to 100", hint="give for instance --percentile 99.9")
-    if granularity not in (None, "channel", "layer"):
-        raise OptionError(f"--granularity {granularity!r} is not known", hint="choose channel or layer")
-    if share is not None and request.calibration != "percentile":
-        raise OptionError(
-            f"--percentile means nothing to --calibration {request.calibration}", hint="add --calibration percentile"
-        )
-    if granularity is not None and request.calibration not in ("percentile", "rnl"):
-        raise OptionError(
-            f"--granularity means nothing to --calibration {request.calibration}",
-            hint="add --calibration percentile or --calibration rnl",
-        )
+    check_options(request.calibration, request.options)
 
 
 def with_bundled_data(request: Request) -> Request:

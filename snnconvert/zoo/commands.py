@@ -107,7 +107,8 @@ def check(path: Path, only: tuple[str, ...]) -> int:
         error = preflight(entry, manifest.folder.resolve())
         failures += error is not None
         if error is None:
-            print(f"{entry.name}: good")
+            unmeasured = entry.options.get("data") is None and not entry.source.startswith("zoo:")
+            print(f"{entry.name}: good" + (", but no data: accuracy cannot be measured" if unmeasured else ""))
             continue
         print(f"{entry.name}: {type(error).__name__}: {error.message} ({entry.where})")
         for cause in error.causes[:20]:

@@ -1,0 +1,46 @@
+"""Options of calibration methods: every method's own are known, everything else is refused by name."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from snnconvert.calibrate import METHODS
+from snnconvert.calibrate.options import OPTIONS, check_options
+from snnconvert.calibrate.reconstruct_site import Options
+from snnconvert.errors import OptionError
+
+
+def test_every_method_has_its_options() -> None:
+    assert set(OPTIONS) == set(METHODS)
+    assert set(OPTIONS["reconstruct"]) == {one.name for one in fields(Options)}
+
+
+def test_defaults_are_accepted() -> None:
+    check_options("reconstruct", {one.name: one.default for one in fields(Options)})
+    check_options("rnl", {"granularity": "layer", "lambda": 0.01, "p": 0.7})
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "message", "hint"),
+    [
+        ("percentile", {"percentle": 99}, "options.percentle means nothing", "did you mean percentile?"),
+        ("mse", {"percentile": 99}, "--percentile means nothing to --calibration mse", "--calibration percentile"),
+        ("mse", {"rounds": 2}, "options.rounds means nothing", "add --calibration reconstruct"),
+        ("mse", {"zzz": 2}, "options.zzz means nothing", "mse has initial"),
+        ("percentile", {"percentile": 0}, "--percentile 0 is not a number above 0, at most 100", "give --percentile"),
+        ("percentile", {"percentile": "a"}, "--percentile 'a' is not a number", "give"),
+        ("rnl", {"granularity": "image"}, "--granularity 'image' is not channel or layer", "give"),
+        ("rnl", {"p": 1.5}, "options.p 1.5 is not a number above 0, at most 1", "give"),
+        ("reconstruct", {"rounds": 1.5}, "options.rounds 1.5 is not a whole number from 0", "give"),
+        ("reconstruct", {"rounds": True}, "options.rounds True is not a whole number", "give"),
+        ("reconstruct", {"weights": 1}, "options.weights 1 is not true or false", "give"),
+        ("reconstruct", {"read_at": [0]}, r"options.read_at \[0\] is not a list of whole numbers from 1", "give"),
+    ],
+)
+def test_what_does_not_fit_is_refused(method: str, given: dict[str, Any], message: str, hint: str) -> None:
+    with pytest.raises(OptionError, match=message) as caught:
+        check_options(method, given)
+    assert hint in caught.value.hint
