@@ -42,8 +42,8 @@ def table(runs: list[dict[str, Any]]) -> str:
         "",
         "Top-1 accuracies in percent, drops in points below the original network (ANN) on the same images. T is the",
         "total number of steps, from the first input to the answer. Spikes are per image; energy: that of the spiking",
-        "network over the original's in the least favourable comparison that decides. Seconds are of one process with",
-        "one thread, two at a time on two shared cores.",
+        "network over the original's in the least favourable comparison that decides. Neurons are binary unless the",
+        "schedule names another. Seconds are of one process with one thread, two at a time on two cores.",
         "",
     ]
     heads = ["model", "data", "images", "T", "ANN %"]
@@ -61,8 +61,11 @@ def table(runs: list[dict[str, Any]]) -> str:
     lines.append("")
     for run, name in zip(runs, names, strict=True):
         counts = run["counts"]
-        minutes = run["seconds"] / 60
-        lines.append(f"{name}: {counts['converted']} of {counts['models']} models converted, {minutes:.1f} minutes.\n")
+        clock, work = run["seconds"] / 60, sum(row["seconds"] for row in run["rows"]) / 60
+        lines.append(
+            f"{name}: {counts['converted']} of {counts['models']} models converted in {clock:.1f} minutes by the clock "
+            f"({work:.1f} minutes of all models together).\n"
+        )
     for run, name in zip(runs, names, strict=True):
         for row in run["rows"]:
             if row["status"] != "converted":
@@ -81,10 +84,11 @@ def figures(row: Row | None) -> list[str]:
         return ["-"] * 6
     found = row["figures"]
     ratio = found["energy_ratio"]
+    neuron = "" if found["neuron"] == "if" or found["schedule"] == "bistable" else f", {found['neuron']}"
     return [
         _fixed(found["accuracy"]),
         _fixed(found["drop"]),
-        found["schedule"],
+        found["schedule"] + neuron,
         _count(found["spikes_per_image"]),
         "" if ratio is None else f"{ratio:.2f}",
         _count(row["seconds"]),
