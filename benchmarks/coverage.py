@@ -1,6 +1,6 @@
 """Coverage: what happens to every model of the data pack and to 23 named architectures. Writes docs/coverage.md.
 
-    python benchmarks/coverage.py [NAME ...]
+    python benchmarks/coverage.py [NAME ...] [--onnx | --check | --longer NAME | --page]
 
 Every row is kept in benchmarks/results/coverage.json as soon as it is known, so a run that was stopped goes on where it
 was; name rows to run them again. Architectures need torchvision and timm; they get random weights, and batch-norm
@@ -10,10 +10,10 @@ logits converge to the network's own, not how few steps good thresholds need.
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import os
-import sys
 import tempfile
 import time
 import tomllib
@@ -301,40 +301,60 @@ def relative(found: Tensor, reference: Tensor) -> float:
     return float((found - reference).norm() / reference.norm())
 
 
-def main(wanted: list[str]) -> None:
+def longer(name: str, timesteps: int = 1024) -> dict[str, float]:
+    """Relative error of the mean logits by T, on one image: where an architecture's error falls, and where not yet."""
+    opened, _, calibration, images = architecture(name)
+    network = with_units(keep_logits(canonicalize(opened)), in_canonical_order(calibration), way=WAY)[1]
+    with torch.no_grad():
+        reference = opened.graph(images[:1])[0].double()
+    sums = simulated(network, calibration, images[:1], NEURON, timesteps)
+    lengths = [2**power for power in range(3, timesteps.bit_length())]
+    return {str(length): relative(sums[length - 1] / length, reference) for length in lengths}
+
+
+def main() -> None:
     """Run what is missing (or named), and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="run these again")
+    parser.add_argument("--onnx", action="store_true", help="the architectures through ONNX")
+    parser.add_argument("--check", action="store_true", help="only time `check` again")
+    parser.add_argument("--longer", metavar="NAME", help="an architecture's error up to T = 1,024")
+    parser.add_argument("--page", action="store_true", help="only write the page again")
+    args = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(1)
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     pack = pack_rows() if (DATA / "README.md").is_file() else {}
-    doors = "--onnx" in wanted
-    if "--check" in wanted:
+    if args.check:
         refresh_checks(results, pack)
-    wanted = [name for name in wanted if not name.startswith("--")]
-    for name in [*ARCHITECTURES, *([] if doors else pack)]:
-        row = results.setdefault(name, {})
-        if (
-            "--check" in sys.argv
-            or (wanted and name not in wanted)
-            or (not wanted and ("onnx" if doors else "nodes") in row)
-        ):
-            continue
-        try:
-            if doors:
-                row["onnx"] = through_onnx(name)
-            else:
-                opened, known, calibration, images = pack_model(pack[name]) if name in pack else architecture(name)
-                opened = replace(opened, source=replace(opened.source, name=name))
-                chosen = (NeuronChoice("ternary"), "auto") if name in pack else (NEURON, WAY)
-                row |= measured(opened, known, calibration, images if name in pack else images[:4], *chosen)
-                row.pop("failed", None)
-        except SnnConvertError as error:
-            row["failed"] = error.render().splitlines()[0]
-        print(name, {key: value for key, value in row.items() if key != "notes"}, flush=True)
-        RESULTS.parent.mkdir(exist_ok=True)
+    if args.longer:
+        results[args.longer]["longer"] = longer(args.longer)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    if not (args.check or args.longer or args.page):
+        for name in [*ARCHITECTURES, *([] if args.onnx else pack)]:
+            row = results.setdefault(name, {})
+            if name in args.names or (not args.names and ("onnx" if args.onnx else "nodes") not in row):
+                run_again(name, row, pack.get(name), doors=args.onnx)
+                RESULTS.parent.mkdir(exist_ok=True)
+                RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     PAGE.write_text(page(results, list(ARCHITECTURES), [name for name in pack if results.get(name)]))
 
 
+def run_again(name: str, row: dict[str, Any], source: dict[str, Any] | None, *, doors: bool) -> None:
+    """Measure an architecture, or the model of the data pack that `source` describes, and note it in `row`."""
+    try:
+        if doors:
+            row["onnx"] = through_onnx(name)
+        else:
+            opened, known, calibration, images = architecture(name) if source is None else pack_model(source)
+            opened = replace(opened, source=replace(opened.source, name=name))
+            chosen = (NEURON, WAY) if source is None else (NeuronChoice("ternary"), "auto")
+            row |= measured(opened, known, calibration, images[:4] if source is None else images, *chosen)
+            row.pop("failed", None)
+    except SnnConvertError as error:
+        row["failed"] = error.render().splitlines()[0]
+    print(name, {key: value for key, value in row.items() if key != "notes"}, flush=True)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -80,8 +80,12 @@ def _reason(row: dict[str, Any]) -> str:
     if "nodes" not in row:
         return str(row.get("failed", "not measured"))
     early, late = row[f"error_{SHORT}"], row[f"error_{LONG}"]
-    saturated = ": presumably saturated at so few steps" if early > 0.5 else ""
-    return f"{early / max(late, 1e-12):.1f}-fold, {early:.3f} to {late:.3f}{saturated}"
+    told = f"{early / max(late, 1e-12):.1f}-fold, {early:.3f} to {late:.3f}"
+    if "longer" in row:
+        found = {int(length): error for length, error in row["longer"].items()}
+        told += ": in few steps its spikes' noise is as large as its logits, and the error can hardly grow. By T: "
+        told += ", ".join(f"{length}: {error:.3f}" for length, error in found.items())
+    return told
 
 
 def _short(note: str) -> str:
@@ -149,9 +153,38 @@ def _labelled() -> list[str]:
     for row in rows:
         count = row["images"]
         ann, snn, agreed = (100 * row[name] / count for name in ("ann_correct", "correct", "agreed"))
-        neuron = f"bistable {row['window']}" if row["window"] else row["neuron"]
+        neuron = _plan(row)
         lines.append(
             f"| {row['model']} | {row['method']} ({row['calibration_images']}) | {neuron} | {row['total']} | {count} "
             f"| {ann:.2f} | {snn:.2f} | {snn - ann:+.2f} | {agreed:.1f} | {row['spikes_per_image']:,} |"
         )
+    return [*lines, *_curves(rows)]
+
+
+def _plan(row: dict[str, Any]) -> str:
+    if row["window"]:
+        return f"bistable {row['window']}"
+    neuron = row["neuron"] if row["levels"] == 1 else f"{row['neuron']}, {row['levels']} units"
+    return f"{neuron}, wait {row['wait']}" if row.get("wait") else neuron
+
+
+def _curves(rows: list[dict[str, Any]]) -> list[str]:
+    """Accuracy at earlier steps of the depthwise networks' runs."""
+    rows = [row for row in rows if "mobilenet" in row["model"] and row.get("correct_at") and not row["window"]]
+    if not rows:
+        return []
+    lines = [
+        "",
+        "### Depthwise networks, step by step",
+        "",
+        "Accuracy in percent at step t of one run of T steps, calibrated for its last one.",
+        "",
+        "| model | calibration (images) | neuron | images | ANN | t = 8 | 16 | 32 | 64 | last |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = [row["model"], f"{row['method']} ({row['calibration_images']})", _plan(row), row["images"]]
+        found = [row["ann_correct"], *(row["correct_at"].get(t) for t in ("8", "16", "32", "64")), row["correct"]]
+        cells += ["" if one is None else f"{100 * one / row['images']:.1f}" for one in found]
+        lines.append("| " + " | ".join(map(str, cells)) + f" (T = {row['total']}) |")
     return lines

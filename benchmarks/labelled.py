@@ -2,7 +2,7 @@
 
     python benchmarks/labelled.py small --neurons ternary if --timesteps 64 --images 1000
     python benchmarks/labelled.py depthwise --window 3 4 5 6 7 8 --images 1300 --calibration-images 500
-    python benchmarks/labelled.py depthwise --neurons ternary if --timesteps 32 64 128 --images 100
+    python benchmarks/labelled.py depthwise --method reconstruct --neurons ternary if --timesteps 32 64 --images 200
     python benchmarks/labelled.py onepixel_resnet32.onnx --method reconstruct --neurons if --timesteps 64
 
 Models, their data and preprocessing are those of benchmarks/zoo.toml. Calibration images are drawn from the training
@@ -69,7 +69,8 @@ class Bench:
             depth = max(site_depths(balance(network.graph, schedule)).values())
             schedule = Schedule("bistable", (depth + 1) * key["window"], depth, window=key["window"])
         else:
-            schedule = Schedule("streaming", key["timesteps"], max(site_depths(network.graph).values()))
+            depth, wait = max(site_depths(network.graph).values()), key["wait"]
+            schedule = Schedule("wait" if wait else "streaming", key["timesteps"], depth, wait=wait)
         begun = time.process_time()
         task = Task(network, self.calibration, schedule, NeuronChoice(key["neuron"], key["levels"]), key["options"])
         snn = task.spikify(METHODS[key["method"]](task))
@@ -80,6 +81,7 @@ class Bench:
             "total": schedule.timesteps,
             "ann_correct": int((self.reference == self.labels).sum()),
             "correct": curve.correct[-1],
+            "correct_at": {t: curve.correct[t - 1] for t in (8, 16, 32, 64) if t < len(curve.correct)},
             "agreed": curve.agreed[-1],
             "spikes_per_image": round(curve.spikes[-1]),
             "calibration_seconds": round(calibrated - begun, 1),
@@ -95,6 +97,7 @@ def main() -> None:
     parser.add_argument("--neurons", nargs="+", default=["ternary"])
     parser.add_argument("--levels", type=int, default=1, help="units per step (burst, graded)")
     parser.add_argument("--timesteps", nargs="+", type=int, default=[64])
+    parser.add_argument("--wait", type=int, default=0, help="steps that each layer waits for the one before")
     parser.add_argument("--window", nargs="+", type=int, default=[], help="bistable, one window of so many steps")
     parser.add_argument("--method", choices=sorted(METHODS), default="mse")
     parser.add_argument("--options", type=json.loads, default={}, help="options of the method, as JSON")
@@ -116,8 +119,8 @@ def main() -> None:
         for neuron, timesteps, window in plans:
             key = {"model": name, "method": args.method, "neuron": neuron, "levels": args.levels, "window": window}
             key |= {"timesteps": timesteps, "images": args.images, "calibration_images": args.calibration_images}
-            key["options"] = args.options
-            if any(all(one[part] == key[part] for part in key) for one in results):
+            key |= {"options": args.options, "wait": args.wait}
+            if any(all(one.get(part, 0) == key[part] for part in key) for one in results):
                 continue
             try:
                 bench = bench or Bench(rows[name], args.images, args.calibration_images)
