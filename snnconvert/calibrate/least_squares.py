@@ -20,6 +20,8 @@ from torch.nn import functional as F
 
 from snnconvert.graph.ops import Conv, Linear, Op
 
+# entries of a Cholesky factor that is kept (8 bytes each)
+KEPT_FACTOR = 2**22
 BIAS_PENALTY = 1e-6
 
 
@@ -68,6 +70,7 @@ class NormalEquations:
         self.cross = torch.zeros(groups, inputs, outputs, dtype=torch.float64)
         self.power = torch.zeros(groups, outputs, dtype=torch.float64)
         self.rows = 0
+        self.factors: dict[float, Tensor] = {}
 
     def add(self, rows: Tensor, residual: Tensor, *, gram: bool = True) -> None:
         """Add a block: `rows` from `patches`, `residual` from `outputs_by_group`."""
@@ -75,25 +78,33 @@ class NormalEquations:
         if gram:
             self.gram += u.transpose(1, 2) @ u
             self.rows += u.shape[1]
+            self.factors.clear()
         self.cross += u.transpose(1, 2) @ r
         self.power += r.square().sum(1)
 
     def cleared(self) -> NormalEquations:
         """The same Gram matrix, waiting for new residuals."""
         fresh = object.__new__(NormalEquations)
-        fresh.gram, fresh.rows = self.gram, self.rows
+        fresh.gram, fresh.rows, fresh.factors = self.gram, self.rows, self.factors
         fresh.cross, fresh.power = torch.zeros_like(self.cross), torch.zeros_like(self.power)
         return fresh
 
     def solve(self, penalty: float) -> Tensor:
         """dW for lambda = `penalty`, shape (groups, inputs + 1, outputs per group)."""
-        count = max(self.rows, 1)
-        gram = self.gram / count
+        return torch.cholesky_solve(self.cross / max(self.rows, 1), self._factor(penalty))
+
+    def _factor(self, penalty: float) -> Tensor:
+        """The Cholesky factor of the Gram matrix with its ridge; small ones are kept for the corrections."""
+        if penalty in self.factors:
+            return self.factors[penalty]
+        gram = self.gram / max(self.rows, 1)
         diagonal = torch.diagonal(gram, dim1=1, dim2=2)
         mean = diagonal[:, :-1].mean(1, keepdim=True).clamp(min=1e-12)
         ridge = torch.cat([mean.expand(-1, gram.shape[1] - 1) * penalty, mean * 0 + BIAS_PENALTY], 1)
         factor = torch.linalg.cholesky(gram + torch.diag_embed(ridge))
-        return torch.cholesky_solve(self.cross / count, factor)
+        if factor.numel() <= KEPT_FACTOR:
+            self.factors[penalty] = factor
+        return factor
 
     def errors(self, change: Tensor) -> Tensor:
         """Sum of squared residuals per output channel after `change`, shape (outputs,)."""
@@ -106,6 +117,7 @@ def merged(parts: Sequence[NormalEquations]) -> NormalEquations:
     joined = object.__new__(NormalEquations)
     joined.gram, joined.cross = sum_of([one.gram for one in parts]), sum_of([one.cross for one in parts])
     joined.power, joined.rows = sum_of([one.power for one in parts]), sum(one.rows for one in parts)
+    joined.factors = {}
     return joined
 
 

@@ -55,11 +55,13 @@ def best_bounds(counts: Tensor, site: Range, levels: int, initial: float = 0.5) 
     """The bound of each channel with the least squared error, shape (channels,)."""
     values, weights = centres(site), counts.double()
     best = torch.full_like(site.largest, torch.inf)
-    bounds = site.largest.clone()
+    bounds, room = site.largest.clone(), torch.empty_like(values)
     for factor in FACTORS:
         bound = site.largest * factor
         step = (bound / levels).unsqueeze(1)
-        error = ((torch.floor(values / step + initial).clamp(0, levels) * step - values).square() * weights).sum(1)
+        torch.div(values, step, out=room)
+        room.add_(initial).floor_().clamp_(0, levels).mul_(step).sub_(values).square_().mul_(weights)
+        error = room.sum(1)
         better = error < best
         best = torch.where(better, error, best)
         bounds = torch.where(better, bound, bounds)
