@@ -101,7 +101,7 @@ class NormalEquations:
         diagonal = torch.diagonal(gram, dim1=1, dim2=2)
         mean = diagonal[:, :-1].mean(1, keepdim=True).clamp(min=1e-12)
         ridge = torch.cat([mean.expand(-1, gram.shape[1] - 1) * penalty, mean * 0 + BIAS_PENALTY], 1)
-        factor = torch.linalg.cholesky(gram + torch.diag_embed(ridge))
+        factor: Tensor = torch.linalg.cholesky(gram + torch.diag_embed(ridge))
         if factor.numel() <= KEPT_FACTOR:
             self.factors[penalty] = factor
         return factor
