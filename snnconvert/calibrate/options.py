@@ -76,7 +76,7 @@ OPTIONS: dict[str, dict[str, Kind]] = {
     "reconstruct": {
         **{"weights": _SWITCH, "thresholds": _SWITCH, "judged": _SWITCH, "read_out": _SWITCH, "read_at": Steps()},
         **{"rounds": Number(0, whole=True), "held_out": Number(0, 0.9), "memory": Number(0, above=True)},
-        **{"rows": _COUNT, "search_images": _COUNT, "search_positions": _COUNT},
+        **{"rate_norm": _SWITCH, "rows": _COUNT, "search_images": _COUNT, "search_positions": _COUNT},
     },
     "local-threshold-balancing": {"passes": _COUNT, "initial": _INITIAL},
     "snn-calibration-light": {"granularity": _GRANULARITY},

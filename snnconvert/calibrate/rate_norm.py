@@ -13,6 +13,7 @@ ranked by what counts: the spiking network's own agreement with the ANN at T, on
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -38,6 +39,11 @@ class Objective:
     omega: float
     value: float
 
+    def row(self) -> dict[str, Any]:
+        """As a row of the candidates of a calibration."""
+        told = {"p": self.p, "distance": self.distance, "omega": self.omega, "objective": self.value}
+        return {"name": f"p = {self.p:g}", **told}
+
 
 def calibrate_rate_norm(task: Task) -> Calibration:
     """Choose p by the rate inference objective, then among its neighbours by the SNN's agreement.
@@ -49,7 +55,7 @@ def calibrate_rate_norm(task: Task) -> Calibration:
     """
     graph = task.ann.graph
     granularity = str(task.options.get("granularity", "channel"))
-    weight = float(task.options.get("lambda") or 1 / (3 * task.schedule.frames * task.levels))
+    weight = float(task.options.get("lambda") or default_weight(task))
     found, teacher = ranges(graph, task.images, task.progress)
     if granularity == "layer":
         found = {
@@ -70,11 +76,7 @@ def calibrate_rate_norm(task: Task) -> Calibration:
     agreements = {index: agreement for agreement, _, index in ranked}
     candidates = [
         {
-            "name": f"p = {one.p:g}",
-            "p": one.p,
-            "distance": one.distance,
-            "omega": one.omega,
-            "objective": one.value,
+            **one.row(),
             "agreement": 100 * agreements[i] if i in agreements and len(neighbours) > 1 else None,
             "chosen": i == chosen,
         }
@@ -82,6 +84,17 @@ def calibrate_rate_norm(task: Task) -> Calibration:
     ]
     result = _at(task, found, grid[chosen], granularity, weight)
     return Calibration(graph, result.sites, {**result.record, "candidates": candidates})
+
+
+def default_weight(task: Task) -> float:
+    """The weight of Omega that follows from T: lambda = 1 / (3 T)."""
+    return 1 / (3 * task.schedule.frames * task.levels)
+
+
+def objectives_of(task: Task, found: dict[str, Range], teacher: Tensor) -> list[Objective]:
+    """The rate inference objective of every p of GRID, the least first; `teacher` are the logits, (n, classes)."""
+    weight = default_weight(task)
+    return sorted((objective(task, found, teacher, p, weight) for p in GRID), key=lambda one: one.value)
 
 
 def clipped(graph: fx.GraphModule, bounds: dict[str, Tensor]) -> fx.GraphModule:

@@ -35,6 +35,7 @@ from snnconvert.calibrate.least_squares import (
 )
 from snnconvert.calibrate.mse import best_bounds
 from snnconvert.calibrate.observe import Range, ranges
+from snnconvert.calibrate.rate_norm import objectives_of
 from snnconvert.calibrate.reconstruct_neuron import Soma
 from snnconvert.calibrate.reconstruct_site import Feeding, Options, SiteStep
 from snnconvert.calibrate.reconstruct_worlds import Worlds, chunk_images, split_images
@@ -70,19 +71,25 @@ def calibrate_reconstruct(task: Task) -> Calibration:
         search_positions: values per channel and image on which thresholds are tried, default 256.
         memory: GiB for the live edges; of a large network fewer images are used, default 2.
         judged: keep a bias correction only where the error falls (default True); otherwise always.
+        rate_norm: also try the bounds p * M of the Rate Norm Layer with the best p by its objective (see `rate_norm`),
+            channel by channel through the real neuron (default False: measured, they gain nothing).
         read_out: choose from which frame on the read-out sums (default True), unless the schedule says so.
         read_at: numbers of frames after which the network is to be right as well as after the last. All of them have
             the same weight in every least squares, search and judgement.
     """
     known = {one.name for one in fields(Options)}
     options = Options(**{name: value for name, value in task.options.items() if name in known})
-    found, _ = ranges(task.ann.graph, task.images, task.progress)
+    found, teacher = ranges(task.ann.graph, task.images, task.progress)
     counts = histograms(task.ann.graph, task.images, found, task.progress)
     reads = read_at(task, options)
     resolution = task.resolution if len(reads) == 1 else task.levels * reads[len(reads) // 2]
     bounds = {name: best_bounds(counts[name], site, resolution, task.schedule.initial) for name, site in found.items()}
     reconstruction = Reconstruction(task, options)
-    reconstruction.found, reconstruction.bounds = found, bounds
+    reconstruction.found, reconstruction.bounds = found, [bounds]
+    if options.rate_norm:
+        best, *others = objectives_of(task, found, teacher)
+        reconstruction.bounds.append({name: site.largest * best.p for name, site in found.items()})
+        reconstruction.tried += [{**one.row(), "agreement": None, "chosen": one is best} for one in (best, *others)]
     return reconstruction.run()
 
 
@@ -110,7 +117,8 @@ class Reconstruction:
 
     Attributes:
         found: the range of every site.
-        bounds: the largest representable activation per channel that the search of each site starts from.
+        bounds: the largest representable activation per channel that the search of each site starts from; and others
+            that it tries.
     """
 
     def __init__(self, task: Task, options: Options) -> None:
@@ -128,7 +136,7 @@ class Reconstruction:
         self.layers: list[dict[str, Any]] = []
         self.feeding: dict[fx.Node, Feeding] = {}
         self.found: dict[str, Range] = {}
-        self.bounds: dict[str, Tensor] = {}
+        self.bounds: list[dict[str, Tensor]] = []
         self.read_out = self._read_out()
         self.read_from: int = task.schedule.read_from
         self.tried: list[dict[str, Any]] = []
@@ -239,7 +247,7 @@ class Reconstruction:
         if len(errors) > 1:
             enough = WORTH * min(errors.values())
             self.read_from = min(start for start, error in errors.items() if error <= enough)
-            self.tried = [
+            self.tried += [
                 {"name": f"read-out leaves out {start} steps", "agreement": None, "error": error}
                 | {"chosen": start == self.read_from}
                 for start, error in errors.items()
@@ -332,8 +340,8 @@ class Reconstruction:
         soma = Soma(model, self.task.levels, self.task.schedule, self.worlds.native, self.read_at)
         weighted = self._weighted(node)
         feeding = self.feeding.pop(weighted, weighted) if weighted is not None else None
-        start = self.bounds[node.name] / soma.levels
-        site, entry = self.step.run(node, soma, self.found[node.name], start, feeding)
+        starts = [one[node.name] / soma.levels for one in self.bounds]
+        site, entry = self.step.run(node, soma, self.found[node.name], starts, feeding)
         self.sites[node.name] = site
         self.layers.append({"name": node.name, "origin": str(origin_of(node)), "kind": "site", **entry})
         self.feeding.clear()

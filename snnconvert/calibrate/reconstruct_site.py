@@ -41,6 +41,7 @@ class Options:
     search_positions: int = 256
     memory: float = 2.0
     judged: bool = True
+    rate_norm: bool = False
     read_out: bool = True
     read_at: tuple[int, ...] = ()
 
@@ -85,15 +86,16 @@ class SiteStep:
         self.worlds, self.chunks, self.options = worlds, chunks, options
 
     def run(
-        self, node: fx.Node, soma: Soma, found: Range, start: Tensor, feeding: Feeding | fx.Node | None
+        self, node: fx.Node, soma: Soma, found: Range, starts: list[Tensor], feeding: Feeding | fx.Node | None
     ) -> tuple[SiteCalibration, dict[str, Any]]:
-        """Calibrate `node`, starting from thresholds `start` (channels,), and send its spikes on.
+        """Calibrate `node` and send its spikes on.
 
+        The search starts from the first of the thresholds `starts`, (channels,) each, and tries the others as well.
         `feeding` is the operator whose bias shifts the site's current, with its normal equations where its weights
         may be changed. Returns the calibration and a JSON-able record of relative squared errors on held-out images.
         """
         trial = self._trial(node, soma, found)
-        fit = self._search(trial, start)
+        fit = self._search(trial, *starts)
         power = trial.power()
         first = float(self.first_errors[1].sum()) / power
         entry: dict[str, Any] = {"error_start": first, "error_threshold": float(fit.errors[1].sum()) / power}
@@ -106,7 +108,7 @@ class SiteStep:
         weighted = feeding.node if isinstance(feeding, Feeding) else feeding
         entry["bias_accepted"] = 0 if weighted is None else self._shift(trial, fit, weighted)
         entry["error_after"] = float(fit.errors[1].sum()) / power
-        entry["channels"] = len(start)
+        entry["channels"] = len(fit.threshold)
         threshold = found.shaped(fit.threshold)
         site = SiteCalibration(threshold, threshold * soma.levels, found.shaped(fit.initial))
         for chunk in self.chunks:
@@ -145,13 +147,15 @@ class SiteStep:
         value = self.worlds.frames(chunk, arguments(node)[0])
         return value.tensor.unsqueeze(0) if value.constant else self.worlds.by_frames(value.tensor)
 
-    def _search(self, trial: Trial, start: Tensor) -> _Fit:
+    def _search(self, trial: Trial, start: Tensor, *others: Tensor) -> _Fit:
         initial = torch.full_like(start, self.worlds.schedule.initial)
         self.first_errors = trial.errors(start, initial)
         fit = _Fit(start.clone(), initial, self.first_errors)
         if self.options.thresholds:
             for factor in FACTORS:
                 fit.take(trial, start * factor, initial)
+            for other in others:
+                fit.take(trial, other, initial)
             if self.worlds.schedule.kind != "bistable":
                 few = self.worlds.schedule.frames <= FEW_FRAMES
                 for fraction in STARTS + (MORE_STARTS if few else ()):

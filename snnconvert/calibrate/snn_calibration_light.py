@@ -38,9 +38,10 @@ def calibrate_snn_calibration_light(task: Task) -> Calibration:
     options = Options(weights=False, thresholds=False, held_out=0.0, judged=False, search_images=len(task.images))
     reconstruction = Reconstruction(task, options)
     reconstruction.found = found
-    reconstruction.bounds = {
+    bounds = {
         name: best_bounds(counts[name], site, task.resolution, task.schedule.initial) for name, site in found.items()
     }
+    reconstruction.bounds = [bounds]
     result = reconstruction.run()
     record = {**result.record, "method": "snn-calibration-light", "options": {"granularity": granularity}}
     return Calibration(result.graph, result.sites, record)

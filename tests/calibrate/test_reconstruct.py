@@ -82,7 +82,7 @@ def test_what_is_simulated_is_what_is_deployed(kind: str) -> None:
         found, _ = ranges(one.ann.graph, one.images)
         counts = histograms(one.ann.graph, one.images, found)
         watched.found = found
-        watched.bounds = {name: best_bounds(counts[name], site, one.resolution, 0.5) for name, site in found.items()}
+        watched.bounds = [{name: best_bounds(counts[name], site, one.resolution, 0.5) for name, site in found.items()}]
         again = watched.run()
     deployed: dict[str, Tensor] = {}
     batch = watched.chunks[0].images
@@ -90,6 +90,23 @@ def test_what_is_simulated_is_what_is_deployed(kind: str) -> None:
     for name, spikes in seen.items():
         assert (deployed[name] != spikes).float().mean() < 0.002, name
         assert torch.equal(again.sites[name].threshold, calibrate.sites[name].threshold)
+
+
+def test_rate_norm_bounds_are_tried_where_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They rescue a search whose own start is far too low; and they are named with their objectives."""
+    monkeypatch.setattr("snnconvert.calibrate.reconstruct.best_bounds", lambda _, site, *_rest: site.largest / 20)
+    one = task(network("plain"), images(40), timesteps=6)
+    alone, asked = (
+        calibrate_reconstruct(replace(one, options={"rounds": 0, "rate_norm": given})).record for given in (False, True)
+    )
+    before, after = (
+        next(row["error_threshold"] for row in record["layers"] if row["kind"] == "site") for record in (alone, asked)
+    )
+    assert after < before / 4
+    ranked = [row for row in asked["candidates"] if "p" in row]
+    assert [row["chosen"] for row in ranked].count(True) == 1
+    assert min(ranked, key=lambda row: row["objective"])["chosen"]
+    assert not any("p" in row for row in alone["candidates"])
 
 
 def same(first: Calibration, second: Calibration) -> bool:
