@@ -136,9 +136,17 @@ def convert(  # noqa: PLR0917
     calibrate_for: Annotated[
         str | None,
         typer.Option(
-            help="Earlier steps after which the network is to be right as well, e.g. 8,16 with -T 32; each is "
-            "compared with a conversion of its own.",
+            help="Earlier steps after which the network is to be right as well, e.g. 8,16 with -T 32; compares at them "
+            "as --compare-at does.",
             rich_help_panel=CALIBRATION,
+        ),
+    ] = None,
+    compare_at: Annotated[
+        str | None,
+        typer.Option(
+            help="Compare this network, read at these steps, with networks calibrated for each of them alone, e.g. "
+            "4,8,16 with -T 32: a table and a second curve in the report (streaming).",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     early_exit: Annotated[
@@ -243,6 +251,7 @@ def convert(  # noqa: PLR0917
             "read_from": steps_or_auto("--read-from", read_from),
             "early_exit": early_exit,
             "calibrate_for": steps_of("--calibrate-for", calibrate_for),
+            "compare_at": steps_of("--compare-at", compare_at),
             "limit": limit,
             "batch_size": batch_size,
             "seed": seed,

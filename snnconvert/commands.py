@@ -103,7 +103,6 @@ def convert(
         made = _smallest(options, output, gates, talk)
     else:
         made = _convert(options, output, gates, talk)
-        _compare_anytime(options, output, made, talk)
     save_snn(made.snn, output)
     document = made.document
     written = [*write_report(document, report), *write_beside(document, report, **beside)]
@@ -146,34 +145,15 @@ def _convert(options: dict[str, Any], output: Path, gates: Gates | None, talk: T
     return Made(outcome.snn, document, "" if result.ok else f"gate failed: {text}{worst}")
 
 
-def _compare_anytime(options: dict[str, Any], output: Path, made: Made, talk: Talk) -> None:
-    """Beside every earlier read-out of this network, how a network calibrated for that many steps alone does."""
-    curve = made.document["fit_curve"]
-    rows = []
-    for steps in options["calibrate_for"]:
-        if steps == options["timesteps"]:
-            continue
-        alone = _convert({**options, "timesteps": steps, "calibrate_for": ()}, output, None, talk).document
-        here = {name: curve[name][steps - 1] for name in ("accuracy", "agreement", "spikes_per_image")}
-        for name, figures in (("this network", here), ("one of its own", alone["analysis"]["final"] or {})):
-            rows.append(
-                {
-                    "name": f"read after step {steps}: {name}",
-                    "eligible": True,
-                    "reason": None,
-                    "agreement": figures.get("agreement"),
-                    "timesteps": steps,
-                    "spikes_per_image": figures.get("spikes_per_image"),
-                    "chosen": name == "this network",
-                    "options": {"accuracy": figures.get("accuracy")},
-                }
-            )
-    made.document["candidates"] = rows + made.document["candidates"]
-
-
 def _smallest(options: dict[str, Any], output: Path, gates: Gates | None, talk: Talk) -> Made:
     if gates is None:
         raise OptionError("--timesteps auto has no target", hint="add --max-drop 1.0 or --min-accuracy 90")
+    for option in ("calibrate_for", "compare_at"):
+        if options[option]:
+            raise OptionError(
+                f"--{option.replace('_', '-')} does not fit --timesteps auto",
+                hint="find T first, then convert once more with -T and this option",
+            )
     wanted = replace(gates, uncertain="measured")
     kept: dict[int, Made] = {}
 

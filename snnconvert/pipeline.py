@@ -6,8 +6,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from snnconvert.calibrate.observe import in_canonical_order
 from snnconvert.calibrate.streaming_twin import TWIN, streaming_twin
@@ -21,7 +23,7 @@ from snnconvert.progress import Progress, silent
 from snnconvert.simulate.ablation import Subject, ablation, nothing_affordable, planned
 from snnconvert.simulate.early_exit import with_early_exit
 from snnconvert.simulate.evaluate import Spread, evaluate, read, rerun
-from snnconvert.stages import Outcome, Request, check_request, open_ann, spiking, timed, with_bundled_data
+from snnconvert.stages import Alone, Outcome, Request, check_request, open_ann, spiking, timed, with_bundled_data
 
 __all__ = ["Outcome", "Request", "convert_model", "run"]
 # images on which the original network has to give finite numbers before anything is calibrated
@@ -80,12 +82,27 @@ def run(
                 progress=progress,
                 device=request.device,
             )
+    alone: tuple[Alone, ...] = ()
+    if request.compared:
+        with timed(timings, "networks per T"):
+            own = replace(request, schedule="streaming", calibrate_for=(), compare_at=())
+            alone = tuple(
+                _alone(
+                    replace(own, timesteps=steps),
+                    network,
+                    images,
+                    inputs=inputs,
+                    reference=evaluation.reference,
+                    progress=progress,
+                )
+                for steps in request.compared
+            )
     snn = replace(
         snn,
         preprocessing=inputs.preprocessing,
         evaluation={**inputs.evaluation_record, **evaluation.figures()},
     )
-    return Outcome(request, ann, facts, inputs, snn, evaluation, timings, rounded, ablated)
+    return Outcome(request, ann, facts, inputs, snn, evaluation, timings, rounded, ablated, alone)
 
 
 def _ablation(ann: Ann, network: Ann, snn: Snn, inputs: Inputs, progress: Progress) -> dict[str, Any]:
@@ -98,6 +115,32 @@ def _ablation(ann: Ann, network: Ann, snn: Snn, inputs: Inputs, progress: Progre
         reference = ann.graph(images)[0].flatten(1).argmax(1).numpy()
     subject = Subject(snn, network, streaming_twin(network, snn, inputs.calibration), TWIN)
     return ablation(subject, images, reference, labels, plan=plan, progress=progress)
+
+
+def _alone(
+    request: Request,
+    network: Ann,
+    images: Tensor,
+    *,
+    inputs: Inputs,
+    reference: NDArray[np.int64] | None,
+    progress: Progress,
+) -> Alone:
+    """A conversion for `request.timesteps` steps only, measured on the same images."""
+
+    def told(what: str, done: int, total: int) -> None:
+        progress(f"T = {request.timesteps}: {what}", done, total)
+
+    snn = spiking(request, network, images, inputs.calibration_record, told)
+    curve = rerun(
+        snn,
+        inputs.measured,
+        batch_size=request.batch_size,
+        progress=told,
+        device=request.device,
+        reference=reference,
+    )
+    return Alone(snn.schedule, curve)
 
 
 def convert_model(model: str | Path | nn.Module, **options: Any) -> Snn:

@@ -54,7 +54,8 @@ class Request:
     `options` are the calibration method's own; `levels` is the number of units a neuron may send a step, None for the
     usual one (LEVELS); `read_from` is the number of first steps that the read-out leaves out, None lets the calibration
     choose; `early_exit` is the share of images that has to keep the last step's answer when clear ones stop early;
-    `calibrate_for` are earlier steps after which the network is to be right as well.
+    `calibrate_for` are earlier steps after which the network is to be right as well; `compare_at` are steps at which it
+    is compared with networks that are calibrated for so many steps alone, as it is at those of `calibrate_for`.
     """
 
     model: str
@@ -78,6 +79,7 @@ class Request:
     read_from: int | None = None
     early_exit: float | None = None
     calibrate_for: tuple[int, ...] = ()
+    compare_at: tuple[int, ...] = ()
     limit: int | None = None
     batch_size: int = 64
     seed: int = 0
@@ -95,6 +97,16 @@ class Request:
         """Units that a neuron may send a step."""
         return LEVELS.get(self.neuron, 1) if self.levels is None else self.levels
 
+    @property
+    def compared(self) -> tuple[int, ...]:
+        """The numbers of steps that a network of its own is made for beside this one, ascending.
+
+        The last step is among them only where this network has to serve others as well: else it is that network.
+        """
+        return tuple(
+            sorted({*self.calibrate_for, *self.compare_at} | ({self.timesteps} if self.calibrate_for else set()))
+        )
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -106,11 +118,19 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Alone:
+    """A network calibrated for one number of steps only: its schedule, and its curve on the same images."""
+
+    schedule: Schedule
+    curve: FitCurve
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a conversion leaves behind; `report.from_run` turns it into a report.
 
     `rounded` is the curve of the same network in the precision that was asked for, if that is not float32; `ablation`
-    is what the two neurons of a bistable network are worth.
+    is what the two neurons of a bistable network are worth; `alone` is what networks of `Request.compared` do.
     """
 
     request: Request
@@ -122,6 +142,7 @@ class Outcome:
     timings: dict[str, float]
     rounded: FitCurve | None = None
     ablation: dict[str, Any] | None = None
+    alone: tuple[Alone, ...] = ()
 
 
 @contextmanager
@@ -149,12 +170,22 @@ def check_request(request: Request) -> None:
     ):
         if value < 1:
             raise OptionError(f"{option} {value} is below 1", hint=f"give {option} a whole number of at least 1")
-    for steps in request.calibrate_for:
-        if not 1 <= steps <= request.timesteps:
-            raise OptionError(
-                f"--calibrate-for {steps} is outside 1 to {request.timesteps}, the timesteps of this network",
-                hint=f"leave it out, or ask for more steps: -T {max(steps, 1)}",
-            )
+    for option, given, last, what in (
+        ("--calibrate-for", request.calibrate_for, request.timesteps, "timesteps"),
+        ("--compare-at", request.compare_at, request.timesteps - 1, "earlier steps"),
+    ):
+        for steps in given:
+            if not 1 <= steps <= last:
+                more = request.timesteps + max(steps, 1) - last
+                raise OptionError(
+                    f"{option} {steps} is outside 1 to {last}, the {what} of this network",
+                    hint="leave it out" + (f", or ask for more steps: -T {more}" if steps > last else ""),
+                )
+            if steps <= (request.read_from or 0):
+                raise OptionError(
+                    f"{option} {steps} has no answer with --read-from {request.read_from}",
+                    hint=f"leave one of the two out, or read earlier: --read-from {steps - 1}",
+                )
     if request.early_exit is not None and not 0 < request.early_exit <= 1:
         raise OptionError(
             f"--early-exit {request.early_exit} is outside 0 to 1",
@@ -207,6 +238,11 @@ def _check_combinations(request: Request) -> None:
         raise OptionError(
             "--calibrate-for is for --calibration reconstruct and --schedule streaming",
             hint="leave --calibrate-for out, or leave out the other two",
+        )
+    if request.compare_at and request.schedule not in ("auto", "streaming"):
+        raise OptionError(
+            f"--compare-at does not fit --schedule {request.schedule}, which waits the same at every T",
+            hint="leave --compare-at out, or choose --schedule streaming",
         )
     if request.read_from and request.schedule == "bistable":
         raise OptionError(
@@ -285,7 +321,7 @@ def _schedules(request: Request) -> tuple[str, ...]:
     """The kinds of schedule to try; bistable ones bring their own neuron."""
     if request.schedule != "auto":
         return (request.schedule,)
-    if request.calibrate_for:
+    if request.compared:
         return ("streaming",)
     return tuple(kind for kind in AUTO if kind != "bistable" or request.neuron == "if")
 

@@ -220,9 +220,12 @@ def test_one_network_for_several_steps_is_compared_with_one_for_each(
     arguments = ["zoo:digits-resnet", "-T", "6", "--calibrate-for", "3", "--early-exit", "0.95", "--limit", "40"]
     assert command(monkeypatch, *arguments, "--calibration-samples", "48", "--quiet") == 0
     report = json.loads((tmp_path / "digits-resnet.json").read_text())
-    rows = {row["name"]: row for row in report["candidates"] if row["timesteps"] == 3}
-    here, alone = rows["read after step 3: this network"], rows["read after step 3: one of its own"]
-    assert here["options"]["accuracy"] == report["fit_curve"]["accuracy"][2]
-    assert alone["spikes_per_image"] != here["spikes_per_image"]
+    section = report["anytime"]
+    assert section["calibrated_for"] == [3, 6]
+    assert [row["t"] for row in section["rows"]] == [3, 6]
+    for row in section["rows"]:
+        assert row["this"]["accuracy"] == report["fit_curve"]["accuracy"][row["t"] - 1]
+        assert not row["own"]["same"]
+        assert row["own"]["spikes_per_image"] != row["this"]["spikes_per_image"]
     assert load_snn(tmp_path / "digits-resnet.snn").calibration["early_exit"]["share"] == 0.95
     assert sum(report["early_exit"]["images"]) == 40

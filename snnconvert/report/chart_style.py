@@ -13,8 +13,8 @@ from altair.utils import schemapi
 Spec = dict[str, Any]
 # Checking every part of a chart against the schema takes most of the time, and the tests do it.
 unchecked = schemapi.debug_mode(False)
-BLUE, ORANGE, RED, GREY = "#3f7fd6", "#d4811f", "#d83a4a", "#8a8f98"
-DEPTH_RANGE = ["#3f7fd6", "#2f9e8a", "#d4811f"]
+BLUE, ORANGE, RED, GREY, TEAL = "#3f7fd6", "#d4811f", "#d83a4a", "#8a8f98", "#2f9e8a"
+DEPTH_RANGE = [BLUE, TEAL, ORANGE]
 _INK = {"labelColor": "currentColor", "titleColor": "currentColor"}
 _CONFIG: Spec = {
     "background": "transparent",

@@ -10,6 +10,7 @@ from typing import Any
 
 import altair as alt
 
+from snnconvert.report.anytime_text import EACH, measure
 from snnconvert.report.chart_plan import plan_chart
 from snnconvert.report.chart_style import (
     BLUE,
@@ -17,6 +18,7 @@ from snnconvert.report.chart_style import (
     GREY,
     ORANGE,
     RED,
+    TEAL,
     Spec,
     data,
     finish,
@@ -74,10 +76,13 @@ def _curve(document: Mapping[str, Any]) -> Spec | None:
         {"t": row["t"], "series": text, "value": row[key]}
         for key, text in series.items() for row in rows if row[key] is not None
     ]  # fmt: skip
+    points = alone_points(document)
+    alone = f"{measure(document['anytime'])} of {EACH}" if points else EACH
+    lines += [{**point, "series": alone} for point in points]
     if not lines:
         return None
-    present = [text for text in series.values() if any(line["series"] == text for line in lines)]
-    colours = [{series["accuracy"]: BLUE, series["agreement"]: ORANGE}[text] for text in present]
+    styles = {series["accuracy"]: (BLUE, [1, 0]), series["agreement"]: (ORANGE, [5, 3]), alone: (TEAL, [8, 3])}
+    present = [text for text in styles if any(line["series"] == text for line in lines)]
     lowest = min([line["value"] for line in lines] + [row["low"] for row in rows if row["low"] is not None])
     x = alt.X("t:Q").title("T (timesteps since the first input)").scale(nice=False).axis(**step_ticks(rows))
     scale = alt.Scale(domain=[10 * int(lowest // 10), 100], nice=False)
@@ -88,12 +93,14 @@ def _curve(document: Mapping[str, Any]) -> Spec | None:
         .encode(
             x=x,
             y=alt.Y("value:Q").scale(scale).title("images (%)"),
-            color=alt.Color("series:N").scale(domain=present, range=colours),
-            strokeDash=alt.StrokeDash("series:N").scale(
-                domain=present, range=[[1, 0] if text == series["accuracy"] else [5, 3] for text in present]
-            ),
+            color=alt.Color("series:N").scale(domain=present, range=[styles[text][0] for text in present]),
+            strokeDash=alt.StrokeDash("series:N").scale(domain=present, range=[styles[text][1] for text in present]),
         ),
     ]
+    if points:
+        dots = alt.Chart(data(points)).mark_circle(size=55, color=TEAL, opacity=1)
+        tip = [alt.Tooltip("t:Q", title="a network for T"), alt.Tooltip("value:Q", title="%", format=".2f")]
+        layers.append(dots.encode(x=x, y=alt.Y("value:Q").scale(scale), tooltip=tip))
     if any(row["low"] is not None for row in rows):
         band = base.transform_filter("isValid(datum.low)").mark_area(color=BLUE, opacity=0.18)
         layers.insert(0, band.encode(y=alt.Y("low:Q").scale(scale).title("images (%)"), y2=alt.Y2("high:Q")))
@@ -135,6 +142,14 @@ def _curve(document: Mapping[str, Any]) -> Spec | None:
         .encode(opacity=alt.condition(near, alt.value(0.4), alt.value(0)), tooltip=tips)
     )  # fmt: skip
     return finish(alt.layer(*layers), 320)
+
+
+def alone_points(document: Mapping[str, Any]) -> list[Spec]:
+    """{t, value} of the networks that were calibrated for one T each; empty where nothing was compared."""
+    section = document.get("anytime")
+    if not section:
+        return []
+    return [{"t": row["t"], "value": row["own"][measure(section)]} for row in section["rows"]]
 
 
 def _spikes(document: Mapping[str, Any]) -> Spec | None:

@@ -62,6 +62,7 @@ def assemble(
     chip: Mapping[str, Any] | None = None,
     early_exit: Mapping[str, Any] | None = None,
     ablation: Mapping[str, Any] | None = None,
+    anytime: Mapping[str, Any] | None = None,
     gates: Mapping[str, Any] | None = None,
     plan: Sequence[Mapping[str, Any]] | None = None,
     paired: tuple[int, int] | None = None,
@@ -104,6 +105,7 @@ def assemble(
         "chip": chip,
         "early_exit": early_exit,
         "ablation": ablation,
+        "anytime": anytime,
         "gates": gates,
         "plan": None if plan is None else [dict(row) for row in plan],
         "timings": timings or {},
@@ -289,7 +291,7 @@ def load_report(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} is no {SCHEMA} document", hint=hint, causes=tuple(found[:5]))
     # Keys that version 1 of the schema has gained are missing in older files.
     result: dict[str, Any] = {
-        **dict.fromkeys(("attribution", "inside", "chip", "gates", "plan", "ablation")),
+        **dict.fromkeys(("attribution", "inside", "chip", "gates", "plan", "ablation", "anytime")),
         **document,
     }
     result["layers"] = [_filled("layer", layer) for layer in result["layers"]]

@@ -19,6 +19,7 @@ from snnconvert.report.energy_constants import Constants, load_constants
 from snnconvert.report.energy_over_time import over_time
 from snnconvert.report.outcomes import outcomes
 from snnconvert.report.sections import inside_section
+from snnconvert.report.statistics import wilson_interval
 from snnconvert.simulate.evaluate import Evaluation, Studies
 from snnconvert.simulate.measure import FitCurve
 from snnconvert.simulate.operations import Operations
@@ -68,11 +69,51 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
         paired=outcome.evaluation.paired,
         early_exit=curve.early_exit,
         ablation=outcome.ablation,
+        anytime=anytime_section(outcome, labelled=labelled),
         **study_sections(outcome.evaluation.studies, snn, inputs.evaluation, constants),
         warnings=[],
         timings=outcome.timings,
         next_commands=next_commands,
     )
+
+
+def anytime_section(outcome: Outcome, *, labelled: bool) -> dict[str, Any] | None:
+    """This network read after some steps beside networks for so many steps alone; None where none were made.
+
+    The last row is that of the last step, where a network that serves no other steps is its own.
+    """
+    if not outcome.alone:
+        return None
+    whole, request = outcome.evaluation.curve, outcome.request
+    rows = [
+        {
+            "t": own.schedule.timesteps,
+            "this": point_row(whole, own.schedule.timesteps, labelled=labelled),
+            "own": {**point_row(own.curve, own.schedule.timesteps, labelled=labelled), "same": False}
+            | {"read_from": own.schedule.read_from},
+        }
+        for own in outcome.alone
+    ]
+    if rows[-1]["t"] != request.timesteps:
+        last = point_row(whole, request.timesteps, labelled=labelled)
+        read_from = outcome.snn.schedule.read_from
+        rows.append({"t": request.timesteps, "this": last, "own": {**last, "same": True, "read_from": read_from}})
+    return {"calibrated_for": sorted({*request.calibrate_for, request.timesteps}), "rows": rows}
+
+
+def point_row(curve: FitCurve, step: int, *, labelled: bool) -> dict[str, Any]:
+    """A curve's figures at `step`, None before its first answer."""
+    samples, right, agreed = (
+        max(curve.samples, 1),
+        curve.correct[step - 1] if labelled else None,
+        curve.agreed[step - 1],
+    )
+    return {
+        "accuracy": None if right is None else 100 * right / samples,
+        "accuracy_interval": None if right is None else list(wilson_interval(right, samples)),
+        "agreement": None if agreed is None else 100 * agreed / samples,
+        "spikes_per_image": curve.spikes[step - 1],
+    }
 
 
 def precision_section(outcome: Outcome, *, labelled: bool) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from snnconvert.errors import OutputError
 from snnconvert.files import cache_folder, write_atomically
 from snnconvert.report import wording
 from snnconvert.report.ablation_text import ablation_text
+from snnconvert.report.anytime_text import HEAD, anytime_rows, anytime_text
 from snnconvert.report.charts import charts, small_layers
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ def render_html(document: Mapping[str, Any]) -> str:
         culprit=wording.culprit(document),
         early=wording.early_exit(document),
         neurons_worth=ablation_text(document),
+        anytime=anytime_text(document),
+        anytime_head=HEAD,
+        anytime_rows=anytime_rows(document),
         causes=tuple(wording.CAUSES),
         crossings=wording.crossings(document),
         milestones=wording.milestones(document),

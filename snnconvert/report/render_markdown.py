@@ -8,6 +8,7 @@ from typing import Any
 
 from snnconvert.report import wording
 from snnconvert.report.ablation_text import ablation_text
+from snnconvert.report.anytime_text import HEAD, anytime_rows, anytime_text
 
 
 def render_markdown(document: Mapping[str, Any]) -> str:
@@ -45,6 +46,8 @@ def render_markdown(document: Mapping[str, Any]) -> str:
     basis = document["milestones"]["basis"]
     if goals:
         lines += ["", *table(("goal, held up to the last step", "smallest T", basis, "spikes per image"), goals)]
+    if both := anytime_text(document):
+        lines += ["", escaped(both), "", *table(HEAD, anytime_rows(document))]
     if document["layers"]:
         rows = [
             (

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from snnconvert.report import wording
+from snnconvert.report.anytime_text import anytime_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,6 +32,7 @@ def print_summary(document: Mapping[str, Any], console: Console) -> None:
     console.print(Text(f"Schedule: {kind}{late}; {answers}."))
     sentences = {wording.certainty(document): "dim", wording.early_exit(document): ""}
     sentences[" ".join(wording.culprit(document) or ())] = ""
+    sentences[anytime_text(document)] = ""
     for sentence, style in sentences.items():
         if sentence:
             console.print(Text(sentence, style=style))

@@ -57,6 +57,7 @@ class Evaluation:
         right: for each image in order, whether the ANN and whether the SNN classifies it rightly at the end; shape
             (2, images), None without labels.
         studies: what was seen on the first images besides.
+        reference: what the ANN decides, shape (images,).
     """
 
     curve: FitCurve
@@ -64,6 +65,7 @@ class Evaluation:
     paired: tuple[int, int] | None
     right: NDArray[np.bool_] | None = None
     studies: Studies | None = None
+    reference: NDArray[np.int64] | None = None
 
     def figures(self) -> dict[str, object]:
         """The figures that a checkpoint keeps of its own evaluation."""
@@ -129,13 +131,14 @@ def evaluate(
     (curve, watchers), notes = with_smaller_chunks(chunk_size(snn), attempt)
     curve = replace(curve, notes=notes)
     truth = data.labels if isinstance(data, Dataset) else None
+    reference = np.concatenate([one for decided in references for one in decided])
     if truth is None:
-        return Evaluation(curve, None, None, studies=watchers.studies())
-    ann_right = np.concatenate([one for decided in references for one in decided]) == truth
+        return Evaluation(curve, None, None, studies=watchers.studies(), reference=reference)
+    ann_right = reference == truth
     snn_right = curve.predictions == truth
     paired = (int((ann_right & ~snn_right).sum()), int((snn_right & ~ann_right).sum()))
     right = np.stack([ann_right, snn_right])
-    return Evaluation(curve, int(ann_right.sum()), paired, right, watchers.studies())
+    return Evaluation(curve, int(ann_right.sum()), paired, right, watchers.studies(), reference)
 
 
 class Spread(Protocol):
@@ -177,12 +180,15 @@ def rerun(
     progress: Progress = silent,
     watchers: Sequence[Watcher] = (),
     device: str = "cpu",
+    reference: NDArray[np.int64] | None = None,
 ) -> FitCurve:
-    """Measure a checkpoint on its own; agreement is not known without the ANN and comes out as 0."""
+    """Measure a network on its own; without `reference`, what the ANN decides (images,), agreement comes out as 0."""
 
     def batches() -> Iterator[Batch]:
+        done, known = 0, np.full(len(data), -1, np.int64) if reference is None else reference
         for images, given in read(data, batch_size):
-            yield Batch(images, given, np.full(len(images), -1, np.int64))
+            yield Batch(images, given, known[done : done + len(images)])
+            done += len(images)
 
     def attempt(size: int) -> FitCurve:
         return measure(snn, batches(), total=len(data), progress=progress, watchers=watchers, device=device, size=size)

@@ -106,6 +106,7 @@ def make_parts(
             for index, kind in enumerate(("neuron", "synchronous", "read-out"), 1)
         ],
         "ablation": _ablation(labelled=labelled),
+        "anytime": _anytime(timesteps, labelled=labelled) if timesteps > 2 else None,
         "paired": (9 + ann_correct - correct[-1], 9) if labelled and samples >= 100 else None,
         "timings": {"open": 0.41, "calibrate": 62.3, "simulate": 38.9, "report": 1.2},
         "next_commands": ["snnconvert run resnet20.snn --images photos/"],
@@ -140,6 +141,26 @@ def _ablation(*, labelled: bool) -> dict[str, Any]:
             for index in (1, 2)
         ],
     }
+
+
+def _anytime(timesteps: int, *, labelled: bool) -> dict[str, Any]:
+    """Read at half of the steps, in vain at the first, and at the end."""
+
+    def figures(right: float | None) -> dict[str, Any]:
+        known = labelled and right is not None
+        band = [right - 2, right + 2] if known and right is not None else None
+        return {
+            "accuracy": right if known else None,
+            "accuracy_interval": band,
+            "agreement": None if right is None else right + 1,
+            "spikes_per_image": 5.0,
+        }
+
+    rows = [
+        {"t": t, "this": figures(this), "own": {**figures(own), "same": t == timesteps, "read_from": 0}}
+        for t, this, own in ((1, None, 60.0), (timesteps // 2, 70.0, 80.0), (timesteps, 90.0, 90.0))
+    ]
+    return {"calibrated_for": [timesteps], "rows": rows}
 
 
 def _layer(index: int, layers: int, timesteps: int, rng: random.Random) -> dict[str, Any]:

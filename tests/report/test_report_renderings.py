@@ -320,7 +320,7 @@ def test_without_the_ann_no_goal_is_called_missed() -> None:
     parts = make_parts(timesteps=8, layers=2)
     parts["ann"] = {"correct": None}
     parts["fit_curve"]["agreement"] = [None] * 8
-    document = assemble(**{**parts, "paired": None})
+    document = assemble(**{**parts, "paired": None, "anytime": None})
     assert document["analysis"]["final"]["accuracy"] is not None
     assert document["milestones"]["basis"] == "accuracy"
     text = render_markdown(document)

@@ -1,0 +1,58 @@
+"""A conversion that is compared with one per number of steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from snnconvert.errors import OptionError
+from snnconvert.pipeline import run
+from snnconvert.report.from_run import document_of
+from snnconvert.stages import Request
+from snnconvert.zoo.manifest import load_manifest
+
+REQUEST = Request("zoo:digits-resnet", timesteps=6, calibration_samples=48, limit=60, compare_at=(2, 4))
+
+
+@pytest.mark.parametrize("neuron", ["if", "ternary"])
+def test_networks_per_t_are_those_of_a_conversion_for_t(neuron: str) -> None:
+    request, told = replace(REQUEST, neuron=neuron), set[str]()
+    document = document_of(run(request, lambda what, *_: told.add(what)), command_line="")
+    assert document["schedule"]["kind"] == "streaming"
+    section = document["anytime"]
+    assert section["calibrated_for"] == [6]
+    assert [row["t"] for row in section["rows"]] == [2, 4, 6]
+    assert {"T = 2: reconstruct", "T = 4: reconstruct", "T = 4: simulate"} <= told
+    for row in section["rows"]:
+        for key in ("accuracy", "agreement", "spikes_per_image"):
+            assert row["this"][key] == document["fit_curve"][key][row["t"] - 1]
+        alone = replace(request, timesteps=row["t"], compare_at=(), schedule="streaming", batch_size=7)
+        other = document_of(run(alone), command_line="")
+        assert other["anytime"] is None
+        final = other["analysis"]["final"]
+        for key in ("accuracy", "agreement", "spikes_per_image"):
+            assert row["own"][key] == pytest.approx(final[key])
+        assert row["own"]["accuracy_interval"] == pytest.approx(other["fit_curve"]["accuracy_interval"][-1])
+        assert row["own"]["read_from"] == other["schedule"]["read_from"]
+        assert row["own"]["same"] == (row["t"] == 6)
+
+
+def test_without_data_agreement_is_compared() -> None:
+    from snnconvert.zoo.catalogue import model_path
+
+    request = replace(REQUEST, model=str(model_path("digits-resnet")), compare_at=(3,), calibration="mse", limit=None)
+    section = document_of(run(request), command_line="")["anytime"]
+    assert [row["own"]["accuracy"] for row in section["rows"]] == [None, None]
+    assert 0 < section["rows"][0]["own"]["agreement"] <= 100
+
+
+def test_a_manifest_may_ask_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "zoo.toml"
+    path.write_text('[[model]]\nsource = "zoo:digits-cnn"\ntimesteps = 8\ncompare_at = [2, 4]\n')
+    (entry,) = load_manifest(path).entries
+    assert entry.options["compare_at"] == (2, 4)
+    path.write_text(path.read_text().replace("[2, 4]", "[2, 8]"))
+    with pytest.raises(OptionError, match=r"line 4: .*--compare-at 8 is outside 1 to 7"):
+        load_manifest(path)
