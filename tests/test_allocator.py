@@ -20,7 +20,7 @@ def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 def resident(): return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() >> 20
 torch.zeros(1 << 24)
 before = faults()
-for _ in range(8):
+for _ in range(60):
     torch.ones(1 << 24)
 used, kept = faults() - before, resident()
 hand_back_memory()
@@ -42,3 +42,20 @@ def test_kept_memory_is_not_faulted_in_again() -> None:
     kept_faults, kept_handed_back = measured("keep")
     assert kept_faults < faults / 4
     assert kept_handed_back >= 56
+
+
+ACCOUNT = """
+import torch
+from snnconvert.allocator import keep_freed_memory, kept_memory
+keep_freed_memory()
+block = torch.ones(1 << 24)
+before = kept_memory()
+del block
+print(kept_memory() - before)
+"""
+
+
+@pytest.mark.skipif(not keep_freed_memory(), reason="the C library is not glibc")
+def test_kept_memory_is_accounted_for() -> None:
+    found = subprocess.run([sys.executable, "-c", ACCOUNT], capture_output=True, text=True, check=True).stdout
+    assert abs(int(found) - (1 << 26)) < 1 << 20

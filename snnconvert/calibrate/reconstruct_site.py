@@ -26,6 +26,8 @@ FINE_FACTORS = (0.85, 0.93, 1.07, 1.15)
 FINE_STARTS = (-0.12, 0.12)
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)
 SHARES = (1.0, 0.5, 1.5)
+# of `memory`, for each of three copies of the currents that thresholds are tried on; and the fewest positions
+TRIAL_SHARE, MIN_POSITIONS = 0.75, 16
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,10 @@ class SiteStep:
         """Which values of every channel thresholds are tried on."""
         total = math.prod(node.meta["shape"]) // len(found.largest)
         drawn = torch.randperm(total, generator=torch.Generator().manual_seed(total))
-        return drawn[: self.options.search_positions].sort().values
+        images = min(sum(len(chunk.images) for chunk in self.chunks), math.ceil(1.5 * self.options.search_images))
+        each = 4 * images * self.worlds.schedule.frames * len(found.largest)
+        affordable = max(MIN_POSITIONS, int(TRIAL_SHARE * self.options.memory * 2**30) // each)
+        return drawn[: min(self.options.search_positions, affordable)].sort().values
 
     def _current(self, chunk: Chunk, node: fx.Node) -> Tensor:
         value = self.worlds.frames(chunk, arguments(node)[0])

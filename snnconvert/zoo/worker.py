@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snnconvert.allocator import hand_back_memory, keep_freed_memory
+from snnconvert.allocator import hand_back_memory, keep_freed_memory, kept_memory
 from snnconvert.errors import InternalError, SnnConvertError
 from snnconvert.progress import Progress, silent
 from snnconvert.zoo.fetch import check_file, needed
@@ -132,6 +132,7 @@ def memory_limit(allowed: int | None) -> Iterator[None]:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    used -= kept_memory()  # the conversion takes it first
     wanted = used + allowed if hard == resource.RLIM_INFINITY else min(used + allowed, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
     try:
