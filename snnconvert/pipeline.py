@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from snnconvert.calibrate.observe import in_canonical_order
+from snnconvert.calibrate.shift import IMAGES, Shift, find_shift
 from snnconvert.calibrate.streaming_twin import TWIN, streaming_twin
 from snnconvert.convert.encoder import with_input_encoder
 from snnconvert.convert.precision import in_precision
@@ -68,6 +69,8 @@ def run(
             device=request.device,
             spread=spread,
         )
+    with timed(timings, "compare data"):
+        shift = _shift(network, snn, images, inputs)
     ablated = None
     if snn.schedule.kind == "bistable":
         with timed(timings, "ablation"):
@@ -102,7 +105,15 @@ def run(
         preprocessing=inputs.preprocessing,
         evaluation={**inputs.evaluation_record, **evaluation.figures()},
     )
-    return Outcome(request, ann, facts, inputs, snn, evaluation, timings, rounded, ablated, alone)
+    return Outcome(request, ann, facts, inputs, snn, evaluation, timings, rounded, ablated, alone, shift)
+
+
+def _shift(network: Ann, snn: Snn, images: Tensor, inputs: Inputs) -> Shift | None:
+    """Whether the evaluation images are of another kind than the calibration images."""
+    if inputs.evaluation is None:
+        return None
+    measured, _ = next(iter(read(inputs.evaluation, IMAGES)))
+    return find_shift(network, snn, images, measured)
 
 
 def _ablation(ann: Ann, network: Ann, snn: Snn, inputs: Inputs, progress: Progress) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.options import check_options
+from snnconvert.calibrate.shift import Shift
 from snnconvert.convert import encoder
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.onnx_reference import compare_with_onnxruntime
@@ -130,7 +131,8 @@ class Outcome:
     """What a conversion leaves behind; `report.from_run` turns it into a report.
 
     `rounded` is the curve of the same network in the precision that was asked for, if that is not float32; `ablation`
-    is what the two neurons of a bistable network are worth; `alone` is what networks of `Request.compared` do.
+    is what the two neurons of a bistable network are worth; `alone` is what networks of `Request.compared` do; `shift`
+    is where the evaluation images drive the network further than the calibration images did.
     """
 
     request: Request
@@ -143,6 +145,7 @@ class Outcome:
     rounded: FitCurve | None = None
     ablation: dict[str, Any] | None = None
     alone: tuple[Alone, ...] = ()
+    shift: Shift | None = None
 
 
 @contextmanager

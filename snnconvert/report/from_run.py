@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
@@ -31,6 +32,8 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
     curve, snn, inputs = outcome.evaluation.curve, outcome.snn, outcome.inputs
     labelled = bool(inputs.evaluation_record.get("labelled"))
     record = calibration_section(snn)
+    if outcome.shift is not None:
+        record["shift"] = asdict(outcome.shift)
     notes = [*inputs.notes, *curve.notes]
     precision = precision_section(outcome, labelled=labelled)
     if precision is not None:

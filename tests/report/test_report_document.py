@@ -145,6 +145,9 @@ CASES = {
     "calibrated_on_evaluation": lambda parts: parts["calibration"].update(
         fingerprint=parts["evaluation"]["fingerprint"]
     ),
+    "calibration_shift": lambda parts: parts["calibration"].update(
+        shift={"name": "relu", "origin": "relu (Relu)", "calibration": 0.01, "evaluation": 0.2}
+    ),
     "dead_layer": lambda parts: parts["layers"][3].update(spikes_per_image=0),
     "curve_falls": _bend_fall,
     "curve_rising": _bend_rising,

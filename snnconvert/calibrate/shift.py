@@ -1,0 +1,63 @@
+"""Do the evaluation images drive the network further than the calibration images did?
+
+Thresholds fit the images they were found on. Images that come from elsewhere, or were cropped, resized or sharpened
+differently, may have larger activations, and what lies above a neuron's largest rate is cut off at every T.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from snnconvert.calibrate.observe import observed
+from snnconvert.graph.dialect import calls, origin_of
+from snnconvert.graph.neuron_ops import Neuron
+from snnconvert.graph.types import Ann, Snn
+
+IMAGES = 32
+# of a layer's activations (root of the sum of squares): less is nothing to worry about
+_NOTABLE, _TIMES = 0.05, 2.0
+
+
+@dataclass(frozen=True)
+class Shift:
+    """The first layer where evaluation images are cut off much more than calibration images: shares from 0 to 1."""
+
+    name: str
+    origin: str
+    calibration: float
+    evaluation: float
+
+
+@torch.inference_mode()
+def find_shift(network: Ann, snn: Snn, calibration: Tensor, evaluation: Tensor) -> Shift | None:
+    """Compare what the neurons of `snn` cut off of the ANN's activations on both sets (n, *sample).
+
+    Args:
+        network: what was converted; its sites have the names of the neurons.
+        snn: the spiking network.
+        calibration: images that thresholds were found on.
+        evaluation: images that it is measured on.
+    """
+    before, now = (cut_off(network, snn, images[:IMAGES]) for images in (calibration, evaluation))
+    for node, _ in calls(snn.graph):
+        name = node.name
+        if name in now and now[name] > max(_NOTABLE, _TIMES * before[name]):
+            return Shift(name, str(origin_of(node)), before[name], now[name])
+    return None
+
+
+def cut_off(network: Ann, snn: Snn, images: Tensor) -> dict[str, float]:
+    """Of every site: what is above its neurons' largest rate, relative to its activations (root of sums of squares)."""
+    bounds = {node.name: op.threshold * op.levels for node, op in calls(snn.graph) if isinstance(op, Neuron)}
+    sums: dict[str, Tensor] = {}
+    for seen in observed(network.graph, images, ""):
+        for name, values in seen.after.items():
+            if name in bounds:
+                size = values.abs().double()
+                above = (size - bounds[name]).clamp(min=0)
+                pair = torch.stack([above.square().sum(), size.square().sum()])
+                sums[name] = sums[name] + pair if name in sums else pair
+    return {name: float((above / whole) ** 0.5) if whole > 0 else 0.0 for name, (above, whole) in sums.items()}
