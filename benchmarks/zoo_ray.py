@@ -25,11 +25,10 @@ from snnconvert.zoo.ray_engine import RayEngine
 
 HEAD = """
 [defaults]
-timesteps = 16
+timesteps = 32
 data = "zoo:digits-resnet"
 calibration_data = "zoo:digits-resnet/train"
-calibration_samples = 256
-schedule = "streaming"
+calibration_samples = 512
 """
 
 
