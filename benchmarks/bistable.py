@@ -182,7 +182,7 @@ def sweep(setting: Setting, args: argparse.Namespace) -> None:
         row(
             f"bistable, window {window}", snn.schedule.timesteps, float(accuracy[-1]), round(per_image(setting, spikes))
         )
-    for name, method, options in streaming_kinds():
+    for name, method, options in [kind for kind in streaming_kinds() if kind[1] in args.kinds]:
         for steps in args.streaming:
             snn = setting.snn(Schedule("streaming", steps, setting.depth), method, **options)
             accuracy, spikes = measured(setting, LayerEngine(snn).run, min(BATCH, chunk_size(snn)))
@@ -364,6 +364,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, nargs="+", default=WINDOWS)
     parser.add_argument("--phase-windows", type=int, nargs="*", default=[8])
     parser.add_argument("--streaming", type=int, nargs="*", default=[32, 64, 128])
+    parser.add_argument("--kinds", nargs="*", default=["mse", "percentile"], help="thresholds of streaming networks")
     parser.add_argument("--totals", type=int, nargs="+", default=[64, 128])
     parser.add_argument("--timesteps", type=int, default=256)
     parser.add_argument("--frames", type=int, default=1)
