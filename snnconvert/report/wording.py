@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from snnconvert.report.statistics import near_chance
+
 DASH = "–"
 CAUSES = {
     "clipping": "clipping (activations above the threshold cannot be sent)",
@@ -99,7 +101,7 @@ def energy_sentence(document: Mapping[str, Any]) -> str | None:
     """Whether the network saves energy at its T, by the estimate; None without one, or if the ANN merely guesses.
 
     A saving is only claimed for a network that still does its task: not after a failed gate, nor for a drop that is
-    surely larger than two points.
+    surely larger than two points, nor for a network that hardly does better than guessing.
     """
     estimate, final = document["energy"], document["analysis"]["final"]
     if not estimate or final is None or any(row["code"] == "ann_near_chance" for row in document["warnings"]):
@@ -118,8 +120,11 @@ def energy_sentence(document: Mapping[str, Any]) -> str | None:
     if gates and gates["status"] == "failed":
         return f"It would save energy {at} (by estimate {saving}), but it failed its gate."
     surely = pair["drop_interval"][0] if pair else (final["drop"] or 0.0)
-    if surely > _LARGE_DROP:
-        return f"It would save energy {at} (by estimate {saving}), but it is no longer as accurate."
+    classes, accuracy = document["evaluation"]["classes"], final["accuracy"]
+    guesses = bool(classes) and accuracy is not None and near_chance(accuracy, classes)
+    if surely > _LARGE_DROP or guesses:
+        but = "is no longer as accurate" if surely > _LARGE_DROP else "hardly does better than guessing"
+        return f"It would save energy {at} (by estimate {saving}), but it {but}."
     return f"It saves energy {at}: by estimate {saving}."
 
 

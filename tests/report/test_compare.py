@@ -102,6 +102,15 @@ def test_a_useless_network_saves_nothing() -> None:
     assert "no longer as accurate" in wording.headline(document)
 
 
+def test_a_guessing_network_saves_nothing_where_the_original_is_unknown() -> None:
+    parts = make_parts()
+    right = parts["evaluation"]["samples"] // 10
+    parts["fit_curve"]["correct"] = [count and right for count in parts["fit_curve"]["correct"]]
+    section = energy([{**row, "weights": 9216} for row in SAVES], timesteps=32)
+    document = assemble(**{**parts, "energy": section, "ann": {"correct": None}, "paired": None})
+    assert "hardly does better than guessing" in wording.headline(document)
+
+
 def test_figures_are_files_of_their_own(tmp_path: Path) -> None:
     document = priced(BUSY, timesteps=8)
     for layer in document["layers"]:
