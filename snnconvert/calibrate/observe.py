@@ -6,6 +6,7 @@ which they were read nor the user's batch size can change a statistic.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from snnconvert.graph.ops import Role
 from snnconvert.progress import Progress, silent
 
 BATCH = 64
+# values before and after all activations of a batch (4 bytes each)
+MOST_VALUES = 2**28
 
 
 def in_canonical_order(images: Tensor) -> Tensor:
@@ -39,14 +42,15 @@ class Observation:
 def observed(graph: fx.GraphModule, images: Tensor, what: str, progress: Progress = silent) -> Iterator[Observation]:
     """Run the ANN on `images` batch by batch and yield what each site saw."""
     wanted = {node for node, _ in sites(graph)}
-    for start in range(0, len(images), BATCH):
+    size = batch_of(graph)
+    for start in range(0, len(images), size):
         values: dict[fx.Node, Tensor] = {}
         before: dict[str, Tensor] = {}
         after: dict[str, Tensor] = {}
         remaining = {node: len(node.users) for node in graph.graph.nodes}
         for node in graph.graph.nodes:
             if node.op == "placeholder":
-                values[node] = images[start : start + BATCH]
+                values[node] = images[start : start + size]
             elif node.op == "call_module":
                 inputs = [values[source] for source in arguments(node)]
                 values[node] = op_of(node)(*inputs)
@@ -58,7 +62,13 @@ def observed(graph: fx.GraphModule, images: Tensor, what: str, progress: Progres
                     if remaining[source] == 0:
                         del values[source]
         yield Observation(before, after, tuple(values[node] for node in output_nodes(graph)))
-        progress(what, min(start + BATCH, len(images)), len(images))
+        progress(what, min(start + size, len(images)), len(images))
+
+
+def batch_of(graph: fx.GraphModule) -> int:
+    """Images that go through the ANN at once: 64, fewer of a network whose activations are large."""
+    each: int = 2 * sum(math.prod(node.meta["shape"]) for node, _ in sites(graph))
+    return max(1, min(BATCH, MOST_VALUES // max(each, 1)))
 
 
 def channel_axis(node: fx.Node) -> int:
