@@ -35,6 +35,12 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
     if outcome.shift is not None:
         record["shift"] = asdict(outcome.shift)
     notes = [*inputs.notes, *curve.notes]
+    used, given = record.get("images"), record["samples"]
+    if used is not None and used < given:
+        notes.append(
+            f"{used} of the {given} calibration images were used for weights and thresholds: more do not fit "
+            f"into {record['options'].get('memory', 2):g} GiB (option memory of {record['method']})"
+        )
     precision = precision_section(outcome, labelled=labelled)
     if precision is not None:
         notes.append(precision_text(precision, snn.schedule.timesteps))

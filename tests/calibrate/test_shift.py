@@ -1,7 +1,8 @@
-"""Evaluation images of another kind than the calibration images are noticed."""
+"""What reports say of calibration images: that they are of another kind, or that memory left some out."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,3 +68,13 @@ def test_brighter_images_are_noticed_where_they_are_cut_off_first(tmp_path: Path
     bound = torch.as_tensor(neuron.threshold) * float(neuron.levels)  # type: ignore[arg-type]
     above = (values - bound).clamp(min=0).double().square().sum() / values.double().square().sum()
     assert shift.evaluation == pytest.approx(float(above) ** 0.5, rel=1e-4)
+
+
+def test_a_report_says_when_memory_left_images_out() -> None:
+    request = Request("zoo:digits-cnn", timesteps=4, schedule="streaming", calibration_samples=60, limit=20)
+    whole = document_of(run(request), command_line="")
+    assert not any("calibration images were used" in note for note in whole["evaluation"]["notes"])
+    part = document_of(run(replace(request, options={"memory": 0.0002})), command_line="")
+    used = part["calibration"]["images"]
+    assert used < 60
+    assert any(f"{used} of the 60 calibration images were used" in note for note in part["evaluation"]["notes"])
