@@ -39,6 +39,7 @@ from snnconvert.report.gate import Gates, check_document
 from snnconvert.report.render_terminal import print_summary
 from snnconvert.report.wording import flat
 from snnconvert.simulate.evaluate import rerun as rerun_checkpoint
+from snnconvert.simulate.kernels import missing
 from snnconvert.simulate.operations import OperationCounter, operations
 from snnconvert.target import Attempt, smallest, unreachable
 
@@ -99,6 +100,11 @@ def convert(
         if path.suffix != suffix:
             raise OptionError(f"{path} does not end in {suffix}", hint=f"name it {path.with_suffix(suffix)}")
         check_writable(path)
+    if missing():
+        talk.remark(
+            "note: torch stands in for the native kernels, which takes several times as long; they are built when "
+            "snnconvert is installed where there is a C++ compiler (SNNCONVERT_KERNELS=torch: as intended)"
+        )
     if options["timesteps"] is None:
         made = _smallest(options, output, gates, talk)
     else:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, fx
 
+from snnconvert import cli
 from snnconvert.errors import OptionError
 from snnconvert.graph.dialect import Builder
 from snnconvert.graph.neuron_ops import Neuron, Scale, SumPool
@@ -291,3 +294,18 @@ def test_kernels_are_chosen_by_environment(monkeypatch: pytest.MonkeyPatch) -> N
     assert "compiler" in caught.value.hint
     monkeypatch.delenv("SNNCONVERT_KERNELS", raising=False)
     assert LayerEngine(snn).native is None
+
+
+def test_a_command_says_that_native_kernels_are_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["snnconvert", "zoo:digits-cnn", "-T", "2", "--calibration", "mse", "--schedule", "streaming"]
+    command += ["--limit", "20", "--calibration-samples", "32", "-o", str(tmp_path / "a.snn")]
+    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.setattr(kernels_package, "load", lambda: None)
+    for variable, told in (("", True), ("torch", False)):
+        monkeypatch.setenv("SNNCONVERT_KERNELS", variable)
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        assert stopped.value.code == 0
+        assert ("torch stands in for the native kernels" in capsys.readouterr().err) is told

@@ -11,7 +11,7 @@ import os
 from snnconvert.errors import OptionError
 from snnconvert.simulate.kernels.native import Native, load
 
-__all__ = ["Native", "choose", "native_available"]
+__all__ = ["Native", "choose", "missing", "native_available"]
 
 VARIABLE = "SNNCONVERT_KERNELS"
 
@@ -19,6 +19,11 @@ VARIABLE = "SNNCONVERT_KERNELS"
 def native_available() -> bool:
     """Whether the native library was built and can be loaded."""
     return load() is not None
+
+
+def missing() -> bool:
+    """Whether torch stands in for native kernels that nobody declined."""
+    return not os.environ.get(VARIABLE) and load() is None
 
 
 def choose() -> Native | None:
