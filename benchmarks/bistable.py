@@ -53,6 +53,8 @@ DATA = Path(os.environ.get("SNNCONVERT_DATA", Path(__file__).parents[2] / "share
 CALIBRATION_IMAGES = 256
 WINDOWS = (2, 3, 4, 5, 6, 8)
 BATCH = 50
+# all steps of an edge are held at once
+PHASE_BATCH = 10
 # bistable, synchronous, gated (still until their own first window)
 CURES = ((True, True, True), (True, False, False), (True, False, True), (False, True, True), (False, False, True))
 SHARES = {"neurons": "of neurons", "units": "of units sent", "unprovoked": "against own input"}
@@ -292,7 +294,7 @@ def phase(setting: Setting, args: argparse.Namespace) -> None:
     for window in args.phase_windows:
         snn = setting.snn(Schedule("bistable", args.timesteps, setting.depth, window=window), "mse")
         engine = PhaseLayers(snn, bistable=False, synchronous=False)
-        accuracy, _ = measured(setting, engine.run)
+        accuracy, _ = measured(setting, engine.run, PHASE_BATCH)
         reached(f"plain phase coding, period {window}", engine.answer_steps(), accuracy, setting.target)
     for name, method, options in streaming_kinds():
         snn = setting.snn(Schedule("streaming", args.timesteps, setting.depth), method, **options)
