@@ -15,6 +15,7 @@ SnnConvertError
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 __all__ = [
@@ -118,3 +119,9 @@ def listed(names: Sequence[str], most: int) -> str:
     """The first `most` names in words: "a, b and 3 more"."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{', '.join(names[:most])}{more}"
+
+
+def did_you_mean(name: str, known: Sequence[str], *, most: int = 1, cutoff: float = 0.6) -> str:
+    """A hint with the `most` nearest of the known names, "did you mean a or b?"; "" where none is near."""
+    near = get_close_matches(name, known, n=most, cutoff=cutoff)
+    return f"did you mean {' or '.join(near)}?" if near else ""

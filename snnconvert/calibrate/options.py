@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from snnconvert.errors import OptionError
+from snnconvert.errors import OptionError, did_you_mean
 
 # written as options of the command, the others as `options = { ... }` of a manifest or of `convert_model`
 _ON_THE_COMMAND_LINE = ("percentile", "granularity")
@@ -103,5 +102,4 @@ def _hint(name: str, method: str) -> str:
     if owners:
         return "add " + " or ".join(f"--calibration {one}" for one in owners)
     known = tuple(OPTIONS[method])
-    near = difflib.get_close_matches(name, known, 1)
-    return f"did you mean {near[0]}?" if near else f"{method} has {', '.join(known)}"
+    return did_you_mean(name, known) or f"{method} has {', '.join(known)}"

@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from snnconvert.errors import ModelFileError, OptionError
+from snnconvert.errors import ModelFileError, OptionError, did_you_mean
 
 ALLOWED = "FILE.py:FACTORY, torchvision:NAME or timm:NAME"
 # Kept alive for the life of the process: the operator schemas vanish with the library object.
@@ -138,7 +137,4 @@ def _import_torchvision() -> Any:
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    near = get_close_matches(name, known, n=5, cutoff=0.5)
-    if near:
-        return "did you mean " + " or ".join(near) + "?"
-    return "known names are " + ", ".join(sorted(known)[:12])
+    return did_you_mean(name, known, most=5, cutoff=0.5) or "known names are " + ", ".join(sorted(known)[:12])

@@ -37,9 +37,11 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
     notes = [*inputs.notes, *curve.notes]
     used, given = record.get("images"), record["samples"]
     if used is not None and used < given:
+        memory = record["options"].get("memory")
+        room = "memory" if memory is None else f"{memory:g} GiB (option memory of {record['method']})"
         notes.append(
-            f"{used} of the {given} calibration images were used for weights and thresholds: more do not fit "
-            f"into {record['options'].get('memory', 2):g} GiB (option memory of {record['method']})"
+            f"{used} of the {given} calibration images were used for weights and thresholds: "
+            f"more do not fit into {room}"
         )
     precision = precision_section(outcome, labelled=labelled)
     if precision is not None:

@@ -24,7 +24,6 @@ environment variables.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import tomllib
@@ -36,7 +35,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from snnconvert.data.preprocessing import Preprocessing
-from snnconvert.errors import OptionError
+from snnconvert.errors import OptionError, did_you_mean
 from snnconvert.report.gate import Gates
 from snnconvert.zoo.limits import Limits, read_limits
 from snnconvert.zoo.toml_lines import line_index, line_of
@@ -198,8 +197,7 @@ class _Reader:
             here = (*where, key)
             value = self.expanded(here, raw)
             if key not in (*allowed, *own):
-                near = difflib.get_close_matches(key, (*own, *allowed), n=1)
-                hint = f"did you mean {near[0]}?" if near else "correct or remove it"
+                hint = did_you_mean(key, (*own, *allowed)) or "correct or remove it"
                 self.refuse(here, f"unknown key; allowed: {', '.join((*own, *allowed))}", hint)
             read[key] = self.value(here, key, value)
         return read
