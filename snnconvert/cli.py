@@ -103,7 +103,10 @@ def convert(  # noqa: PLR0917
     granularity: Annotated[
         str | None, typer.Option(help="One threshold per channel or per layer.", rich_help_panel=CALIBRATION)
     ] = None,
-    neuron: Annotated[NeuronName, typer.Option(help="Neuron model.", rich_help_panel=SNN)] = NeuronName.binary,
+    neuron: Annotated[
+        NeuronName,
+        typer.Option(help="Neuron model; auto tries them, cheapest first, until one is enough.", rich_help_panel=SNN),
+    ] = NeuronName.binary,
     levels: Annotated[
         int | None,
         typer.Option(help="Units per step of burst (5) and graded (15 = 4 bits) neurons.", rich_help_panel=SNN),

@@ -61,6 +61,7 @@ class NeuronName(StrEnum):
     ternary_late = "ternary-late"
     burst = "burst"
     graded = "graded"
+    auto = "auto"
 
 
 def _option(kind: Any, default: Any, *names: str, panel: str, **settings: Any) -> tuple[Any, Any]:

@@ -56,7 +56,8 @@ def run(
         if request.input_encoder == "spiking":
             network = with_input_encoder(network)
             ann = replace(ann, source=network.source)
-        snn = spiking(request, network, images, inputs.calibration_record, progress)
+        snn, neuron = spiking(request, network, images, inputs.calibration_record, progress)
+        request = request.with_neuron(neuron)
         if request.early_exit is not None:
             snn = with_early_exit(snn, images, request.early_exit, progress)
     with timed(timings, "simulate"):
@@ -142,7 +143,7 @@ def _alone(
     def told(what: str, done: int, total: int) -> None:
         progress(f"T = {request.timesteps}: {what}", done, total)
 
-    snn = spiking(request, network, images, inputs.calibration_record, told)
+    snn, _ = spiking(request, network, images, inputs.calibration_record, told)
     curve = rerun(
         snn,
         inputs.measured,

@@ -1,13 +1,14 @@
-"""Which schedule serves a budget of time steps best: candidates, and a choice among them on calibration images.
+"""Which neuron and schedule serve a budget of time steps best: candidates, and a choice among them.
 
-`candidates` lists every schedule worth trying within T steps, the ineligible ones with the reason. `choose` calibrates
-each eligible one through a callback, simulates it on calibration images, and keeps the one that agrees most often with
-the ANN. No labels are used.
+`candidates` lists every neuron and schedule worth trying within T steps, cheapest neurons first, the ineligible ones
+with the reason. `tried` calibrates each eligible one through a callback (which settles the read-out too) and simulates
+it on calibration images, one after the other; `choose` keeps the one that agrees most often with the ANN, and stops at
+the first neuron that is good enough. No labels are used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from snnconvert.calibrate.observe import observed
+from snnconvert.convert.spikify import NeuronChoice
 from snnconvert.errors import OptionError
 from snnconvert.graph.balance import with_identity_sites
 from snnconvert.graph.schedule import Schedule, site_depths
@@ -25,14 +27,18 @@ from snnconvert.simulate.agreement import rank
 WINDOWS = tuple(range(2, 9))
 AUTO = ("streaming", "wait", "bistable")
 RANKING_IMAGES = 256
+# a search over neurons ends with the cheapest that decides like the ANN on so many of the ranking images
+ENOUGH = 0.99
+BINARY = NeuronChoice()
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A schedule to try, or the reason why it cannot be had within the budget.
+    """A neuron in a schedule to try, or the reason why it cannot be had within the budget.
 
     Attributes:
-        name: as a report states it, for instance "bistable, window 4, 2 windows".
+        name: as a report states it, for instance "bistable, window 4, 2 windows", or "ternary, wait 1" where there is a
+            choice of neurons.
         schedule: None if ineligible.
         reason: why it is ineligible; empty otherwise.
         hint: what would make it eligible.
@@ -42,6 +48,7 @@ class Candidate:
     schedule: Schedule | None
     reason: str = ""
     hint: str = ""
+    neuron: NeuronChoice = BINARY
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,7 @@ def candidates(
     ann: Ann,
     timesteps: int,
     *,
+    neurons: Sequence[NeuronChoice] = (BINARY,),
     schedules: Sequence[str] = AUTO,
     windows: Iterable[int] = WINDOWS,
     waits: Iterable[int] = (1,),
@@ -82,13 +90,15 @@ def candidates(
     rounding: str = "nearest",
     read_from: int = 0,
 ) -> list[Candidate]:
-    """All schedules to try within `timesteps` steps in total.
+    """All neurons and schedules to try within `timesteps` steps in total.
 
     A bistable schedule is tried with one whole window and with as many as fit; it takes only the steps that these need.
+    It brings neurons of its own, so that it is listed once, with the first of several neurons.
 
     Args:
         ann: the canonical network.
         timesteps: T, from the first input to the answer.
+        neurons: which models, the cheapest first.
         schedules: which kinds.
         windows: lengths of a window (bistable).
         waits: steps that a layer waits (wait).
@@ -106,7 +116,15 @@ def candidates(
             found += [_attempt(f"wait {wait}", kind, timesteps, depth, wait=wait, **plain) for wait in waits]
         else:
             found.append(_attempt(kind, kind, timesteps, depth, **plain))
-    return found
+    if len(neurons) == 1:
+        return [replace(one, neuron=neurons[0]) for one in found]
+    own = [one for one in found if one.name.startswith("bistable")]
+    return [
+        replace(one, neuron=neuron, name=one.name if one in own else f"{neuron.model}, {one.name}")
+        for neuron in neurons
+        for one in found
+        if neuron == neurons[0] or one not in own
+    ]
 
 
 def eligible(found: Sequence[Candidate]) -> list[Schedule]:
@@ -122,41 +140,59 @@ def eligible(found: Sequence[Candidate]) -> list[Schedule]:
     return schedules
 
 
-def choose(
-    ann: Ann,
-    found: Sequence[Candidate],
-    make: Callable[[Ann, Schedule], Snn],
-    images: Tensor,
-    progress: Progress = silent,
-) -> list[Trial]:
-    """Try every eligible candidate and mark the best.
+Make = Callable[[Ann, Schedule, NeuronChoice], Snn]
+
+
+def tried(
+    ann: Ann, found: Sequence[Candidate], make: Make, images: Tensor, progress: Progress = silent
+) -> Iterator[Trial]:
+    """One trial per candidate, in order, each made when it is asked for.
 
     Args:
         ann: the canonical network.
         found: what `candidates` returned.
-        make: calibrates the given network (with its signed sites, if any) for a schedule and spikifies it.
-        images: calibration images; at most RANKING_IMAGES are simulated.
+        make: calibrates the given network (with its signed sites, if any) for a schedule and a neuron, and spikifies.
+        images: calibration images, (n, *sample); at most RANKING_IMAGES are simulated.
         progress: called after each candidate.
+    """
+    count, done = len(eligible(found)), 0
+    images = images[:RANKING_IMAGES]
+    reference = torch.cat([seen.outputs[0].flatten(1) for seen in observed(ann.graph, images, "reference")]).argmax(1)
+    for candidate in found:
+        trial = Trial(candidate)
+        if candidate.schedule is not None:
+            snn = make(with_identity_sites(ann, candidate.schedule), candidate.schedule, candidate.neuron)
+            agreement, spikes = rank(snn, images, reference)
+            trial = replace(trial, agreement=agreement, spikes=spikes, snn=snn)
+            done += 1
+            progress("schedules", done, count)
+        yield trial
+
+
+def choose(
+    ann: Ann, found: Sequence[Candidate], make: Make, images: Tensor, progress: Progress = silent
+) -> list[Trial]:
+    """Try candidates until a neuron is good enough, and mark the best.
+
+    Args: as of `tried`.
 
     Returns:
         One trial per candidate, in order; the chosen one agrees most, then takes the fewest steps, then fewest spikes.
+        Neurons that come after one which agrees on ENOUGH of the images are not tried.
 
     Raises:
         OptionError: if no candidate is eligible.
     """
-    count = len(eligible(found))
-    images = images[:RANKING_IMAGES]
-    reference = torch.cat([seen.outputs[0].flatten(1) for seen in observed(ann.graph, images, "reference")]).argmax(1)
     trials: list[Trial] = []
-    for candidate in found:
-        trial = Trial(candidate)
-        if candidate.schedule is not None:
-            snn = make(with_identity_sites(ann, candidate.schedule), candidate.schedule)
-            agreement, spikes = rank(snn, images, reference)
-            trial = replace(trial, agreement=agreement, spikes=spikes, snn=snn)
-            progress("schedules", sum(one.snn is not None for one in trials) + 1, count)
+    best: Trial | None = None
+    for trial, after in zip(tried(ann, found, make, images, progress), (*found[1:], None), strict=True):
         trials.append(trial)
-    best = max((trial for trial in trials if trial.snn is not None), key=_merit)
+        best = max((one for one in trials if one.snn is not None), key=_merit, default=None)
+        neuron_ends = after is None or after.neuron != trial.candidate.neuron
+        if neuron_ends and best is not None and (best.agreement or 0.0) >= ENOUGH:
+            break
+    spared = f"not tried: cheaper neurons agree on {100 * ENOUGH:g} % of the calibration images"
+    trials += [Trial(replace(one, schedule=None, reason=spared)) for one in found[len(trials) :]]
     return [replace(trial, chosen=trial is best) for trial in trials]
 
 

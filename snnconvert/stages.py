@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ COSTLY = ("reconstruct", "snn-calibration-light", "local-threshold-balancing")
 DRAFT_IMAGES = 128
 # units per step of the neurons that may send more than one, where the user does not say
 LEVELS = {"burst": 5, "graded": 15}
+# what `--neuron auto` tries, by what one of their spikes costs: a bit, a bit and a sign, 3 bits, 4 bits
+CHEAPEST_FIRST = ("if", "ternary", "burst", "graded")
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,17 @@ class Request:
     def units(self) -> int:
         """Units that a neuron may send a step."""
         return LEVELS.get(self.neuron, 1) if self.levels is None else self.levels
+
+    @property
+    def neurons(self) -> tuple[NeuronChoice, ...]:
+        """The neurons to choose from, the cheapest first."""
+        if self.neuron != "auto":
+            return (NeuronChoice(self.neuron, self.units),)
+        return tuple(NeuronChoice(model, LEVELS.get(model, 1)) for model in CHEAPEST_FIRST)
+
+    def with_neuron(self, neuron: NeuronChoice) -> Request:
+        """The same request for this neuron alone."""
+        return replace(self, neuron=neuron.model, levels=neuron.levels if neuron.model in LEVELS else None)
 
     @property
     def compared(self) -> tuple[int, ...]:
@@ -198,7 +212,7 @@ def check_request(request: Request) -> None:
         raise OptionError(f"--read-from {request.read_from} is below 0", hint="give 0 to read every step, or auto")
     for option, chosen, allowed in (
         ("--calibration", request.calibration, METHODS),
-        ("--neuron", request.neuron, RECTIFIERS),
+        ("--neuron", request.neuron, (*RECTIFIERS, "auto")),
         ("--schedule", request.schedule, (*KINDS, "auto")),
         ("--phases", request.phases, ("power2", "uniform")),
         ("--residual", request.residual, ("keep", "clear", "clamp")),
@@ -214,6 +228,11 @@ def check_request(request: Request) -> None:
 
 
 def _check_combinations(request: Request) -> None:
+    if request.neuron == "auto" and request.levels is not None:
+        raise OptionError(
+            f"--levels {request.levels} does not fit --neuron auto, which tries each neuron with its usual levels",
+            hint="leave --levels out, or choose --neuron burst or --neuron graded",
+        )
     if request.units != 1 and request.neuron not in ("burst", "graded"):
         raise OptionError(
             f"--levels {request.units} does not fit --neuron {request.neuron}, which sends one unit a step",
@@ -322,15 +341,15 @@ def _shape_of_data(request: Request) -> tuple[int, ...] | None:
 
 def _schedules(request: Request) -> tuple[str, ...]:
     """The kinds of schedule to try; bistable ones bring their own neuron."""
-    if request.schedule != "auto":
-        return (request.schedule,)
-    if request.compared:
-        return ("streaming",)
-    return tuple(kind for kind in AUTO if kind != "bistable" or request.neuron == "if")
+    if request.schedule != "auto" or request.compared:
+        return ("streaming" if request.compared else request.schedule,)
+    return tuple(kind for kind in AUTO if kind != "bistable" or request.neuron in ("if", "auto"))
 
 
-def spiking(request: Request, ann: Ann, images: Tensor, record: dict[str, Any], progress: Progress) -> Snn:
-    """Calibrate and spikify in the schedule that was asked for, or in the best of those that fit.
+def spiking(
+    request: Request, ann: Ann, images: Tensor, record: dict[str, Any], progress: Progress
+) -> tuple[Snn, NeuronChoice]:
+    """Calibrate and spikify with the neuron and schedule that were asked for, or with the best of those that fit.
 
     Args:
         request: schedule, neuron and calibration method.
@@ -342,23 +361,20 @@ def spiking(request: Request, ann: Ann, images: Tensor, record: dict[str, Any], 
     Raises:
         OptionError: if no schedule fits into the budget of time steps.
     """
-    neuron = NeuronChoice(request.neuron, request.units)
     free = request.read_from is None and request.early_exit is None  # who wants to stop early reads every step
     options = request.options if free else {**request.options, "read_out": False}
     if request.calibrate_for:
         options = {**options, "read_at": request.calibrate_for}
 
-    def make(network: Ann, schedule: Schedule, count: int = len(images)) -> Snn:
+    def make(network: Ann, schedule: Schedule, neuron: NeuronChoice, count: int = len(images)) -> Snn:
         task = Task(network, images[:count], schedule, neuron, options, progress)
         calibration = METHODS[request.calibration](task)
         return replace(task.spikify(calibration), calibration={**record, **calibration.record})
 
-    def draft(network: Ann, schedule: Schedule) -> Snn:
-        return make(network, schedule, DRAFT_IMAGES)
-
     found = candidates(
         ann,
         request.timesteps,
+        neurons=request.neurons,
         schedules=_schedules(request),
         windows=WINDOWS if request.window is None else (request.window,),
         waits=(request.wait or 1,),
@@ -367,16 +383,17 @@ def spiking(request: Request, ann: Ann, images: Tensor, record: dict[str, Any], 
         rounding=request.rounding,
         read_from=request.read_from or 0,
     )
-    fitting = eligible(found)
-    if len(fitting) == 1:
-        trials = [replace(Trial(one), chosen=one.schedule is not None) for one in found]
-        snn = make(with_identity_sites(ann, fitting[0]), fitting[0])
+    if len(eligible(found)) == 1:
+        trials = [Trial(one, chosen=one.schedule is not None) for one in found]
     else:
         costly = request.calibration in COSTLY and len(images) > DRAFT_IMAGES
-        trials = choose(ann, found, draft if costly else make, images, progress)
-        ((drafted, schedule),) = [(one.snn, one.candidate.schedule) for one in trials if one.chosen]
-        assert drafted is not None
-        assert schedule is not None
-        snn = make(with_identity_sites(ann, schedule), schedule) if costly else drafted
-    tried = [replace(trial, snn=snn) if trial.chosen else trial for trial in trials]
-    return replace(snn, calibration={**snn.calibration, "schedules": [trial.record() for trial in tried]})
+        draft = partial(make, count=DRAFT_IMAGES) if costly else make
+        trials = choose(ann, found, draft, images, progress)
+        if costly:
+            trials = [replace(trial, snn=None) if trial.chosen else trial for trial in trials]
+    (best,) = [trial for trial in trials if trial.chosen]
+    schedule, neuron = best.candidate.schedule, best.candidate.neuron
+    assert schedule is not None
+    snn = best.snn or make(with_identity_sites(ann, schedule), schedule, neuron)
+    rows = [(replace(trial, snn=snn) if trial.chosen else trial).record() for trial in trials]
+    return replace(snn, calibration={**snn.calibration, "schedules": rows}), neuron

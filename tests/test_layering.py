@@ -103,5 +103,5 @@ def test_options_list_what_exists() -> None:
     from snnconvert.neurons import RECTIFIERS
 
     assert {one.value for one in CalibrationName} == set(METHODS)
-    assert {one.value for one in NeuronName} == set(RECTIFIERS)
+    assert {one.value for one in NeuronName} == {*RECTIFIERS, "auto"}
     assert {one.value for one in ScheduleName} == {*KINDS, "auto"}

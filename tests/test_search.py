@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent / "simulate"))
 
 from random_networks import calibrated, images, random_ann
 
+from snnconvert import search
 from snnconvert.convert.spikify import NeuronChoice, spikify
 from snnconvert.errors import OptionError
 from snnconvert.graph.schedule import Schedule, site_depths
@@ -47,9 +48,9 @@ def test_the_best_agreement_is_chosen_and_ineligible_ones_keep_their_reason() ->
     ann = random_ann(5)
     made: list[Schedule] = []
 
-    def make(network: Ann, schedule: Schedule) -> Snn:
+    def make(network: Ann, schedule: Schedule, neuron: NeuronChoice) -> Snn:
         made.append(schedule)
-        return spikify(network, calibrated(network, schedule, 5), schedule, NeuronChoice(), input_bound=4.0)
+        return spikify(network, calibrated(network, schedule, 5), schedule, neuron, input_bound=4.0)
 
     depth = max(site_depths(ann.graph).values())
     trials = choose(ann, candidates(ann, (depth + 1) * 3), make, torch.cat([images(s) for s in range(20)]))
@@ -62,3 +63,37 @@ def test_the_best_agreement_is_chosen_and_ineligible_ones_keep_their_reason() ->
     assert all("reason" in row for row in rows if not row["eligible"])
     assert all({"window", "first_output", "total", "agreement", "spikes", "interval"} <= row.keys()
                for row in rows if row["eligible"])  # fmt: skip
+
+
+NEURONS = (NeuronChoice("if"), NeuronChoice("ternary"), NeuronChoice("graded", 15))
+
+
+def test_neurons_come_cheapest_first_and_bistable_schedules_once() -> None:
+    ann = random_ann(1)
+    depth = max(site_depths(ann.graph).values())
+    names = [one.name for one in candidates(ann, (depth + 1) * 2, neurons=NEURONS, windows=[2])]
+    assert names == [
+        *("if, streaming", "if, wait 1", "bistable, window 2, 1 window"),
+        *("ternary, streaming", "ternary, wait 1", "graded, streaming", "graded, wait 1"),
+    ]
+
+
+@pytest.mark.parametrize(("enough", "models"), [(0.0, ["if"]), (2.0, ["if", "ternary", "graded"])])
+def test_neurons_after_a_good_one_are_not_even_made(
+    monkeypatch: pytest.MonkeyPatch, enough: float, models: list[str]
+) -> None:
+    monkeypatch.setattr(search, "ENOUGH", enough)
+    ann, made = random_ann(5), list[str]()
+
+    def make(network: Ann, schedule: Schedule, neuron: NeuronChoice) -> Snn:
+        made.append(neuron.model)
+        return spikify(network, calibrated(network, schedule, 5), schedule, neuron, input_bound=4.0)
+
+    found = candidates(ann, 16, neurons=NEURONS, schedules=["streaming"])
+    trials = choose(ann, found, make, torch.cat([images(s) for s in range(20)]))
+    assert made == models
+    assert [trial.candidate.neuron for trial in trials] == list(NEURONS)
+    assert sum(trial.chosen for trial in trials) == 1
+    for trial in trials[len(models) :]:
+        assert trial.snn is None
+        assert "not tried: cheaper neurons agree" in trial.record()["reason"]

@@ -27,9 +27,10 @@ def print_summary(document: Mapping[str, Any], console: Console) -> None:
     latency, schedule = document["latency"], document["schedule"]
     told = {"wait": f"wait {schedule.get('wait')}", "bistable": f"bistable, window {schedule.get('window')}"}
     kind = wording.clean(told.get(schedule["kind"], schedule["kind"]))
+    neurons = "" if schedule["kind"] == "bistable" else f", {wording.clean(wording.neuron(document))} neurons"
     late = f", the read-out leaves out the first {left_out}" if (left_out := schedule.get("read_from")) else ""
     answers = f"first answer at step {latency['first_output']}, {latency['total']} steps in all"
-    console.print(Text(f"Schedule: {kind}{late}; {answers}."))
+    console.print(Text(f"Schedule: {kind}{neurons}{late}; {answers}."))
     sentences = {wording.certainty(document): "dim", wording.early_exit(document): ""}
     sentences[" ".join(wording.culprit(document) or ())] = ""
     sentences[anytime_text(document)] = ""

@@ -37,6 +37,13 @@ def clean(text: object) -> str:
     return "".join(c if c.isprintable() else " " if c in "\n\r\t" else "\ufffd" for c in str(text))
 
 
+def neuron(document: Mapping[str, Any]) -> str:
+    """The neuron model that replaces the activations, in a reader's words."""
+    given = document["neuron"]
+    model = str(given["model"] if isinstance(given, dict) else given)
+    return "binary" if model == "if" else model
+
+
 def label(origin: str) -> str:
     """A layer's name without its operator, short enough for an axis."""
     return re.sub(r" \([^()]*\)$", "", clean(origin))
