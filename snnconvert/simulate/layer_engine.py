@@ -26,6 +26,7 @@ from snnconvert.simulate.kernels import Native, choose
 from snnconvert.simulate.kernels.layout import Packed, dense_from, pack, per_element
 from snnconvert.simulate.kernels.native import MOST_TERMS, Convolution, Current, Membrane, ScaledSpikes, Summand
 from snnconvert.simulate.result import Probe, Simulation
+from snnconvert.simulate.torch_threads import threads_for, work_of
 from snnconvert.simulate.window_layers import WindowLayers
 from snnconvert.simulate.window_neurons import count_window_spikes, send_windows
 
@@ -253,7 +254,8 @@ class LayerEngine:
             index[op.dim] = slice(op.start, op.stop, op.step)
             moved = tensors[0][tuple(index)]
         else:
-            moved = op(*tensors)
+            with threads_for(work_of(op, tensors)):
+                moved = op(*tensors)
         density = sum(value.density * value.tensor.numel() for value in inputs) / max(moved.numel(), 1)
         largest = max(value.density for value in inputs)
         return Frames(moved, False, all(value.unit for value in inputs), min(density, largest))
@@ -264,7 +266,8 @@ class LayerEngine:
             return self._neuron(op, inputs[0])
         if constant or op.role not in (Role.MAXPOOL, Role.ANALOG):
             tensors = [value.tensor if constant else self._over_time(value) for value in inputs]
-            return Frames(op(*_cast(op, tensors)), constant)
+            with threads_for(work_of(op, tensors)):
+                return Frames(op(*_cast(op, tensors)), constant)
         if isinstance(op, MaxPool):
             return Frames(self._max_pool(op, inputs[0].tensor), constant=False)
         return Frames(self._compensated(op, [self._over_time(value) for value in inputs]), constant=False)
