@@ -17,7 +17,7 @@ from snnconvert.graph.neuron_ops import SumPool
 from snnconvert.graph.ops import MaxPool
 from snnconvert.simulate.kernels.layout import Packed, out_tensor, physical
 
-VERSION = 2
+VERSION = 3
 MODELS = {"if": 0, "ternary": 1, "ternary-late": 2, "burst": 3, "graded": 4, "signed": 5}
 NO_NEURON = 6
 MOST_TERMS = 8
@@ -44,6 +44,7 @@ class _Term(Structure):
         *((name, c_int64) for name in (*_GEOMETRY, "groups", "depthwise", "unit")),
         ("integers", c_void_p),
         ("steps", c_void_p),
+        ("columns", c_void_p),
     )
 
 
@@ -217,6 +218,8 @@ def _term(term: Summand, channels: int, kept: list[Tensor]) -> _Term:
     made.depthwise = packed.depthwise
     if term.unit and packed.integers is not None and packed.steps is not None:
         made.integers, made.steps = packed.integers.data_ptr(), packed.steps.data_ptr()
+    if term.unit and packed.columns is not None:
+        made.columns = packed.columns.data_ptr()
     (made.k_h, made.k_w), (made.stride_h, made.stride_w) = packed.kernel, packed.stride
     (made.pad_h, made.pad_w), (made.dilation_h, made.dilation_w) = packed.padding, packed.dilation
     return made

@@ -55,9 +55,10 @@ inline void gather_all(const Events& events, const float* weights, int64_t row, 
 struct Geometry {
     int64_t inputs, outputs, padded, weight_rows;
     bool runs;  // the pixels of a kernel row lie side by side
-    bool tabled, listed;
+    bool tabled, by_columns, listed;
     Tables tables;
     Lists lists;
+    Columns columns;
 
     Geometry() = default;
     Geometry(const Layer& layer, const Term& term, int64_t top, int64_t bottom) {
@@ -67,20 +68,26 @@ struct Geometry {
         weight_rows = term.k_h * term.k_w * inputs;
         runs = term.groups == 1 && term.dilation_w == 1;
         tabled = Tables::serve(term, outputs);
-        listed = !tabled && !term.depthwise && Lists::serve(term);
+        by_columns = !tabled && Columns::serve(term, bottom - top);
+        listed = !tabled && !by_columns && !term.depthwise && Lists::serve(term);
         if (tabled) tables = Tables(term, layer.out_w, bottom - top);
         if (listed) lists = Lists(term, top, bottom);
+        if (by_columns) columns = Columns(term, top, bottom);
     }
 
     // floats of memory
     int64_t room(const Term& term) const {
-        const int64_t used = tabled ? tables.table_floats(term) + tables.offset_floats() : listed ? lists.floats(term) : 0;
+        const int64_t used = tabled       ? tables.table_floats(term) + tables.offset_floats()
+                             : by_columns ? columns.floats(term)
+                             : listed     ? lists.floats(term)
+                                          : 0;
         return (used + 15) / 16 * 16;
     }
 
     void prepare(const Term& term, float* memory) {
         if (tabled) tables.fill(term, memory);
         if (listed) lists.place(memory);
+        if (by_columns) columns.place(term, memory);
     }
 };
 
@@ -180,6 +187,36 @@ inline void convolve_events(const Layer& layer, const Term& term, const Geometry
     });
 }
 
+#if defined(SNN_AVX512)
+template <class Sink>
+inline void convolve_by_columns(const Layer& layer, const Term& term, const Geometry& geometry, const Tile& tile,
+                                const int8_t* image, Sink& sink) {
+    const Columns& columns = geometry.columns;
+    const int64_t row = term.integers != nullptr ? (geometry.outputs + 31) / 32 * 32 : geometry.padded;
+    columns.fill(term, image);
+    int64_t at = 0;
+    for (int64_t y = tile.top; y < tile.bottom; y++, at += layer.out_w * layer.out_c) {
+        int64_t c = 0;
+        if (term.integers != nullptr) {
+            switch (row) {  // a stride known to the compiler
+                case 32: columns.walk<IntegerSums, 1, 32>(layer, term, y, row, at, 0, sink); continue;
+                case 64: columns.walk<IntegerSums, 2, 64>(layer, term, y, row, at, 0, sink); continue;
+            }
+            for (; row - c >= 128; c += 128) columns.walk<IntegerSums, 4, 0>(layer, term, y, row, at, c, sink);
+            for (; row - c >= 32; c += 32) columns.walk<IntegerSums, 1, 0>(layer, term, y, row, at, c, sink);
+            continue;
+        }
+        switch (row) {
+            case 16: columns.walk<FloatSums, 1, 16>(layer, term, y, row, at, 0, sink); continue;
+            case 32: columns.walk<FloatSums, 2, 32>(layer, term, y, row, at, 0, sink); continue;
+            case 64: columns.walk<FloatSums, 4, 64>(layer, term, y, row, at, 0, sink); continue;
+        }
+        for (; row - c >= 64; c += 64) columns.walk<FloatSums, 4, 0>(layer, term, y, row, at, c, sink);
+        for (; row - c >= 16; c += 16) columns.walk<FloatSums, 1, 0>(layer, term, y, row, at, c, sink);
+    }
+}
+#endif
+
 template <class Sink>
 inline void convolve(const Layer& layer, const Term& term, const Geometry& geometry, const Tile& tile, int64_t frame,
                      Scratch& scratch, Sink& sink) {
@@ -199,6 +236,7 @@ inline void convolve(const Layer& layer, const Term& term, const Geometry& geome
 #if defined(SNN_AVX512)
     if (geometry.tabled)
         return convolve_by_tables(layer, term, geometry.tables, image, tile.top, tile.bottom, sink);
+    if (geometry.by_columns) return convolve_by_columns(layer, term, geometry, tile, image, sink);
 #endif
     if (term.unit) return convolve_events<true>(layer, term, geometry, tile, image, scratch, sink);
     convolve_events<false>(layer, term, geometry, tile, image, scratch, sink);

@@ -12,6 +12,7 @@
 #include "layer_integers.h"
 #include "layer_tables.h"
 #include "layer_lists.h"
+#include "layer_columns.h"
 #include "layer_convolve.h"
 #include "layer_neurons.h"
 #include "layer_pools.h"
@@ -77,6 +78,7 @@ inline int64_t fused_term(const Layer& layer) {
 void run_layer(const Layer& layer, int64_t item, int64_t* counts) {
     const Tile tile(layer, item);
     const int64_t n = tile.elements, pixels = (tile.bottom - tile.top) * layer.out_w, fused = fused_term(layer);
+    const int64_t scaled = fused >= 0 && layer.terms == 2 && layer.term[1 - fused].kind == kScaledSpikes ? 1 - fused : -1;
     Prepared prepared[kMostTerms];
     int64_t reach = 0, extra = 0;
     for (int64_t k = 0; k < layer.terms; k++) {
@@ -119,7 +121,7 @@ void run_layer(const Layer& layer, int64_t item, int64_t* counts) {
             float* current = layer.model == kNone ? layer.current + tile.at(layer, step) : scratch.current;
             bool first = true;
             for (int64_t k = 0; k < layer.terms; k++) {
-                if (k == fused) continue;
+                if (k == fused || k == scaled) continue;
                 add_term(layer, prepared[k], tile, step, first, scratch, current);
                 first = false;
             }
@@ -128,7 +130,16 @@ void run_layer(const Layer& layer, int64_t item, int64_t* counts) {
             if (fused >= 0) {
                 const bool by_channel = layer.threshold_stride == 0;
                 FireInto sink{scratch.v, by_channel ? layer.threshold : scratch.threshold, by_channel,
-                              first ? nullptr : current, out, 0};
+                              first ? nullptr : current, nullptr, nullptr, false, out, 0};
+                if (scaled >= 0) {
+                    const Term& other = layer.term[scaled];
+                    sink.scaled = other.spikes + tile.at(layer, step);
+                    sink.factor_by_channel = other.factor_stride == 0;
+                    sink.factor = sink.factor_by_channel ? other.values : prepared[scaled].factor;
+                    if (step + 1 < layer.frames)
+                        for (int64_t i = 0; i < n; i += 64)
+                            __builtin_prefetch(other.spikes + tile.at(layer, step + 1) + i);
+                }
                 convolve(layer, *prepared[fused].term, prepared[fused].geometry, tile, step, scratch, sink);
                 counts[frame] += sink.fired;
                 counts[layer.frames + frame] += sink.fired;

@@ -25,11 +25,15 @@ struct FireInto {
     const float* threshold;
     bool by_channel;       // threshold (C), else as the tile
     const float* current;  // what the other summands gave, or null
+    const int8_t* scaled;  // the other summand where it is spikes times a factor, or null
+    const float* factor;
+    bool factor_by_channel;
     int8_t* spikes;
     int64_t fired;
 
     __attribute__((always_inline)) void operator()(int64_t at, int64_t c, Vector sum, int64_t) {
         if (current != nullptr) sum += load(current + at);
+        if (scaled != nullptr) sum += widen(scaled + at) * load(factor + (factor_by_channel ? c : at));
         const __m512 membrane = reinterpret_cast<__m512>(load(v + at) + sum);
         const __m512 limit = reinterpret_cast<__m512>(load(threshold + (by_channel ? c : at)));
         const __mmask16 fires = _mm512_cmp_ps_mask(membrane, limit, _CMP_GE_OQ);
