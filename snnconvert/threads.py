@@ -12,6 +12,6 @@ import os
 
 
 def wait_quietly() -> None:
-    """Let torch's idle threads sleep, unless the environment says how they wait; to be called before torch is loaded."""
+    """Let torch's idle threads sleep, unless the environment says how they wait; call it before torch is loaded."""
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"

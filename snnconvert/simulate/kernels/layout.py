@@ -59,8 +59,8 @@ class Packed:
         integers: where every weight is a small integer times a step of its output: those integers, int16, as `weight`
             but padded to 32; any sum of them for unit spikes fits into 16 bits.
         steps: then (2, C_out padded to 32): the steps and the biases.
-        columns: of kernels three columns wide, without groups, without a stride across and without dilation: `integers`,
-            or else `weight`, as (k_h, C_in, 3, padded C_out).
+        columns: of kernels three columns wide, without groups, without a stride across and without dilation:
+            `integers`, or else `weight`, as (k_h, C_in, 3, padded C_out).
     """
 
     weight: Tensor
