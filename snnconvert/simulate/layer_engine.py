@@ -230,7 +230,7 @@ class LayerEngine:
                 terms = [Convolution(source.tensor, packed, source.unit)]
                 return Frames(self.native.currents(terms, frames, batch, shape), constant=False)
         elif source.tensor.ndim == 4 and isinstance(op, MaxPool):
-            pooled = self.native.max_pool(source.tensor, op, frames, shape)
+            pooled = self.native.max_pool(source.tensor, op, frames, shape, unit=source.unit)
             return Frames(pooled, constant=False, unit=source.unit, density=_nonzero(pooled))
         elif source.tensor.ndim == 4 and isinstance(op, SumPool) and source.unit and math.prod(op.kernel) <= PAYLOAD:
             pooled = self.native.sum_pool(source.tensor, op, frames, shape)

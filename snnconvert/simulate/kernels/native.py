@@ -17,7 +17,7 @@ from snnconvert.graph.neuron_ops import SumPool
 from snnconvert.graph.ops import MaxPool
 from snnconvert.simulate.kernels.layout import Packed, out_tensor, physical
 
-VERSION = 3
+VERSION = 4
 MODELS = {"if": 0, "ternary": 1, "ternary-late": 2, "burst": 3, "graded": 4, "signed": 5}
 NO_NEURON = 6
 MOST_TERMS = 8
@@ -67,6 +67,7 @@ class _Pool(Structure):
         *((name, c_int64) for name in _GEOMETRY[3:]),
         ("spikes", c_void_p),
         ("pooled", c_void_p),
+        ("reach", c_int64),
         ("threads", c_int64),
     )
 
@@ -165,9 +166,10 @@ class Native:
         self._check(self._library.snnconvert_layer(byref(layer), c_int64(self._instructions)))
         return counts
 
-    def max_pool(self, spikes: Tensor, op: MaxPool, frames: int, shape: tuple[int, ...]) -> Tensor:
-        """Increments of the running maximum, int8 (frames * batch, *shape)."""
+    def max_pool(self, spikes: Tensor, op: MaxPool, frames: int, shape: tuple[int, ...], *, unit: bool) -> Tensor:
+        """Increments of the running maximum, int8 (frames * batch, *shape); `unit`: every spike is 0 or 1."""
         pool, out, kept = _pool(spikes, op, op.dilation, frames, shape)
+        pool.reach = frames * (1 if unit else 128)
         self._check(self._library.snnconvert_max_pool(byref(pool), c_int64(self._instructions)))
         del kept
         return out

@@ -54,6 +54,7 @@ struct Pool {
     int64_t k_h, k_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
     const int8_t* spikes;
     int8_t* pooled;
+    int64_t reach;  // no input sends more units than this in all, either way
     int64_t threads;
 };
 

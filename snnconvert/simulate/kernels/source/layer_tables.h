@@ -20,7 +20,7 @@ struct Tables {
 
     static bool serve(const Term& term, int64_t outputs) {
 #if defined(SNN_AVX512)
-        return term.unit && term.groups == 1 && !term.depthwise && outputs <= kOutputs &&
+        return term.unit && term.groups == 1 && !term.depthwise && outputs <= kOutputs && term.k_h * term.k_w > 1 &&
                term.k_h * term.k_w * ((term.in_c + 3) / 4) <= kMost;
 #else
         (void)term, (void)outputs;
