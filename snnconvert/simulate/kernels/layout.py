@@ -21,6 +21,7 @@ MOST_ROWS = 2**16 - 1
 MOST_INTEGER = 127
 MOST_SUM = 2**15 - 1
 SMALL_WEIGHTS = 70_000  # bytes: most of them stay in the first-level cache
+LARGE_WEIGHTS = 2_200_000  # bytes: they leave the second-level cache
 
 
 def physical(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -83,8 +84,13 @@ def dense_from(packed: Packed) -> float:
     if packed.depthwise:
         return 2.0
     if packed.groups > 1:
-        return 0.3 if packed.inputs // packed.groups >= 2 * LANES else 0.0
-    return 0.6 if packed.weight.numel() * packed.weight.element_size() <= SMALL_WEIGHTS else 0.38
+        return 0.5 if packed.inputs // packed.groups >= 2 * LANES else 0.0
+    size = packed.weight.numel() * packed.weight.element_size()
+    if size <= SMALL_WEIGHTS:
+        return 0.8
+    if math.prod(packed.kernel) == 1:
+        return 0.42
+    return 0.37 if size <= LARGE_WEIGHTS else 0.26
 
 
 def pack(op: Conv | Linear) -> Packed | None:
