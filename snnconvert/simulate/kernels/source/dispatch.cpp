@@ -16,6 +16,13 @@ int64_t rows_per_tile(int64_t width, int64_t channels, int64_t height) {
     return std::min(height, std::max<int64_t>(1, kElements / std::max<int64_t>(1, width * channels)));
 }
 
+int64_t rows_per_tile(const Pool& pool) {
+    constexpr int64_t kBytes = 1 << 17;  // what was received so far stays in the second-level cache
+    const int64_t row = pool.in_w * pool.channels * (pool.reach <= INT8_MAX ? 1 : pool.reach <= INT16_MAX ? 2 : 4);
+    const int64_t more = kBytes / std::max<int64_t>(1, row) - (pool.k_h - 1) * pool.dilation_h - 1;
+    return std::min(pool.out_h, 1 + std::max<int64_t>(0, more) / pool.stride_h);
+}
+
 namespace {
 
 // 0 portable, 1 AVX2, 2 AVX-512
@@ -107,8 +114,9 @@ SNN_EXPORT int snnconvert_max_pool(const snn::Pool* pool, int64_t instructions) 
     const snn::Kernels& kernels = snn::kernels(instructions);
     const double each = 0.3 * static_cast<double>(pool->k_h * pool->k_w * pool->frames);
     const int64_t outputs = pool->batch * pool->out_h * pool->out_w * pool->channels;
-    const int64_t threads = snn::helped(pool->threads, pool->batch, each * static_cast<double>(outputs));
-    return snn::share(pool->batch, threads, [&](int64_t item, int64_t) { kernels.max_pool(*pool, item); });
+    const int64_t rows = snn::rows_per_tile(*pool), items = pool->batch * ((pool->out_h + rows - 1) / rows);
+    const int64_t threads = snn::helped(pool->threads, items, each * static_cast<double>(outputs));
+    return snn::share(items, threads, [&](int64_t item, int64_t) { kernels.max_pool(*pool, item); });
 }
 
 SNN_EXPORT int snnconvert_sum_pool(const snn::Pool* pool, int64_t instructions) {

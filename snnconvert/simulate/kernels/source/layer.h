@@ -59,7 +59,8 @@ struct Pool {
 };
 
 struct Kernels {
-    // work item `item` of the layer (an image's row tile); counts (2, frames) are added to
+    // work item `item` of the layer or maximum pool (an image's row tile), of the sum pool (an image in one frame);
+    // counts (2, frames) are added to
     void (*layer)(const Layer&, int64_t item, int64_t* counts);
     void (*max_pool)(const Pool&, int64_t item);
     void (*sum_pool)(const Pool&, int64_t item);
@@ -69,6 +70,7 @@ struct Kernels {
 
 // rows of outputs in one work item
 int64_t rows_per_tile(int64_t width, int64_t channels, int64_t height);
+int64_t rows_per_tile(const Pool& pool);
 
 extern const Kernels kPortable;
 #if defined(__x86_64__)
