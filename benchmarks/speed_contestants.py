@@ -43,29 +43,44 @@ def blurred_noise(shape: tuple[int, ...], count: int) -> Tensor:
     return torch.nn.functional.avg_pool2d(noise, 5, 1, 2) * 3
 
 
-def networks(data: Path, quick: bool) -> dict[str, tuple[Ann, Tensor]]:
-    """Networks with images for them, by name."""
+def photographs(data: Path, size: int, count: int, prepared: Callable[[Tensor], Tensor]) -> Tensor:
+    """Photographs (count, 3, size, size); `prepared` turns RGB values of 0 to 255 into what the network expects."""
+    from PIL import Image
+
+    paths = sorted((data / "imagenet_val1300").glob("*.JPEG"))[:count]
+    if not paths:
+        return blurred_noise((3, size, size), count)
+    pictures = [np.asarray(Image.open(path).convert("RGB").resize((size, size))) for path in paths]
+    return prepared(torch.tensor(np.stack(pictures)).permute(0, 3, 1, 2).float()).contiguous()
+
+
+RESNET, MOBILE, SQUEEZE = "ResNet-20", "MobileNetV1 0.5, 160 px", "SqueezeNet 1.1, 227 px"
+MOST_IMAGES = 64
+
+
+def network(data: Path, name: str) -> tuple[Ann, Tensor]:
+    """A network and MOST_IMAGES images for it."""
     models = data / "models"
-    arch = f"{models / 'resnet_cifar.py'}:resnet20"
-    weights = str(models / "resnet20-12fca82f.th")
-    resnet = canonicalize(open_model(weights, arch=arch, input_shape=(3, 32, 32)))
-    found = {"ResNet-20": (resnet, cifar_images(data, "cifar10_test", 64))}
-    if not quick:
-        squeeze = canonicalize(open_model(str(models / "squeezenet_v1.1_ncnn.onnx")))
-        found["SqueezeNet 1.1, 227 px"] = (squeeze, blurred_noise(squeeze.input_shape, 1))
-        mobile = canonicalize(open_model(str(models / "mobilenet_v1_0.5_160_quant.onnx")))
-        found["MobileNetV1 0.5, 160 px"] = (mobile, blurred_noise(mobile.input_shape, 8))
-    return found
+    if name == RESNET:
+        arch = f"{models / 'resnet_cifar.py'}:resnet20"
+        ann = open_model(str(models / "resnet20-12fca82f.th"), arch=arch, input_shape=(3, 32, 32))
+        return canonicalize(ann), cifar_images(data, "cifar10_test", MOST_IMAGES)
+    if name == MOBILE:
+        ann = open_model(str(models / "mobilenet_v1_0.5_160_quant.onnx"))
+        return canonicalize(ann), photographs(data, 160, MOST_IMAGES, lambda x: x / 127.5 - 1)
+    ann = open_model(str(models / "squeezenet_v1.1_ncnn.onnx"))
+    mean = torch.tensor((104.0, 117.0, 123.0)).view(3, 1, 1)
+    return canonicalize(ann), photographs(data, 227, MOST_IMAGES, lambda x: x.flip(1) - mean)
 
 
 def converted(ann: Ann, images: Tensor, timesteps: int, *, windows: int | None = None) -> Snn:
-    """The spiking network, thresholds by percentile on the first 32 images; streaming, or so many windows."""
+    """The spiking network, thresholds by percentile on the first 16 images; streaming, or so many windows."""
     depth = max(site_depths(ann.graph).values())
     if windows is None:
         schedule = Schedule("streaming", timesteps, depth)
     else:
         schedule = Schedule("bistable", (depth + windows) * WINDOW, depth, window=WINDOW)
-    task = Task(ann, in_canonical_order(images[:32]), schedule, NeuronChoice())
+    task = Task(ann, in_canonical_order(images[:16]), schedule, NeuronChoice())
     return task.spikify(METHODS["percentile"](task))
 
 
@@ -123,6 +138,10 @@ class PeerNetwork(nn.Module):
         return cell(current)
 
 
+# bytes of the peers' widest tensor over all steps up to which they take part
+MOST_PEER_BYTES = 1 << 28
+
+
 def contestants(snn: Snn, ann: Ann, images: Tensor, timesteps: int) -> dict[str, Callable[[], Any]]:
     """What to time: one call simulates all images (or runs the ANN once on them)."""
     dense = ann.graph.to(memory_format=torch.channels_last)
@@ -135,17 +154,31 @@ def contestants(snn: Snn, ann: Ann, images: Tensor, timesteps: int) -> dict[str,
         session = onnxruntime_session(ann, images)
         name = session.get_inputs()[0].name
         found["onnxruntime ANN"] = lambda: session.run(None, {name: images.numpy()})
-    if importlib.util.find_spec("spikingjelly"):
+    widest = max(int(np.prod(node.meta["shape"])) for node in snn.graph.graph.nodes if "shape" in node.meta)
+    fits = 4 * widest * timesteps * len(images) <= MOST_PEER_BYTES
+    if importlib.util.find_spec("spikingjelly") and fits:
         several, single = PeerNetwork(snn, timesteps, "m").eval(), PeerNetwork(snn, timesteps, "s").eval()
         found["SpikingJelly multi-step"] = lambda: several(images)
         found["SpikingJelly single-step"] = lambda: single(images)
     return found
 
 
-def simulation(snn: Snn, images: Tensor) -> Callable[[], Any]:
-    """A run over all images in chunks, as `measure` does it."""
+def simulation(snn: Snn, images: Tensor) -> Callable[[], None]:
+    """A run over all images in chunks, as `measure` does it; what came out is not kept."""
     engine, size = LayerEngine(snn), chunk_size(snn)
-    return lambda: [engine.run(images[start : start + size]) for start in range(0, len(images), size)]
+
+    def run() -> None:
+        for start in range(0, len(images), size):
+            engine.run(images[start : start + size])
+
+    return run
+
+
+def spikes_sent(snn: Snn, images: Tensor) -> int:
+    """Spikes of all sites in all steps."""
+    engine = LayerEngine(snn)
+    seen = (engine.run(image[None]) for image in images)
+    return sum(int(counts.sum()) for one in seen for counts in one.spikes.values())
 
 
 def densely(run: Callable[[], Any]) -> Callable[[], Any]:

@@ -24,6 +24,7 @@ from snnconvert.cli_report import report as report_command
 from snnconvert.cli_values import preprocessing_of, shape_of, steps_of, steps_or_auto
 from snnconvert.cli_zoo import gate, zoo_app
 from snnconvert.errors import SnnConvertError
+from snnconvert.threads import wait_quietly
 
 app = typer.Typer(
     name="snnconvert",
@@ -344,6 +345,7 @@ def main() -> None:
         print(f"snnconvert {version('snnconvert')}")
         return
     keep_freed_memory()
+    wait_quietly()
     try:
         # A reader such as `head` may close the pipe early; what the command does and returns stays the same.
         with contextlib.redirect_stdout(Patient(sys.stdout)) as output:

@@ -13,6 +13,7 @@ ROOT = Path(snnconvert.__file__).parent
 ORDER = [
     *(
         "allocator",
+        "threads",
         "errors",
         "files",
         "progress",

@@ -1,4 +1,7 @@
-"""How many images to simulate at once: as many as keep the widest layer's frames in a fixed amount of memory."""
+"""How many images to simulate at once: as many as keep the widest layer's frames in a fixed amount of memory.
+
+On a CUDA device it is a share of what is free there.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,19 @@ import math
 from collections.abc import Callable
 from typing import TypeVar
 
+import torch
+
 from snnconvert.graph.dialect import calls
 from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.types import Snn
 
 # layers of so many bytes are read back from the cache that cores share; eight images of ResNet-20 at T = 32
 TARGET_BYTES = 16 * 2**20
+# of a device's free memory: the rest is for weights, workspaces and fragments
+DEVICE_SHARE = 0.5
+# tensors as large as the widest layer's frames that are alive at once: spikes, current, a shortcut, copies, membranes
+ALIVE = 6
+MOST_ON_DEVICE = 4096
 # what watchers may look at, counted in neurons times frames: 24 images of ResNet-20 at T = 32, 1 of SqueezeNet
 WATCHED = 1.5e8
 MEMORY_SIGNS = ("allocate memory", "not enough memory", "out of memory")
@@ -22,6 +32,17 @@ def chunk_size(snn: Snn, target_bytes: int = TARGET_BYTES) -> int:
     """Images per chunk, at least 1; the result of a simulation does not depend on it."""
     widest: int = max(math.prod(node.meta["shape"]) for node in snn.graph.graph.nodes if "shape" in node.meta)
     return max(1, min(256, target_bytes // (4 * widest * snn.schedule.frames)))
+
+
+def planned_size(snn: Snn, device: str) -> int:
+    """Images per chunk on `device` once nobody watches any more: by its free memory where that is the device's own."""
+    if torch.device(device).type != "cuda":
+        return chunk_size(snn)
+    free, _ = torch.cuda.mem_get_info(device)
+    widest: int = max(math.prod(node.meta["shape"]) for node in snn.graph.graph.nodes if "shape" in node.meta)
+    doubles = any(buffer.dtype == torch.float64 for buffer in snn.graph.buffers())
+    each = ALIVE * (8 if doubles else 4) * widest * snn.schedule.frames
+    return max(1, min(MOST_ON_DEVICE, int(DEVICE_SHARE * free) // each))
 
 
 def watchable(snn: Snn, most: int) -> int:

@@ -26,6 +26,7 @@ from snnconvert.simulate.kernels import Native, choose
 from snnconvert.simulate.kernels.layout import Packed, dense_from, pack, per_element
 from snnconvert.simulate.kernels.native import MOST_TERMS, Convolution, Current, Membrane, ScaledSpikes, Summand
 from snnconvert.simulate.result import Probe, Simulation
+from snnconvert.simulate.torch_threads import threads_for, work_of
 from snnconvert.simulate.window_layers import WindowLayers
 from snnconvert.simulate.window_neurons import count_window_spikes, send_windows
 
@@ -229,7 +230,7 @@ class LayerEngine:
                 terms = [Convolution(source.tensor, packed, source.unit)]
                 return Frames(self.native.currents(terms, frames, batch, shape), constant=False)
         elif source.tensor.ndim == 4 and isinstance(op, MaxPool):
-            pooled = self.native.max_pool(source.tensor, op, frames, shape)
+            pooled = self.native.max_pool(source.tensor, op, frames, shape, unit=source.unit)
             return Frames(pooled, constant=False, unit=source.unit, density=_nonzero(pooled))
         elif source.tensor.ndim == 4 and isinstance(op, SumPool) and source.unit and math.prod(op.kernel) <= PAYLOAD:
             pooled = self.native.sum_pool(source.tensor, op, frames, shape)
@@ -253,7 +254,8 @@ class LayerEngine:
             index[op.dim] = slice(op.start, op.stop, op.step)
             moved = tensors[0][tuple(index)]
         else:
-            moved = op(*tensors)
+            with threads_for(work_of(op, tensors)):
+                moved = op(*tensors)
         density = sum(value.density * value.tensor.numel() for value in inputs) / max(moved.numel(), 1)
         largest = max(value.density for value in inputs)
         return Frames(moved, False, all(value.unit for value in inputs), min(density, largest))
@@ -264,7 +266,8 @@ class LayerEngine:
             return self._neuron(op, inputs[0])
         if constant or op.role not in (Role.MAXPOOL, Role.ANALOG):
             tensors = [value.tensor if constant else self._over_time(value) for value in inputs]
-            return Frames(op(*_cast(op, tensors)), constant)
+            with threads_for(work_of(op, tensors)):
+                return Frames(op(*_cast(op, tensors)), constant)
         if isinstance(op, MaxPool):
             return Frames(self._max_pool(op, inputs[0].tensor), constant=False)
         return Frames(self._compensated(op, [self._over_time(value) for value in inputs]), constant=False)
@@ -337,7 +340,9 @@ def _one_dimensional(op: Op | None) -> bool:
 
 
 def _nonzero(spikes: Tensor) -> float:
-    return float(spikes.count_nonzero()) / max(spikes.numel(), 1)
+    """Share of values that are not zero, estimated from some 16 moments spread over time."""
+    some = spikes[:: max(1, len(spikes) // 16)]
+    return float(some.count_nonzero()) / max(some.numel(), 1)
 
 
 def _floating(value: Frames) -> Frames:

@@ -19,7 +19,7 @@ from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.schedule import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.progress import Progress, silent
-from snnconvert.simulate.chunks import chunk_size, watchable
+from snnconvert.simulate.chunks import chunk_size, planned_size, watchable
 from snnconvert.simulate.early_exit import Exits
 from snnconvert.simulate.first_spikes import FirstSpikes
 from snnconvert.simulate.layer_engine import LayerEngine
@@ -125,7 +125,9 @@ def tally(
     engine, answers = LayerEngine(snn, device), len(snn.schedule.answer_steps)
     nothing = np.zeros(0, np.int64)
     whole = Tally(0, True, np.zeros(answers, np.int64), np.zeros(answers, np.int64), {}, {}, Exits(snn), nothing)
-    for batch in regrouped(batches, size or chunk_size(snn)):
+    usual = chunk_size(snn)
+    later = planned_size(snn, device) if size in (None, usual) else None  # another size: memory has run out before
+    for batch in regrouped(batches, size or usual, watched_images(snn), later):
         seen = watched_run(engine, batch.images, watchers)
         decided = decisions(seen.outputs[0])
         right = np.zeros(answers, np.int64) if batch.labels is None else (decided == batch.labels).sum(1)
@@ -186,17 +188,22 @@ def watched_images(snn: Snn) -> int:
     return -(-FIT_IMAGES // size) * size
 
 
-def regrouped(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
-    """The same images in batches of `size`: what is looked at must not depend on how the images were read."""
+def regrouped(batches: Iterable[Batch], size: int, watched: int = 0, later: int | None = None) -> Iterator[Batch]:
+    """The same images in batches of `size`: what is looked at must not depend on how the images were read.
+
+    After the first `watched` images batches are of the size `later`, if there is one.
+    """
     waiting: list[Batch] = []
-    held = 0
+    held = done = 0
     for batch in batches:
         waiting.append(batch)
         held += len(batch.images)
         while held >= size:
             whole = _joined(waiting)
             yield _slice(whole, 0, size)
-            waiting, held = [_slice(whole, size, held)], held - size
+            waiting, held, done = [_slice(whole, size, held)], held - size, done + size
+            if later is not None and done >= watched:
+                size, later = later, None
     if held:
         yield _joined(waiting)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor
 
 from snnconvert.simulate import layer_engine
-from snnconvert.simulate.chunks import out_of_memory, with_smaller_chunks
+from snnconvert.simulate.chunks import chunk_size, out_of_memory, planned_size, with_smaller_chunks
 from snnconvert.simulate.evaluate import evaluate, rerun
 from snnconvert.simulate.layer_engine import LayerEngine
+from snnconvert.simulate.measure import Batch, regrouped
 from snnconvert.simulate.result import Probe, Simulation
 from tests.simulate.small_networks import pictures, small_snn
 
@@ -67,6 +69,31 @@ def test_evaluation_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
     again = rerun(snn, images, batch_size=7)
     assert np.array_equal(again.predictions, alone.predictions)
     assert again.notes
+
+
+def test_a_device_is_filled_as_far_as_it_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no device here: how much of it is free is made up, and no tensor is put there."""
+    snn, _ = small_snn(timesteps=6)
+    free = {"cuda": 10**6, "cuda:1": 10**7}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[device], 10**12))
+    sizes = [planned_size(snn, device) for device in ("cuda", "cuda:1")]
+    assert 1 < sizes[0] < sizes[1]
+    assert 9 <= sizes[1] / sizes[0] <= 11
+    free["cuda"] = 0
+    assert planned_size(snn, "cuda") == 1
+    assert planned_size(snn, "cpu") == chunk_size(snn)
+
+
+def test_watched_images_come_in_the_same_chunks_everywhere() -> None:
+    images = pictures(23)
+    whole = [Batch(images, None, np.arange(23))]
+    assert [len(part.images) for part in regrouped(whole, 4, 6, 10)] == [4, 4, 10, 5]
+    assert [len(part.images) for part in regrouped(whole, 4, 6)] == [4] * 5 + [3]
+    again = list(
+        regrouped(iter([Batch(images[i : i + 3], None, np.arange(23)[i : i + 3]) for i in range(0, 23, 3)]), 4, 6, 10)
+    )
+    assert np.array_equal(np.concatenate([part.reference for part in again]), np.arange(23))
+    assert torch.equal(torch.cat([part.images for part in again]), images)
 
 
 @pytest.mark.parametrize("kind", ["streaming", "wait"])

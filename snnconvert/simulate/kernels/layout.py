@@ -21,6 +21,7 @@ MOST_ROWS = 2**16 - 1
 MOST_INTEGER = 127
 MOST_SUM = 2**15 - 1
 SMALL_WEIGHTS = 70_000  # bytes: most of them stay in the first-level cache
+LARGE_WEIGHTS = 2_200_000  # bytes: they leave the second-level cache
 
 
 def physical(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -59,6 +60,8 @@ class Packed:
         integers: where every weight is a small integer times a step of its output: those integers, int16, as `weight`
             but padded to 32; any sum of them for unit spikes fits into 16 bits.
         steps: then (2, C_out padded to 32): the steps and the biases.
+        columns: of kernels three columns wide, without groups, without a stride across and without dilation:
+            `integers`, or else `weight`, as (k_h, C_in, 3, padded C_out).
     """
 
     weight: Tensor
@@ -73,6 +76,7 @@ class Packed:
     depthwise: bool
     integers: Tensor | None = None
     steps: Tensor | None = None
+    columns: Tensor | None = None
 
 
 def dense_from(packed: Packed) -> float:
@@ -80,8 +84,13 @@ def dense_from(packed: Packed) -> float:
     if packed.depthwise:
         return 2.0
     if packed.groups > 1:
-        return 0.3 if packed.inputs // packed.groups >= 2 * LANES else 0.0
-    return 0.6 if packed.weight.numel() * packed.weight.element_size() <= SMALL_WEIGHTS else 0.38
+        return 0.5 if packed.inputs // packed.groups >= 2 * LANES else 0.0
+    size = packed.weight.numel() * packed.weight.element_size()
+    if size <= SMALL_WEIGHTS:
+        return 0.8
+    if math.prod(packed.kernel) == 1:
+        return 0.42
+    return 0.37 if size <= LARGE_WEIGHTS else 0.26
 
 
 def pack(op: Conv | Linear) -> Packed | None:
@@ -113,6 +122,10 @@ def pack(op: Conv | Linear) -> Packed | None:
         rows = by_group.reshape(groups, -1, outputs // groups)
         rows, bias = F.pad(rows, (0, -(outputs // groups) % LANES, 0, 1)), padded
     integers, steps = (None, None) if groups > 1 else _as_integers(rows[0, :, :outputs], bias[0, :outputs])
+    columns = None
+    if groups == 1 and kernel[1] == 3 and stride[1] == 1 and tuple(dilation) == (1, 1):
+        by_row = (rows[0] if integers is None else integers)[:-1].reshape(kernel[0], 3, per_group, -1)
+        columns = by_row.transpose(1, 2).contiguous()
     return Packed(
         weight=rows.contiguous(),
         bias=bias.contiguous(),
@@ -126,6 +139,7 @@ def pack(op: Conv | Linear) -> Packed | None:
         depthwise=depthwise,
         integers=integers,
         steps=steps,
+        columns=columns,
     )
 
 

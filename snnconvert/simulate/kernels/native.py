@@ -17,7 +17,7 @@ from snnconvert.graph.neuron_ops import SumPool
 from snnconvert.graph.ops import MaxPool
 from snnconvert.simulate.kernels.layout import Packed, out_tensor, physical
 
-VERSION = 2
+VERSION = 4
 MODELS = {"if": 0, "ternary": 1, "ternary-late": 2, "burst": 3, "graded": 4, "signed": 5}
 NO_NEURON = 6
 MOST_TERMS = 8
@@ -44,6 +44,7 @@ class _Term(Structure):
         *((name, c_int64) for name in (*_GEOMETRY, "groups", "depthwise", "unit")),
         ("integers", c_void_p),
         ("steps", c_void_p),
+        ("columns", c_void_p),
     )
 
 
@@ -66,6 +67,7 @@ class _Pool(Structure):
         *((name, c_int64) for name in _GEOMETRY[3:]),
         ("spikes", c_void_p),
         ("pooled", c_void_p),
+        ("reach", c_int64),
         ("threads", c_int64),
     )
 
@@ -164,9 +166,10 @@ class Native:
         self._check(self._library.snnconvert_layer(byref(layer), c_int64(self._instructions)))
         return counts
 
-    def max_pool(self, spikes: Tensor, op: MaxPool, frames: int, shape: tuple[int, ...]) -> Tensor:
-        """Increments of the running maximum, int8 (frames * batch, *shape)."""
+    def max_pool(self, spikes: Tensor, op: MaxPool, frames: int, shape: tuple[int, ...], *, unit: bool) -> Tensor:
+        """Increments of the running maximum, int8 (frames * batch, *shape); `unit`: every spike is 0 or 1."""
         pool, out, kept = _pool(spikes, op, op.dilation, frames, shape)
+        pool.reach = frames * (1 if unit else 128)
         self._check(self._library.snnconvert_max_pool(byref(pool), c_int64(self._instructions)))
         del kept
         return out
@@ -217,6 +220,8 @@ def _term(term: Summand, channels: int, kept: list[Tensor]) -> _Term:
     made.depthwise = packed.depthwise
     if term.unit and packed.integers is not None and packed.steps is not None:
         made.integers, made.steps = packed.integers.data_ptr(), packed.steps.data_ptr()
+    if term.unit and packed.columns is not None:
+        made.columns = packed.columns.data_ptr()
     (made.k_h, made.k_w), (made.stride_h, made.stride_w) = packed.kernel, packed.stride
     (made.pad_h, made.pad_w), (made.dilation_h, made.dilation_w) = packed.padding, packed.dilation
     return made

@@ -3,18 +3,24 @@
 #include <atomic>
 #include <cstring>
 #include <exception>
-#include <mutex>
 #include <new>
-#include <thread>
 #include <vector>
 
 #include "layer.h"
+#include "workers.h"
 
 namespace snn {
 
 int64_t rows_per_tile(int64_t width, int64_t channels, int64_t height) {
     constexpr int64_t kElements = 2048;  // membrane, current and thresholds of a tile stay in the first-level cache
     return std::min(height, std::max<int64_t>(1, kElements / std::max<int64_t>(1, width * channels)));
+}
+
+int64_t rows_per_tile(const Pool& pool) {
+    constexpr int64_t kBytes = 1 << 17;  // what was received so far stays in the second-level cache
+    const int64_t row = pool.in_w * pool.channels * (pool.reach <= INT8_MAX ? 1 : pool.reach <= INT16_MAX ? 2 : 4);
+    const int64_t more = kBytes / std::max<int64_t>(1, row) - (pool.k_h - 1) * pool.dilation_h - 1;
+    return std::min(pool.out_h, 1 + std::max<int64_t>(0, more) / pool.stride_h);
 }
 
 namespace {
@@ -41,6 +47,23 @@ const Kernels& kernels(int64_t instructions) {
     return kPortable;
 }
 
+// Threads for items that take so many nanoseconds in all: a sleeping one needs tens of microseconds to wake up.
+int64_t helped(int64_t threads, int64_t items, double nanoseconds) {
+    constexpr double kWorthIt = 50e3;
+    return std::max<int64_t>(1, std::min({threads, items, 1 + static_cast<int64_t>(nanoseconds / kWorthIt)}));
+}
+
+// A rough guess at a layer's time on one thread, in nanoseconds (measured at one spike in eight inputs).
+double guessed_time(const Layer& layer) {
+    double each = 0.15;
+    for (int64_t k = 0; k < layer.terms; k++) {
+        const Term& term = layer.term[k];
+        if (term.kind == kConvolution)
+            each += 0.004 * static_cast<double>(term.k_h * term.k_w * term.in_c / term.groups);
+    }
+    return each * static_cast<double>(layer.frames * layer.batch * layer.out_h * layer.out_w * layer.out_c);
+}
+
 // Calls work(item, worker) for every item; returns 0, or 1 when memory ran out.
 template <class Work>
 int share(int64_t items, int64_t threads, const Work& work) {
@@ -53,13 +76,7 @@ int share(int64_t items, int64_t threads, const Work& work) {
             failed = 1;
         }
     };
-    std::vector<std::thread> others;
-    try {
-        for (int64_t worker = 1; worker < std::min(threads, items); worker++) others.emplace_back(loop, worker);
-    } catch (const std::exception&) {  // no more threads to be had: fewer do the same work
-    }
-    loop(0);
-    for (std::thread& other : others) other.join();
+    Workers::shared().run(std::min(threads, items) - 1, loop);
     return failed;
 }
 
@@ -70,7 +87,7 @@ int share(int64_t items, int64_t threads, const Work& work) {
 
 extern "C" {
 
-SNN_EXPORT int64_t snnconvert_version() { return 2; }
+SNN_EXPORT int64_t snnconvert_version() { return 4; }
 
 SNN_EXPORT int64_t snnconvert_instructions() { return snn::best_instructions(); }
 
@@ -78,7 +95,7 @@ SNN_EXPORT int snnconvert_layer(const snn::Layer* layer, int64_t instructions) {
     const snn::Kernels& kernels = snn::kernels(instructions);
     const int64_t rows = snn::rows_per_tile(layer->out_w, layer->out_c, layer->out_h);
     const int64_t items = layer->batch * ((layer->out_h + rows - 1) / rows);
-    const int64_t threads = std::max<int64_t>(1, std::min(layer->threads, items));
+    const int64_t threads = snn::helped(layer->threads, items, snn::guessed_time(*layer));
     try {
         const int64_t row = 2 * layer->frames + 16;  // workers count on cache lines of their own
         std::vector<int64_t> counts(static_cast<size_t>(threads * row), 0);
@@ -95,12 +112,18 @@ SNN_EXPORT int snnconvert_layer(const snn::Layer* layer, int64_t instructions) {
 
 SNN_EXPORT int snnconvert_max_pool(const snn::Pool* pool, int64_t instructions) {
     const snn::Kernels& kernels = snn::kernels(instructions);
-    return snn::share(pool->batch, pool->threads, [&](int64_t item, int64_t) { kernels.max_pool(*pool, item); });
+    const double each = 0.3 * static_cast<double>(pool->k_h * pool->k_w * pool->frames);
+    const int64_t outputs = pool->batch * pool->out_h * pool->out_w * pool->channels;
+    const int64_t rows = snn::rows_per_tile(*pool), items = pool->batch * ((pool->out_h + rows - 1) / rows);
+    const int64_t threads = snn::helped(pool->threads, items, each * static_cast<double>(outputs));
+    return snn::share(items, threads, [&](int64_t item, int64_t) { kernels.max_pool(*pool, item); });
 }
 
 SNN_EXPORT int snnconvert_sum_pool(const snn::Pool* pool, int64_t instructions) {
     const snn::Kernels& kernels = snn::kernels(instructions);
-    return snn::share(pool->frames * pool->batch, pool->threads,
+    const int64_t items = pool->frames * pool->batch;
+    const double each = 0.05 * static_cast<double>(pool->k_h * pool->k_w * pool->out_h * pool->out_w * pool->channels);
+    return snn::share(items, snn::helped(pool->threads, items, each * static_cast<double>(items)),
                       [&](int64_t item, int64_t) { kernels.sum_pool(*pool, item); });
 }
 
@@ -113,7 +136,9 @@ SNN_EXPORT int snnconvert_windows(const snn::WindowLayer* layer, int64_t instruc
     plan.by_bit = !layer->uniform && layer->levels < 256;
     plan.counters = layer->weight != nullptr ? 1 : plan.by_bit ? layer->window : layer->levels + 1;
     const int64_t items = layer->batch * ((layer->pixels + plan.tile_pixels - 1) / plan.tile_pixels);
-    const int64_t threads = std::max<int64_t>(1, std::min(layer->threads, items));
+    const double each = 0.5 + 0.5 * static_cast<double>(layer->terms);
+    const double elements = static_cast<double>(layer->frames * layer->batch * layer->pixels * channels);
+    const int64_t threads = snn::helped(layer->threads, items, each * elements);
     try {
         std::vector<std::vector<double>> spread;
         const auto cover = [&](const double* from, int64_t stride) {  // (C) as (tile, C), (pixels, C) as it is

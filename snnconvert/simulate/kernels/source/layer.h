@@ -29,6 +29,9 @@ struct Term {
     // unit convolutions without groups whose weights are integers times a step per output, else null:
     const int16_t* integers;  // as values, but outputs padded to 32
     const float* steps;       // (2, C_out padded to 32): steps, biases
+    // unit convolutions without groups, three columns wide, no stride or dilation across: the weights, integers where
+    // there are some, as (k_h, C_in, 3, padded C_out); else null
+    const void* columns;
 };
 
 struct Layer {
@@ -51,11 +54,13 @@ struct Pool {
     int64_t k_h, k_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
     const int8_t* spikes;
     int8_t* pooled;
+    int64_t reach;  // no input sends more units than this in all, either way
     int64_t threads;
 };
 
 struct Kernels {
-    // work item `item` of the layer (an image's row tile); counts (2, frames) are added to
+    // work item `item` of the layer or maximum pool (an image's row tile), of the sum pool (an image in one frame);
+    // counts (2, frames) are added to
     void (*layer)(const Layer&, int64_t item, int64_t* counts);
     void (*max_pool)(const Pool&, int64_t item);
     void (*sum_pool)(const Pool&, int64_t item);
@@ -65,6 +70,7 @@ struct Kernels {
 
 // rows of outputs in one work item
 int64_t rows_per_tile(int64_t width, int64_t channels, int64_t height);
+int64_t rows_per_tile(const Pool& pool);
 
 extern const Kernels kPortable;
 #if defined(__x86_64__)

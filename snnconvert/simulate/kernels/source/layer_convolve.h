@@ -55,9 +55,11 @@ inline void gather_all(const Events& events, const float* weights, int64_t row, 
 struct Geometry {
     int64_t inputs, outputs, padded, weight_rows;
     bool runs;  // the pixels of a kernel row lie side by side
-    bool tabled, listed;
+    bool tabled, pointwise, by_columns, listed;
     Tables tables;
     Lists lists;
+    Columns columns;
+    Pointwise points;
 
     Geometry() = default;
     Geometry(const Layer& layer, const Term& term, int64_t top, int64_t bottom) {
@@ -67,20 +69,30 @@ struct Geometry {
         weight_rows = term.k_h * term.k_w * inputs;
         runs = term.groups == 1 && term.dilation_w == 1;
         tabled = Tables::serve(term, outputs);
-        listed = !tabled && !term.depthwise && Lists::serve(term);
+        pointwise = !tabled && Pointwise::serve(term);
+        by_columns = !tabled && Columns::serve(term, bottom - top);
+        listed = !tabled && !pointwise && !by_columns && !term.depthwise && Lists::serve(term);
         if (tabled) tables = Tables(term, layer.out_w, bottom - top);
         if (listed) lists = Lists(term, top, bottom);
+        if (pointwise) points = Pointwise(term);
+        if (by_columns) columns = Columns(term, top, bottom);
     }
 
     // floats of memory
     int64_t room(const Term& term) const {
-        const int64_t used = tabled ? tables.table_floats(term) + tables.offset_floats() : listed ? lists.floats(term) : 0;
+        const int64_t used = tabled       ? tables.table_floats(term) + tables.offset_floats()
+                             : by_columns ? columns.floats(term)
+                             : pointwise  ? points.floats()
+                             : listed     ? lists.floats(term)
+                                          : 0;
         return (used + 15) / 16 * 16;
     }
 
     void prepare(const Term& term, float* memory) {
         if (tabled) tables.fill(term, memory);
         if (listed) lists.place(memory);
+        if (pointwise) points.place(memory);
+        if (by_columns) columns.place(term, memory);
     }
 };
 
@@ -107,21 +119,55 @@ inline void convolve_pixel(const Term& term, const Geometry& geometry, const Lin
     }
 }
 
+// Outputs [c, c + 16) of a depthwise layer's pixel; `line`: the first input row's channel c.
 template <class Sink>
-inline void depthwise_pixel(const Term& term, const Lines& lines, const Window& columns, int64_t at, Sink& sink) {
+SNN_INLINE void depthwise_channels(const Term& term, const Lines& lines, const Window& columns, const int8_t* line,
+                                   int64_t at, int64_t c, Sink& sink) {
+    const int64_t channels = term.in_c, k_w = term.k_w, across = term.dilation_w * channels;
+    Vector sum = load(term.bias + c);
+    for (int64_t y = lines.first; y < lines.last; y++, line += lines.step) {
+        const float* weights = term.values + y * k_w * channels + c;
+        for (int64_t x = columns.first; x < columns.last; x++)
+            sum += load(weights + x * channels) * widen(line + x * across);
+    }
+    sink(at + c, c, sum, 16);
+}
+
+#if defined(SNN_AVX512)
+// The same for 64 channels of spikes that are 0 or 1: weights are added where there is one, which needs no product.
+template <class Sink>
+SNN_INLINE void depthwise_units(const Term& term, const Lines& lines, const Window& columns, const int8_t* line,
+                                int64_t at, int64_t c, Sink& sink) {
+    const int64_t channels = term.in_c, k_w = term.k_w, across = term.dilation_w * channels;
+    __m512 sum[4];
+    SNN_UNROLL
+    for (int n = 0; n < 4; n++) sum[n] = _mm512_loadu_ps(term.bias + c + 16 * n);
+    for (int64_t y = lines.first; y < lines.last; y++, line += lines.step) {
+        const float* weights = term.values + y * k_w * channels + c;
+        for (int64_t x = columns.first; x < columns.last; x++) {
+            const __m512i spikes = _mm512_loadu_si512(line + x * across);
+            const __mmask64 set = _mm512_test_epi8_mask(spikes, spikes);
+            SNN_UNROLL
+            for (int n = 0; n < 4; n++)
+                sum[n] = _mm512_mask_add_ps(sum[n], static_cast<__mmask16>(set >> (16 * n)), sum[n],
+                                            _mm512_loadu_ps(weights + x * channels + 16 * n));
+        }
+    }
+    SNN_UNROLL
+    for (int n = 0; n < 4; n++) sink(at + c + 16 * n, c + 16 * n, reinterpret_cast<Vector>(sum[n]), 16);
+}
+#endif
+
+template <class Sink>
+SNN_INLINE void depthwise_pixel(const Term& term, const Lines& lines, const Window& columns, int64_t at, Sink& sink) {
     const int64_t channels = term.in_c;
     const int8_t* start = lines.start + columns.origin * channels;
     int64_t c = 0;
-    for (; c + 16 <= channels; c += 16) {
-        Vector sum = load(term.bias + c);
-        const int8_t* line = start + c;
-        for (int64_t y = lines.first; y < lines.last; y++, line += lines.step) {
-            const float* weights = term.values + y * term.k_w * channels + c;
-            for (int64_t x = columns.first; x < columns.last; x++)
-                sum += load(weights + x * channels) * widen(line + x * term.dilation_w * channels);
-        }
-        sink(at + c, c, sum, 16);
-    }
+#if defined(SNN_AVX512)
+    if (term.unit)
+        for (; c + 64 <= channels; c += 64) depthwise_units(term, lines, columns, start + c, at, c, sink);
+#endif
+    for (; c + 16 <= channels; c += 16) depthwise_channels(term, lines, columns, start + c, at, c, sink);
     for (; c < channels; c++) {
         Vector sum = {term.bias[c]};
         const int8_t* line = start + c;
@@ -180,6 +226,46 @@ inline void convolve_events(const Layer& layer, const Term& term, const Geometry
     });
 }
 
+#if defined(SNN_AVX512)
+template <class Sink>
+inline void convolve_by_columns(const Layer& layer, const Term& term, const Geometry& geometry, const Tile& tile,
+                                const int8_t* image, Sink& sink) {
+    const Columns& columns = geometry.columns;
+    const int64_t row = term.integers != nullptr ? (geometry.outputs + 31) / 32 * 32 : geometry.padded;
+    columns.fill(term, image);
+    int64_t at = 0;
+    for (int64_t y = tile.top; y < tile.bottom; y++, at += layer.out_w * layer.out_c) {
+        int64_t c = 0;
+        if (term.integers != nullptr) {
+            switch (row) {  // a stride known to the compiler
+                case 32: columns.walk<IntegerSums, 1, 32>(layer, term, y, row, at, 0, sink); continue;
+                case 64: columns.walk<IntegerSums, 2, 64>(layer, term, y, row, at, 0, sink); continue;
+            }
+            for (; row - c >= 128; c += 128) columns.walk<IntegerSums, 4, 0>(layer, term, y, row, at, c, sink);
+            for (; row - c >= 32; c += 32) columns.walk<IntegerSums, 1, 0>(layer, term, y, row, at, c, sink);
+            continue;
+        }
+        switch (row) {
+            case 16: columns.walk<FloatSums, 1, 16>(layer, term, y, row, at, 0, sink); continue;
+            case 32: columns.walk<FloatSums, 2, 32>(layer, term, y, row, at, 0, sink); continue;
+            case 64: columns.walk<FloatSums, 4, 64>(layer, term, y, row, at, 0, sink); continue;
+        }
+        for (; row - c >= 64; c += 64) columns.walk<FloatSums, 4, 0>(layer, term, y, row, at, c, sink);
+        for (; row - c >= 16; c += 16) columns.walk<FloatSums, 1, 0>(layer, term, y, row, at, c, sink);
+    }
+}
+#endif
+
+template <class Sink>
+SNN_APART void convolve_depthwise(const Layer& layer, const Term& term, const Tile& tile, const int8_t* image,
+                                  Sink& out) {
+    Sink sink = out;  // a copy that no store can change
+    each_pixel(layer, term, tile, image, [&](int64_t, const Lines& lines, const Window& columns, int64_t at) {
+        depthwise_pixel(term, lines, columns, at, sink);
+    });
+    out = sink;
+}
+
 template <class Sink>
 inline void convolve(const Layer& layer, const Term& term, const Geometry& geometry, const Tile& tile, int64_t frame,
                      Scratch& scratch, Sink& sink) {
@@ -191,14 +277,12 @@ inline void convolve(const Layer& layer, const Term& term, const Geometry& geome
         const int64_t below = smaller(reach, term.in_h);
         for (int64_t i = above * row; i < below * row; i += 64) __builtin_prefetch(image + next + i);
     }
-    if (term.depthwise)
-        return each_pixel(layer, term, tile, image,
-                          [&](int64_t, const Lines& lines, const Window& columns, int64_t at) {
-                              depthwise_pixel(term, lines, columns, at, sink);
-                          });
+    if (term.depthwise) return convolve_depthwise(layer, term, tile, image, sink);
 #if defined(SNN_AVX512)
     if (geometry.tabled)
         return convolve_by_tables(layer, term, geometry.tables, image, tile.top, tile.bottom, sink);
+    if (geometry.pointwise) return geometry.points.convolve(layer, term, image, tile.top, tile.bottom, sink);
+    if (geometry.by_columns) return convolve_by_columns(layer, term, geometry, tile, image, sink);
 #endif
     if (term.unit) return convolve_events<true>(layer, term, geometry, tile, image, scratch, sink);
     convolve_events<false>(layer, term, geometry, tile, image, scratch, sink);

@@ -78,22 +78,13 @@ class Decoder {
     int64_t count() const { return end_ - start_; }
 
     // the non-zero ones of n spikes; the first belongs to weight row `base`
-    void add(const int8_t* spikes, int64_t n, int64_t base) {
+    SNN_INLINE void add(const int8_t* spikes, int64_t n, int64_t base) {
 #if defined(SNN_AVX512)
         for (int64_t i = 0; i < n; i += 64) {
             const __mmask64 valid = n - i >= 64 ? ~__mmask64{0} : (__mmask64{1} << (n - i)) - 1;
             const __m512i bytes = _mm512_maskz_loadu_epi8(valid, spikes + i);
             const __mmask64 set = _mm512_test_epi8_mask(bytes, bytes);
-            const int64_t count = __builtin_popcountll(set);
-            const __m512i lanes = _mm512_maskz_compress_epi8(set, _mm512_loadu_si512(kLanes.number));
-            const __m512i first = _mm512_set1_epi16(static_cast<int16_t>(base + i));
-            const __m512i rows = _mm512_cvtepu8_epi16(_mm512_castsi512_si256(lanes));
-            _mm512_storeu_si512(end_, _mm512_add_epi16(rows, first));
-            if (count > 32) {
-                const __m512i more = _mm512_cvtepu8_epi16(_mm512_extracti64x4_epi64(lanes, 1));
-                _mm512_storeu_si512(end_ + 32, _mm512_add_epi16(more, first));
-            }
-            end_ += count;
+            const int64_t count = list(set, base + i);
             if (!Unit) {
                 _mm512_storeu_si512(values_, _mm512_maskz_compress_epi8(set, bytes));
                 values_ += count;
@@ -127,7 +118,33 @@ class Decoder {
         return {start_, values_start_, count()};
     }
 
+#if defined(SNN_AVX512)
+    // all 64 of `spikes`, which are units; returns which are set
+    SNN_INLINE uint64_t add(__m512i spikes, int64_t base) {
+        const __mmask64 set = _mm512_test_epi8_mask(spikes, spikes);
+        list(set, base);
+        return set;
+    }
+#endif
+
    private:
+#if defined(SNN_AVX512)
+    // the set lanes as rows from `base` on; returns how many
+    SNN_INLINE int64_t list(__mmask64 set, int64_t base) {
+        const int64_t count = __builtin_popcountll(set);
+        const __m512i lanes = _mm512_maskz_compress_epi8(set, _mm512_loadu_si512(kLanes.number));
+        const __m512i first = _mm512_set1_epi16(static_cast<int16_t>(base));
+        const __m512i rows = _mm512_cvtepu8_epi16(_mm512_castsi512_si256(lanes));
+        _mm512_storeu_si512(end_, _mm512_add_epi16(rows, first));
+        if (count > 32) {
+            const __m512i more = _mm512_cvtepu8_epi16(_mm512_extracti64x4_epi64(lanes, 1));
+            _mm512_storeu_si512(end_ + 32, _mm512_add_epi16(more, first));
+        }
+        end_ += count;
+        return count;
+    }
+#endif
+
     uint16_t* start_;
     int8_t* values_start_;
     uint16_t* end_;

@@ -12,6 +12,9 @@
 #include "layer_integers.h"
 #include "layer_tables.h"
 #include "layer_lists.h"
+#include "layer_sums.h"
+#include "layer_columns.h"
+#include "layer_pointwise.h"
 #include "layer_convolve.h"
 #include "layer_neurons.h"
 #include "layer_pools.h"
@@ -74,9 +77,32 @@ inline int64_t fused_term(const Layer& layer) {
     return -1;
 }
 
+#if defined(SNN_AVX512)
+// Integrate-and-fire neurons whose current lies in memory, n of them, a multiple of 16; returns how many fire.
+SNN_APART int64_t fire_from(const float* current, const float* threshold, int64_t n, float* v, int8_t* out) {
+    const __m128i one = _mm_set1_epi8(1);
+    const __m512i count = _mm512_set1_epi32(1);
+    __m512i fired = _mm512_setzero_si512();
+    for (int64_t at = 0; at < n; at += 16) {
+        const __m512 membrane = _mm512_add_ps(_mm512_loadu_ps(v + at), _mm512_loadu_ps(current + at));
+        const __m512 limit = _mm512_loadu_ps(threshold + at);
+        const __mmask16 fires = _mm512_cmp_ps_mask(membrane, limit, _CMP_GE_OQ);
+        _mm512_storeu_ps(v + at, _mm512_mask_sub_ps(membrane, fires, membrane, limit));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + at), _mm_maskz_mov_epi8(fires, one));
+        fired = _mm512_mask_add_epi32(fired, fires, fired, count);
+    }
+    return _mm512_reduce_add_epi32(fired);
+}
+#endif
+
 void run_layer(const Layer& layer, int64_t item, int64_t* counts) {
     const Tile tile(layer, item);
     const int64_t n = tile.elements, pixels = (tile.bottom - tile.top) * layer.out_w, fused = fused_term(layer);
+    const int64_t scaled = fused >= 0 && layer.terms == 2 && layer.term[1 - fused].kind == kScaledSpikes ? 1 - fused : -1;
+#if defined(SNN_AVX512)
+    const bool in_memory = layer.model == kIf && layer.wait == 0 && n % 16 == 0 && layer.terms == 1 &&
+                           (layer.term[0].kind == kFrames || layer.term[0].kind == kConstant);
+#endif
     Prepared prepared[kMostTerms];
     int64_t reach = 0, extra = 0;
     for (int64_t k = 0; k < layer.terms; k++) {
@@ -116,10 +142,20 @@ void run_layer(const Layer& layer, int64_t item, int64_t* counts) {
         if (out != nullptr && frame + 1 < layer.frames)
             for (int64_t i = 0; i < n; i += 64) __builtin_prefetch(layer.spikes + tile.at(layer, frame + 1) + i, 1);
         if (step < layer.frames) {
+#if defined(SNN_AVX512)
+            if (in_memory) {
+                const Term& term = layer.term[0];
+                const float* from = term.values + tile.at(layer, term.kind == kFrames ? step : 0);
+                const int64_t fired = fire_from(from, scratch.threshold, n, scratch.v, out);
+                counts[frame] += fired;
+                counts[layer.frames + frame] += fired;
+                continue;
+            }
+#endif
             float* current = layer.model == kNone ? layer.current + tile.at(layer, step) : scratch.current;
             bool first = true;
             for (int64_t k = 0; k < layer.terms; k++) {
-                if (k == fused) continue;
+                if (k == fused || k == scaled) continue;
                 add_term(layer, prepared[k], tile, step, first, scratch, current);
                 first = false;
             }
@@ -128,10 +164,20 @@ void run_layer(const Layer& layer, int64_t item, int64_t* counts) {
             if (fused >= 0) {
                 const bool by_channel = layer.threshold_stride == 0;
                 FireInto sink{scratch.v, by_channel ? layer.threshold : scratch.threshold, by_channel,
-                              first ? nullptr : current, out, 0};
+                              first ? nullptr : current, nullptr, nullptr, false, out, _mm512_setzero_si512()};
+                if (scaled >= 0) {
+                    const Term& other = layer.term[scaled];
+                    sink.scaled = other.spikes + tile.at(layer, step);
+                    sink.factor_by_channel = other.factor_stride == 0;
+                    sink.factor = sink.factor_by_channel ? other.values : prepared[scaled].factor;
+                    if (step + 1 < layer.frames)
+                        for (int64_t i = 0; i < n; i += 64)
+                            __builtin_prefetch(other.spikes + tile.at(layer, step + 1) + i);
+                }
                 convolve(layer, *prepared[fused].term, prepared[fused].geometry, tile, step, scratch, sink);
-                counts[frame] += sink.fired;
-                counts[layer.frames + frame] += sink.fired;
+                const int64_t fired = _mm512_reduce_add_epi32(sink.fired);
+                counts[frame] += fired;
+                counts[layer.frames + frame] += fired;
                 continue;
             }
 #endif

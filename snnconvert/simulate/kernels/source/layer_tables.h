@@ -20,7 +20,7 @@ struct Tables {
 
     static bool serve(const Term& term, int64_t outputs) {
 #if defined(SNN_AVX512)
-        return term.unit && term.groups == 1 && !term.depthwise && outputs <= kOutputs &&
+        return term.unit && term.groups == 1 && !term.depthwise && outputs <= kOutputs && term.k_h * term.k_w > 1 &&
                term.k_h * term.k_w * ((term.in_c + 3) / 4) <= kMost;
 #else
         (void)term, (void)outputs;
@@ -116,7 +116,7 @@ inline void find_offsets(const Term& term, const Tables& tables, const int8_t* i
 
 // kRun: offsets side by side, 0 if known at run time only
 template <int kRun, class Sums>
-inline void look_up(const char* table, const uint16_t* offsets, int64_t run, Sums* sum) {
+SNN_INLINE void look_up(const char* table, const uint16_t* offsets, int64_t run, Sums* sum) {
     const auto entry = [&](int64_t i, uint64_t offset) {
         Sums value;
         std::memcpy(&value, table + 1024 * i + offset, sizeof value);
@@ -139,7 +139,7 @@ inline void look_up(const char* table, const uint16_t* offsets, int64_t run, Sum
 
 // the tables' sum at one place; kRun: offsets of a kernel row of three, 0 if known at run time only
 template <int kRun, class Sums>
-inline Sums look_up_all(const Term& term, const Tables& tables, const uint16_t* offsets, const Sums& start) {
+SNN_INLINE Sums look_up_all(const Term& term, const Tables& tables, const uint16_t* offsets, const Sums& start) {
     Sums sum[4] = {start, {}, {}, {}};
     const char* table = reinterpret_cast<const char*>(tables.sums);
     const int64_t line = term.dilation_h * tables.columns * tables.fours;
@@ -157,26 +157,37 @@ inline Sums look_up_all(const Term& term, const Tables& tables, const uint16_t* 
 }
 
 template <int kRun, class Sink>
-inline void look_up_rows(const Layer& layer, const Term& term, const Tables& tables, int64_t rows, Sink& sink) {
+SNN_APART void look_up_rows(const Layer& layer, const Term& term, const Tables& given, int64_t rows, Sink& out) {
+    Sink sink = out;  // copies that no store can change
+    const Tables tables = given;
     const int64_t line = term.stride_h * tables.columns * tables.fours, across = term.stride_w * tables.fours;
+    const int64_t out_w = layer.out_w, out_c = layer.out_c;
     const Vector bias = load(term.bias);
     int64_t at = 0;
     for (int64_t y = 0; y < rows; y++)
-        for (int64_t x = 0; x < layer.out_w; x++, at += layer.out_c)
-            sink(at, 0, look_up_all<kRun>(term, tables, tables.offsets + y * line + x * across, bias), layer.out_c);
+        for (int64_t x = 0; x < out_w; x++, at += out_c)
+            sink(at, 0, look_up_all<kRun>(term, tables, tables.offsets + y * line + x * across, bias), out_c);
+    out = sink;
 }
 
 template <int kRun, class Sink>
-inline void look_up_pairs(const Layer& layer, const Term& term, const Tables& tables, int64_t rows, Sink& sink) {
+SNN_APART void look_up_pairs(const Layer& layer, const Term& term, const Tables& given, int64_t rows, Sink& out) {
+    Sink sink = out;
+    const Tables tables = given;
     const int64_t line = term.stride_h * tables.columns * tables.fours, across = term.stride_w * tables.fours;
+    const int64_t out_w = layer.out_w, out_c = layer.out_c;
     const Vector step = load(term.steps), bias = load(term.steps + 32);
     int64_t at = 0;
     for (int64_t y = 0; y < rows; y++)
-        for (int64_t x = 0; x < layer.out_w; x += 2) {
+        for (int64_t x = 0; x < out_w; x += 2) {
             const Shorts sums = look_up_all<kRun>(term, tables, tables.offsets + y * line + x * across, Shorts{});
-            for (int64_t pixel = 0; pixel < smaller<int64_t>(2, layer.out_w - x); pixel++, at += layer.out_c)
-                sink(at, 0, half_as_floats(sums, static_cast<int>(pixel)) * step + bias, layer.out_c);
+            SNN_UNROLL
+            for (int pixel = 0; pixel < 2; pixel++, at += out_c) {
+                if (x + pixel >= out_w) break;
+                sink(at, 0, half_as_floats(sums, pixel) * step + bias, out_c);
+            }
         }
+    out = sink;
 }
 
 template <class Sink>

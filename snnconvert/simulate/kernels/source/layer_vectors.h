@@ -14,6 +14,16 @@ inline T larger(T a, T b) {
     return a < b ? b : a;
 }
 
+// GCC leaves functions alone that it finds large, and their constants with them
+#define SNN_INLINE inline __attribute__((always_inline))
+// and it spills the registers of inner loops that it finds in large functions
+#define SNN_APART __attribute__((noinline))
+#if defined(__clang__)
+#define SNN_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define SNN_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 // 16 floats, in one, two or four registers
 typedef float Vector __attribute__((vector_size(64), aligned(4), may_alias));
 

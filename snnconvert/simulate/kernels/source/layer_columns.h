@@ -1,0 +1,117 @@
+// Kernels three columns wide and without a stride across: a spike goes to the three outputs of a row that see it, whose
+// sums stay in registers while the row is walked along.
+//
+// The spikes of a tile's input rows are listed once in each frame, column by column and row by row: what an output row
+// sees of a column is one piece of the list.
+
+namespace snn {
+namespace {
+
+struct Columns {
+    int64_t top = 0, rows = 0;    // input rows, those outside the image left out
+    uint16_t* entries = nullptr;  // row * channels + channel
+    int32_t* starts = nullptr;    // (in_w, rows + 1): first entry of a pixel
+
+    static bool serve(const Term& term, int64_t out_rows) {
+#if defined(SNN_AVX512)
+        return term.unit && term.columns != nullptr && ((out_rows - 1) * term.stride_h + term.k_h) * term.in_c < 65536;
+#else
+        (void)term, (void)out_rows;
+        return false;
+#endif
+    }
+
+    Columns() = default;
+    Columns(const Term& term, int64_t tile_top, int64_t tile_bottom)
+        : top(larger<int64_t>(tile_top * term.stride_h - term.pad_h, 0)) {
+        const int64_t reach = (tile_bottom - 1) * term.stride_h - term.pad_h + term.k_h;
+        rows = larger<int64_t>(smaller(reach, term.in_h) - top, 0);
+    }
+
+    int64_t room_for_starts(const Term& term) const { return term.in_w * (rows + 1); }
+    int64_t floats(const Term& term) const {
+        return room_for_starts(term) + (rows * term.in_w * term.in_c + 2 * kSlack) / 2;
+    }
+
+    void place(const Term& term, float* to) {
+        starts = reinterpret_cast<int32_t*>(to);
+        entries = reinterpret_cast<uint16_t*>(starts + room_for_starts(term));
+    }
+
+#if defined(SNN_AVX512)
+    SNN_APART void fill(const Term& term, const int8_t* image) const {
+        Decoder<true> decoder(entries, nullptr);
+        const int64_t in_w = term.in_w, in_c = term.in_c, line = in_w * in_c, height = rows;
+        int32_t* start = starts;
+        for (int64_t x = 0; x < in_w; x++) {
+            const int8_t* pixel = image + top * line + x * in_c;
+            int64_t y = 0;
+            if (in_c == 32)  // a row's entries follow on those of the row above
+                for (; y + 2 <= height; y += 2, pixel += 2 * line) {
+                    const __m256i above = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(pixel));
+                    const __m256i below = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(pixel + line));
+                    const auto before = static_cast<int32_t>(decoder.count());
+                    const uint64_t set = decoder.add(_mm512_inserti64x4(_mm512_castsi256_si512(above), below, 1), y * 32);
+                    *start++ = before;
+                    *start++ = before + __builtin_popcountll(set & 0xffffffff);
+                }
+            for (; y < height; y++, pixel += line) {
+                *start++ = static_cast<int32_t>(decoder.count());
+                decoder.add(pixel, in_c, y * in_c);
+            }
+            *start++ = static_cast<int32_t>(decoder.count());
+        }
+    }
+
+    // Output row `out_y`, outputs [c, c + N vectors) of its pixels; `at`: the first pixel. kRow: as in `gather`.
+    template <class Sums, int N, int64_t kRow, class Sink>
+    SNN_APART void walk(const Layer& layer, const Term& term, int64_t out_y, int64_t padded, int64_t at, int64_t c,
+                        Sink& out) const {
+        using Vectors = typename Sums::Vectors;
+        constexpr int kLanes = Sums::kLanes;
+        Sink sink = out;  // a copy whose members nothing else can change
+        const int64_t row = kRow != 0 ? kRow : padded, in_w = term.in_w, out_w = layer.out_w, out_c = layer.out_c;
+        const Window seen(out_y, term.stride_h, term.pad_h, term.k_h, 1, term.in_h);
+        const int64_t first = seen.origin + seen.first - top, last = seen.origin + seen.last - top;
+        const int64_t pad = term.pad_w, per_column = rows + 1;
+        const auto* weights = static_cast<const typename Sums::Weight*>(term.columns) + c +
+                              (top - seen.origin) * term.in_c * 3 * row;
+        const uint16_t* list = entries;
+        const int32_t *from = starts + first, *to = starts + last;
+        Vectors sum[3][N], start[N];
+        SNN_UNROLL
+        for (int n = 0; n < N; n++) sum[0][n] = sum[1][n] = sum[2][n] = start[n] = Sums::start(term, c + kLanes * n);
+        for (int64_t right = 0; right < out_w + 2; right++) {  // the outputs right, right - 1 and right - 2
+            if (right >= pad && right < in_w + pad && first < last) {
+                const uint16_t* end = list + *to;
+                for (const uint16_t* entry = list + *from; entry < end; entry++) {
+                    const auto* added = weights + static_cast<int64_t>(*entry) * 3 * row;
+                    SNN_UNROLL
+                    for (int n = 0; n < N; n++) {
+                        sum[0][n] += Sums::read(added + kLanes * n);
+                        sum[1][n] += Sums::read(added + row + kLanes * n);
+                        sum[2][n] += Sums::read(added + 2 * row + kLanes * n);
+                    }
+                }
+                from += per_column;
+                to += per_column;
+            }
+            if (right >= 2) {
+                SNN_UNROLL
+                for (int n = 0; n < N; n++) Sums::send(sink, term, row, at, c + kLanes * n, out_c, sum[2][n]);
+                at += out_c;
+            }
+            SNN_UNROLL
+            for (int n = 0; n < N; n++) {
+                sum[2][n] = sum[1][n];
+                sum[1][n] = sum[0][n];
+                sum[0][n] = start[n];
+            }
+        }
+        out = sink;
+    }
+#endif
+};
+
+}  // namespace
+}  // namespace snn
