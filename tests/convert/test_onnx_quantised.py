@@ -25,6 +25,10 @@ QUANTISED = (
     "QLinearAdd",
     "QLinearMul",
     "QLinearGlobalAveragePool",
+    "QLinearAveragePool",
+    "QLinearConcat",
+    "QLinearLeakyRelu",
+    "QLinearSoftmax",
     "QLinearSigmoid",
     "QGemm",
 )
@@ -32,7 +36,7 @@ QUANTISED = (
 
 def quantised_model(operator: str) -> tuple[onnx.ModelProto, tuple[int, ...]]:
     """QuantizeLinear(x) -> operator -> DequantizeLinear."""
-    image = operator in ("QLinearConv", "QLinearGlobalAveragePool")
+    image = operator in ("QLinearConv", "QLinearGlobalAveragePool", "QLinearAveragePool")
     shape = (3, 6, 6) if image else (6,)
     domain = "" if operator in ("QLinearConv", "QLinearMatMul") else "com.microsoft"
     constants: dict[str, np.ndarray] = {
@@ -67,6 +71,17 @@ def quantised_model(operator: str) -> tuple[onnx.ModelProto, tuple[int, ...]]:
         inputs += ["so", "zo"]
         if operator == "QLinearGlobalAveragePool":
             attributes["channels_last"] = 0
+    if operator == "QLinearAveragePool":
+        attributes |= {"kernel_shape": [2, 2], "strides": [2, 2], "channels_last": 0}
+    if operator == "QLinearConcat":
+        inputs = ["so", "zo", "q", "s", "z", "q", "s", "z"]
+        attributes["axis"] = 1
+    if operator == "QLinearLeakyRelu":
+        attributes["alpha"] = 0.25
+    if operator == "QLinearSoftmax":
+        attributes |= {"axis": -1, "opset": 13}
+    if operator in ("QLinearSoftmax", "QLinearAveragePool", "QLinearConcat", "QLinearLeakyRelu"):
+        constants["so"], constants["zo"] = np.float32(0.01), np.uint8(0 if operator == "QLinearSoftmax" else 128)
     if operator in ("QGemm", "QLinearGlobalAveragePool"):
         constants["so"] = np.float32(0.02 if operator == "QGemm" else 0.002)
     if operator == "QLinearSigmoid":
