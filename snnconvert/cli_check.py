@@ -99,14 +99,16 @@ def check(  # noqa: PLR0917
         extra: dict[str, Any] = {"preprocessing": [fit.to_dict() for fit in fits]} if find else {}
         print(json.dumps({**found.to_dict(), **extra}, indent=1))
     else:
-        _print(found)
+        if found.nodes:
+            _print(found)
         if fits:
             _print_fits(fits)
     if found.refusal:
         causes = tuple(
             f"{node.name} ({node.operator}): {node.reason}" for node in found.nodes if node.verdict in _refused(found)
         )
-        raise UnsupportedError(f"{model} would not be converted: {found.refusal}", hint=_hint(found), causes=causes)
+        refused = found.refusal if found.hint else f"{model} would not be converted: {found.refusal}"
+        raise UnsupportedError(refused, hint=found.hint or _hint(found), causes=causes)
 
 
 def _refused(found: Check) -> tuple[str, ...]:
