@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from snnconvert.calibrate.observe import observed
-from snnconvert.errors import OptionError
+from snnconvert.errors import BudgetError, OptionError
 from snnconvert.graph.balance import with_identity_sites
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Ann, Snn
@@ -113,12 +113,12 @@ def eligible(found: Sequence[Candidate]) -> list[Schedule]:
     """The schedules that fit.
 
     Raises:
-        OptionError: if none does, with every reason and the budget that would do.
+        BudgetError: if none does, with every reason and the budget that would do.
     """
     schedules = [candidate.schedule for candidate in found if candidate.schedule is not None]
     if not schedules:
         reasons = tuple(f"{candidate.name}: {candidate.reason}" for candidate in found)
-        raise OptionError("no schedule fits into the budget of time steps", hint=found[0].hint, causes=reasons)
+        raise BudgetError("no schedule fits into the budget of time steps", hint=found[0].hint, causes=reasons)
     return schedules
 
 

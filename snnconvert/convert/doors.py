@@ -97,7 +97,7 @@ def _needed_shape(model: str, input_shape: tuple[int, ...] | None) -> tuple[int,
     if input_shape is None:
         raise OptionError(
             f"the shape of one input of {model} is not known",
-            hint="give the shape without the batch, for instance --input-shape 3,32,32; convert also takes it from --data",
+            hint="give the shape without the batch, e.g. --input-shape 3,32,32; convert also takes it from --data",
         )
     return tuple(input_shape)
 

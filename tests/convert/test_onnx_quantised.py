@@ -32,6 +32,12 @@ QUANTISED = (
     "QLinearSigmoid",
     "QGemm",
 )
+SETTINGS: dict[str, dict[str, Any]] = {
+    "QLinearAveragePool": {"kernel_shape": [2, 2], "strides": [2, 2], "channels_last": 0},
+    "QLinearConcat": {"axis": 1},
+    "QLinearLeakyRelu": {"alpha": 0.25},
+    "QLinearSoftmax": {"axis": -1, "opset": 13},
+}
 
 
 def quantised_model(operator: str) -> tuple[onnx.ModelProto, tuple[int, ...]]:
@@ -71,17 +77,10 @@ def quantised_model(operator: str) -> tuple[onnx.ModelProto, tuple[int, ...]]:
         inputs += ["so", "zo"]
         if operator == "QLinearGlobalAveragePool":
             attributes["channels_last"] = 0
-    if operator == "QLinearAveragePool":
-        attributes |= {"kernel_shape": [2, 2], "strides": [2, 2], "channels_last": 0}
-    if operator == "QLinearConcat":
-        inputs = ["so", "zo", "q", "s", "z", "q", "s", "z"]
-        attributes["axis"] = 1
-    if operator == "QLinearLeakyRelu":
-        attributes["alpha"] = 0.25
-    if operator == "QLinearSoftmax":
-        attributes |= {"axis": -1, "opset": 13}
-    if operator in ("QLinearSoftmax", "QLinearAveragePool", "QLinearConcat", "QLinearLeakyRelu"):
+    if operator in SETTINGS:
+        attributes = SETTINGS[operator]
         constants["so"], constants["zo"] = np.float32(0.01), np.uint8(0 if operator == "QLinearSoftmax" else 128)
+        inputs = ["so", "zo", *["q", "s", "z"] * 2] if operator == "QLinearConcat" else inputs
     if operator in ("QGemm", "QLinearGlobalAveragePool"):
         constants["so"] = np.float32(0.02 if operator == "QGemm" else 0.002)
     if operator == "QLinearSigmoid":

@@ -191,7 +191,8 @@ def QLinearAveragePool(
 
 
 def QLinearConcat(scope: Scope, y_scale: Value, y_zero: Value, *parts: Value, axis: int = 1) -> Flow:
-    real = [_real(*parts[start : start + 3], axis) for start in range(0, len(parts), 3)]
+    triples = zip(parts[::3], parts[1::3], parts[2::3], strict=True)
+    real = [_real(part, scale, zero, axis) for part, scale, zero in triples]
     return _quantised(scope, Concat(scope, *real, axis=axis), y_scale, y_zero)
 
 
