@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snnconvert.errors import OptionError, UnsupportedError
+from snnconvert.errors import OptionError, UnsupportedError, listed
 
 if TYPE_CHECKING:
     from snnconvert.convert.check import Check
@@ -116,8 +116,13 @@ def _refused(found: Check) -> tuple[str, ...]:
 
 
 def _hint(found: Check) -> str:
-    remedies = [node.remedy for node in found.nodes if node.remedy and node.verdict in _refused(found)]
-    return remedies[0] if remedies else "a network without ReLU-like activations would stay as it is"
+    refused = [node for node in found.nodes if node.remedy and node.verdict in _refused(found)]
+    remedies = [node.remedy for node in refused]
+    return (
+        f"what would change {listed([n.name for n in refused], 3)}: {remedies[0]}"
+        if remedies
+        else "a network without ReLU-like activations would stay as it is"
+    )
 
 
 def _fits(  # noqa: PLR0917

@@ -148,6 +148,8 @@ def _convert(options: dict[str, Any], output: Path, gates: Gates | None, talk: T
     if result.ok:
         return Made(outcome.snn, document)
     text = "; ".join(verdict.text for verdict in result.verdicts)
+    if not document["evaluation"]["labelled"] and (gates.max_drop, gates.min_accuracy) != (None, None):
+        return Made(outcome.snn, document, f"gate failed: {text}", "give --data with labels")
     beyond = beyond_the_original(document, gates)
     cause = beyond or result.worst_layer
     advice = (
