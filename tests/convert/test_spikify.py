@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order
 from snnconvert.calibrate.rate_norm import clipped
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.spikify import NeuronChoice
-from snnconvert.errors import OptionError
+from snnconvert.errors import OptionError, OutputError
+from snnconvert.graph import checkpoint
 from snnconvert.graph.checkpoint import load_snn, save_snn
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Snn
@@ -71,10 +75,8 @@ def test_logits_converge_to_the_clipped_network(name: str) -> None:
     assert errors[512] < max(errors[32] / 8, 1e-4)
 
 
-def test_a_checkpoint_is_the_same_network(tmp_path: object) -> None:
-    from pathlib import Path
-
-    path = Path(str(tmp_path)) / "m.snn"
+def test_a_checkpoint_is_the_same_network(tmp_path: Path) -> None:
+    path = tmp_path / "m.snn"
     for name in NETWORKS:
         snn = spiking(name, 4)
         save_snn(snn, path)
@@ -84,6 +86,16 @@ def test_a_checkpoint_is_the_same_network(tmp_path: object) -> None:
         first = path.read_bytes()
         save_snn(again, path)
         assert path.read_bytes() == first
+
+
+def test_a_full_disk_is_no_defect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: object, **named: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OutputError, match="No space left"):
+        save_snn(spiking(next(iter(NETWORKS)), 4), tmp_path / "m.snn")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_schedules_refuse_what_does_not_fit() -> None:
