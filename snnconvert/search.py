@@ -109,6 +109,18 @@ def candidates(
     return found
 
 
+def with_several_answers(found: Sequence[Candidate]) -> list[Candidate]:
+    """`found`, without the schedules that answer once only: nothing could be compared to leave early."""
+    once = {
+        "reason": "it answers once, and --early-exit compares answers",
+        "hint": "leave --early-exit out, or raise -T",
+    }
+    return [
+        replace(one, schedule=None, **once) if one.schedule is not None and one.schedule.frames < 2 else one
+        for one in found
+    ]
+
+
 def eligible(found: Sequence[Candidate]) -> list[Schedule]:
     """The schedules that fit.
 

@@ -34,7 +34,7 @@ from snnconvert.graph.schedule import KINDS, Schedule
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.neurons import RECTIFIERS
 from snnconvert.progress import Progress
-from snnconvert.search import AUTO, WINDOWS, Trial, candidates, choose, eligible
+from snnconvert.search import AUTO, WINDOWS, Trial, candidates, choose, eligible, with_several_answers
 from snnconvert.simulate.evaluate import Evaluation
 from snnconvert.simulate.measure import FitCurve
 from snnconvert.zoo.catalogue import bundled, data_path
@@ -381,6 +381,8 @@ def spiking(request: Request, ann: Ann, images: Tensor, record: dict[str, Any], 
         rounding=request.rounding,
         read_from=request.read_from or 0,
     )
+    if request.early_exit is not None:
+        found = with_several_answers(found)
     fitting = eligible(found)
     if len(fitting) == 1:
         trials = [replace(Trial(one), chosen=one.schedule is not None) for one in found]

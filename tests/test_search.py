@@ -16,7 +16,7 @@ from snnconvert.convert.spikify import NeuronChoice, spikify
 from snnconvert.errors import OptionError
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Ann, Snn
-from snnconvert.search import candidates, choose, eligible
+from snnconvert.search import candidates, choose, eligible, with_several_answers
 
 
 def test_bistable_takes_one_window_and_as_many_as_fit() -> None:
@@ -62,3 +62,11 @@ def test_the_best_agreement_is_chosen_and_ineligible_ones_keep_their_reason() ->
     assert all("reason" in row for row in rows if not row["eligible"])
     assert all({"window", "first_output", "total", "agreement", "spikes", "interval"} <= row.keys()
                for row in rows if row["eligible"])  # fmt: skip
+
+
+def test_early_exit_leaves_out_what_answers_once() -> None:
+    ann = random_ann(1)
+    found = candidates(ann, 40, schedules=("streaming", "bistable"), windows=(2,))
+    kept = [one for one in with_several_answers(found) if one.schedule is not None]
+    assert {one.schedule.frames for one in found if one.schedule is not None} >= {1, 40}
+    assert kept and all(one.schedule is not None and one.schedule.frames > 1 for one in kept)
