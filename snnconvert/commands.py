@@ -35,7 +35,7 @@ from snnconvert.report.document import dumps, plain, write_report
 from snnconvert.report.energy_constants import load_constants
 from snnconvert.report.figures import write_beside
 from snnconvert.report.from_run import document_of, energy_section, rerun_document
-from snnconvert.report.gate import Gates, check_document, worst_layer
+from snnconvert.report.gate import Gates, Status, check_document, worst_layer
 from snnconvert.report.render_terminal import print_summary
 from snnconvert.report.wording import flat
 from snnconvert.simulate.evaluate import rerun as rerun_checkpoint
@@ -150,6 +150,9 @@ def _convert(options: dict[str, Any], output: Path, gates: Gates | None, talk: T
     text = "; ".join(verdict.text for verdict in result.verdicts)
     if not document["evaluation"]["labelled"] and (gates.max_drop, gates.min_accuracy) != (None, None):
         return Made(outcome.snn, document, f"gate failed: {text}", "give --data with labels")
+    if result.status == Status.cannot_tell:
+        advice = "evaluate on more images (--limit, --data), or leave --strict out"
+        return Made(outcome.snn, document, f"gate failed: {text}", advice)
     beyond = beyond_the_original(document, gates)
     cause = beyond or result.worst_layer
     advice = (

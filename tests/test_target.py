@@ -69,7 +69,13 @@ def test_what_no_number_of_steps_can_mend_is_said_at_once(
     assert said.count("T = ") <= 1, "further numbers of steps cannot help"
     assert command(monkeypatch, "zoo:digits-cnn", *small, "-T", "auto", "--max-drop", "1", "--percentile", "99") == 2
     assert "percentile" in capsys.readouterr().err
+    assert command(monkeypatch, "zoo:digits-cnn", *small, "-T", "4", "--max-drop", "0.1", "--strict", "--quiet") == 3
+    undecided = capsys.readouterr().err
+    assert "more images" in undecided and "relu" not in undecided, "no layer is to blame for a small sample"
     shutil.copy(model_path("digits-cnn"), "net.onnx")
+    assert command(monkeypatch, "net.onnx", *small[2:], "-T", "4", "--max-drop", "1", "--quiet") == 3
+    unlabelled = capsys.readouterr().err
+    assert "--data with labels" in unlabelled and "relu" not in unlabelled
     assert command(monkeypatch, "net.onnx", *small, "-T", "auto", "--max-drop", "1") == 2
     assert "needs labelled images" in capsys.readouterr().err
     assert command(monkeypatch, "zoo:digits-cnn", *small, "-T", "auto", "--max-drop", "1", "--read-from", "300") == 3
