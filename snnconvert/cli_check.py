@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snnconvert.errors import OptionError, UnsupportedError
+from snnconvert.errors import OptionError, UnsupportedError, listed
 
 if TYPE_CHECKING:
     from snnconvert.convert.check import Check
@@ -99,14 +99,16 @@ def check(  # noqa: PLR0917
         extra: dict[str, Any] = {"preprocessing": [fit.to_dict() for fit in fits]} if find else {}
         print(json.dumps({**found.to_dict(), **extra}, indent=1))
     else:
-        _print(found)
+        if found.nodes:
+            _print(found)
         if fits:
             _print_fits(fits)
     if found.refusal:
         causes = tuple(
             f"{node.name} ({node.operator}): {node.reason}" for node in found.nodes if node.verdict in _refused(found)
         )
-        raise UnsupportedError(f"{model} would not be converted: {found.refusal}", hint=_hint(found), causes=causes)
+        refused = found.refusal if found.hint else f"{model} would not be converted: {found.refusal}"
+        raise UnsupportedError(refused, hint=found.hint or _hint(found), causes=causes)
 
 
 def _refused(found: Check) -> tuple[str, ...]:
@@ -114,8 +116,13 @@ def _refused(found: Check) -> tuple[str, ...]:
 
 
 def _hint(found: Check) -> str:
-    remedies = [node.remedy for node in found.nodes if node.remedy and node.verdict in _refused(found)]
-    return remedies[0] if remedies else "a network without ReLU-like activations would stay as it is"
+    refused = [node for node in found.nodes if node.remedy and node.verdict in _refused(found)]
+    remedies = [node.remedy for node in refused]
+    return (
+        f"what would change {listed([n.name for n in refused], 3)}: {remedies[0]}"
+        if remedies
+        else "a network without ReLU-like activations would stay as it is"
+    )
 
 
 def _fits(  # noqa: PLR0917

@@ -106,6 +106,7 @@ def debug(
     """Say why spike rates differ from activations, layer by layer, and which option would help."""
     from snnconvert.data.selection import images_for
     from snnconvert.graph.checkpoint import load_snn
+    from snnconvert.report.rebuild import neuron_section
     from snnconvert.simulate.attribution import Attribution
     from snnconvert.simulate.chunks import chunk_size
     from snnconvert.simulate.layer_engine import LayerEngine
@@ -124,7 +125,7 @@ def debug(
     if as_json:
         print(json.dumps({"schema": "snnconvert-debug/1", "model": snn.source.name, **section}, indent=1))
     elif not quiet:
-        _print_causes(section)
+        _print_causes({"schedule": snn.schedule.to_dict(), "neuron": neuron_section(snn), "attribution": section})
 
 
 def _talk(quiet: bool, as_json: bool) -> Talk:
@@ -240,7 +241,7 @@ def _compare(files: list[Path], out: Path | None, markdown: bool, talk: Talk) ->
         console.print(f"written: {', '.join(map(str, texts))}", highlight=False)
 
 
-def _print_causes(section: dict[str, Any]) -> None:
+def _print_causes(document: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -248,7 +249,8 @@ def _print_causes(section: dict[str, Any]) -> None:
     from snnconvert.report import wording
 
     console = Console()
-    for line in wording.culprit({"attribution": section}) or ("No layer adds an error of its own.",):
+    section = document["attribution"]
+    for line in wording.culprit(document) or ("No layer adds an error of its own.",):
         console.print(Text(line))
     console.print(
         Text(

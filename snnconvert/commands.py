@@ -22,7 +22,7 @@ from rich.table import Table
 from snnconvert import progress as reporting
 from snnconvert.convert.precision import in_precision
 from snnconvert.data.selection import images_for
-from snnconvert.errors import GateError, OptionError, OutputError
+from snnconvert.errors import BudgetError, GateError, OptionError, OutputError
 from snnconvert.graph.checkpoint import describe, load_snn, save_snn
 from snnconvert.graph.dialect import calls
 from snnconvert.graph.neuron_ops import Neuron
@@ -35,13 +35,13 @@ from snnconvert.report.document import dumps, plain, write_report
 from snnconvert.report.energy_constants import load_constants
 from snnconvert.report.figures import write_beside
 from snnconvert.report.from_run import document_of, energy_section, rerun_document
-from snnconvert.report.gate import Gates, check_document
+from snnconvert.report.gate import Gates, Status, check_document, worst_layer
 from snnconvert.report.render_terminal import print_summary
 from snnconvert.report.wording import flat
 from snnconvert.simulate.evaluate import rerun as rerun_checkpoint
 from snnconvert.simulate.kernels import missing
 from snnconvert.simulate.operations import OperationCounter, operations
-from snnconvert.target import Attempt, smallest, unreachable
+from snnconvert.target import Attempt, best_of, beyond_the_original, smallest, unreachable
 
 
 @dataclass(frozen=True)
@@ -118,18 +118,17 @@ def convert(
         print_summary(document, Console())
         Console().print(f"written: {', '.join(str(path) for path in [output, *written])}", highlight=False)
     if made.failed:
-        raise GateError(
-            made.failed, hint="the report names the layer to look at; more steps or --neuron ternary may help"
-        )
+        raise GateError(made.failed, hint=made.hint)
 
 
 @dataclass(frozen=True)
 class Made:
-    """A finished conversion: its network and report, and what a failed gate says (empty if none failed)."""
+    """A finished conversion: its network and report, what a failed gate says (empty if none failed), and what helps."""
 
     snn: Snn
     document: dict[str, Any]
-    failed: str
+    failed: str = ""
+    hint: str = ""
 
 
 def _convert(options: dict[str, Any], output: Path, gates: Gates | None, talk: Talk) -> Made:
@@ -143,17 +142,36 @@ def _convert(options: dict[str, Any], output: Path, gates: Gates | None, talk: T
         next_commands=tuple(line for line in (f"snnconvert info {output}", follow) if line),
     )
     if gates is None:
-        return Made(outcome.snn, document, "")
+        return Made(outcome.snn, document)
     result = check_document(document, gates)
     document["gates"] = result.section()
+    if result.ok:
+        return Made(outcome.snn, document)
     text = "; ".join(verdict.text for verdict in result.verdicts)
-    worst = f" ({result.worst_layer})" if result.worst_layer else ""
-    return Made(outcome.snn, document, "" if result.ok else f"gate failed: {text}{worst}")
+    if not document["evaluation"]["labelled"] and (gates.max_drop, gates.min_accuracy) != (None, None):
+        return Made(outcome.snn, document, f"gate failed: {text}", "give --data with labels")
+    if result.status == Status.cannot_tell:
+        advice = "evaluate on more images (--limit, --data), or leave --strict out"
+        return Made(outcome.snn, document, f"gate failed: {text}", advice)
+    beyond = beyond_the_original(document, gates)
+    cause = beyond or result.worst_layer
+    advice = (
+        "ask for less, or convert a more accurate network" if beyond else (wording.culprit(document) or ("", ""))[1]
+    )
+    told = f"gate failed: {text}" + (f" ({cause})" if cause else "")
+    return Made(outcome.snn, document, told, advice or "ask for less, or give more timesteps")
 
 
 def _smallest(options: dict[str, Any], output: Path, gates: Gates | None, talk: Talk) -> Made:
     if gates is None:
         raise OptionError("--timesteps auto has no target", hint="add --max-drop 1.0 or --min-accuracy 90")
+    unlabelled = OptionError(
+        "--timesteps auto needs labelled images to judge by"
+        + (f", and {options['data']} holds no labels" if options["data"] else ""),
+        hint="give --data with labels",
+    )
+    if options["data"] is None and not options["model"].startswith("zoo:"):
+        raise unlabelled
     for option in ("calibrate_for", "compare_at"):
         if options[option]:
             raise OptionError(
@@ -166,8 +184,12 @@ def _smallest(options: dict[str, Any], output: Path, gates: Gates | None, talk: 
     def attempt(timesteps: int) -> Attempt | None:
         try:
             made = _convert({**options, "timesteps": timesteps}, output, wanted, talk)
-        except OptionError:
+        except BudgetError:
             return None
+        if not made.document["evaluation"]["labelled"]:
+            raise unlabelled
+        if made.failed and (beyond := beyond_the_original(made.document, wanted)):
+            raise GateError(f"unreachable: {beyond}", hint=made.hint)
         kept[timesteps] = made
         final = made.document["analysis"]["final"] or {}
         talk.remark(f"T = {timesteps}: accuracy {final.get('accuracy')}, {'holds' if not made.failed else 'misses'}")
@@ -175,8 +197,9 @@ def _smallest(options: dict[str, Any], output: Path, gates: Gates | None, talk: 
 
     best, tried = smallest(attempt)
     if best is None:
-        worst = next((made.failed for made in kept.values()), None)
-        raise GateError(unreachable(tried, worst), hint="allow a larger drop, or try --neuron ternary or graded")
+        nearest = best_of(tried) if tried else None
+        advice = "allow a larger drop" + (", or try --neuron ternary or graded" if options["neuron"] == "if" else "")
+        raise GateError(unreachable(nearest, worst_layer(nearest.document) if nearest else None), hint=advice)
     made = kept[best.timesteps]
     rows = [{**one.row(), "chosen": one is best} for one in sorted(tried, key=lambda one: one.timesteps)]
     made.document["candidates"] = rows + made.document["candidates"]

@@ -6,6 +6,7 @@ SnnConvertError
 |   |-- UnsupportedError    a model with nodes that have no spiking form; lists all of them
 |   |-- DataError           images, labels or shapes that do not fit
 |   |-- OptionError         an option outside its allowed values
+|   |   `-- BudgetError     no schedule fits into the number of steps
 |   `-- OutputError         a place that cannot be written
 |-- GateError               exit 3: the result is fine, but below the asked accuracy
 |-- LostError               exit 1: a process that did a part of the work was killed again and again
@@ -19,6 +20,7 @@ from difflib import get_close_matches
 from typing import Any
 
 __all__ = [
+    "BudgetError",
     "DataError",
     "GateError",
     "InternalError",
@@ -88,6 +90,10 @@ class DataError(UserError):
 
 class OptionError(UserError):
     """An option whose value is outside the allowed ones."""
+
+
+class BudgetError(OptionError):
+    """More steps are needed than the user allows."""
 
 
 class OutputError(UserError):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from snnconvert.calibrate.observe import observed
 from snnconvert.convert.spikify import NeuronChoice
-from snnconvert.errors import OptionError
+from snnconvert.errors import BudgetError, OptionError
 from snnconvert.graph.balance import with_identity_sites
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Ann, Snn
@@ -127,16 +127,28 @@ def candidates(
     ]
 
 
+def with_several_answers(found: Sequence[Candidate]) -> list[Candidate]:
+    """`found`, without the schedules that answer once only: nothing could be compared to leave early."""
+    once = {
+        "reason": "it answers once, and --early-exit compares answers",
+        "hint": "leave --early-exit out, or raise -T",
+    }
+    return [
+        replace(one, schedule=None, **once) if one.schedule is not None and one.schedule.frames < 2 else one
+        for one in found
+    ]
+
+
 def eligible(found: Sequence[Candidate]) -> list[Schedule]:
     """The schedules that fit.
 
     Raises:
-        OptionError: if none does, with every reason and the budget that would do.
+        BudgetError: if none does, with every reason and the budget that would do.
     """
     schedules = [candidate.schedule for candidate in found if candidate.schedule is not None]
     if not schedules:
         reasons = tuple(f"{candidate.name}: {candidate.reason}" for candidate in found)
-        raise OptionError("no schedule fits into the budget of time steps", hint=found[0].hint, causes=reasons)
+        raise BudgetError("no schedule fits into the budget of time steps", hint=found[0].hint, causes=reasons)
     return schedules
 
 

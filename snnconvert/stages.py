@@ -18,7 +18,7 @@ from snnconvert.calibrate.options import check_options
 from snnconvert.calibrate.shift import Shift
 from snnconvert.convert import encoder
 from snnconvert.convert.doors import open_model
-from snnconvert.convert.onnx_reference import compare_with_onnxruntime
+from snnconvert.convert.onnx_reference import Comparison, compare_with_onnxruntime
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.passes.logits import keep_logits
 from snnconvert.convert.precision import PRECISIONS
@@ -35,7 +35,7 @@ from snnconvert.graph.schedule import KINDS, Schedule
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.neurons import RECTIFIERS
 from snnconvert.progress import Progress
-from snnconvert.search import AUTO, WINDOWS, Trial, candidates, choose, eligible
+from snnconvert.search import AUTO, WINDOWS, Trial, candidates, choose, eligible, with_several_answers
 from snnconvert.simulate.evaluate import Evaluation
 from snnconvert.simulate.measure import FitCurve
 from snnconvert.zoo.catalogue import bundled, data_path
@@ -314,9 +314,10 @@ def open_ann(request: Request, module: nn.Module | None = None) -> tuple[Ann, Fa
         comparison = {
             "runtime": "onnxruntime",
             "max_difference": max(found.differences.values(), default=None),
-            "tolerance": TOLERANCE,
+            "tolerance": found.tolerance,
             "samples": len(samples),
         }
+        opened = _with_remark(opened, found, len(samples))
     ann = canonicalize(opened)
     with torch.inference_mode():
         before, after = opened.graph(samples)[0], ann.graph(samples)[0]
@@ -329,6 +330,19 @@ def open_ann(request: Request, module: nn.Module | None = None) -> tuple[Ann, Fa
     if request.strict_spiking:
         refuse_analog(ann, spared=request.approximate != "analog")
     return ann, Facts(class_count(ann.graph), comparison, ann.source.notes)
+
+
+def _with_remark(opened: Ann, found: Comparison, samples: int) -> Ann:
+    """`opened` with a note where ONNX Runtime is no exact reference, or none at all."""
+    if found.ran and found.tolerance <= TOLERANCE:
+        return opened
+    remark = f"not compared with ONNX Runtime, which cannot run it: {found.reason}"
+    if found.ran:
+        remark = (
+            f"the file's own numbers are rounded: its outputs on {samples} random samples differ by "
+            f"{found.largest:.1%} of the largest from the real numbers converted here"
+        )
+    return replace(opened, source=replace(opened.source, notes=(*opened.source.notes, remark)))
 
 
 def _shape_of_data(request: Request) -> tuple[int, ...] | None:
@@ -383,6 +397,8 @@ def spiking(
         rounding=request.rounding,
         read_from=request.read_from or 0,
     )
+    if request.early_exit is not None:
+        found = with_several_answers(found)
     if len(eligible(found)) == 1:
         trials = [Trial(one, chosen=one.schedule is not None) for one in found]
     else:

@@ -6,9 +6,11 @@ conversion of its own, calibrated for that T. The gate is judged on the measured
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from snnconvert.report.gate import Gates
 
 FIRST, LARGEST = 2, 256
 # T is narrowed to within this share of itself: 33 instead of 32 steps is no find.
@@ -69,11 +71,26 @@ def smallest(
     return best, tried
 
 
-def unreachable(tried: list[Attempt], worst_layer: str | None) -> str:
-    """Why no T holds, with the best that was found."""
-    if not tried:
+def beyond_the_original(document: Mapping[str, Any], gates: Gates) -> str | None:
+    """What to say where more accuracy is asked for than the original network has."""
+    accuracy, asked = document["ann"]["accuracy"], gates.min_accuracy
+    if accuracy is None or asked is None or accuracy >= asked:
+        return None
+    return f"the original network itself has {accuracy:.2f} % on these images, --min-accuracy asks for {asked:g} %"
+
+
+def best_of(tried: list[Attempt]) -> Attempt:
+    """The most accurate attempt, of equals the shortest."""
+    return max(
+        tried, key=lambda one: ((one.document["analysis"]["final"] or {}).get("accuracy") or 0.0, -one.timesteps)
+    )
+
+
+def unreachable(best: Attempt | None, worst_layer: str | None) -> str:
+    """Why no T holds, with the best that was found (None: no schedule ever fitted)."""
+    if best is None:
         return "no schedule fits into any number of steps that was tried"
-    best = max(tried, key=lambda one: (one.document["analysis"]["final"] or {}).get("accuracy") or 0.0)
     accuracy = (best.document["analysis"]["final"] or {}).get("accuracy")
     told = "unknown accuracy" if accuracy is None else f"{accuracy:.2f} % at T = {best.timesteps}"
-    return f"unreachable up to T = {LARGEST}: the best is {told}" + (f", because {worst_layer}" if worst_layer else "")
+    cause = f"; there {worst_layer}" if worst_layer else ""
+    return f"unreachable up to T = {LARGEST}: the best is {told}{cause}"

@@ -17,7 +17,7 @@ from snnconvert.convert.spikify import NeuronChoice, spikify
 from snnconvert.errors import OptionError
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Ann, Snn
-from snnconvert.search import candidates, choose, eligible
+from snnconvert.search import candidates, choose, eligible, with_several_answers
 
 
 def test_bistable_takes_one_window_and_as_many_as_fit() -> None:
@@ -97,3 +97,11 @@ def test_neurons_after_a_good_one_are_not_even_made(
     for trial in trials[len(models) :]:
         assert trial.snn is None
         assert "not tried: cheaper neurons agree" in trial.record()["reason"]
+
+
+def test_early_exit_leaves_out_what_answers_once() -> None:
+    ann = random_ann(1)
+    found = candidates(ann, 40, schedules=("streaming", "bistable"), windows=(2,))
+    kept = [one for one in with_several_answers(found) if one.schedule is not None]
+    assert {one.schedule.frames for one in found if one.schedule is not None} >= {1, 40}
+    assert kept and all(one.schedule is not None and one.schedule.frames > 1 for one in kept)

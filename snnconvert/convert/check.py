@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import fx
 
-from snnconvert.convert.approximate import candidates
+from snnconvert.convert.approximate import candidates, function_of
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.onnx_reference import onnx_operator_table
 from snnconvert.convert.passes import canonicalize
@@ -59,9 +59,8 @@ _REMEDIES = {
     "LayerNorm": "batch normalisation, which folds away",
     "GroupNorm": "batch normalisation, which folds away",
     "Softmax": "ReLU attention",
-    "Elementwise": "--approximate units, where other than analog nodes read it; or a ReLU",
-    "Clamp": "--approximate units; or a ReLU",
 }
+_UNITS = "--approximate units, where other than analog nodes read it; or a ReLU"
 _DROPPED = ("Identity", "Dropout", "Cast", "QuantizeLinear", "DequantizeLinear")
 
 
@@ -96,6 +95,7 @@ class Check:
         analog: nodes that stay analog.
         operations: multiply-accumulates per image, by what they read: "spikes", "input", "current".
         refusal: why the model cannot be converted; empty if it can.
+        hint: what would help against that, where it is no matter of single nodes.
     """
 
     model: str
@@ -108,6 +108,7 @@ class Check:
     operations: dict[str, int]
     notes: tuple[str, ...]
     refusal: str = ""
+    hint: str = ""
 
     @property
     def operation_coverage(self) -> float:
@@ -207,9 +208,10 @@ def _unsupported(model: str, error: UnsupportedError) -> Check:
     nodes = []
     for cause in error.causes:
         place, _, reason = cause.partition(": ")
-        name, _, operator = place.rpartition(" (")
-        nodes.append(Verdict(name or place, operator.rstrip(")"), "unsupported", reason or cause, error.hint))
-    return Check(model, "", (), (), tuple(nodes), 0, 0, {}, (), refusal=error.message)
+        name, named, operator = place.rpartition(" (")
+        operator = operator.rstrip(")") if named else ""
+        nodes.append(Verdict(name or place, operator, "unsupported", reason or cause, error.hint))
+    return Check(model, "", (), (), tuple(nodes), 0, 0, {}, (), refusal=error.message, hint=error.hint)
 
 
 def _source_nodes(opened: Ann) -> list[tuple[str, str]]:
@@ -234,7 +236,7 @@ def _verdict(name: str, operator: str, made: list[tuple[fx.Node, Op]], reads: di
     by_role = {op.role: (node, op) for node, op in made}
     operations = sum(_operations(node, op) for node, op in made)
     if Role.ANALOG in by_role:
-        reason, remedy = _analog_reason(type(by_role[Role.ANALOG][1]).__name__)
+        reason, remedy = _analog_reason(by_role[Role.ANALOG][1])
         return Verdict(name, operator, "analog", reason, remedy, operations, "current" if operations else "")
     if Role.SITE in by_role:
         two = sum(op.role == Role.SITE for _, op in made) > 1
@@ -250,9 +252,11 @@ def _verdict(name: str, operator: str, made: list[tuple[fx.Node, Op]], reads: di
     return Verdict(name, operator, "linear" if reason else "wiring", reason or "moves values")
 
 
-def _analog_reason(kind: str) -> tuple[str, str]:
+def _analog_reason(op: Op) -> tuple[str, str]:
+    kind = type(op).__name__
     what = _PRODUCTS.get(kind, "no spiking form")
-    return f"{what}: computed on the means so far, exact at every step", _REMEDIES.get(kind, "a ReLU instead")
+    remedy = _UNITS if function_of(op) is not None else _REMEDIES.get(kind, "a ReLU instead")
+    return f"{what}: computed on the means so far, exact at every step", remedy
 
 
 def _is_pool(node: Verdict) -> bool:

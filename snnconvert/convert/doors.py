@@ -80,6 +80,7 @@ def _open_named(model: str, input_shape: tuple[int, ...] | None, output_name: st
 
 def _open_weights(path: Path, arch: str | None, input_shape: tuple[int, ...] | None, output_name: str | None) -> Ann:
     if arch is None:
+        load_weights(path)  # what is no file of weights needs no architecture
         raise OptionError(
             f"{path} holds weights only; the architecture they belong to is needed",
             hint="add --arch FILE.py:FACTORY, --arch torchvision:NAME or --arch timm:NAME",
@@ -96,7 +97,7 @@ def _needed_shape(model: str, input_shape: tuple[int, ...] | None) -> tuple[int,
     if input_shape is None:
         raise OptionError(
             f"the shape of one input of {model} is not known",
-            hint="give the data (--data), or the shape without the batch, for instance --input-shape 3,32,32",
+            hint="give the shape without the batch, e.g. --input-shape 3,32,32; convert also takes it from --data",
         )
     return tuple(input_shape)
 

@@ -122,7 +122,8 @@ def _only_input(graph: onnx.GraphProto, constants: dict[str, Array], path: Path)
 
 def _input_notes(value: onnx.ValueInfoProto) -> list[str]:
     kind = _INPUT_TYPES[value.type.tensor_type.elem_type]
-    return [] if kind == "float" else [f"the input {value.name!r} is {kind}; it is taken as float32 here"]
+    scale = " (its values run from 0 to 255: --scale 1 leaves images as they are)" if kind == "uint8" else ""
+    return [] if kind == "float" else [f"the input {value.name!r} is {kind}; it is taken as float32 here{scale}"]
 
 
 def _input_shape(

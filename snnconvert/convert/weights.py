@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 import zipfile
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -180,7 +181,9 @@ def _load_torch(path: Path, head: bytes) -> Any:
             f"{path} is not a PyTorch or safetensors file", hint="expected a file written by torch.save or safetensors"
         )
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch remarks on how it reads; what is refused is said below
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise _load_error(path, head, error) from None
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, fx
 
-from snnconvert.errors import ModelFileError, OptionError
+from snnconvert.errors import ModelFileError, OptionError, OutputError
 from snnconvert.files import atomic
 from snnconvert.graph.dialect import KINDS, Stage, arguments, calls, op_of, origin_of, values_of, verify
 from snnconvert.graph.ops import Op
@@ -46,7 +46,12 @@ def save_snn(snn: Snn, path: str | Path) -> None:
         "snnconvert": json.dumps({"schema": SCHEMA, "tensors": digest(tensors), **describe(snn)}, sort_keys=True)
     }
     with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        try:
+            save_file(tensors, temporary, metadata=metadata)
+        except SafetensorError as error:  # a full disk, for instance
+            raise OutputError(
+                f"cannot write {path}: {error}", hint="make room, or choose another place with --output"
+            ) from error
 
 
 def load_snn(path: str | Path) -> Snn:

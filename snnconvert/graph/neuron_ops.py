@@ -64,9 +64,9 @@ class SumPool(Op):
         self.ceil_mode = ceil_mode
 
     def forward(self, x: Tensor) -> Tensor:
-        if len(self.kernel) == 1:
-            pooled = F.avg_pool1d(x.unsqueeze(-2), self.kernel, self.stride, self.padding, self.ceil_mode)
-            return pooled.squeeze(-2) * self.kernel[0]
+        if len(self.kernel) == 1:  # torch's average over one axis has no divisor of one's own, and rounds
+            flat = ((1, *self.kernel), (1, *self.stride), (0, *self.padding))
+            return F.avg_pool2d(x.unsqueeze(-2), *flat, self.ceil_mode, divisor_override=1).squeeze(-2)
         return F.avg_pool2d(x, self.kernel, self.stride, self.padding, self.ceil_mode, divisor_override=1)
 
 

@@ -87,14 +87,19 @@ def _curve(document: Mapping[str, Any]) -> Spec | None:
     x = alt.X("t:Q").title("T (timesteps since the first input)").scale(nice=False).axis(**step_ticks(rows))
     scale = alt.Scale(domain=[10 * int(lowest // 10), 100], nice=False)
     base = alt.Chart(data(rows)).encode(x=x)
+    columns = 1 if points else 0  # three in a row are too wide for a phone
     layers: list[Any] = [
         alt.Chart(data(lines))
         .mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=18) if len(rows) <= 40 else False)
         .encode(
             x=x,
             y=alt.Y("value:Q").scale(scale).title("images (%)"),
-            color=alt.Color("series:N").scale(domain=present, range=[styles[text][0] for text in present]),
-            strokeDash=alt.StrokeDash("series:N").scale(domain=present, range=[styles[text][1] for text in present]),
+            color=alt.Color("series:N")
+            .scale(domain=present, range=[styles[text][0] for text in present])
+            .legend(columns=columns),
+            strokeDash=alt.StrokeDash("series:N")
+            .scale(domain=present, range=[styles[text][1] for text in present])
+            .legend(columns=columns),
         ),
     ]
     if points:

@@ -54,12 +54,16 @@ def energy_time_chart(document: Mapping[str, Any]) -> Spec | None:
     y = alt.Y("ratio:Q").scale(type="log").title("energy so far, SNN / ANN").axis(format="~g", values=_POWERS)
     lines = (
         alt.Chart(data(rows))
-        .mark_line(strokeWidth=1.8, point=alt.OverlayMarkDef(size=14) if len(rows) < 100 else False)
+        .mark_line(strokeWidth=1.8, point=len(spent["timesteps"]) == 1)  # points hide the strokes of the legend
         .encode(
             x=x,
             y=y,
-            color=alt.Color("against:N").scale(domain=baselines, range=[GREY, BLUE, ORANGE][: len(baselines)]),
-            strokeDash=alt.StrokeDash("scope:N").scale(domain=scopes, range=[_SCOPES[scope] for scope in scopes]),
+            color=alt.Color("against:N")
+            .scale(domain=baselines, range=[GREY, BLUE, ORANGE][: len(baselines)])
+            .legend(columns=1),
+            strokeDash=alt.StrokeDash("scope:N")
+            .scale(domain=scopes, range=[_SCOPES[scope] for scope in scopes])
+            .legend(columns=1, orient="bottom", symbolStrokeColor=GREY, symbolType="stroke"),
             tooltip=[
                 alt.Tooltip("t:Q", title="T"),
                 alt.Tooltip("against:N", title="against"),

@@ -218,11 +218,17 @@ def _number(value: float) -> str:
 
 
 def worst_layer(document: Document) -> str | None:
-    """The layer to look at first: one that never spikes, else the one whose error most exceeds what its T allows."""
+    """The layer to look at first: one that never spikes, else the first to add much error, as far as that is known.
+
+    Without an attribution it is the one whose error most exceeds what its T allows.
+    """
     layers = document["layers"]
     for layer in layers:
         if layer["spikes_per_image"] == 0:
             return f"{layer['origin']} never spiked"
+    found = (document.get("attribution") or {}).get("culprit")
+    if found:
+        return f"{found['origin']} adds {100 * found['size']:.1f} % of error to its activations, by {found['cause']}"
     measured = [layer for layer in layers if layer["fit"]]
     if not measured:
         return None

@@ -25,6 +25,12 @@ from snnconvert.report.outcomes import outcomes
 from snnconvert.simulate.evaluate import Watchers, rerun
 
 
+def neuron_section(snn: Snn) -> dict[str, Any]:
+    """The models of a network's neurons, and the most units that one of them may send a step."""
+    neurons = [op for _, op in calls(snn.graph) if isinstance(op, Neuron)]
+    return {"model": ", ".join(sorted({op.model for op in neurons})), "levels": max(op.levels for op in neurons)}
+
+
 def rebuilt_document(
     snn: Snn,
     data: Dataset,
@@ -89,7 +95,7 @@ def rebuilt_document(
         calibration=calibration_section(snn),
         preprocessing=snn.preprocessing,
         schedule=snn.schedule.to_dict(),
-        neuron={"model": ", ".join(sorted({op.model for op in neurons})), "levels": max(op.levels for op in neurons)},
+        neuron=neuron_section(snn),
         latency=snn.schedule.latency,
         fit_curve=section,
         layers=[layer_row(layer, "") for layer in curve.layers],

@@ -37,9 +37,12 @@ def print_summary(document: Mapping[str, Any], console: Console) -> None:
     for sentence, style in sentences.items():
         if sentence:
             console.print(Text(sentence, style=style))
-    for line in (text for row in document["warnings"] for text in _warning(row)):
-        console.print(line)
     ascii_only = not (console.encoding or "").lower().startswith("utf")
+    notes = [
+        Text(_ascii(f"note: {wording.clean(note)}", ascii_only), style="dim") for note in document["model"]["notes"]
+    ]
+    for line in (*(text for row in document["warnings"] for text in _warning(row)), *notes):
+        console.print(line)
     if curve := plot(document, width=max(16, min(_WIDTH, console.width - 8)), ascii_only=ascii_only):
         console.print()
         for line in curve:

@@ -19,12 +19,22 @@ CAUSES = {
 REMEDIES = {
     "clipping": "Higher thresholds help: --calibration percentile --percentile 99.99, or --neuron burst, which may "
     "send several spikes at once. Higher thresholds make each spike coarser; bursts need hardware that can send them.",
+    "clipping, burst": "Higher thresholds help: --calibration percentile --percentile 99.99, or more --levels. Higher "
+    "thresholds make each spike coarser; more levels need hardware that can send them.",
+    "clipping, bistable": "Higher thresholds help: --calibration percentile --percentile 99.99. They make each spike "
+    "coarser.",
     "quantisation": "More timesteps help: twice the -T halves it and doubles spikes and latency. --neuron graded gets "
     "there without more steps, on hardware whose spikes carry numbers.",
+    "quantisation, graded": "More timesteps help: twice the -T halves it and doubles spikes and latency. So do more "
+    "--levels, on hardware whose spikes carry numbers so fine.",
+    "quantisation, bistable": "A longer --window helps: each step of it halves the distance of the levels, and adds a "
+    "step of latency per layer, for which -T has to leave room.",
     "unevenness, wait": "A longer --wait helps: each layer then hears more before it sends, at one more step of "
     "latency per layer for each step of waiting.",
     "unevenness, bistable": "A longer --window helps, so that more of the input is in before the first spike; each "
     "step of it adds a step of latency per layer.",
+    "unevenness, ternary": "--schedule wait --wait 1 helps: each layer listens for a step before it sends, which adds "
+    "a step of latency per layer.",
     "unevenness": "--schedule wait --wait 1 helps: each layer listens for a step before it sends, which adds a step of "
     "latency per layer. --neuron ternary helps without waiting: it takes back spikes, on hardware with signed spikes.",
 }
@@ -154,10 +164,11 @@ def culprit(document: Mapping[str, Any]) -> tuple[str, str] | None:
         f"{percent(100 * found['size'])} of the size of its activations.{other} The last layer is off by "
         f"{percent(100 * last['error']) if last['error'] is not None else DASH}, the worst by {percent(100 * whole)}."
     )
-    kind = (document.get("schedule") or {}).get("kind")
-    waiting = kind in ("wait", "bistable")
+    kind, models = (document.get("schedule") or {}).get("kind"), (document.get("neuron") or {}).get("model") or ""
+    kin = {"graded": ("graded", "burst"), "ternary-late": ("ternary",)}
+    near = [kind, *(one for model in models.split(", ") for one in kin.get(model, (model,)))]  # in use: no advice
     wanted = [
-        f"unevenness, {kind}" if cause == "unevenness" and waiting else cause
+        next((key for one in near if (key := f"{cause}, {one}") in REMEDIES), cause)
         for cause in dict.fromkeys((found["cause"], most))
     ]
     return text, " ".join(REMEDIES[cause] for cause in wanted)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from onnx_graphs import CONV, WEIGHT, Nodes, floats, save
@@ -115,6 +116,41 @@ def test_everything_unsupported_is_listed_at_once(tmp_path: Path) -> None:
     assert "NonZero_0" in ran.stderr
     assert "TopK_2" in ran.stderr
     assert "hint:" in ran.stderr
+
+
+def test_what_is_no_matter_of_nodes_is_said_with_its_own_hint(tmp_path: Path) -> None:
+    path = save(tmp_path / "net.onnx", CONV, WEIGHT, opset=7)
+    model = onnx.load(path)
+    model.opset_import[0].version = 99
+    onnx.save(model, path)
+    ran = run(str(path))
+    assert ran.returncode == 2
+    assert "upgrade the onnx package" in ran.stderr
+    assert "ReLU-like" not in ran.stderr
+    assert ran.stdout == ""
+
+
+def test_nodes_that_share_a_name_are_judged_apart(tmp_path: Path) -> None:
+    path = save(tmp_path / "net.onnx", [*CONV, ("Softmax", ["y"], ["z"], {"axis": 1})], WEIGHT, outputs=("z",))
+    model = onnx.load(path)
+    for node in model.graph.node:
+        node.name = "same"
+    onnx.save(model, path)
+    found = check_model(str(path))
+    assert [(node.name, node.verdict) for node in found.nodes] == [
+        ("same", "linear"),
+        ("same:y", "spiking"),
+        ("same:z", "analog"),
+    ]
+
+
+@pytest.mark.parametrize(("operator", "units"), [("Sin", False), ("Floor", False), ("Tanh", True)])
+def test_units_are_advised_only_where_there_are_some(operator: str, units: bool, tmp_path: Path) -> None:
+    nodes: Nodes = [*CONV, (operator, ["y"], ["a"], {}), ("Mul", ["a", "a"], ["z"], {})]
+    found = check_model(str(save(tmp_path / "net.onnx", nodes, WEIGHT, outputs=("z",))), way="analog")
+    (verdict,) = [node for node in found.nodes if node.operator == operator]
+    assert verdict.verdict == "analog"
+    assert ("--approximate units" in verdict.remedy) == units
 
 
 def test_a_conversion_without_a_spike_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_graphs import CONV, WEIGHT, Nodes, checked, floats, kinds, save
 
 from snnconvert.convert.onnx_import import import_onnx
-from snnconvert.convert.onnx_reference import compare_with_onnxruntime, onnx_operator_table
+from snnconvert.convert.onnx_reference import HALF, compare_with_onnxruntime, onnx_operator_table
 from snnconvert.errors import InternalError, OptionError, UnsupportedError
 from snnconvert.graph.dialect import calls
 from snnconvert.graph.ops import Conv, Linear
@@ -89,8 +89,16 @@ def test_half_precision_is_read_as_float32_with_a_note(tmp_path: Path) -> None:
     ann = import_onnx(path)
     assert {parameter.dtype for parameter in ann.graph.state_dict().values()} == {torch.float32}
     assert len([note for note in ann.source.notes if "float16" in note]) == 2
-    comparison = compare_with_onnxruntime(ann, path, torch.rand(2, 3, 8, 8), tolerance=1e-2)
-    assert comparison.ran
+    comparison = compare_with_onnxruntime(ann, path, torch.rand(2, 3, 8, 8), tolerance=1e-6)
+    assert comparison.ran and comparison.tolerance == HALF
+
+
+def test_a_file_that_takes_8_bit_images_is_compared_on_them(tmp_path: Path) -> None:
+    nodes: Nodes = [("Cast", ["x"], ["f"], {"to": 1}), ("Conv", ["f", "w"], ["c"], {}), ("Relu", ["c"], ["y"], {})]
+    path = save(tmp_path / "net.onnx", nodes, WEIGHT, kind=TensorProto.UINT8)
+    ann = import_onnx(path)
+    assert any("--scale 1" in note for note in ann.source.notes)
+    assert compare_with_onnxruntime(ann, path, torch.rand(2, 3, 8, 8)).ran
 
 
 def test_final_argmax_leaves_the_scores(tmp_path: Path) -> None:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
 
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order
 from snnconvert.calibrate.rate_norm import clipped
 from snnconvert.convert.passes import canonicalize
+from snnconvert.convert.pytorch import import_module
 from snnconvert.convert.spikify import NeuronChoice
-from snnconvert.errors import OptionError
+from snnconvert.errors import OptionError, OutputError
+from snnconvert.graph import checkpoint
 from snnconvert.graph.checkpoint import load_snn, save_snn
+from snnconvert.graph.dialect import calls
+from snnconvert.graph.neuron_ops import SumPool
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.simulate.layer_engine import LayerEngine
@@ -71,10 +79,8 @@ def test_logits_converge_to_the_clipped_network(name: str) -> None:
     assert errors[512] < max(errors[32] / 8, 1e-4)
 
 
-def test_a_checkpoint_is_the_same_network(tmp_path: object) -> None:
-    from pathlib import Path
-
-    path = Path(str(tmp_path)) / "m.snn"
+def test_a_checkpoint_is_the_same_network(tmp_path: Path) -> None:
+    path = tmp_path / "m.snn"
     for name in NETWORKS:
         snn = spiking(name, 4)
         save_snn(snn, path)
@@ -86,6 +92,16 @@ def test_a_checkpoint_is_the_same_network(tmp_path: object) -> None:
         assert path.read_bytes() == first
 
 
+def test_a_full_disk_is_no_defect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OutputError, match="No space left"):
+        save_snn(spiking(next(iter(NETWORKS)), 4), tmp_path / "m.snn")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_schedules_refuse_what_does_not_fit() -> None:
     with pytest.raises(OptionError, match="too few"):
         Schedule("wait", 8, depth=10, wait=1)
@@ -93,3 +109,31 @@ def test_schedules_refuse_what_does_not_fit() -> None:
         Schedule("bistable", 32, depth=19, window=4)
     assert "-T 40" in refused.value.hint
     assert "-T 80" in refused.value.hint
+
+
+class Signal(nn.Module):
+    """Sound and other signals: one axis of time, pooled on the way by averages over three."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.pool = nn.Conv1d(2, 6, 5, padding=2), nn.AvgPool1d(3, 2, 1)
+        self.second, self.best, self.last = nn.Conv1d(6, 8, 3, groups=2), nn.MaxPool1d(3, 2), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(torch.relu(self.first(x)))
+        return self.last(self.best(torch.relu(self.second(x))).mean(2))
+
+
+@pytest.mark.parametrize("kind", ["streaming", "wait"])
+def test_signals_are_pooled_exactly(kind: str) -> None:
+    torch.manual_seed(0)
+    ann = canonicalize(import_module(Signal().eval(), (2, 40), name="signal"))
+    depth = max(site_depths(ann.graph).values())
+    schedule = Schedule(kind, 12, depth, wait=1 if kind == "wait" else 0)
+    batch = torch.rand(8, 2, 40, generator=torch.Generator().manual_seed(1))
+    wanted = Task(ann, in_canonical_order(batch), schedule, NeuronChoice("if", 1))
+    snn = wanted.spikify(METHODS["mse"](wanted))
+    pools = [op for _, op in calls(snn.graph) if isinstance(op, SumPool)]
+    assert pools and all(torch.equal(pool(x), pool(x).round()) for pool in pools for x in [torch.ones(1, 6, 40) * 5])
+    fast, slow = LayerEngine(snn).run(batch).outputs[0], StepEngine(snn).run(batch).outputs[0]
+    assert torch.equal(fast, slow)

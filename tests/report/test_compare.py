@@ -145,6 +145,17 @@ def test_the_remedy_fits_the_schedule() -> None:
     assert len({text[1] for text in said.values() if text}) == 3
     assert "--schedule wait" not in (said["wait"] or ("", "--schedule wait"))[1]
     assert wording.culprit({}) is None
+    for cause, neuron, advised in (
+        ("quantisation", "graded", "--neuron graded"),
+        ("clipping", "burst", "--neuron burst"),
+        ("unevenness", "signed, ternary", "--neuron ternary"),
+    ):
+        section["culprit"] = {**culprit, "cause": cause}
+        used = wording.culprit({"attribution": section, "neuron": {"model": neuron}})
+        other = wording.culprit({"attribution": section, "neuron": {"model": "if"}})
+        assert used is not None and advised not in used[1]
+        assert other is not None and advised in other[1]
+    section["culprit"] = culprit
     rows = [{"error": 0.4, "causes": {"clipping": 0.5, "quantisation": 0.1, "unevenness": 0.3}}] * 2
     both = wording.culprit({"attribution": {"layers": rows, "culprit": culprit}, "schedule": {"kind": "streaming"}})
     assert both is not None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import vl_convert
 
 from snnconvert.errors import OptionError
+from snnconvert.report.charts_energy import energy_time_chart
 from snnconvert.report.energy import LayerOperations, energy, layer_rows
 from snnconvert.report.energy_constants import default_constants, load_constants
 from snnconvert.report.energy_over_time import MATCHED, over_time
@@ -91,3 +94,12 @@ def test_files_without_constants_are_refused(tmp_path: Path) -> None:
             load_constants(write(tmp_path / "own.toml", head=head))
     with pytest.raises(OptionError, match="cannot be read"):
         load_constants(tmp_path / "missing.toml")
+
+
+def test_the_chart_explains_its_strokes() -> None:
+    """Vega-Lite draws the legend of strokes without a colour (transparent) where points lie on the lines."""
+    spent = over_time([ROW, ROW], [SERIES, SERIES], levels=[1, 2, 3, 4])
+    spec = energy_time_chart({"energy": {"over_time": spent}})
+    legends = vl_convert.vegalite_to_vega(spec)["legends"]
+    (strokes,) = [legend for legend in legends if "strokeDash" in legend]
+    assert "transparent" not in json.dumps(strokes)

@@ -238,9 +238,12 @@ def test_terminal_on_ascii_consoles() -> None:
         encoding = "ascii"  # type: ignore[assignment]
 
     console = Console(file=Ascii(), width=80)
-    print_summary(make_document(layers=3), console)
+    document = make_document(layers=3)
+    document["model"]["notes"] = ["2 node(s) stay analog: gâte (Mul)"]
+    print_summary(document, console)
     assert isinstance(console.file, Ascii)
     assert console.file.getvalue().isascii()
+    assert "note: 2 node(s) stay analog: g?te (Mul)" in console.file.getvalue()
 
 
 @pytest.mark.parametrize("timesteps", [1, 5, 32, 64, 200])

@@ -98,6 +98,10 @@ _MICROSOFT: tuple[Callable[..., Any], ...] = (
     quantised.QLinearAdd,
     quantised.QLinearMul,
     quantised.QLinearGlobalAveragePool,
+    quantised.QLinearAveragePool,
+    quantised.QLinearConcat,
+    quantised.QLinearLeakyRelu,
+    quantised.QLinearSoftmax,
     quantised.QLinearSigmoid,
     quantised.QGemm,
 )

@@ -13,6 +13,8 @@ from snnconvert.convert.onnx_ops.scope import MOST_ELEMENTS, without_batch
 
 _SHAPED = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1}
 _PER_SAMPLE = ("Add", "Sub", "Mul", "Unsqueeze", "Cast", "Identity")
+# the first opset whose form onnx can compute itself; the forms before it mean the same
+_COMPUTED_FROM = {"QuantizeLinear": 19, "DequantizeLinear": 19}
 _RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
 
 
@@ -52,6 +54,7 @@ def fold(node: onnx.NodeProto, inputs: list[Array | None], opset: int) -> list[A
         [helper.make_value_info(name, onnx.TypeProto()) for name in names if name],
         [helper.make_value_info(name, onnx.TypeProto()) for name in outputs],
     )
+    opset = max(opset, _COMPUTED_FROM.get(node.op_type, 0))
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     feeds = {name: value for name, value in zip(names, inputs, strict=True) if name}
     try:

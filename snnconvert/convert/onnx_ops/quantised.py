@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from snnconvert.convert.onnx_ops.activations import function
+from snnconvert.convert.onnx_ops.activations import LeakyRelu, Softmax, function
 from snnconvert.convert.onnx_ops.arithmetic import Add, Mul
 from snnconvert.convert.onnx_ops.flow import Array, Flow, Refusal, Value
-from snnconvert.convert.onnx_ops.pooling import GlobalAveragePool
+from snnconvert.convert.onnx_ops.layout import Concat
+from snnconvert.convert.onnx_ops.pooling import AveragePool, GlobalAveragePool
 from snnconvert.convert.onnx_ops.scope import Scope, fixed, moving, scalar
 from snnconvert.convert.onnx_ops.weighted import Conv, Gemm, MatMul
 from snnconvert.graph import ops
@@ -171,6 +172,59 @@ def QLinearGlobalAveragePool(
         raise Refusal("channels_last")
     scope.note(_ROUNDING)
     return GlobalAveragePool(scope, x)
+
+
+def QLinearAveragePool(
+    scope: Scope,
+    x: Value,
+    x_scale: Value,
+    x_zero: Value | None,
+    y_scale: Value,
+    y_zero: Value | None = None,
+    *,
+    channels_last: int = 0,
+    **attributes: object,
+) -> Flow:
+    if channels_last:
+        raise Refusal("channels_last")
+    return _quantised(scope, AveragePool(scope, x, **attributes), y_scale, y_zero)  # type: ignore[arg-type]
+
+
+def QLinearConcat(scope: Scope, y_scale: Value, y_zero: Value, *parts: Value, axis: int = 1) -> Flow:
+    triples = zip(parts[::3], parts[1::3], parts[2::3], strict=True)
+    real = [_real(part, scale, zero, axis) for part, scale, zero in triples]
+    return _quantised(scope, Concat(scope, *real, axis=axis), y_scale, y_zero)
+
+
+def QLinearLeakyRelu(
+    scope: Scope,
+    x: Value,
+    x_scale: Value,
+    x_zero: Value | None,
+    y_scale: Value,
+    y_zero: Value | None = None,
+    *,
+    alpha: float = 0.01,
+) -> Flow:
+    return _quantised(scope, LeakyRelu(scope, x, alpha=alpha), y_scale, y_zero)
+
+
+def QLinearSoftmax(
+    scope: Scope,
+    x: Value,
+    x_scale: Value,
+    x_zero: Value | None,
+    y_scale: Value,
+    y_zero: Value | None = None,
+    *,
+    axis: int = -1,
+    opset: int = 13,
+) -> Flow:
+    flow = moving(x)
+    if min(opset, scope.opset) < 13 and flow.normal(axis) != flow.rank - 1:
+        raise Refusal("a softmax over several axes")
+    scope.note(_ROUNDING)
+    return Softmax(scope, x, axis=axis)
 
 
 def QLinearSigmoid(

@@ -113,7 +113,18 @@ def open_model(path: Path) -> tuple[onnx.ModelProto, int]:
         raise UnsupportedError(f"{path} uses ONNX opset {opset or 'of no known domain'}; {known}", hint=hint)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
+    _name_nodes(model.graph)
     return model, opset
+
+
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    """Give every node a name of its own: its first output where it has none, and that behind a name used before."""
+    used: set[str] = set()
+    for node in graph.node:
+        output = next((name for name in node.output if name), node.op_type)
+        if not node.name or node.name in used:
+            node.name = f"{node.name}:{output}" if node.name else output
+        used.add(node.name)
 
 
 def initializers(model: onnx.ModelProto, path: Path) -> tuple[dict[str, Array], list[str]]:
