@@ -143,8 +143,10 @@ def _labelled() -> list[str]:
         "",
         "`python benchmarks/labelled.py`; calibration without labels, on training images (ImageNet: "
         "imagenet_calibration500); measured on test images, evenly over the classes (ImageNet: imagenet_val1300). The "
-        "binary neuron is `if`; bistable means one window of so many steps, T follows from the depth. Points: SNN "
-        "minus ANN. The standard error of a difference is about half a point on 1,300 images and one on 300.",
+        "binary neuron is `if`; bistable means one window of so many steps from every layer unless more are stated, T "
+        "follows from the depth. `reconstruct` uses as many of its calibration images as fit into its memory (2 GiB "
+        "unless more was given): `59 of 128`. Points: SNN minus ANN. The standard error of a difference is about half "
+        "a point on 1,300 images and one on 300.",
         "",
         "| model | calibration (images) | neuron | T | images | ANN % | SNN % | points | agree % | spikes per image |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -155,15 +157,23 @@ def _labelled() -> list[str]:
         ann, snn, agreed = (100 * row[name] / count for name in ("ann_correct", "correct", "agreed"))
         neuron = _plan(row)
         lines.append(
-            f"| {row['model']} | {row['method']} ({row['calibration_images']}) | {neuron} | {row['total']} | {count} "
+            f"| {row['model']} | {_method(row)} | {neuron} | {row['total']} | {count} "
             f"| {ann:.2f} | {snn:.2f} | {snn - ann:+.2f} | {agreed:.1f} | {row['spikes_per_image']:,} |"
         )
     return [*lines, *_curves(rows)]
 
 
+def _method(row: dict[str, Any]) -> str:
+    """The method, its options other than the memory, and how many images it used of those it was given."""
+    given, used = row["calibration_images"], row.get("calibration_used", row["calibration_images"])
+    named = [f"{name} {value}" for name, value in row["options"].items() if name != "memory"]
+    return f"{', '.join([row['method'], *named])} ({used if used == given else f'{used} of {given}'})"
+
+
 def _plan(row: dict[str, Any]) -> str:
     if row["window"]:
-        return f"bistable {row['window']}"
+        windows = row.get("windows", 1)
+        return f"bistable {row['window']}" + (f", {windows} windows" if windows > 1 else "")
     neuron = row["neuron"] if row["levels"] == 1 else f"{row['neuron']}, {row['levels']} units"
     return f"{neuron}, wait {row['wait']}" if row.get("wait") else neuron
 
@@ -183,7 +193,7 @@ def _curves(rows: list[dict[str, Any]]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        cells = [row["model"], f"{row['method']} ({row['calibration_images']})", _plan(row), row["images"]]
+        cells = [row["model"], _method(row), _plan(row), row["images"]]
         found = [row["ann_correct"], *(row["correct_at"].get(t) for t in ("8", "16", "32", "64")), row["correct"]]
         cells += ["" if one is None else f"{100 * one / row['images']:.1f}" for one in found]
         lines.append("| " + " | ".join(map(str, cells)) + f" (T = {row['total']}) |")

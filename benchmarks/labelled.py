@@ -2,7 +2,7 @@
 
     python benchmarks/labelled.py small --neurons ternary if --timesteps 64 --images 1000
     python benchmarks/labelled.py depthwise --window 3 4 5 6 7 8 --images 1300 --calibration-images 500
-    python benchmarks/labelled.py mobilenet_v1_0.25_128_quant.onnx --method reconstruct --window 6 --windows 2 --images 1300
+    python benchmarks/labelled.py depthwise --method reconstruct --window 6 --windows 2 --calibration-images 500
     python benchmarks/labelled.py depthwise --method reconstruct --neurons ternary if --timesteps 32 64 --images 200
     python benchmarks/labelled.py onepixel_resnet32.onnx --method reconstruct --neurons if --timesteps 64
 
