@@ -38,6 +38,8 @@ were tried this way first. Batch-norm statistics come from two forward passes, l
 least 4-fold from T = {short} to T = {long} for **{count} of {all}**, on 1 to 4 images each.
 """
 
+# what the sentences above the table of accuracies count
+WITHIN, LOSS = 64, 2.0
 
 PACK = "Ternary neurons, `--approximate auto`."
 
@@ -148,6 +150,8 @@ def _labelled() -> list[str]:
         "unless more was given): `59 of 128`. Points: SNN minus ANN. The standard error of a difference is about half "
         "a point on 1,300 images and one on 300.",
         "",
+        *_within(rows),
+        "",
         "| model | calibration (images) | neuron | T | images | ANN % | SNN % | points | agree % | spikes per image |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -161,6 +165,28 @@ def _labelled() -> list[str]:
             f"| {ann:.2f} | {snn:.2f} | {snn - ann:+.2f} | {agreed:.1f} | {row['spikes_per_image']:,} |"
         )
     return [*lines, *_curves(rows)]
+
+
+def _within(rows: list[dict[str, Any]]) -> list[str]:
+    """One sentence per neuron: how many models are within LOSS points at T = WITHIN, and which are not."""
+    told = []
+    for neuron, binary in (("ternary", "ternary"), ("if", "binary")):
+        best: dict[str, float] = {}
+        for row in rows:
+            if row["neuron"] == neuron and row["total"] == WITHIN and not row["window"]:
+                points = 100 * (row["correct"] - row["ann_correct"]) / row["images"]
+                best[row["model"]] = max(best.get(row["model"], -100.0), points)
+        beyond = [f"{name} ({points:+.1f})" for name, points in best.items() if points < -LOSS]
+        told.append(
+            f"- {binary}: {len(best) - len(beyond)} of {len(best)} models"
+            + (f"; not {', '.join(sorted(beyond))}" if beyond else "")
+        )
+    return [
+        f"Within {LOSS:g} points of the ANN at T = {WITHIN} (the best row of each model, so a little flattering where "
+        "there are several):",
+        "",
+        *told,
+    ]
 
 
 def _method(row: dict[str, Any]) -> str:
