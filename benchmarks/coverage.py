@@ -39,9 +39,10 @@ from snnconvert.convert.doors import open_model
 from snnconvert.convert.onnx_reference import compare_with_onnxruntime
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.passes.logits import keep_logits
-from snnconvert.convert.pytorch import import_module
+from snnconvert.convert.pytorch import import_module, relative_difference
 from snnconvert.convert.spikify import NeuronChoice
 from snnconvert.convert.units import analog_nodes, with_units
+from snnconvert.convert.weights import apply_weights, load_weights
 from snnconvert.data.datasets import load_dataset
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.sampling import balanced_sample
@@ -155,16 +156,19 @@ def pack_rows() -> dict[str, dict[str, Any]]:
 _PLACE = "${SNNCONVERT_DATA:-../../shared/data}"
 
 
+def _arch(row: dict[str, Any]) -> str | None:
+    """The architecture of a file of weights, from anywhere."""
+    arch = row.get("arch")
+    return arch if arch is None or Path(arch).is_absolute() else str(ROOT / "benchmarks" / arch)
+
+
 def _opened(row: dict[str, Any]) -> Ann:
     source = str(row["source"])
     plan = Preprocessing.from_dict(row.get("preprocessing", {}))
     shape = row.get("input_shape")
     if shape is None and "data" in row and not source.endswith(".onnx"):
         shape = load_dataset(row["data"], preprocessing=plan, input_shape=None).sample_shape
-    arch = row.get("arch")
-    if arch is not None and not Path(arch).is_absolute():
-        arch = str(ROOT / "benchmarks" / arch)
-    return open_model(source, arch=arch, input_shape=None if shape is None else tuple(shape))
+    return open_model(source, arch=_arch(row), input_shape=None if shape is None else tuple(shape))
 
 
 def pack_model(row: dict[str, Any]) -> tuple[Ann, dict[str, Any], Tensor, Tensor]:
@@ -172,9 +176,11 @@ def pack_model(row: dict[str, Any]) -> tuple[Ann, dict[str, Any], Tensor, Tensor
     source, ann = str(row["source"]), _opened(row)
     known: dict[str, Any] = {"kind": "ONNX" if source.endswith(".onnx") else "PyTorch", "difference": None}
     known["input"] = "x".join(map(str, ann.input_shape))
+    samples, arch = torch.rand(2, *ann.input_shape, generator=torch.Generator().manual_seed(0)), _arch(row)
     if ann.source.format == "onnx":
-        samples = torch.rand(2, *ann.input_shape, generator=torch.Generator().manual_seed(0))
         known["difference"] = compare_with_onnxruntime(ann, Path(source), samples, tolerance=1e-2).largest
+    elif arch is not None:
+        known["difference"] = _from_its_module(ann, arch, Path(source), samples)
     if "data" not in row:
         known["images"] = "noise"
         scale = 127.0 if "yolox" in source else 0.5
@@ -182,6 +188,14 @@ def pack_model(row: dict[str, Any]) -> tuple[Ann, dict[str, Any], Tensor, Tensor
         return ann, known, drawn[0], drawn[1]
     calibration, images, _ = _labelled_images(row, ann, CALIBRATION, 64)
     return ann, known, calibration, images
+
+
+@torch.inference_mode()
+def _from_its_module(ann: Ann, arch: str, weights: Path, samples: Tensor) -> float:
+    """Largest difference of an imported network from its PyTorch module, relative."""
+    module = build_architecture(arch)
+    apply_weights(module, load_weights(weights), location=str(weights))
+    return relative_difference(module.eval()(samples), ann.graph(samples)[0])
 
 
 def labelled_model(row: dict[str, Any], calibration: int, images: int) -> tuple[Ann, Tensor, Tensor, NDArray[np.int64]]:

@@ -104,6 +104,13 @@ def convert(  # noqa: PLR0917
     granularity: Annotated[
         str | None, typer.Option(help="One threshold per channel or per layer.", rich_help_panel=CALIBRATION)
     ] = None,
+    headroom: Annotated[
+        float | None,
+        typer.Option(
+            help="Thresholds follow at least this many times the largest calibration activation (reconstruct, mse; 0).",
+            rich_help_panel=CALIBRATION,
+        ),
+    ] = None,
     neuron: Annotated[
         NeuronName,
         typer.Option(help="Neuron model; auto tries them, cheapest first, until one is enough.", rich_help_panel=SNN),
@@ -228,7 +235,7 @@ def convert(  # noqa: PLR0917
     """Convert MODEL, measure it, and write the checkpoint and the report."""
     from snnconvert import commands
 
-    given = {"percentile": percentile, "granularity": granularity}
+    given = {"percentile": percentile, "granularity": granularity, "headroom": headroom}
     chosen = preprocessing_of(
         preprocessing, mean=mean, std=std, scale=scale, layout=layout, channels=channels, resize=resize, crop=crop
     )

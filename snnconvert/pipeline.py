@@ -21,10 +21,11 @@ from snnconvert.data.selection import Inputs, select_inputs
 from snnconvert.errors import OptionError
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.progress import Progress, silent
+from snnconvert.request import Request, check_request
 from snnconvert.simulate.ablation import Subject, ablation, nothing_affordable, planned
 from snnconvert.simulate.early_exit import with_early_exit
 from snnconvert.simulate.evaluate import Spread, evaluate, read, rerun
-from snnconvert.stages import Alone, Outcome, Request, check_request, open_ann, spiking, timed, with_bundled_data
+from snnconvert.stages import Alone, Outcome, open_ann, spiking, timed, with_bundled_data
 
 __all__ = ["Outcome", "Request", "convert_model", "run"]
 # images on which the original network has to give finite numbers before anything is calibrated

@@ -129,12 +129,11 @@ def candidates(
 
 def with_several_answers(found: Sequence[Candidate]) -> list[Candidate]:
     """`found`, without the schedules that answer once only: nothing could be compared to leave early."""
-    once = {
-        "reason": "it answers once, and --early-exit compares answers",
-        "hint": "leave --early-exit out, or raise -T",
-    }
+    reason, hint = "it answers once, and --early-exit compares answers", "leave --early-exit out, or raise -T"
     return [
-        replace(one, schedule=None, **once) if one.schedule is not None and one.schedule.frames < 2 else one
+        replace(one, schedule=None, reason=reason, hint=hint)
+        if one.schedule is not None and one.schedule.frames < 2
+        else one
         for one in found
     ]
 

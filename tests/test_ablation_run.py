@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from snnconvert.pipeline import run
 from snnconvert.report.from_run import document_of
-from snnconvert.stages import Request
+from snnconvert.request import Request
 
 
 def test_it_belongs_to_bistable_runs_and_does_not_depend_on_batches() -> None:

@@ -10,7 +10,7 @@ import pytest
 from snnconvert.errors import OptionError
 from snnconvert.pipeline import run
 from snnconvert.report.from_run import document_of
-from snnconvert.stages import Request
+from snnconvert.request import Request
 from snnconvert.zoo.manifest import load_manifest
 
 REQUEST = Request("zoo:digits-resnet", timesteps=6, calibration_samples=48, limit=60, compare_at=(2, 4))

@@ -72,6 +72,23 @@ def test_conversion_reports_energy_causes_and_outcomes(converted: Path) -> None:
     assert "energy" in (converted / "digits-cnn.md").read_text("utf-8").split("\n")[2]
 
 
+def test_headroom_reaches_the_calibration(tmp_path: Path) -> None:
+    for given in ([], ["--headroom", "1.25"]):
+        done = snnconvert(
+            "zoo:digits-cnn", "-T", "4", "--schedule", "streaming", "--calibration", "mse", *given,
+            "--calibration-samples", "20", "--limit", "20", "--quiet", "-o", f"{len(given)}.snn", folder=tmp_path,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    without, with_room = (load_snn(tmp_path / f"{count}.snn") for count in (0, 2))
+    smaller = 0
+    for node in without.graph.graph.nodes:
+        if node.op == "call_module" and hasattr(op := without.graph.get_submodule(str(node.target)), "threshold"):
+            other = with_room.graph.get_submodule(str(node.target)).threshold
+            assert bool((other >= 1.2 * op.threshold).all()), node.name
+            smaller += 1
+    assert smaller > 0
+
+
 def test_report_of_a_checkpoint_repeats_the_conversion(converted: Path) -> None:
     done = snnconvert("report", "digits-cnn.snn", "--data", DATA, "--report", "again.html", "--json", folder=converted)
     assert done.returncode == 0, done.stderr

@@ -27,6 +27,7 @@ ORDER = [
         "search",
     ),
     *(
+        "request",
         "stages",
         "pipeline",
         "report",

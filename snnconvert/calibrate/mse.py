@@ -27,16 +27,24 @@ def calibrate_mse(task: Task) -> Calibration:
     Options:
         initial: membrane potential at t = 0 as a fraction of the threshold; the default is that of the schedule's
             rounding, 0.5 for nearest.
+        headroom: no bound is lower than this many times the largest activation that the calibration images cause
+            (default 0: as low as the squared error on these images asks for). With 1 nothing that they cause is cut
+            off; more than 1 makes room for images that go further.
     """
     initial = float(task.options.get("initial", task.schedule.initial))
     levels = effective_levels(task)
     graph = task.ann.graph
     found, _ = ranges(graph, task.images, task.progress)
     counts = histograms(graph, task.images, found, task.progress)
+    headroom = float(task.options.get("headroom", 0.0))
     result = {
-        name: task.site(best_bounds(counts[name], site, levels, initial), site, initial) for name, site in found.items()
+        name: task.site(
+            torch.maximum(best_bounds(counts[name], site, levels, initial), site.largest * headroom), site, initial
+        )
+        for name, site in found.items()
     }
-    record = {"method": "mse", "options": {"initial": initial}, "levels": levels, "candidates": []}
+    options = {"initial": initial, "headroom": headroom}
+    record = {"method": "mse", "options": options, "levels": levels, "candidates": []}
     return Calibration(graph, result, record)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from snnconvert.errors import OptionError, did_you_mean
 
 # written as options of the command, the others as `options = { ... }` of a manifest or of `convert_model`
-_ON_THE_COMMAND_LINE = ("percentile", "granularity")
+_ON_THE_COMMAND_LINE = ("percentile", "granularity", "headroom")
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,12 @@ OPTIONS: dict[str, dict[str, Kind]] = {
     "rnl": {"granularity": _GRANULARITY, "lambda": Number(0, above=True), "p": Number(0, 1, above=True)},
     "percentile": _PERCENTILE,
     "robust-norm": _PERCENTILE,
-    "mse": {"initial": _INITIAL},
+    "mse": {"initial": _INITIAL, "headroom": Number(0)},
     "reconstruct": {
         **{"weights": _SWITCH, "thresholds": _SWITCH, "judged": _SWITCH, "read_out": _SWITCH, "read_at": Steps()},
         **{"rounds": Number(0, whole=True), "held_out": Number(0, 0.9), "memory": Number(0, above=True)},
         **{"rate_norm": _SWITCH, "rows": _COUNT, "search_images": _COUNT, "search_positions": _COUNT},
+        "headroom": Number(0),
     },
     "local-threshold-balancing": {"passes": _COUNT, "initial": _INITIAL},
     "snn-calibration-light": {"granularity": _GRANULARITY},

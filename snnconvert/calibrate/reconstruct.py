@@ -74,6 +74,8 @@ def calibrate_reconstruct(task: Task) -> Calibration:
         judged: keep a bias correction only where the error falls (default True); otherwise always.
         rate_norm: also try the bounds p * M of the Rate Norm Layer with the best p by its objective (see `rate_norm`),
             channel by channel through the real neuron (default False: measured, they gain nothing).
+        headroom: no threshold is lower than what lets the neuron follow this many times the largest activation that the
+            calibration images cause (default 0), see `mse`.
         read_out: choose from which frame on the read-out sums (default True), unless the schedule says so.
         read_at: numbers of frames after which the network is to be right as well as after the last. All of them have
             the same weight in every least squares, search and judgement.

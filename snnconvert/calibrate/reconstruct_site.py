@@ -44,6 +44,7 @@ class Options:
     memory: float = 2.0
     judged: bool = True
     rate_norm: bool = False
+    headroom: float = 0.0
     read_out: bool = True
     read_at: tuple[int, ...] = ()
 
@@ -60,14 +61,19 @@ class Feeding:
 
 @dataclass
 class _Fit:
-    """What has been found so far: (channels,) each, and the errors (2, channels) on fitted and held-out images."""
+    """What has been found so far: (channels,) each, and the errors (2, channels) on fitted and held-out images.
+
+    `least` are thresholds that no channel may go below.
+    """
 
     threshold: Tensor
     initial: Tensor
     errors: Tensor
+    least: Tensor
 
     def take(self, trial: Trial, threshold: Tensor, initial: Tensor) -> None:
         """Move every channel to the given parameters where they are better."""
+        threshold = torch.maximum(threshold, self.least)
         tried = trial.errors(threshold, initial)
         improved = better(tried, self.errors)
         self.threshold = torch.where(improved, threshold, self.threshold)
@@ -97,7 +103,7 @@ class SiteStep:
         may be changed. Returns the calibration and a JSON-able record of relative squared errors on held-out images.
         """
         trial = self._trial(node, soma, found)
-        fit = self._search(trial, *starts)
+        fit = self._search(trial, found.largest * (self.options.headroom / soma.levels), *starts)
         power = trial.power()
         first = float(self.first_errors[1].sum()) / power
         entry: dict[str, Any] = {"error_start": first, "error_threshold": float(fit.errors[1].sum()) / power}
@@ -152,10 +158,11 @@ class SiteStep:
         value = self.worlds.frames(chunk, arguments(node)[0])
         return value.tensor.unsqueeze(0) if value.constant else self.worlds.by_frames(value.tensor)
 
-    def _search(self, trial: Trial, start: Tensor, *others: Tensor) -> _Fit:
+    def _search(self, trial: Trial, least: Tensor, start: Tensor, *others: Tensor) -> _Fit:
+        start = torch.maximum(start, least)
         initial = torch.full_like(start, self.worlds.schedule.initial)
         self.first_errors = trial.errors(start, initial)
-        fit = _Fit(start.clone(), initial, self.first_errors)
+        fit = _Fit(start.clone(), initial, self.first_errors, least)
         if self.options.thresholds:
             for factor in FACTORS:
                 fit.take(trial, start * factor, initial)

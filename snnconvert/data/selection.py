@@ -50,7 +50,7 @@ class Inputs:
 
 
 class Wishes(Protocol):
-    """The part of a request that says which images to use (see `stages.Request`)."""
+    """The part of a request that says which images to use (see `request.Request`)."""
 
     @property
     def data(self) -> str | None: ...

@@ -161,7 +161,8 @@ def _shifted(document: Document) -> dict[str, str] | None:
         f"The evaluation images drive the network further than the calibration images did: at {shift['origin']} its "
         f"neurons cut off {100 * shift['evaluation']:.0f} % of the activations (root of the squares' sum), and "
         f"{100 * shift['calibration']:.0f} % on the calibration images. No number of steps makes up for that.",
-        "Calibrate on more images, cropped, resized and sharpened as those that the network will see.",
+        "Calibrate on more images, cropped, resized and sharpened as those that the network will see; where there are "
+        "none, --headroom 1 (with --calibration reconstruct or mse) cuts off less.",
     )
 
 

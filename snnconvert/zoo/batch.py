@@ -336,7 +336,8 @@ def preflight(entry: Entry, folder: Path) -> SnnConvertError | None:
     """
     from snnconvert.data.preprocessing import Preprocessing
     from snnconvert.report.energy_constants import load_constants
-    from snnconvert.stages import Request, open_ann, with_bundled_data
+    from snnconvert.request import Request
+    from snnconvert.stages import open_ann, with_bundled_data
     from snnconvert.zoo.catalogue import data_path
     from snnconvert.zoo.fetch import check_file, needed
 

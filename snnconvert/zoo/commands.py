@@ -43,7 +43,7 @@ def init(folder: Path, output: Path, *, force: bool) -> None:
 
 def list_models(path: Path, only: tuple[str, ...]) -> None:
     """Print the models with what they inherit."""
-    from snnconvert.stages import Request
+    from snnconvert.request import Request
 
     manifest = load_manifest(path).only(only)
     table = Table()

@@ -118,7 +118,7 @@ class Manifest:
 
 
 def _changed(entry: Entry, changes: Mapping[str, Any]) -> Entry:
-    from snnconvert.stages import Request, check_request
+    from snnconvert.request import Request, check_request
 
     options = {**entry.options, **changes}
     for name, dependent in _OF.items():
@@ -303,7 +303,7 @@ class _Reader:
         if source.startswith(URLS) and sha256 is None:
             self.refuse((*where, "source"), "a download needs its sha256", 'add sha256 = "..." (sha256sum FILE)')
         options = {key: value for key, value in given.items() if key in request_types() or key == "preprocessing"}
-        from snnconvert.stages import Request, check_request
+        from snnconvert.request import Request, check_request
 
         try:
             gates = Gates.from_dict(given.get("gates", {}))
@@ -320,7 +320,7 @@ def check_step(gates: Gates, options: Mapping[str, Any]) -> None:
     Raises:
         OptionError: they judge at a later one.
     """
-    from snnconvert.stages import Request
+    from snnconvert.request import Request
 
     steps = options.get("timesteps", Request.timesteps)
     if gates.at is not None and gates.at > steps:
@@ -332,7 +332,7 @@ def check_step(gates: Gates, options: Mapping[str, Any]) -> None:
 
 def request_types() -> dict[str, Any]:
     """Type of each field of `Request` that a manifest may set; `preprocessing` is read on its own."""
-    from snnconvert.stages import Request
+    from snnconvert.request import Request
 
     hints = typing.get_type_hints(Request)
     return {row.name: hints[row.name] for row in fields(Request) if row.name not in ("model", "preprocessing")}

@@ -75,7 +75,7 @@ def _convert(task: Mapping[str, Any], folder: Path, progress: Progress, spread: 
     from snnconvert.report.energy_constants import load_constants
     from snnconvert.report.from_run import document_of
     from snnconvert.report.gate import Gates
-    from snnconvert.stages import Request
+    from snnconvert.request import Request
 
     name, model = task["name"], task["model"]
     if task["url"] is not None:

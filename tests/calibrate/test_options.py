@@ -34,6 +34,8 @@ def test_defaults_are_accepted() -> None:
         ("percentile", {"percentile": "a"}, "--percentile 'a' is not a number", "give"),
         ("rnl", {"granularity": "image"}, "--granularity 'image' is not channel or layer", "give"),
         ("rnl", {"p": 1.5}, "options.p 1.5 is not a number above 0, at most 1", "give"),
+        ("rnl", {"headroom": 1}, "--headroom means nothing", "add --calibration mse or --calibration reconstruct"),
+        ("mse", {"headroom": -1}, "--headroom -1 is not a number from 0", "give --headroom"),
         ("reconstruct", {"rounds": 1.5}, "options.rounds 1.5 is not a whole number from 0", "give"),
         ("reconstruct", {"rounds": True}, "options.rounds True is not a whole number", "give"),
         ("reconstruct", {"weights": 1}, "options.weights 1 is not true or false", "give"),

@@ -11,6 +11,7 @@ from calibration_networks import images, network, task
 from torch import Tensor
 
 from snnconvert.calibrate import METHODS
+from snnconvert.calibrate.observe import ranges
 from snnconvert.calibrate.reconstruct import WORTH, Reconstruction, calibrate_reconstruct
 from snnconvert.calibrate.reconstruct_site import Options
 from snnconvert.calibrate.task import Task
@@ -107,6 +108,30 @@ def test_rate_norm_bounds_are_tried_where_asked_for(monkeypatch: pytest.MonkeyPa
     assert [row["chosen"] for row in ranked].count(True) == 1
     assert min(ranked, key=lambda row: row["objective"])["chosen"]
     assert not any("p" in row for row in alone["candidates"])
+
+
+@pytest.mark.parametrize("method", ["mse", "reconstruct"])
+@pytest.mark.parametrize(
+    ("neuron", "levels", "kind", "timesteps", "plan"),
+    [("ternary", 1, "streaming", 8, {}), ("graded", 3, "streaming", 3, {}), ("if", 1, "bistable", 18, {"window": 3})],
+)
+def test_headroom_keeps_thresholds_up(  # noqa: PLR0917
+    method: str, neuron: str, levels: int, kind: str, timesteps: int, plan: dict[str, int]
+) -> None:
+    """With 1, no activation of the calibration images is above what a neuron can follow; by default some are."""
+    ann = network("depthwise")
+    one = task(ann, images(60), timesteps=timesteps, neuron=neuron, levels=levels, kind=kind, **plan)
+    found, _ = ranges(ann.graph, one.images)
+
+    def least(headroom: float) -> float:
+        calibration = METHODS[method](replace(one, options={"headroom": headroom} if headroom else {}))
+        return min(
+            float((site.bound.flatten() / found[name].largest).min()) for name, site in calibration.sites.items()
+        )
+
+    assert least(0.0) < 0.95
+    assert least(1.0) == pytest.approx(1.0, rel=1e-6)
+    assert least(1.5) == pytest.approx(1.5, rel=1e-6)
 
 
 def same(first: Calibration, second: Calibration) -> bool:

@@ -11,11 +11,12 @@ import torch
 
 from snnconvert.pipeline import run
 from snnconvert.report.from_run import document_of
-from snnconvert.stages import Outcome, Request
+from snnconvert.request import Request
+from snnconvert.stages import Outcome
 from snnconvert.zoo.catalogue import data_path
 
 
-def converted(tmp_path: Path, calibration_contrast: float) -> Outcome:
+def converted(tmp_path: Path, calibration_contrast: float, headroom: float = 0.0) -> Outcome:
     """The digits CNN, calibrated on training images of less contrast."""
     with np.load(data_path("zoo:digits-cnn/train")) as stored:
         images, labels = stored["x"], stored["y"]
@@ -26,6 +27,7 @@ def converted(tmp_path: Path, calibration_contrast: float) -> Outcome:
         timesteps=8,
         schedule="streaming",
         calibration="mse",
+        options={"headroom": headroom},
         data="zoo:digits-cnn",
         calibration_data=str(path),
         calibration_samples=64,
@@ -68,6 +70,17 @@ def test_brighter_images_are_noticed_where_they_are_cut_off_first(tmp_path: Path
     bound = torch.as_tensor(neuron.threshold) * float(neuron.levels)  # type: ignore[arg-type]
     above = (values - bound).clamp(min=0).double().square().sum() / values.double().square().sum()
     assert shift.evaluation == pytest.approx(float(above) ** 0.5, rel=1e-4)
+
+
+def test_headroom_is_the_remedy_that_the_warning_names(tmp_path: Path) -> None:
+    """Brighter by 2.5: with room for that nothing is cut off that was not before."""
+    without, with_room = converted(tmp_path, 0.4), converted(tmp_path, 0.4, headroom=2.5)
+    (warning,) = [
+        row for row in document_of(without, command_line="")["warnings"] if row["code"] == "calibration_shift"
+    ]
+    assert "--headroom" in warning["hint"]
+    assert without.shift is not None
+    assert with_room.shift is None
 
 
 def test_a_report_says_when_memory_left_images_out() -> None:

@@ -16,7 +16,8 @@ from snnconvert.convert.onnx_reference import compare_with_onnxruntime
 from snnconvert.errors import InternalError
 from snnconvert.graph.dialect import calls, origin_of, sites
 from snnconvert.graph.ops import Linear
-from snnconvert.stages import Request, open_ann
+from snnconvert.request import Request
+from snnconvert.stages import open_ann
 
 RNG = np.random.default_rng(0)
 QUANTISED = (
