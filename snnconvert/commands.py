@@ -147,19 +147,18 @@ def _convert(options: dict[str, Any], output: Path, gates: Gates | None, talk: T
     document["gates"] = result.section()
     if result.ok:
         return Made(outcome.snn, document)
-    text = "; ".join(verdict.text for verdict in result.verdicts)
+    cause, advice = "", "ask for less, or give more timesteps"
     if not document["evaluation"]["labelled"] and (gates.max_drop, gates.min_accuracy) != (None, None):
-        return Made(outcome.snn, document, f"gate failed: {text}", "give --data with labels")
-    if result.status == Status.cannot_tell:
+        advice = "give --data with labels"
+    elif result.status == Status.cannot_tell:
         advice = "evaluate on more images (--limit, --data), or leave --strict out"
-        return Made(outcome.snn, document, f"gate failed: {text}", advice)
-    beyond = beyond_the_original(document, gates)
-    cause = beyond or result.worst_layer
-    advice = (
-        "ask for less, or convert a more accurate network" if beyond else (wording.culprit(document) or ("", ""))[1]
-    )
-    told = f"gate failed: {text}" + (f" ({cause})" if cause else "")
-    return Made(outcome.snn, document, told, advice or "ask for less, or give more timesteps")
+    elif beyond := beyond_the_original(document, gates):
+        cause, advice = beyond, "ask for less, or convert a more accurate network"
+    else:
+        cause = result.worst_layer or ""
+        advice = (wording.culprit(document) or ("", ""))[1] or advice
+    text = "; ".join(verdict.text for verdict in result.verdicts)
+    return Made(outcome.snn, document, f"gate failed: {text}" + (f" ({cause})" if cause else ""), advice)
 
 
 def _smallest(options: dict[str, Any], output: Path, gates: Gates | None, talk: Talk) -> Made:

@@ -9,7 +9,6 @@ computed when asked for. Spikes are kept as int8 units.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -21,6 +20,7 @@ from snnconvert.convert.exact import on_grid
 from snnconvert.graph.dialect import arguments, op_of, output_nodes
 from snnconvert.graph.ops import Conv, Linear, Op, Role
 from snnconvert.graph.schedule import Schedule
+from snnconvert.simulate.chunks import widest
 from snnconvert.simulate.kernels import choose
 from snnconvert.simulate.kernels.layout import Packed, pack
 from snnconvert.simulate.kernels.native import Convolution
@@ -84,8 +84,7 @@ def split_images(images: Tensor, size: int, held_out: float) -> list[Chunk]:
 
 def chunk_images(graph: fx.GraphModule, frames: int) -> int:
     """Images per chunk, so that all frames of the widest value fit in a fixed amount of memory."""
-    widest: int = max(math.prod(node.meta["shape"]) for node in graph.graph.nodes if "shape" in node.meta)
-    return max(1, min(64, CHUNK_BYTES // (4 * widest * frames)))
+    return max(1, min(64, CHUNK_BYTES // (4 * widest(graph) * frames)))
 
 
 class Worlds:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
+from torch import fx
 
 from snnconvert.graph.dialect import calls
 from snnconvert.graph.neuron_ops import Neuron
@@ -28,10 +29,15 @@ MEMORY_SIGNS = ("allocate memory", "not enough memory", "out of memory")
 Result = TypeVar("Result")
 
 
+def widest(graph: fx.GraphModule) -> int:
+    """Elements of the largest value of one sample, inputs included."""
+    most: int = max(math.prod(node.meta["shape"]) for node in graph.graph.nodes if "shape" in node.meta)
+    return most
+
+
 def chunk_size(snn: Snn, target_bytes: int = TARGET_BYTES) -> int:
     """Images per chunk, at least 1; the result of a simulation does not depend on it."""
-    widest: int = max(math.prod(node.meta["shape"]) for node in snn.graph.graph.nodes if "shape" in node.meta)
-    return max(1, min(256, target_bytes // (4 * widest * snn.schedule.frames)))
+    return max(1, min(256, target_bytes // (4 * widest(snn.graph) * snn.schedule.frames)))
 
 
 def planned_size(snn: Snn, device: str) -> int:
@@ -39,9 +45,8 @@ def planned_size(snn: Snn, device: str) -> int:
     if torch.device(device).type != "cuda":
         return chunk_size(snn)
     free, _ = torch.cuda.mem_get_info(device)
-    widest: int = max(math.prod(node.meta["shape"]) for node in snn.graph.graph.nodes if "shape" in node.meta)
     doubles = any(buffer.dtype == torch.float64 for buffer in snn.graph.buffers())
-    each = ALIVE * (8 if doubles else 4) * widest * snn.schedule.frames
+    each = ALIVE * (8 if doubles else 4) * widest(snn.graph) * snn.schedule.frames
     return max(1, min(MOST_ON_DEVICE, int(DEVICE_SHARE * free) // each))
 
 
