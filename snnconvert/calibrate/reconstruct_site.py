@@ -11,12 +11,14 @@ from torch import Tensor, fx
 
 from snnconvert.calibrate.least_squares import NormalEquations, changed, merged, outputs_by_group, patches
 from snnconvert.calibrate.observe import Range
+from snnconvert.calibrate.packed_units import PackedUnits
 from snnconvert.calibrate.reconstruct_neuron import Soma, Trial, at_positions, better, shaped
 from snnconvert.calibrate.reconstruct_worlds import Chunk, Spikes, Worlds
 from snnconvert.graph.dialect import arguments, op_of
 from snnconvert.graph.edit import replace_op
 from snnconvert.graph.ops import Conv, Linear
 from snnconvert.graph.types import SiteCalibration
+from snnconvert.neurons import NEURONS
 
 FACTORS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.15, 1.3)
 STARTS = (0.25, 0.75)
@@ -134,9 +136,7 @@ class SiteStep:
         for chunk in self.chunks:
             if left[chunk.held_out] > 0:
                 left[chunk.held_out] -= len(chunk.images)
-                current = self._current(chunk, node)
-                some = at_positions(current.flatten(0, 1), found.axis, positions)
-                trial.currents.append(some.view(*current.shape[:2], *some.shape[1:]))
+                trial.currents.append(self._current_at(chunk, node, found.axis, positions))
                 trial.targets.append(at_positions(self.worlds.wanted(chunk, node), found.axis, positions))
                 trial.held_out.append(chunk.held_out)
         if not any(trial.held_out):  # too few images to hold any out
@@ -157,6 +157,16 @@ class SiteStep:
     def _current(self, chunk: Chunk, node: fx.Node) -> Tensor:
         value = self.worlds.frames(chunk, arguments(node)[0])
         return value.tensor.unsqueeze(0) if value.constant else self.worlds.by_frames(value.tensor)
+
+    def _current_at(self, chunk: Chunk, node: fx.Node, axis: int, positions: Tensor) -> Tensor:
+        """The current at some of every channel's values, (frames, batch, channels, positions, 1)."""
+        (source,), shape = arguments(node), node.meta["shape"]
+        if axis == 0 and len(shape) == 3 and tuple(source.meta["shape"]) == tuple(shape):
+            value = self.worlds.frames_at(chunk, source, positions)
+            return value.tensor.unsqueeze(0) if value.constant else self.worlds.by_frames(value.tensor)
+        current = self._current(chunk, node)
+        some = at_positions(current.flatten(0, 1), axis, positions)
+        return some.view(*current.shape[:2], *some.shape[1:])
 
     def _search(self, trial: Trial, least: Tensor, start: Tensor, *others: Tensor) -> _Fit:
         start = torch.maximum(start, least)
@@ -198,13 +208,19 @@ class SiteStep:
         threshold, initial = found.shaped(fit.threshold), found.shaped(fit.initial)
         top = threshold * trial.soma.levels
         (source,) = arguments(feeding.node)
+        some = feeding.positions if isinstance(op, Conv) and op.weight.ndim == 4 and found.axis == 0 else None
         for chunk in self.chunks:
-            rate = trial.soma.rate(self._current(chunk, node), threshold, initial)
-            lack = self.worlds.wanted(chunk, node) - rate
+            wanted = self.worlds.wanted(chunk, node)
+            if some is None:
+                rate = trial.soma.rate(self._current(chunk, node), threshold, initial)
+            else:
+                rate = trial.soma.rate(self._current_at(chunk, node, found.axis, some), threshold, initial)
+                wanted = at_positions(wanted, found.axis, some)
+            lack = wanted - rate
             lack = torch.where((rate >= top) & (lack > 0), torch.zeros_like(lack), lack)
             rows = patches(op, self.worlds.mean(chunk, source), feeding.positions)
             into = held if chunk.held_out else normal
-            into.add(rows, outputs_by_group(op, lack, feeding.positions), gram=False)
+            into.add(rows, outputs_by_group(op, lack, feeding.positions if some is None else None), gram=False)
         penalty = min(PENALTIES, key=lambda one: float(held.errors(normal.solve(one)).sum()))
         change = merged([normal, held]).solve(penalty)
         replace_op(self.worlds.graph, feeding.node, changed(op, change))
@@ -242,4 +258,6 @@ class SiteStep:
         units = soma.units(self._current(chunk, node), site.threshold, site.initial)
         chunk.ann[node], chunk.mean[node] = ann.contiguous(), soma.mean(units, site.threshold).contiguous()
         density = float(units.count_nonzero()) / max(units.numel(), 1)
-        chunk.frames[node] = Spikes(units.flatten(0, 1), site.threshold, soma.levels, soma.model == "if", density)
+        negative = NEURONS[soma.model].negative
+        packed = PackedUnits.of(units.flatten(0, 1), len(units), soma.levels, negative=negative)
+        chunk.frames[node] = Spikes(packed, site.threshold, soma.levels, soma.model == "if", density)
