@@ -28,7 +28,7 @@ FINE_FACTORS = (0.85, 0.93, 1.07, 1.15)
 FINE_STARTS = (-0.12, 0.12)
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)
 SHARES = (1.0, 0.5, 1.5)
-# of `memory`, for each of three copies of the currents that thresholds are tried on; and the fewest positions
+# of `memory`, for the currents that thresholds are tried on and as much for a change of them; and the fewest positions
 TRIAL_SHARE, MIN_POSITIONS = 0.75, 16
 
 
@@ -112,7 +112,7 @@ class SiteStep:
         if isinstance(feeding, Feeding):
             entry["rounds"] = []
             for _ in range(self.options.rounds):
-                trial, count = self._correct(node, trial, found, fit, feeding)
+                count = self._correct(node, trial, found, fit, feeding)
                 self._refine(trial, fit)
                 entry["rounds"].append({"accepted": count, "error": float(fit.errors[1].sum()) / power})
         weighted = feeding.node if isinstance(feeding, Feeding) else feeding
@@ -139,10 +139,6 @@ class SiteStep:
                 trial.currents.append(self._current_at(chunk, node, found.axis, positions))
                 trial.targets.append(at_positions(self.worlds.wanted(chunk, node), found.axis, positions))
                 trial.held_out.append(chunk.held_out)
-        if not any(trial.held_out):  # too few images to hold any out
-            for part in (trial.currents, trial.targets):
-                part.extend(list(part))
-            trial.held_out += [True] * len(trial.held_out)
         return trial
 
     def _positions(self, found: Range, node: fx.Node) -> Tensor:
@@ -195,8 +191,8 @@ class SiteStep:
             for step in FINE_STARTS:
                 fit.take(trial, fit.threshold, initial + step)
 
-    def _correct(self, node: fx.Node, trial: Trial, found: Range, fit: _Fit, feeding: Feeding) -> tuple[Trial, int]:
-        """A step of the weights towards what the neuron's own rates lack.
+    def _correct(self, node: fx.Node, trial: Trial, found: Range, fit: _Fit, feeding: Feeding) -> int:
+        """A step of the weights towards what the neuron's own rates lack; the number of channels that take it.
 
         The rate of an active neuron follows its mean input one to one, so what it lacks, regressed on the mean input of
         the operator, says how the weights have to move: that also makes up for spikes sent too early, which no match
@@ -224,21 +220,19 @@ class SiteStep:
         penalty = min(PENALTIES, key=lambda one: float(held.errors(normal.solve(one)).sum()))
         change = merged([normal, held]).solve(penalty)
         replace_op(self.worlds.graph, feeding.node, changed(op, change))
-        full = self._trial(node, trial.soma, found)
-        steps = [after - before for before, after in zip(trial.currents, full.currents, strict=True)]
+        steps = self._trial(node, trial.soma, found).currents
+        for before, step in zip(trial.currents, steps, strict=True):
+            step.sub_(before)
         chosen = torch.zeros_like(fit.threshold)
         for share in SHARES:
-            for before, step, out in zip(trial.currents, steps, full.currents, strict=True):
-                torch.add(before, step, alpha=share, out=out)
-            tried = full.errors(fit.threshold, fit.initial)
+            tried = trial.errors(fit.threshold, fit.initial, steps=steps, share=share)
             improved = better(tried, fit.errors)
             chosen = torch.where(improved, torch.full_like(chosen, share), chosen)
             fit.errors = torch.where(improved, tried, fit.errors)
         replace_op(self.worlds.graph, feeding.node, changed(op, change, chosen))
-        shares = shaped(chosen)
-        for before, step, out in zip(trial.currents, steps, full.currents, strict=True):
-            torch.addcmul(before, step, shares, out=out)
-        return full, int((chosen > 0).sum())
+        for before, step in zip(trial.currents, steps, strict=True):
+            before.addcmul_(step, shaped(chosen))
+        return int((chosen > 0).sum())
 
     def _shift(self, trial: Trial, fit: _Fit, weighted: fx.Node) -> int:
         """Correct the bias by the mean of what the rates lack; the number of channels that keep it."""
