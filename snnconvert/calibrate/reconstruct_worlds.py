@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.calibrate.packed_units import PackedUnits
+from snnconvert.calibrate.pixels import at_pixels, inside_padding, keeps_pixels, pads_zeros, pixels_read
 from snnconvert.convert.exact import on_grid
 from snnconvert.graph.dialect import arguments, op_of, output_nodes
 from snnconvert.graph.edit import kind_of
@@ -221,14 +222,13 @@ class Worlds:
 
         Only what these pixels read is computed, as far as that is less than everything.
         """
-        stored, shape = chunk.frames.get(node), tuple(node.meta["shape"])
+        stored, shape, sources = chunk.frames.get(node), tuple(node.meta["shape"]), arguments(node)
         if isinstance(stored, Spikes) and stored.by_channel:
             return Frames(stored.values(stored.packed.at(pixels)), constant=False)
-        if stored is None and kind_of(node) == "Add":
-            if all(tuple(one.meta["shape"]) == shape for one in arguments(node)):
-                return self._evaluate(op_of(node), [self.frames_at(chunk, one, pixels) for one in arguments(node)])
-        elif stored is None and kind_of(node) == "Conv" and 2 * len(pixels) <= math.prod(shape[1:]):
-            op, before = op_of(node), tuple(arguments(node)[0].meta["shape"])
+        if stored is None and keeps_pixels(node):
+            return self._evaluate(op_of(node), [self.frames_at(chunk, one, pixels) for one in sources])
+        if stored is None and kind_of(node) == "Conv" and 2 * len(pixels) <= math.prod(shape[1:]):
+            op, before = op_of(node), tuple(sources[0].meta["shape"])
             assert isinstance(op, Conv)
             read = pixels_read(op, pixels, before, shape)
             if read.numel() <= math.prod(before[1:]):
@@ -241,6 +241,9 @@ class Worlds:
 
         What an output reads is laid out below what the one before reads: a convolution with its kernel for a stride.
         """
+        (source,) = arguments(node)
+        if source not in chunk.frames and pads_zeros(source):
+            source, read = inside_padding(source, read)
         pixels, outside = read.flatten().clamp(min=0), (read.flatten() < 0)
 
         def laid_out(values: Tensor) -> Tensor:
@@ -249,7 +252,6 @@ class Worlds:
 
         stride, shape = tuple(read.shape[1:]), (op.weight.shape[0], len(read), 1)
         compact = Conv(op.weight, op.bias, stride=stride, padding=(0, 0), dilation=(1, 1), groups=op.groups)
-        (source,) = arguments(node)
         spikes = chunk.frames.get(source)
         if isinstance(spikes, Spikes) and spikes.by_channel:
             found = self._through(node, compact, spikes, laid_out(spikes.packed.at(pixels)), shape)
@@ -261,10 +263,16 @@ class Worlds:
     def _folded(self, chunk: Chunk, node: fx.Node) -> Frames | None:
         """An operator on stored spikes, amplitudes folded into its weights as `spikify` will do; None elsewhere."""
         op = op_of(node)
-        source = chunk.frames.get(arguments(node)[0]) if isinstance(op, Conv | Linear) else None
-        if not isinstance(op, Conv | Linear) or not isinstance(source, Spikes):
+        if not isinstance(op, Conv | Linear):
             return None
-        return self._through(node, op, source, source.packed.unpacked(), tuple(node.meta["shape"]))
+        (source,) = arguments(node)
+        pad = source if source not in chunk.frames and pads_zeros(source) else None
+        spikes = chunk.frames.get(arguments(source)[0] if pad is not None else source)
+        if not isinstance(spikes, Spikes):
+            return None
+        units = spikes.packed.unpacked()
+        sent = units if pad is None else op_of(pad)(units)
+        return self._through(node, op, spikes, sent, tuple(node.meta["shape"]))
 
     def _through(
         self, node: fx.Node, form: Conv | Linear, spikes: Spikes, sent: Tensor, shape: tuple[int, ...]
@@ -345,26 +353,6 @@ def scaled_inputs(op: Conv | Linear, amplitude: Tensor) -> Tensor:
         return weight * amplitude
     by_group = amplitude.reshape(op.groups, 1, -1, *([1] * (weight.ndim - 2)))
     return (weight.reshape(op.groups, -1, *weight.shape[1:]) * by_group).reshape(weight.shape)
-
-
-def at_pixels(values: Tensor, pixels: Tensor) -> Tensor:
-    """(batch, channels, height, width) at some pixels, (batch, channels, pixels, 1), channels last in memory."""
-    by_pixel = values.permute(0, 2, 3, 1).flatten(1, 2)[:, pixels]
-    return by_pixel.permute(0, 2, 1).unsqueeze(-1)
-
-
-def pixels_read(op: Conv, pixels: Tensor, source: tuple[int, ...], target: tuple[int, ...]) -> Tensor:
-    """Which pixels of `source` some pixels of `target` are computed from, (pixels, kernel height, kernel width).
-
-    -1 stands for padding. Shapes are (channels, height, width).
-    """
-    index: list[Tensor] = []
-    for axis, place in enumerate((pixels // target[2], pixels % target[2])):
-        taps = torch.arange(op.weight.shape[2 + axis]) * op.dilation[axis] - op.padding[axis]
-        at = place.unsqueeze(1) * op.stride[axis] + taps
-        index.append(torch.where((at >= 0) & (at < source[1 + axis]), at, -1))
-    rows, columns = index[0].unsqueeze(2), index[1].unsqueeze(1)
-    return torch.where((rows < 0) | (columns < 0), -1, rows * source[2] + columns)
 
 
 def _column(vector: Tensor, rank: int) -> Tensor:

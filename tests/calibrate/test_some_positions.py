@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from calibration_networks import conv
@@ -10,10 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor, fx
 
 from snnconvert.calibrate.packed_units import PackedUnits, bits_per_frame
-from snnconvert.calibrate.reconstruct_worlds import Chunk, Spikes, Worlds, at_pixels
+from snnconvert.calibrate.pixels import at_pixels
+from snnconvert.calibrate.reconstruct_worlds import Chunk, Spikes, Worlds
 from snnconvert.graph.dialect import Builder, calls
 from snnconvert.graph.edit import copied
-from snnconvert.graph.ops import Add, Conv, MaxPool, Op, Relu, Role
+from snnconvert.graph.ops import Add, Concat, Conv, MaxPool, Op, Pad, Relu, Role
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Origin
 
@@ -47,6 +50,45 @@ def test_a_frame_takes_as_few_bits_as_it_needs(levels: int, negative: bool, bits
     assert bits_per_frame(levels, negative=negative) == bits
 
 
+Call = Callable[..., fx.Node]
+
+
+def _residual(call: Call, draw: torch.Generator, x: fx.Node) -> fx.Node:
+    """The sum of a convolution and a current that is stored, because two read it."""
+    current = call(conv(draw, 8, 8, size=1), x)
+    return call(Add(), call(conv(draw, 8, 8, size=1), call(Relu(), current)), current)
+
+
+def _side_by_side(call: Call, draw: torch.Generator, x: fx.Node) -> fx.Node:
+    return call(conv(draw, 6, 12, size=1), call(Concat(dim=1), x, call(Relu(), call(conv(draw, 4, 8), x))))
+
+
+def _dilated(call: Call, draw: torch.Generator, x: fx.Node) -> fx.Node:
+    weight = torch.randn(4, 8, 1, 3, generator=draw)
+    return call(Conv(weight, None, stride=(1, 1), padding=(0, 2), dilation=(1, 2)), x)
+
+
+HALVED = MaxPool(kernel=(2, 2), stride=(2, 2), padding=(0, 0), dilation=(1, 1))
+WIRINGS: dict[str, Callable[[Call, torch.Generator, fx.Node], fx.Node]] = {
+    "pointwise": lambda call, draw, x: call(conv(draw, 6, 8, size=1), x),
+    "strided": lambda call, draw, x: call(conv(draw, 6, 8, stride=2), x),
+    "depthwise": lambda call, draw, x: call(conv(draw, 8, 8, groups=8), x),
+    "dilated and asymmetric": _dilated,
+    # more on one side than on the other, and a crop
+    "padded": lambda call, draw, x: call(conv(draw, 6, 8, stride=2), call(Pad(pads=(0, 1, 2, -1)), x)),
+    "residual": _residual,
+    "side by side": _side_by_side,
+    # no activation between the two; and there the padding is of what the first one sends, bias and all
+    "bottleneck": lambda call, draw, x: call(conv(draw, 6, 4, size=1), call(conv(draw, 4, 8, size=1), x)),
+    "padded bottleneck": lambda call, draw, x: call(conv(draw, 4, 4, groups=4), call(conv(draw, 4, 8, size=1), x)),
+    "pooled": lambda call, draw, x: call(conv(draw, 6, 8, size=1), call(HALVED, x)),
+    "padded with ones": lambda call, draw, x: call(conv(draw, 6, 8), call(Pad(pads=(0, 1, 0, 1), value=1.0), x)),
+}
+# what is computed everywhere in between; and what sums other numbers than multiples of a step
+EVERYWHERE = ("pooled", "padded with ones")
+INEXACT = (*EVERYWHERE, "bottleneck", "padded bottleneck", "side by side")
+
+
 def worlds(kind: str) -> tuple[Worlds, Chunk, fx.Node]:
     """A network in which random spikes have been stored, and the last convolution in it."""
     draw = torch.Generator().manual_seed(3)
@@ -57,25 +99,7 @@ def worlds(kind: str) -> tuple[Worlds, Chunk, fx.Node]:
         return builder.call(op, *inputs, origin=Origin(f"node{next(count)}", "test"))
 
     x = call(Relu(), call(conv(draw, 8, 8, size=1), builder.inputs["input"]))
-    if kind == "pointwise":
-        last = call(conv(draw, 6, 8, size=1), x)
-    elif kind == "strided":
-        last = call(conv(draw, 6, 8, stride=2), x)
-    elif kind == "depthwise":
-        last = call(conv(draw, 8, 8, groups=8), x)
-    elif kind == "dilated and asymmetric":
-        weight = torch.randn(4, 8, 1, 3, generator=draw)
-        last = call(Conv(weight, None, stride=(1, 1), padding=(0, 2), dilation=(1, 2)), x)
-    elif kind == "bottleneck":  # no activation between the two
-        last = call(conv(draw, 6, 4, size=1), call(conv(draw, 4, 8, size=1), x))
-    elif kind == "padded bottleneck":  # the padding is of what the first one sends, bias and all
-        last = call(conv(draw, 4, 4, groups=4), call(conv(draw, 4, 8, size=1), x))
-    elif kind == "residual":  # the sum of a stored current and a convolution
-        current = call(conv(draw, 8, 8, size=1), x)
-        last = call(Add(), call(conv(draw, 8, 8, size=1), call(Relu(), current)), current)
-    else:  # a pool is computed everywhere
-        pool = call(MaxPool(kernel=(2, 2), stride=(2, 2), padding=(0, 0), dilation=(1, 1)), x)
-        last = call(conv(draw, 6, 8, size=1), pool)
+    last = WIRINGS[kind](call, draw, x)
     site = call(Relu(), last)
     graph = builder.finish([site])
     made = Worlds(graph, copied(graph), Schedule("streaming", FRAMES, 2), (FRAMES,))
@@ -100,10 +124,7 @@ def _send(made: Worlds, chunk: Chunk, node: fx.Node, draw: torch.Generator) -> N
         made.store(chunk, node)
 
 
-KINDS = ("pointwise", "strided", "depthwise", "dilated and asymmetric", "bottleneck", "padded bottleneck", "residual")
-
-
-@pytest.mark.parametrize("kind", [*KINDS, "pooled"])
+@pytest.mark.parametrize("kind", WIRINGS)
 @pytest.mark.parametrize("native", [True, False])
 def test_a_current_at_some_positions(kind: str, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     made, chunk, node = worlds(kind)
@@ -121,8 +142,8 @@ def test_a_current_at_some_positions(kind: str, native: bool, monkeypatch: pytes
     some = made.frames_at(chunk, node, PIXELS).tensor
     wanted: Tensor = at_pixels(everywhere, PIXELS)
     assert some.shape == wanted.shape
-    if kind in ("bottleneck", "padded bottleneck", "pooled"):  # sums of other numbers than multiples of a step
+    if kind in INEXACT:
         assert torch.allclose(some, wanted, atol=1e-5)
     else:
         assert torch.equal(some, wanted)
-    assert bool(whole) == (kind == "pooled")
+    assert bool(whole) == (kind in EVERYWHERE)
