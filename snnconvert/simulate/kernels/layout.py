@@ -60,7 +60,7 @@ class Packed:
         integers: where every weight is a small integer times a step of its output: those integers, int16, as `weight`
             but padded to 32; any sum of them for unit spikes fits into 16 bits.
         steps: then (2, C_out padded to 32): the steps and the biases.
-        columns: of kernels three columns wide, without groups, without a stride across and without dilation:
+        columns: of kernels three columns wide, without groups, with a stride of 1 or 2 and without dilation across:
             `integers`, or else `weight`, as (k_h, C_in, 3, padded C_out).
     """
 
@@ -123,7 +123,7 @@ def pack(op: Conv | Linear) -> Packed | None:
         rows, bias = F.pad(rows, (0, -(outputs // groups) % LANES, 0, 1)), padded
     integers, steps = (None, None) if groups > 1 else _as_integers(rows[0, :, :outputs], bias[0, :outputs])
     columns = None
-    if groups == 1 and kernel[1] == 3 and stride[1] == 1 and tuple(dilation) == (1, 1):
+    if groups == 1 and kernel[1] == 3 and stride[1] in (1, 2) and tuple(dilation) == (1, 1):
         by_row = (rows[0] if integers is None else integers)[:-1].reshape(kernel[0], 3, per_group, -1)
         columns = by_row.transpose(1, 2).contiguous()
     return Packed(

@@ -17,7 +17,7 @@ from snnconvert.graph.neuron_ops import SumPool
 from snnconvert.graph.ops import MaxPool
 from snnconvert.simulate.kernels.layout import Packed, out_tensor, physical
 
-VERSION = 4
+VERSION = 5
 MODELS = {"if": 0, "ternary": 1, "ternary-late": 2, "burst": 3, "graded": 4, "signed": 5}
 NO_NEURON = 6
 MOST_TERMS = 8

@@ -87,7 +87,7 @@ int share(int64_t items, int64_t threads, const Work& work) {
 
 extern "C" {
 
-SNN_EXPORT int64_t snnconvert_version() { return 4; }
+SNN_EXPORT int64_t snnconvert_version() { return 5; }
 
 SNN_EXPORT int64_t snnconvert_instructions() { return snn::best_instructions(); }
 

@@ -29,8 +29,8 @@ struct Term {
     // unit convolutions without groups whose weights are integers times a step per output, else null:
     const int16_t* integers;  // as values, but outputs padded to 32
     const float* steps;       // (2, C_out padded to 32): steps, biases
-    // unit convolutions without groups, three columns wide, no stride or dilation across: the weights, integers where
-    // there are some, as (k_h, C_in, 3, padded C_out); else null
+    // unit convolutions without groups, three columns wide, a stride of one or two and no dilation across: the weights,
+    // integers where there are some, as (k_h, C_in, 3, padded C_out); else null
     const void* columns;
 };
 

@@ -1,5 +1,5 @@
-// Kernels three columns wide and without a stride across: a spike goes to the three outputs of a row that see it, whose
-// sums stay in registers while the row is walked along.
+// Kernels three columns wide with a stride of one or two across: a spike goes to the outputs of a row that see it (three;
+// or one and two in turn), whose sums stay in registers while the row is walked along.
 //
 // The spikes of a tile's input rows are listed once in each frame, column by column and row by row: what an output row
 // sees of a column is one piece of the list.
@@ -109,6 +109,63 @@ struct Columns {
             }
         }
         out = sink;
+    }
+
+    // The same with a stride of two: every other column is seen by two outputs, the one between by one.
+    template <class Sums, int N, int64_t kRow, class Sink>
+    SNN_APART void walk_by_two(const Layer& layer, const Term& term, int64_t out_y, int64_t padded, int64_t at, int64_t c,
+                               Sink& out) const {
+        using Vectors = typename Sums::Vectors;
+        constexpr int kLanes = Sums::kLanes;
+        Sink sink = out;
+        const int64_t row = kRow != 0 ? kRow : padded, in_w = term.in_w, out_w = layer.out_w, out_c = layer.out_c;
+        const Window seen(out_y, term.stride_h, term.pad_h, term.k_h, 1, term.in_h);
+        const int64_t first = seen.origin + seen.first - top, last = seen.origin + seen.last - top;
+        const int64_t per_column = rows + 1;
+        const auto* weights = static_cast<const typename Sums::Weight*>(term.columns) + c +
+                              (top - seen.origin) * term.in_c * 3 * row;
+        Vectors now[N], next[N], start[N];
+        SNN_UNROLL
+        for (int n = 0; n < N; n++) now[n] = next[n] = start[n] = Sums::start(term, c + kLanes * n);
+        // calls add(weights of a spike) for those of a column
+        const auto column = [&](int64_t x, const auto& add) {
+            if (x < 0 || x >= in_w || first >= last) return;
+            const int32_t* bounds = starts + x * per_column;
+            const uint16_t* end = entries + bounds[last];
+            for (const uint16_t* entry = entries + bounds[first]; entry < end; entry++)
+                add(weights + static_cast<int64_t>(*entry) * 3 * row);
+        };
+        column(-term.pad_w, [&](const auto* added) __attribute__((always_inline)) {
+            SNN_UNROLL
+            for (int n = 0; n < N; n++) now[n] += Sums::read(added + kLanes * n);
+        });
+        for (int64_t x = 1 - term.pad_w, end = x + 2 * out_w; x < end; x += 2, at += out_c) {
+            column(x, [&](const auto* added) __attribute__((always_inline)) {
+                SNN_UNROLL
+                for (int n = 0; n < N; n++) now[n] += Sums::read(added + row + kLanes * n);
+            });
+            column(x + 1, [&](const auto* added) __attribute__((always_inline)) {
+                SNN_UNROLL
+                for (int n = 0; n < N; n++) {
+                    now[n] += Sums::read(added + 2 * row + kLanes * n);
+                    next[n] += Sums::read(added + kLanes * n);
+                }
+            });
+            SNN_UNROLL
+            for (int n = 0; n < N; n++) {
+                Sums::send(sink, term, row, at, c + kLanes * n, out_c, now[n]);
+                now[n] = next[n];
+                next[n] = start[n];
+            }
+        }
+        out = sink;
+    }
+
+    template <class Sums, int N, int64_t kRow, class Sink>
+    void along(const Layer& layer, const Term& term, int64_t out_y, int64_t padded, int64_t at, int64_t c,
+               Sink& out) const {
+        if (term.stride_w == 2) return walk_by_two<Sums, N, kRow>(layer, term, out_y, padded, at, c, out);
+        walk<Sums, N, kRow>(layer, term, out_y, padded, at, c, out);
     }
 #endif
 };

@@ -238,20 +238,20 @@ inline void convolve_by_columns(const Layer& layer, const Term& term, const Geom
         int64_t c = 0;
         if (term.integers != nullptr) {
             switch (row) {  // a stride known to the compiler
-                case 32: columns.walk<IntegerSums, 1, 32>(layer, term, y, row, at, 0, sink); continue;
-                case 64: columns.walk<IntegerSums, 2, 64>(layer, term, y, row, at, 0, sink); continue;
+                case 32: columns.along<IntegerSums, 1, 32>(layer, term, y, row, at, 0, sink); continue;
+                case 64: columns.along<IntegerSums, 2, 64>(layer, term, y, row, at, 0, sink); continue;
             }
-            for (; row - c >= 128; c += 128) columns.walk<IntegerSums, 4, 0>(layer, term, y, row, at, c, sink);
-            for (; row - c >= 32; c += 32) columns.walk<IntegerSums, 1, 0>(layer, term, y, row, at, c, sink);
+            for (; row - c >= 128; c += 128) columns.along<IntegerSums, 4, 0>(layer, term, y, row, at, c, sink);
+            for (; row - c >= 32; c += 32) columns.along<IntegerSums, 1, 0>(layer, term, y, row, at, c, sink);
             continue;
         }
         switch (row) {
-            case 16: columns.walk<FloatSums, 1, 16>(layer, term, y, row, at, 0, sink); continue;
-            case 32: columns.walk<FloatSums, 2, 32>(layer, term, y, row, at, 0, sink); continue;
-            case 64: columns.walk<FloatSums, 4, 64>(layer, term, y, row, at, 0, sink); continue;
+            case 16: columns.along<FloatSums, 1, 16>(layer, term, y, row, at, 0, sink); continue;
+            case 32: columns.along<FloatSums, 2, 32>(layer, term, y, row, at, 0, sink); continue;
+            case 64: columns.along<FloatSums, 4, 64>(layer, term, y, row, at, 0, sink); continue;
         }
-        for (; row - c >= 64; c += 64) columns.walk<FloatSums, 4, 0>(layer, term, y, row, at, c, sink);
-        for (; row - c >= 16; c += 16) columns.walk<FloatSums, 1, 0>(layer, term, y, row, at, c, sink);
+        for (; row - c >= 64; c += 64) columns.along<FloatSums, 4, 0>(layer, term, y, row, at, c, sink);
+        for (; row - c >= 16; c += 16) columns.along<FloatSums, 1, 0>(layer, term, y, row, at, c, sink);
     }
 }
 #endif
