@@ -44,7 +44,7 @@ BATCHES = (1, 8, 64)
 # seconds for the rounds of one comparison
 BUDGET = 12.0
 # (T, batch) of the table of memory
-CASES = ((8, 8), (32, 1), (32, 8), (32, 64), (256, 8))
+CASES = ((8, 8), (16, 8), (32, 1), (32, 8), (32, 64), (64, 8), (128, 8), (256, 8))
 
 
 def compare(watch: Stopwatch, name: str, ann: Ann, snn: Snn, images: Tensor, *, all_of_ours: bool) -> Row:
