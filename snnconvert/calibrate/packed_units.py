@@ -32,7 +32,7 @@ class PackedUnits:
         frames: number of frames.
         sample: shape of one image's units.
         bits: what one frame takes in `data`.
-        lowest: the value that zero bits stand for.
+        lowest: the least value there may be; what zero bits stand for.
     """
 
     data: Tensor
@@ -47,7 +47,7 @@ class PackedUnits:
         bits, sample = bits_per_frame(levels, negative=negative), tuple(units.shape[1:])
         lowest = -levels if negative else 0
         if bits not in BITS or units.dtype != torch.int8:
-            return cls(units, frames, sample, 8 * units.element_size(), 0)
+            return cls(units, frames, sample, 8 * units.element_size(), lowest)
         ordered = units.permute(0, 2, 3, 1) if len(sample) == 3 else units
         flat = ordered.reshape(frames, -1)
         words = _as_words(flat - lowest if lowest else flat)
@@ -92,6 +92,25 @@ class PackedUnits:
         spread &= mask
         units = spread.view(torch.int8).flatten(0, 1)[: self.frames, :length]
         return (units + self.lowest if self.lowest else units).contiguous()
+
+
+def mean_sent(units: Tensor, amplitude: Tensor, levels: int, read_at: tuple[int, ...]) -> Tensor:
+    """The mean value sent until each of `read_at` frames, (reads * batch, *sample).
+
+    `units` is (frames, batch, *sample), at most `levels` in a frame; `amplitude`, one's value, broadcasts to a sample.
+    """
+    whole = torch.int8 if levels * len(units) < 2**7 else torch.int32
+    total, means = torch.zeros_like(units[0], dtype=whole), []
+    for frame, sent in enumerate(units, 1):
+        total += sent
+        if frame in read_at:
+            means.append(total * (amplitude / frame))
+    return means[0] if len(means) == 1 else torch.cat(means)
+
+
+def share_sent(units: Tensor) -> float:
+    """Share of units that are not zero."""
+    return float(units.count_nonzero()) / max(units.numel(), 1)
 
 
 def _as_words(rows: Tensor) -> Tensor:

@@ -212,9 +212,11 @@ class Reconstruction:
 
     def _bytes(self, node: fx.Node, frames: int) -> int:
         means = 4 + 4 * len(self.read_at)
-        if op_of(node).role != Role.SITE:
+        sites = self.worlds.sites_of(node) or ([node] if op_of(node).role == Role.SITE else [])
+        if not sites:
             return means + 4 * frames
-        bits = bits_per_frame(self.task.levels, negative=NEURONS[self._model(node)].negative)
+        negative = any(NEURONS[self._model(site)].negative for site in sites)
+        bits = bits_per_frame(self.task.levels, negative=negative)
         return means + math.ceil(frames * bits / 8)
 
     def _model(self, node: fx.Node) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from snnconvert.calibrate.packed_units import mean_sent
 from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.schedule import Schedule
 from snnconvert.neurons import NEURONS, State
@@ -70,14 +71,7 @@ class Soma:
 
     def mean(self, units: Tensor, threshold: Tensor) -> Tensor:
         """The mean value sent until each of `read_at`, (reads * batch, *sample), in units of the ANN's activations."""
-        small = self.levels * self.schedule.frames <= INT8
-        total = torch.zeros_like(units[0], dtype=torch.int8 if small else torch.int32)
-        means = []
-        for frame, sent in enumerate(units, 1):
-            total += sent
-            if frame in self.read_at:
-                means.append(total * (threshold / frame))
-        return means[0] if len(means) == 1 else torch.cat(means)
+        return mean_sent(units, threshold, self.levels, self.read_at)
 
     def rate(self, current: Tensor, threshold: Tensor, initial: Tensor) -> Tensor:
         """The mean values sent on `current`, (reads * batch, *sample)."""

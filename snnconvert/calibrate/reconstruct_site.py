@@ -11,9 +11,9 @@ from torch import Tensor, fx
 
 from snnconvert.calibrate.least_squares import NormalEquations, changed, merged, outputs_by_group, patches
 from snnconvert.calibrate.observe import Range
-from snnconvert.calibrate.packed_units import PackedUnits
 from snnconvert.calibrate.reconstruct_neuron import Soma, Trial, at_positions, better, shaped
-from snnconvert.calibrate.reconstruct_worlds import Chunk, Spikes, Worlds
+from snnconvert.calibrate.reconstruct_worlds import Chunk, Worlds
+from snnconvert.calibrate.sent_spikes import Sent
 from snnconvert.graph.dialect import arguments, op_of
 from snnconvert.graph.edit import replace_op
 from snnconvert.graph.ops import Conv, Linear
@@ -251,7 +251,6 @@ class SiteStep:
         ann = self.worlds.ann(chunk, node)
         units = soma.units(self._current(chunk, node), site.threshold, site.initial)
         chunk.ann[node], chunk.mean[node] = ann.contiguous(), soma.mean(units, site.threshold).contiguous()
-        density = float(units.count_nonzero()) / max(units.numel(), 1)
-        negative = NEURONS[soma.model].negative
-        packed = PackedUnits.of(units.flatten(0, 1), len(units), soma.levels, negative=negative)
-        chunk.frames[node] = Spikes(packed, site.threshold, soma.levels, soma.model == "if", density)
+        negative, unit = NEURONS[soma.model].negative, soma.model == "if"
+        sent = Sent(units.flatten(0, 1), site.threshold, soma.levels, negative, unit, density=1.0)
+        chunk.frames[node] = sent.kept(len(units))

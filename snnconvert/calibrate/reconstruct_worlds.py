@@ -3,8 +3,9 @@
 Three worlds share one graph: `ann` (the network as it was given), `frames` (what the converted part sends, frame by
 frame) and `mean` (its average over the frames; over several numbers of frames, one batch after the other, where the
 network has to serve several). Every operator of a spiking network is exact in the mean, so `mean` costs one evaluation
-whatever the number of frames. Values at sites and at branchings are stored, all others are computed when asked for: at
-all positions, or only at some, which costs little where a map is large. Spikes are kept packed.
+whatever the number of frames. Values at sites, at their maximum pools and at branchings are stored, all others are
+computed when asked for: at all positions, or only at some, which costs little where a map is large. Spikes are kept
+packed.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor, fx
 
-from snnconvert.calibrate.packed_units import PackedUnits
+from snnconvert.calibrate.packed_units import mean_sent
 from snnconvert.calibrate.pixels import at_pixels, inside_padding, keeps_pixels, pads_zeros, pixels_read
+from snnconvert.calibrate.sent_spikes import Sent, Spikes, side_by_side
 from snnconvert.convert.exact import on_grid
 from snnconvert.graph.dialect import arguments, op_of, output_nodes
 from snnconvert.graph.edit import kind_of
-from snnconvert.graph.ops import Conv, Linear, Op, Role
+from snnconvert.graph.ops import Conv, Linear, MaxPool, Op, Role
 from snnconvert.graph.schedule import Schedule
 from snnconvert.simulate.chunks import widest
 from snnconvert.simulate.kernels import choose
@@ -40,34 +42,6 @@ class Frames:
 
     tensor: Tensor
     constant: bool
-
-
-@dataclass
-class Spikes:
-    """Units sent per frame, (frames * batch, *sample), and the value of one unit.
-
-    Attributes:
-        packed: the units.
-        amplitude: value of one unit, broadcastable to one sample.
-        largest: most units in a frame.
-        unit: all units are 0 or 1.
-        density: share of units that are not zero.
-    """
-
-    packed: PackedUnits
-    amplitude: Tensor
-    largest: int
-    unit: bool
-    density: float
-
-    @property
-    def by_channel(self) -> bool:
-        """Whether all pixels of a channel have the same amplitude."""
-        return self.amplitude.ndim == 3 and tuple(self.amplitude.shape[1:]) == (1, 1)
-
-    def values(self, units: Tensor) -> Tensor:
-        """`units` as a current in units of the ANN's activations."""
-        return units.float() * self.amplitude
 
 
 @dataclass
@@ -118,13 +92,29 @@ class Worlds:
         self.native = choose() if schedule.kind != "bistable" else None
         # by node, and whether only some positions are computed
         self.packed: dict[tuple[fx.Node, bool], tuple[Op, Conv | Linear | None, Packed | None]] = {}
-        self.stored = {node for node in self.nodes if self._is_stored(node)}
+        self.stored: set[fx.Node] = set()
+        for node in self.nodes:
+            if self._is_stored(node):
+                self.stored.add(node)
 
     def _is_stored(self, node: fx.Node) -> bool:
         if node.op == "placeholder":
             return True
         role = op_of(node).role
+        if role == Role.MAXPOOL and self.sites_of(node):
+            return True
         return role == Role.SITE or (len(node.users) > 1 and role in BRANCHING)
+
+    def sites_of(self, node: fx.Node) -> list[fx.Node]:
+        """The sites whose spikes `node` sends on, through maximum pools and side by side; none where it does not."""
+        if node.op != "call_module" or self.schedule.kind == "bistable":
+            return []
+        if op_of(node).role == Role.SITE:
+            return [node]
+        if op_of(node).role != Role.MAXPOOL and not (kind_of(node) == "Concat" and keeps_pixels(node)):
+            return []
+        sites = [self.sites_of(source) for source in arguments(node)]
+        return [site for some in sites for site in some] if all(sites) else []
 
     def begin(self, chunks: list[Chunk]) -> None:
         """Present the images."""
@@ -208,7 +198,7 @@ class Worlds:
         if node not in memo:
             stored = chunk.frames.get(node)
             if isinstance(stored, Spikes):
-                memo[node] = Frames(stored.values(stored.packed.unpacked()), constant=False)
+                memo[node] = Frames(stored.sent().values(), constant=False)
             elif isinstance(stored, Frames):
                 memo[node] = stored
             else:
@@ -217,14 +207,30 @@ class Worlds:
                 )
         return memo[node]
 
+    def _sent(self, chunk: Chunk, node: fx.Node, pixels: Tensor | None = None) -> Sent | None:
+        """What `node` sends, everywhere or at some pixels, where that is spikes with an amplitude per channel."""
+        stored = chunk.frames.get(node)
+        if isinstance(stored, Spikes) and stored.by_channel:
+            return stored.sent() if pixels is None else stored.at(pixels)
+        if stored is not None or node.op != "call_module":
+            return None
+        if kind_of(node) == "Concat" and keeps_pixels(node):
+            parts = [self._sent(chunk, source, pixels) for source in arguments(node)]
+            return side_by_side([part for part in parts if part]) if all(parts) else None
+        if pixels is None and pads_zeros(node):
+            inner = self._sent(chunk, arguments(node)[0])
+            return None if inner is None else inner.moved(op_of(node)(inner.units))
+        return None
+
     def frames_at(self, chunk: Chunk, node: fx.Node, pixels: Tensor) -> Frames:
         """`frames` at some pixels (indices into height * width) only, (frames * batch, channels, pixels, 1).
 
         Only what these pixels read is computed, as far as that is less than everything.
         """
         stored, shape, sources = chunk.frames.get(node), tuple(node.meta["shape"]), arguments(node)
-        if isinstance(stored, Spikes) and stored.by_channel:
-            return Frames(stored.values(stored.packed.at(pixels)), constant=False)
+        sent = self._sent(chunk, node, pixels)
+        if sent is not None:
+            return Frames(sent.values(), constant=False)
         if stored is None and keeps_pixels(node):
             return self._evaluate(op_of(node), [self.frames_at(chunk, one, pixels) for one in sources])
         if stored is None and kind_of(node) == "Conv" and 2 * len(pixels) <= math.prod(shape[1:]):
@@ -252,11 +258,10 @@ class Worlds:
 
         stride, shape = tuple(read.shape[1:]), (op.weight.shape[0], len(read), 1)
         compact = Conv(op.weight, op.bias, stride=stride, padding=(0, 0), dilation=(1, 1), groups=op.groups)
-        spikes = chunk.frames.get(source)
-        if isinstance(spikes, Spikes) and spikes.by_channel:
-            found = self._through(node, compact, spikes, laid_out(spikes.packed.at(pixels)), shape)
-            if found is not None:
-                return found
+        sent = self._sent(chunk, source, pixels)
+        found = None if sent is None else self._through(node, compact, sent.moved(laid_out(sent.units)), shape)
+        if found is not None:
+            return found
         value = self.frames_at(chunk, source, pixels)
         return self._evaluate(compact, [Frames(laid_out(value.tensor), value.constant)])
 
@@ -265,19 +270,11 @@ class Worlds:
         op = op_of(node)
         if not isinstance(op, Conv | Linear):
             return None
-        (source,) = arguments(node)
-        pad = source if source not in chunk.frames and pads_zeros(source) else None
-        spikes = chunk.frames.get(arguments(source)[0] if pad is not None else source)
-        if not isinstance(spikes, Spikes):
-            return None
-        units = spikes.packed.unpacked()
-        sent = units if pad is None else op_of(pad)(units)
-        return self._through(node, op, spikes, sent, tuple(node.meta["shape"]))
+        sent = self._sent(chunk, arguments(node)[0])
+        return None if sent is None else self._through(node, op, sent, tuple(node.meta["shape"]))
 
-    def _through(
-        self, node: fx.Node, form: Conv | Linear, spikes: Spikes, sent: Tensor, shape: tuple[int, ...]
-    ) -> Frames | None:
-        """Units through the operator of `node` in some form, amplitudes folded; None where they cannot be.
+    def _through(self, node: fx.Node, form: Conv | Linear, sent: Sent, shape: tuple[int, ...]) -> Frames | None:
+        """Spikes through the operator of `node` in some form, amplitudes folded; None where they cannot be.
 
         The weights are rounded, so that native kernels and torch give the same sums.
         """
@@ -285,29 +282,28 @@ class Worlds:
         key = (node, form is not op)
         kept = self.packed.get(key)
         if kept is None or kept[0] is not op:
-            self.packed[key] = kept = (op, *self._fold(form, spikes))
+            self.packed[key] = kept = (op, *self._fold(form, sent))
         _, folded, packed = kept
         if folded is None:
             return None
-        if self.native is None or packed is None or spikes.density > DENSE_FROM:
-            moved = sent.to(folded.weight.dtype)
+        if self.native is None or packed is None or sent.density > DENSE_FROM:
+            moved = sent.units.to(folded.weight.dtype)
             ordered = moved.contiguous(memory_format=torch.channels_last) if moved.ndim == 4 else moved
             return Frames(folded(ordered).float(), constant=False)
         frames = self.schedule.frames
-        terms = [Convolution(sent, packed, spikes.unit)]
-        return Frames(self.native.currents(terms, frames, len(sent) // frames, shape), constant=False)
+        terms = [Convolution(sent.units, packed, sent.unit)]
+        return Frames(self.native.currents(terms, frames, len(sent.units) // frames, shape), constant=False)
 
-    def _fold(self, op: Conv | Linear, source: Spikes) -> tuple[Conv | Linear | None, Packed | None]:
-        amplitude, sample = source.amplitude.double().flatten(), source.packed.sample
-        rank = len(sample)
-        if len(amplitude) != sample[0] or rank != (1 if isinstance(op, Linear) else op.weight.ndim - 1):
+    def _fold(self, op: Conv | Linear, source: Sent) -> tuple[Conv | Linear | None, Packed | None]:
+        amplitude, rank = source.amplitude.double().flatten(), source.units.ndim - 1
+        if len(amplitude) != source.units.shape[1] or rank != (1 if isinstance(op, Linear) else op.weight.ndim - 1):
             return None, None
         exact = op.double().rebuilt(weight=scaled_inputs(op, amplitude))
         windowed = self.schedule.kind == "bistable"
         folded, _ = on_grid(exact, float(source.largest), signed=not source.unit, windowed=windowed)
         op.float()
         assert isinstance(folded, Conv | Linear)
-        fits = self.native is not None and source.packed.bits <= 8 and rank in (1, 3)
+        fits = self.native is not None and source.units.dtype == torch.int8 and rank in (1, 3)
         return folded, pack(folded) if fits else None
 
     def _evaluate(self, op: Op, inputs: list[Frames]) -> Frames:
@@ -336,10 +332,25 @@ class Worlds:
         return value.tensor.repeat(self.schedule.frames, *([1] * (value.tensor.ndim - 1)))
 
     def store(self, chunk: Chunk, node: fx.Node) -> None:
-        """Keep the value of a branching node in every world."""
-        ann, frames = self.ann(chunk, node), self.frames(chunk, node)
-        chunk.ann[node], chunk.mean[node] = ann.contiguous(), self.averaged(frames).contiguous()
-        chunk.frames[node] = frames
+        """Keep the value of a pool or of a branching node in every world."""
+        chunk.ann[node] = self.ann(chunk, node).contiguous()
+        op = op_of(node)
+        sent = self._sent(chunk, arguments(node)[0]) if isinstance(op, MaxPool) and self.sites_of(node) else None
+        if isinstance(op, MaxPool) and sent is not None:
+            pooled = sent.moved(self._pooled(op, sent, tuple(node.meta["shape"])))
+            means = mean_sent(self.by_frames(pooled.units), pooled.amplitude, pooled.largest, self.read_at)
+            chunk.mean[node], chunk.frames[node] = means.contiguous(), pooled.kept(self.schedule.frames)
+            return
+        frames = self.frames(chunk, node)
+        chunk.mean[node], chunk.frames[node] = self.averaged(frames).contiguous(), frames
+
+    def _pooled(self, op: MaxPool, sent: Sent, shape: tuple[int, ...]) -> Tensor:
+        """Increments of the running maximum in units, (frames * batch, *shape)."""
+        units, frames = sent.units, self.schedule.frames
+        if self.native is not None and units.ndim == 4 and units.dtype == torch.int8:
+            return self.native.max_pool(units, op, frames, shape, unit=sent.unit)
+        received = self.by_frames(units).cumsum(0, dtype=torch.float32).flatten(0, 1)
+        return self._increments(op(received)).to(units.dtype)
 
     def outputs(self) -> list[fx.Node]:
         """The nodes that the network returns."""
