@@ -33,7 +33,10 @@ MOST_WINDOWS = 2**28
 
 @contextmanager
 def exact_arithmetic(device: torch.device) -> Iterator[None]:
-    """Inside the block cuDNN and TF32 are off, if `device` is a CUDA device; afterwards all is as it was."""
+    """Inside the block cuDNN and TF32 are off, if `device` is a CUDA device; afterwards all is as it was.
+
+    These are settings of the process: what other threads compute meanwhile is affected as well.
+    """
     if device.type != "cuda":
         yield
         return
