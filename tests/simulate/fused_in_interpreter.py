@@ -45,9 +45,11 @@ def random_layer(rng: np.random.Generator, model: str) -> tuple[Neuron, Tensor, 
     count = batch if constant else frames * batch
     mean, spread = rng.choice([-0.2, 0.3, 0.8]), rng.choice([0.3, 1.0, 3.0])
     current = torch.tensor(rng.normal(mean, spread, (count, *shape)), dtype=torch.float32) * threshold
-    if rng.random() < 0.3:  # membranes that are whole multiples of the threshold, give or take a rounding
-        current = torch.round(current / threshold) * threshold
     current = current * levels**0.8
+    if rng.random() < 0.4:  # membranes that are exactly 0, the threshold, or minus the threshold
+        threshold = (threshold * 8).round() / 8
+        initial = threshold * float(rng.choice([0.0, 0.5]))
+        current = torch.tensor(rng.integers(-4, 5, (count, *shape)), dtype=torch.float32) / 2 * threshold
     if len(shape) == 3 and rng.random() < 0.7:
         current = current.contiguous(memory_format=torch.channels_last)
     return Neuron(threshold, initial, model=model, levels=levels), current, shape, frames, wait, constant
@@ -75,12 +77,14 @@ def test_extreme_membranes(model: str) -> None:
     """Subnormal numbers, quotients beyond 2^24, thresholds of few and of all bits, and what is not finite."""
     tiny = torch.tensor([1e-45, -1e-45, 3e-39, -3e-39, 0.0, -0.0])
     large = torch.tensor([2.0**24 + 2, 1e9, -1e9, 3e38, -3e38, float("inf"), float("-inf")])
-    near = torch.tensor([0.1, 0.3, 0.7]) * torch.arange(-4.0, 5.0)[:, None]
-    values = torch.cat([tiny, large, near.flatten(), near.flatten().nextafter(torch.tensor(9.0))])
-    threshold = torch.tensor([0.1, 0.3, 0.7, 1.0, 1 / 3, 1e-38, 127.0])
-    current = values.repeat_interleave(len(threshold)).repeat(3, 1)
+    special = torch.tensor([0.1, 0.3, 0.7, 1.0, 1 / 3, 1e-38, 127.0])
+    random = torch.Generator().manual_seed(0)
+    usual = torch.rand(2000, generator=random) + 0.1
+    near = usual * torch.randint(-70, 71, (2000,), generator=random)
+    current = torch.cat([torch.cat([tiny, large]).repeat_interleave(len(special)), near])
+    current = torch.cat([current, *(current.nextafter(torch.tensor(to)) for to in (9e9, -9e9))]).repeat(3, 1)
+    every = torch.cat([special.repeat(len(tiny) + len(large)), usual]).repeat(3)
     levels = 1 if model in ("if", "ternary", "ternary-late") else 100
-    every = threshold.repeat(len(values))
     op = Neuron(every, every * 0, model=model, levels=levels)
     membrane = Membrane(model, levels, 0, every[None], every[None] * 0)
     found, _ = launch(Current(current, False), membrane, 3, 1, (len(every),))
