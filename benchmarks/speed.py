@@ -28,6 +28,7 @@ wait_quietly()  # before torch is loaded, as the command line does it
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from speed_contestants import MOBILE, RESNET, SQUEEZE, WINDOW, contestants, converted, network, simulation, spikes_sent  # noqa: E402
+from speed_device import on_device  # noqa: E402
 from speed_kernels import SHAPES, event_against_dense, profile  # noqa: E402
 from speed_memory import probe, probed  # noqa: E402
 from speed_timing import CLOCKS, Row, Stopwatch, over  # noqa: E402
@@ -131,8 +132,10 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def machine() -> str:
+def machine(device: str) -> str:
     """The processor and the kernels in use."""
+    if device != "cpu":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     native, path = choose(), Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
@@ -147,6 +150,7 @@ TITLES = {
     "event_over_dense": "Event path over dense path, by density of the input spikes",
     "engine_over_dense": "The engine's choice of path over the dense path",
     "shares": "Shares of the time",
+    "device": "Images per second on a CUDA device",
     "memory": "Images per second and peak resident memory, each case in a process of its own",
 }
 
@@ -157,7 +161,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="ResNet-20 only, few rounds")
     parser.add_argument("--json", action="store_true", help="print the ratios as one object on the last line")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
-    parser.add_argument("--device", default="cpu", help="cpu; on others nothing has been measured: skipped")
+    parser.add_argument("--device", default="cpu", help="cpu, or a CUDA device: a table of its own, no other")
     default = os.environ.get("SNNCONVERT_DATA") or str(Path(__file__).parents[1] / "../shared/data")
     parser.add_argument("--data", type=Path, default=Path(default), help="folder of the data pack")
     parser.add_argument("--probe", help=argparse.SUPPRESS)
@@ -169,11 +173,18 @@ def parsed() -> argparse.Namespace:
 
 def why_not(device: str) -> str | None:
     """The reason for which nothing is measured on `device`, or None."""
-    if device == "cpu":
+    if device == "cpu" or (device.startswith("cuda") and torch.cuda.is_available()):
         return None
-    if not (device.startswith("cuda") and torch.cuda.is_available()):
-        return f"there is no device {device!r} here"
-    return "the contestants have been written and tested for the CPU only"
+    return f"there is no device {device!r} here"
+
+
+def _on_cpu(watch: Stopwatch, options: argparse.Namespace, found: dict[str, list[Row]]) -> None:
+    for title, row in comparisons(watch, options.data, options.quick):
+        found[title].append(row)
+    shapes = SHAPES[:3] if options.quick else SHAPES
+    found["event_over_dense"], found["engine_over_dense"] = event_against_dense(watch, shapes)
+    arguments = ["--threads", str(options.threads), "--clock", options.clock, "--data", str(options.data)]
+    found["memory"] = memory(options.data, arguments, options.quick)
 
 
 def main() -> None:
@@ -193,16 +204,17 @@ def main() -> None:
         probe(watch, options.data, options.probe)
         return
     found: dict[str, list[Row]] = {title: [] for title in TITLES}
-    for title, row in comparisons(watch, options.data, options.quick):
-        found[title].append(row)
-    shapes = SHAPES[:3] if options.quick else SHAPES
-    found["event_over_dense"], found["engine_over_dense"] = event_against_dense(watch, shapes)
-    arguments = ["--threads", str(options.threads), "--clock", options.clock, "--data", str(options.data)]
-    found["memory"] = memory(options.data, arguments, options.quick)
-    result: dict[str, Any] = {"machine": machine(), **found}
-    print(machine())
+    if options.device != "cpu":
+        found["device"] = list(
+            on_device(watch, options.data, NETWORKS[:1] if options.quick else NETWORKS, options.device)
+        )
+    else:
+        _on_cpu(watch, options, found)
+    result: dict[str, Any] = {"machine": machine(options.device), **found}
+    print(machine(options.device))
     for title, rows in found.items():
-        print(f"\n{TITLES[title]}:\n\n{table(rows)}")
+        if rows:
+            print(f"\n{TITLES[title]}:\n\n{table(rows)}")
     if options.json:
         print(json.dumps(result))
 

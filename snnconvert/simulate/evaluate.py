@@ -129,7 +129,7 @@ def evaluate(
         return seen, new
 
     (curve, watchers), notes = with_smaller_chunks(chunk_size(snn), attempt)
-    curve = replace(curve, notes=notes)
+    curve = replace(curve, notes=(*curve.notes, *notes))
     truth = data.labels if isinstance(data, Dataset) else None
     reference = np.concatenate([one for decided in references for one in decided])
     if truth is None:
@@ -196,7 +196,7 @@ def rerun(
     if watchers:  # what they have seen cannot be taken back: no second attempt
         return attempt(chunk_size(snn))
     curve, notes = with_smaller_chunks(chunk_size(snn), attempt)
-    return replace(curve, notes=notes)
+    return replace(curve, notes=(*curve.notes, *notes))
 
 
 def read(data: Dataset | Tensor, batch_size: int) -> Iterator[tuple[Tensor, NDArray[np.int64] | None]]:

@@ -9,6 +9,7 @@ the weights of set spikes only. Equal to the step engine in every spike (see `co
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -21,10 +22,11 @@ from snnconvert.graph.neuron_ops import Neuron, Scale, SumPool, Synchronous
 from snnconvert.graph.ops import Add, Constant, Conv, Linear, MaxPool, Op, Role, Slice
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Snn
-from snnconvert.neurons import NEURONS, State
-from snnconvert.simulate.kernels import Native, choose
+from snnconvert.simulate.exact_products import applied, exact_arithmetic
+from snnconvert.simulate.kernels import FusedNeurons, Native, choose, choose_fused
 from snnconvert.simulate.kernels.layout import Packed, dense_from, pack, per_element
 from snnconvert.simulate.kernels.native import MOST_TERMS, Convolution, Current, Membrane, ScaledSpikes, Summand
+from snnconvert.simulate.over_time import by_frames, compensated, running_maximum, walk
 from snnconvert.simulate.result import Probe, Simulation
 from snnconvert.simulate.torch_threads import threads_for, work_of
 from snnconvert.simulate.window_layers import WindowLayers
@@ -61,7 +63,8 @@ class LayerEngine:
 
     Args:
         snn: the network; not changed.
-        device: where to compute; results come back on the CPU. The native kernels serve the CPU only.
+        device: where to compute; results come back on the CPU. The native kernels serve the CPU only; on a CUDA device
+            neurons are one kernel where there is Triton, and sums are kept exact (see `exact_products`).
 
     Raises:
         OptionError: if the environment variable SNNCONVERT_KERNELS asks for what is not there.
@@ -84,12 +87,23 @@ class LayerEngine:
         self.lazy = {node for node in self.ops if self._may_wait(node)} if self.native or self.windows else set()
         self.needs = {node: self._needs(node) for node in self.nodes}
         self.last_use = {source: node for node in self.nodes for source in self.needs[node]}
+        self.fused: FusedNeurons | None = choose_fused(self.device) if self.schedule.kind != "bistable" else None
+        self.apply: Callable[[Op, list[Tensor]], Tensor] = applied if self.device.type == "cuda" else _called
         self.packed: dict[fx.Node, Packed | None] = {}
         self.laid_out: dict[tuple[fx.Node, str], Tensor] = {}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What users should know about how the runs so far were computed."""
+        return (self.fused.failure,) if self.fused is not None and self.fused.failure else ()
 
     @torch.inference_mode()
     def run(self, batch: Tensor, probe: Probe | None = None) -> Simulation:
         """Simulate one batch of inputs, shape (batch, *sample), from a fresh state."""
+        with exact_arithmetic(self.device):
+            return self._run(batch, probe)
+
+    def _run(self, batch: Tensor, probe: Probe | None) -> Simulation:
         frames, values = self.schedule.frames, dict[fx.Node, Frames]()
         spikes: dict[str, Tensor] = {}
         units: dict[str, Tensor] = {}
@@ -155,6 +169,8 @@ class LayerEngine:
         if self.windows is not None:
             sent = self.windows.neurons(node, op, values, batch)
             return None if sent is None else (Frames(sent[0], constant=False), sent[1])
+        if self.fused is not None:
+            return self._on_device(self.fused, node, op, values, batch)
         if self.native is None or op.levels > PAYLOAD or op.threshold.dtype != torch.float32:
             return None
         (source,) = arguments(node)
@@ -165,12 +181,29 @@ class LayerEngine:
             terms = [Current(current.tensor.float(), current.constant)]
         if source.meta["shape"] != node.meta["shape"]:
             return None
-        wait = self.schedule.wait if self.schedule.kind == "wait" else 0
-        threshold = self._laid_out(node, "threshold", op.threshold, shape)
-        membrane = Membrane(op.model, op.levels, wait, threshold, self._laid_out(node, "initial", op.initial, shape))
-        out, counts = self.native.neurons(terms, membrane, self.schedule.frames, batch, shape)
+        out, counts = self.native.neurons(terms, self._membrane(node, op), self.schedule.frames, batch, shape)
         density = float(counts[0].sum()) / max(out.numel(), 1)
         return Frames(out, constant=False, unit=op.model == "if", density=density), counts
+
+    def _on_device(
+        self, fused: FusedNeurons, node: fx.Node, op: Neuron, values: dict[fx.Node, Frames], batch: int
+    ) -> tuple[Frames, Tensor] | None:
+        (source,) = arguments(node)
+        if op.threshold.dtype != torch.float32 or source.meta["shape"] != node.meta["shape"]:
+            return None
+        value, shape = self._value(source, values), tuple(node.meta["shape"])
+        current = Current(value.tensor.float(), value.constant)
+        sent = fused.neurons(current, self._membrane(node, op), self.schedule.frames, batch, shape)
+        return None if sent is None else (Frames(sent[0], constant=False), sent[1])
+
+    @property
+    def _wait(self) -> int:
+        return self.schedule.wait if self.schedule.kind == "wait" else 0
+
+    def _membrane(self, node: fx.Node, op: Neuron) -> Membrane:
+        shape = tuple(node.meta["shape"])
+        threshold = self._laid_out(node, "threshold", op.threshold, shape)
+        return Membrane(op.model, op.levels, self._wait, threshold, self._laid_out(node, "initial", op.initial, shape))
 
     def _laid_out(self, node: fx.Node, name: str, parameter: Tensor, shape: tuple[int, ...]) -> Tensor:
         if (node, name) not in self.laid_out:
@@ -267,10 +300,13 @@ class LayerEngine:
         if constant or op.role not in (Role.MAXPOOL, Role.ANALOG):
             tensors = [value.tensor if constant else self._over_time(value) for value in inputs]
             with threads_for(work_of(op, tensors)):
-                return Frames(op(*_cast(op, tensors)), constant)
-        if isinstance(op, MaxPool):
-            return Frames(self._max_pool(op, inputs[0].tensor), constant=False)
-        return Frames(self._compensated(op, [self._over_time(value) for value in inputs]), constant=False)
+                return Frames(self.apply(op, _cast(op, tensors)), constant)
+        frames = self.schedule.frames
+        if isinstance(op, MaxPool):  # in a window of a bistable schedule the maximum is that of the window's values
+            spikes = inputs[0].tensor
+            pooled = op(spikes) if self.schedule.kind == "bistable" else running_maximum(op, spikes, frames)
+            return Frames(pooled, constant=False)
+        return Frames(compensated(op, [self._over_time(value) for value in inputs], frames), constant=False)
 
     def _over_time(self, value: Frames) -> Tensor:
         if not value.constant:
@@ -279,47 +315,11 @@ class LayerEngine:
 
     def _neuron(self, op: Neuron, current: Frames) -> Frames:
         """Walk through the frames; with a wait the first frames are integrated before the neuron may emit."""
-        model, frames = NEURONS[op.model], self.schedule.frames
-        if self.schedule.kind == "bistable":
-            windows = current.tensor.unsqueeze(0) if current.constant else by_frames(current.tensor, frames)
-            return Frames(send_windows(op, windows, self.schedule).flatten(0, 1), constant=False)
-        dtype = op.threshold.dtype
-        by_frame = current.tensor.to(dtype)
-        by_frame = by_frame.unsqueeze(0) if current.constant else by_frames(by_frame, frames)
-        state = model.init(by_frame[0], op.initial)
-        out = torch.empty((frames, *by_frame.shape[1:]), dtype=torch.float32, device=self.device)
-        wait = self.schedule.wait if self.schedule.kind == "wait" else 0
-        for step in range(frames + wait):
-            if step < frames:
-                state = State(state.v + by_frame[0 if current.constant else step], state.sent)
-            if step >= wait:
-                sent, state = model.fire(state, op.threshold, op.levels)
-                out[step - wait] = sent
-        return Frames(out.flatten(0, 1), constant=False)
-
-    def _max_pool(self, op: MaxPool, spikes: Tensor) -> Tensor:
-        """Running-maximum increment: what is sent so far equals the maximum of what was received so far, at all times.
-
-        In a window of a bistable schedule the maximum is that of the window's values.
-        """
-        if self.schedule.kind == "bistable":
-            pooled: Tensor = op(spikes)
-            return pooled
-        received = by_frames(spikes, self.schedule.frames).cumsum(0).flatten(0, 1)
-        best = by_frames(op(received), self.schedule.frames)
-        return torch.cat([best[:1], best[1:] - best[:-1]]).flatten(0, 1)
-
-    def _compensated(self, op: Op, inputs: list[Tensor]) -> Tensor:
-        """Exact in the mean at every t: O[t] = t f(S_t / t) - (t - 1) f(S_{t-1} / (t - 1))."""
         frames = self.schedule.frames
-        steps = torch.arange(1, frames + 1, dtype=torch.float64, device=self.device)
-        means = []
-        for tensor in inputs:
-            sums = by_frames(tensor.double(), frames).cumsum(0)
-            means.append((sums / steps.reshape(-1, *([1] * (sums.ndim - 1)))).flatten(0, 1))
-        result = by_frames(op(*means), frames)
-        total = result * steps.reshape(-1, *([1] * (result.ndim - 1)))
-        return torch.cat([total[:1], total[1:] - total[:-1]]).flatten(0, 1)
+        by_frame = current.tensor.unsqueeze(0) if current.constant else by_frames(current.tensor, frames)
+        if self.schedule.kind == "bistable":
+            return Frames(send_windows(op, by_frame, self.schedule).flatten(0, 1), constant=False)
+        return Frames(walk(op, by_frame, frames, self._wait), constant=False)
 
     def _read_out(self, value: Frames) -> Tensor:
         return by_frames(self._over_time(value).double(), self.schedule.frames)[self.schedule.read_from :].cumsum(0)
@@ -330,9 +330,9 @@ def to_host(tensor: Tensor) -> Tensor:
     return tensor.cpu()
 
 
-def by_frames(tensor: Tensor, frames: int) -> Tensor:
-    """(frames * batch, *sample) as (frames, batch, *sample), without a copy."""
-    return tensor.view(frames, -1, *tensor.shape[1:])
+def _called(op: Op, tensors: list[Tensor]) -> Tensor:
+    value: Tensor = op(*tensors)
+    return value
 
 
 def _one_dimensional(op: Op | None) -> bool:

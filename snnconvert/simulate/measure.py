@@ -87,6 +87,7 @@ class Tally:
         spikes, units: by site, as in `Simulation`.
         exits: when images may leave early.
         predictions: the last decisions, one per image.
+        notes: what to say about the simulation itself.
     """
 
     samples: int
@@ -97,6 +98,7 @@ class Tally:
     units: dict[str, Tensor]
     exits: Exits
     predictions: NDArray[np.int64]
+    notes: tuple[str, ...] = ()
 
     def add(self, other: Tally) -> None:
         """Count the images of `other` too, which come after these."""
@@ -108,6 +110,7 @@ class Tally:
             for name, counts in new.items():
                 own[name] = own[name] + counts if name in own else counts
         self.exits.include(other.exits)
+        self.notes = tuple(dict.fromkeys((*self.notes, *other.notes)))
         self.predictions = np.concatenate([self.predictions, other.predictions])
 
 
@@ -137,6 +140,7 @@ def tally(
         labelled, count = batch.labels is not None, len(batch.images)
         whole.add(Tally(count, labelled, right, agreed, seen.spikes, seen.units, exits, decided[-1]))
         progress("simulate", whole.samples, total)
+    whole.notes = engine.notes
     return whole
 
 
@@ -179,6 +183,7 @@ def measure(
         layers=fit.records(found.spikes, found.units, found.samples),
         predictions=found.predictions,
         early_exit=found.exits.record(),
+        notes=found.notes,
     )
 
 

@@ -33,10 +33,10 @@ def physical(shape: tuple[int, ...]) -> tuple[int, int, int]:
     return 1, 1, math.prod(shape)
 
 
-def out_tensor(count: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+def out_tensor(count: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
     """An empty tensor (count, *shape) with channels last in memory."""
     order = torch.channels_last if len(shape) == 3 else torch.contiguous_format
-    return torch.empty((count, *shape), dtype=dtype, memory_format=order)
+    return torch.empty((count, *shape), dtype=dtype, memory_format=order, device=device)
 
 
 def per_element(parameter: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
