@@ -71,8 +71,8 @@ def calibrate_reconstruct(task: Task) -> Calibration:
         rows: most output positions per operator that enter the least squares, default 200,000.
         search_images: images on which thresholds are tried (half as many held-out ones judge), default 128.
         search_positions: values per channel and image on which thresholds are tried, default 256.
-        memory: GiB for the live edges, default 2, and about as much again for the currents on which thresholds are
-            tried; of a large network fewer images and positions are used.
+        memory: GiB for the live edges, default 2, and up to one and a half times as much for the currents on which
+            thresholds are tried; of a large network fewer images and positions are used.
         judged: keep a bias correction only where the error falls (default True); otherwise always.
         rate_norm: also try the bounds p * M of the Rate Norm Layer with the best p by its objective (see `rate_norm`),
             channel by channel through the real neuron (default False: measured, they gain nothing).
