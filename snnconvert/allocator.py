@@ -8,7 +8,9 @@ some memory, as they do not always fit together: a few times the largest one.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import sys
+from pathlib import Path
 
 # parameters of mallopt(3)
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -30,6 +32,21 @@ def hand_back_memory() -> None:
         trim(0)
 
 
+def hand_back_beyond(most: int) -> None:
+    """Give free memory to the system where more than `most` bytes are resident and not in use.
+
+    Kept pieces that do not fit together add up to many times what is in use.
+    """
+    ask = _statistics()
+    if ask is not None and _resident() - ask.uordblks - ask.hblkhd > most:
+        hand_back_memory()
+
+
+def _resident() -> int:
+    """Bytes of this process in memory (Linux)."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * mmap.PAGESIZE
+
+
 class _Statistics(ctypes.Structure):
     """`struct mallinfo2`: sizes in bytes."""
 
@@ -44,11 +61,17 @@ class _Statistics(ctypes.Structure):
 
 def kept_memory() -> int:
     """Bytes that have been freed and are kept for later, handed back to the system or not."""
+    found = _statistics()
+    return 0 if found is None else int(found.fordblks)
+
+
+def _statistics() -> _Statistics | None:
     ask = _function("mallinfo2")
     if ask is None:
-        return 0
+        return None
     ask.restype = _Statistics
-    return int(ask().fordblks)
+    found: _Statistics = ask()
+    return found
 
 
 def _function(name: str) -> ctypes._NamedFuncPointer | None:

@@ -59,3 +59,28 @@ print(kept_memory() - before)
 def test_kept_memory_is_accounted_for() -> None:
     found = subprocess.run([sys.executable, "-c", ACCOUNT], capture_output=True, text=True, check=True).stdout
     assert abs(int(found) - (1 << 26)) < 1 << 20
+
+
+BEYOND = """
+import resource
+import torch
+from snnconvert.allocator import hand_back_beyond, keep_freed_memory
+keep_freed_memory()
+def resident(): return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() >> 20
+blocks = [torch.ones(1 << 24) for _ in range(12)]
+last = torch.ones(1 << 10)
+del blocks
+full = resident()
+hand_back_beyond(1 << 40)
+enough = resident()
+hand_back_beyond(1 << 29)
+print(full - enough, enough - resident())
+"""
+
+
+@pytest.mark.skipif(not keep_freed_memory(), reason="the C library is not glibc")
+def test_only_what_is_beyond_the_limit_is_handed_back() -> None:
+    found = subprocess.run([sys.executable, "-c", BEYOND], capture_output=True, text=True, check=True).stdout
+    early, late = map(int, found.split())
+    assert early == 0
+    assert late > 500

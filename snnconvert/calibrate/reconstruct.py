@@ -39,7 +39,7 @@ from snnconvert.calibrate.packed_units import bits_per_frame
 from snnconvert.calibrate.rate_norm import objectives_of
 from snnconvert.calibrate.reconstruct_neuron import Soma
 from snnconvert.calibrate.reconstruct_site import Feeding, Options, SiteStep
-from snnconvert.calibrate.reconstruct_worlds import Worlds, chunk_images, split_images
+from snnconvert.calibrate.reconstruct_worlds import Worlds, chunk_images, in_turn, split_images
 from snnconvert.calibrate.task import Task
 from snnconvert.graph.dialect import arguments, op_of, origin_of
 from snnconvert.graph.edit import copied, kind_of, replace_op
@@ -156,7 +156,7 @@ class Reconstruction:
             if op.role == Role.SITE:
                 self._site(node)
             elif node in self.worlds.stored:
-                for chunk in self.chunks:
+                for chunk in in_turn(self.chunks):
                     self.worlds.store(chunk, node)
             for gone in self.last.get(index, ()):
                 for chunk in self.chunks:
@@ -303,7 +303,7 @@ class Reconstruction:
         (source,) = arguments(node)
         crossed = node in self.read_out and op.weight[0].numel() <= CROSS_VALIDATED
         parts = [NormalEquations(op) for _ in range(FOLDS if crossed else 2)]
-        for chunk in self.chunks:
+        for chunk in in_turn(self.chunks):
             rows = patches(op, self.worlds.read(chunk, source, start), positions)
             lack = outputs_by_group(
                 op, self.worlds.wanted(chunk, target) - self.worlds.read(chunk, target, start), positions

@@ -12,7 +12,7 @@ from torch import Tensor, fx
 from snnconvert.calibrate.least_squares import NormalEquations, changed, merged, outputs_by_group, patches
 from snnconvert.calibrate.observe import Range
 from snnconvert.calibrate.reconstruct_neuron import Soma, Trial, at_positions, better, shaped
-from snnconvert.calibrate.reconstruct_worlds import Chunk, Worlds
+from snnconvert.calibrate.reconstruct_worlds import Chunk, Worlds, in_turn
 from snnconvert.calibrate.sent_spikes import Sent
 from snnconvert.graph.dialect import arguments, op_of
 from snnconvert.graph.edit import replace_op
@@ -121,7 +121,7 @@ class SiteStep:
         entry["channels"] = len(fit.threshold)
         threshold = found.shaped(fit.threshold)
         site = SiteCalibration(threshold, threshold * soma.levels, found.shaped(fit.initial))
-        for chunk in self.chunks:
+        for chunk in in_turn(self.chunks):
             self._emit(chunk, node, soma, site)
         return site, entry
 
@@ -133,7 +133,7 @@ class SiteStep:
         wanted, positions = self.options.search_images, self._positions(found, node)
         left = {False: wanted, True: max(wanted // 2, 1)}
         trial = Trial(soma, [], [], [])
-        for chunk in self.chunks:
+        for chunk in in_turn(self.chunks):
             if left[chunk.held_out] > 0:
                 left[chunk.held_out] -= len(chunk.images)
                 trial.currents.append(self._current_at(chunk, node, found.axis, positions))
@@ -205,7 +205,7 @@ class SiteStep:
         top = threshold * trial.soma.levels
         (source,) = arguments(feeding.node)
         some = feeding.positions if isinstance(op, Conv) and op.weight.ndim == 4 and found.axis == 0 else None
-        for chunk in self.chunks:
+        for chunk in in_turn(self.chunks):
             wanted = self.worlds.wanted(chunk, node)
             if some is None:
                 rate = trial.soma.rate(self._current(chunk, node), threshold, initial)

@@ -18,6 +18,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, fx
 
+from snnconvert.allocator import hand_back_beyond
 from snnconvert.calibrate.packed_units import mean_sent
 from snnconvert.calibrate.pixels import at_pixels, inside_padding, keeps_pixels, pads_zeros, pixels_read
 from snnconvert.calibrate.sent_spikes import Sent, Spikes, side_by_side
@@ -32,6 +33,8 @@ from snnconvert.simulate.kernels.layout import Packed, pack
 from snnconvert.simulate.kernels.native import Convolution
 
 CHUNK_BYTES = 16 * 2**20
+# free memory that is kept for the next chunk: many times what a chunk needs, unless one image is large
+KEPT_BYTES = 2**31
 DENSE_FROM = 0.4
 BRANCHING = (Role.JOIN, Role.WEIGHTED, Role.POOL, Role.MAXPOOL, Role.ANALOG, Role.AFFINE)
 
@@ -58,6 +61,13 @@ class Chunk:
         """Drop what is stored of `node`."""
         for world in (self.ann, self.mean, self.frames):
             world.pop(node, None)
+
+
+def in_turn(chunks: list[Chunk]) -> Iterator[Chunk]:
+    """One chunk after the other; what computing on one has left free does not add up."""
+    for chunk in chunks:
+        yield chunk
+        hand_back_beyond(KEPT_BYTES)
 
 
 def split_images(images: Tensor, size: int, held_out: float) -> list[Chunk]:
