@@ -90,7 +90,7 @@ def run(
     alone: tuple[Alone, ...] = ()
     if request.compared:
         with timed(timings, "networks per T"):
-            own = replace(request, schedule="streaming", calibrate_for=(), compare_at=())
+            own = replace(request, schedule="streaming", calibrate_for=(), compare_at=(), early_exit=None)
             alone = tuple(
                 _alone(
                     replace(own, timesteps=steps),

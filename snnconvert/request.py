@@ -13,11 +13,13 @@ from snnconvert.convert.spikify import NeuronChoice
 from snnconvert.convert.units import WAYS
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import OptionError
-from snnconvert.graph.schedule import KINDS
+from snnconvert.graph.schedule import KINDS, MOST_TIMESTEPS
 from snnconvert.neurons import RECTIFIERS
 
 # units per step of the neurons that may send more than one, where the user does not say
 LEVELS = {"burst": 5, "graded": 15}
+# units of one step fit into 16 bits: more would leave too few of a float32 sum's 24 for the weights
+MOST_LEVELS = 2**16 - 1
 # what `--neuron auto` tries, by what one of their spikes costs: a bit, a bit and a sign, 3 bits, 4 bits
 CHEAPEST_FIRST = ("if", "ternary", "burst", "graded")
 
@@ -111,6 +113,12 @@ def check_request(request: Request) -> None:
     ):
         if value < 1:
             raise OptionError(f"{option} {value} is below 1", hint=f"give {option} a whole number of at least 1")
+    for option, value, most in (
+        ("--timesteps", request.timesteps, MOST_TIMESTEPS),
+        ("--levels", request.units, MOST_LEVELS),
+    ):
+        if value > most:
+            raise OptionError(f"{option} {value} is above {most}", hint=f"give {option} at most {most}")
     for option, given, last, what in (
         ("--calibrate-for", request.calibrate_for, request.timesteps, "timesteps"),
         ("--compare-at", request.compare_at, request.timesteps - 1, "earlier steps"),
@@ -177,6 +185,12 @@ def _check_combinations(request: Request) -> None:
             raise OptionError(
                 f"{option} means nothing to --schedule {request.schedule}",
                 hint=f"leave {option} out, or add --schedule {kind}",
+            )
+        if given and request.compared:
+            earlier = "--calibrate-for" if request.calibrate_for else "--compare-at"
+            raise OptionError(
+                f"{option} means nothing with {earlier}, which is for streaming networks",
+                hint=f"leave one of the two out: {option} or {earlier}",
             )
     if request.calibrate_for and (
         request.calibration != "reconstruct" or request.schedule not in ("auto", "streaming")

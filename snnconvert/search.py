@@ -39,12 +39,14 @@ class Candidate:
     Attributes:
         name: as a report states it, for instance "bistable, window 4, 2 windows", or "ternary, wait 1" where there is a
             choice of neurons.
+        kind: of schedule.
         schedule: None if ineligible.
         reason: why it is ineligible; empty otherwise.
         hint: what would make it eligible.
     """
 
     name: str
+    kind: str
     schedule: Schedule | None
     reason: str = ""
     hint: str = ""
@@ -118,7 +120,7 @@ def candidates(
             found.append(_attempt(kind, kind, timesteps, depth, **plain))
     if len(neurons) == 1:
         return [replace(one, neuron=neurons[0]) for one in found]
-    own = [one for one in found if one.name.startswith("bistable")]
+    own = [one for one in found if one.kind == "bistable"]
     return [
         replace(one, neuron=neuron, name=one.name if one in own else f"{neuron.model}, {one.name}")
         for neuron in neurons
@@ -229,6 +231,6 @@ def _bistable(timesteps: int, depth: int, window: int, common: dict[str, Any]) -
 
 def _attempt(name: str, kind: str, timesteps: int, depth: int, **options: Any) -> Candidate:
     try:
-        return Candidate(name, Schedule(kind, timesteps, depth, **options))
+        return Candidate(name, kind, Schedule(kind, timesteps, depth, **options))
     except OptionError as error:
-        return Candidate(name, None, error.message, error.hint)
+        return Candidate(name, kind, None, error.message, error.hint)

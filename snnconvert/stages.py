@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,7 +32,7 @@ from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.progress import Progress
 from snnconvert.request import Request
-from snnconvert.search import AUTO, WINDOWS, Trial, candidates, choose, eligible, with_several_answers
+from snnconvert.search import AUTO, WINDOWS, Candidate, Trial, candidates, choose, eligible, with_several_answers
 from snnconvert.simulate.evaluate import Evaluation
 from snnconvert.simulate.measure import FitCurve
 from snnconvert.zoo.catalogue import bundled, data_path
@@ -177,6 +177,20 @@ def _schedules(request: Request) -> tuple[str, ...]:
     return tuple(kind for kind in AUTO if kind != "bistable" or request.neuron in ("if", "auto"))
 
 
+def _check_fits(request: Request, found: Sequence[Candidate]) -> None:
+    """Refuse to search without the schedule whose own option was given.
+
+    Raises:
+        OptionError: if none of that kind fits into the budget.
+    """
+    if request.schedule != "auto" or request.compared:
+        return
+    for option, value, kind in (("--wait", request.wait, "wait"), ("--window", request.window, "bistable")):
+        asked = [one for one in found if one.kind == kind]
+        if value is not None and asked and all(one.schedule is None for one in asked):
+            raise OptionError(f"{option} {value} does not fit: {asked[0].reason}", hint=asked[0].hint)
+
+
 def spiking(
     request: Request, ann: Ann, images: Tensor, record: dict[str, Any], progress: Progress
 ) -> tuple[Snn, NeuronChoice]:
@@ -214,6 +228,7 @@ def spiking(
         rounding=request.rounding,
         read_from=request.read_from or 0,
     )
+    _check_fits(request, found)
     if request.early_exit is not None:
         found = with_several_answers(found)
     if len(eligible(found)) == 1:

@@ -39,6 +39,13 @@ def test_networks_per_t_are_those_of_a_conversion_for_t(neuron: str) -> None:
         assert row["own"]["same"] == (row["t"] == 6)
 
 
+def test_the_networks_beside_it_need_not_leave_early() -> None:
+    """One that answers once has nothing to leave early from."""
+    request = replace(REQUEST, early_exit=0.9, compare_at=(1, 4), calibration="mse")
+    section = document_of(run(request), command_line="")["anytime"]
+    assert [row["t"] for row in section["rows"]] == [1, 4, 6]
+
+
 def test_without_data_agreement_is_compared() -> None:
     from snnconvert.zoo.catalogue import model_path
 

@@ -251,6 +251,34 @@ def checkpoint_of_another_depth(folder: Path) -> list[str]:
     return ["info", str(path)]
 
 
+def checkpoint_of_too_many_steps(folder: Path) -> list[str]:
+    path = folder / "model.snn"
+    snn = convert_model(GOOD, timesteps=4, schedule="streaming", calibration="rnl", calibration_samples=16, limit=10)
+    save_snn(replace(snn, schedule=replace(snn.schedule, timesteps=10**9)), path)
+    return ["info", str(path)]
+
+
+def more_steps_than_anybody_needs(folder: Path) -> list[str]:
+    del folder
+    return [GOOD, "-T", "1000000"]
+
+
+def more_levels_than_a_sum_holds(folder: Path) -> list[str]:
+    del folder
+    return [GOOD, "--neuron", "graded", "--levels", "100000000"]
+
+
+def wait_that_does_not_fit(folder: Path) -> list[str]:
+    """The search over schedules would leave it out without a word."""
+    del folder
+    return [GOOD, "-T", "8", "--wait", "3", "--limit", "20", "--calibration-samples", "16"]
+
+
+def wait_beside_a_comparison(folder: Path) -> list[str]:
+    del folder
+    return [GOOD, "-T", "8", "--wait", "1", "--compare-at", "4"]
+
+
 def columns_the_wrong_way_round(folder: Path) -> list[str]:
     (folder / "images").mkdir()
     Image.new("L", (8, 8)).save(folder / "images" / "one.png")
@@ -275,6 +303,11 @@ CASES = [
     phases_of_a_streaming_network,
     overflowing_model,
     checkpoint_of_another_depth,
+    checkpoint_of_too_many_steps,
+    more_steps_than_anybody_needs,
+    more_levels_than_a_sum_holds,
+    wait_that_does_not_fit,
+    wait_beside_a_comparison,
     columns_the_wrong_way_round,
     levels_of_a_binary_neuron,
     bistable_with_another_neuron,

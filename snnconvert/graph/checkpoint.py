@@ -22,7 +22,7 @@ from snnconvert.errors import ModelFileError, OptionError, OutputError
 from snnconvert.files import atomic
 from snnconvert.graph.dialect import KINDS, Stage, arguments, calls, op_of, origin_of, values_of, verify
 from snnconvert.graph.ops import Op
-from snnconvert.graph.schedule import Schedule, site_depths
+from snnconvert.graph.schedule import MOST_TIMESTEPS, Schedule, site_depths
 from snnconvert.graph.types import Origin, Snn, Source
 
 SCHEMA = "snnconvert-checkpoint/1"
@@ -130,6 +130,8 @@ def _probe(snn: Snn) -> None:
     for node, value in values_of(snn.graph, torch.zeros(1, *snn.input_shape, dtype=torch.float64)):
         if tuple(value.shape[1:]) != node.meta["shape"]:
             raise ValueError(f"shape of {node.name}")
+    if snn.schedule.timesteps > MOST_TIMESTEPS:
+        raise ValueError(f"{snn.schedule.timesteps} time steps")
     depth = max(site_depths(snn.graph).values(), default=0)
     if snn.schedule.depth != depth:
         raise ValueError(f"the schedule's depth is {snn.schedule.depth}, the network's {depth}")

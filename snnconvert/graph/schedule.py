@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from snnconvert.graph.types import Snn
 
 KINDS = ("streaming", "wait", "bistable")
+# far beyond what any network needs; whoever asks for more has mistyped, or has a damaged file
+MOST_TIMESTEPS = 2**16
 PHASES = ("power2", "uniform")
 RESIDUALS = ("keep", "clear", "clamp")
 ROUNDINGS = ("nearest", "floor")
