@@ -35,6 +35,7 @@ from snnconvert.calibrate.least_squares import (
 )
 from snnconvert.calibrate.mse import best_bounds
 from snnconvert.calibrate.observe import Range, ranges
+from snnconvert.calibrate.packed_units import bits_per_frame
 from snnconvert.calibrate.rate_norm import objectives_of
 from snnconvert.calibrate.reconstruct_neuron import Soma
 from snnconvert.calibrate.reconstruct_site import Feeding, Options, SiteStep
@@ -44,6 +45,7 @@ from snnconvert.graph.dialect import arguments, op_of, origin_of
 from snnconvert.graph.edit import copied, kind_of, replace_op
 from snnconvert.graph.ops import Conv, Linear, Op, Role
 from snnconvert.graph.types import Calibration, SiteCalibration
+from snnconvert.neurons import NEURONS
 
 # a later first answer has to be worth it: errors of the read-out within this factor of the least count as equal
 WORTH = 1.02
@@ -152,7 +154,7 @@ class Reconstruction:
             if op.role == Role.WEIGHTED and self.options.weights:
                 self._solve(node, op)
             if op.role == Role.SITE:
-                self._site(node, op)
+                self._site(node)
             elif node in self.worlds.stored:
                 for chunk in self.chunks:
                     self.worlds.store(chunk, node)
@@ -209,8 +211,15 @@ class Reconstruction:
         return self.task.images[: max(8, int(self.options.memory * 2**30) // peak)]
 
     def _bytes(self, node: fx.Node, frames: int) -> int:
-        whole = 1 if self.task.levels < 128 else 4
-        return 4 + 4 * len(self.read_at) + frames * (whole if op_of(node).role == Role.SITE else 4)
+        means = 4 + 4 * len(self.read_at)
+        if op_of(node).role != Role.SITE:
+            return means + 4 * frames
+        bits = bits_per_frame(self.task.levels, negative=NEURONS[self._model(node)].negative)
+        return means + math.ceil(frames * bits / 8)
+
+    def _model(self, node: fx.Node) -> str:
+        """The neuron that a site becomes."""
+        return "signed" if kind_of(node) == "Identity" else self.task.neuron.model
 
     def _target(self, node: fx.Node) -> fx.Node:
         """The furthest sum that only waits for `node`: there the ANN and the spiking network are compared."""
@@ -337,10 +346,8 @@ class Reconstruction:
 
     # --- (b) and (c) ---
 
-    def _site(self, node: fx.Node, op: Op) -> None:
-        signed = type(op).__name__ == "Identity"
-        model = "signed" if signed else self.task.neuron.model
-        soma = Soma(model, self.task.levels, self.task.schedule, self.worlds.native, self.read_at)
+    def _site(self, node: fx.Node) -> None:
+        soma = Soma(self._model(node), self.task.levels, self.task.schedule, self.worlds.native, self.read_at)
         weighted = self._weighted(node)
         feeding = self.feeding.pop(weighted, weighted) if weighted is not None else None
         starts = [one[node.name] / soma.levels for one in self.bounds]

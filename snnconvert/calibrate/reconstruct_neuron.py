@@ -102,7 +102,8 @@ class Trial:
     Attributes:
         currents: one float32 tensor (frames, batch, channels, positions, 1) per chunk of images.
         targets: the ANN's activations, (reads * batch, channels, positions, 1) per chunk.
-        held_out: whether a chunk was held out from all fitting.
+        held_out: whether a chunk was held out from all fitting; where none was (there are too few images), those that
+            were fitted judge as well.
     """
 
     soma: Soma
@@ -110,12 +111,26 @@ class Trial:
     targets: list[Tensor]
     held_out: list[bool]
 
-    def errors(self, threshold: Tensor, initial: Tensor, shift: Tensor | None = None) -> Tensor:
-        """Squared error of the rates, shape (2, channels): fitted and held-out images."""
+    def errors(
+        self,
+        threshold: Tensor,
+        initial: Tensor,
+        shift: Tensor | None = None,
+        *,
+        steps: list[Tensor] | None = None,
+        share: float = 1.0,
+    ) -> Tensor:
+        """Squared error of the rates, shape (2, channels): fitted and held-out images.
+
+        A change of the currents may be tried: `shift` per channel, or `share` of `steps`, shaped like `currents`.
+        """
         result = torch.zeros(2, len(threshold), dtype=torch.float64)
-        for current, target, held in zip(self.currents, self.targets, self.held_out, strict=True):
-            lack = self._lack(current, target, threshold, initial, shift)
+        for chunk, (current, target, held) in enumerate(zip(self.currents, self.targets, self.held_out, strict=True)):
+            moved = current if steps is None else torch.add(current, steps[chunk], alpha=share)
+            lack = self._lack(moved, target, threshold, initial, shift)
             result[int(held)] += channel_sums(lack.square())
+        if not any(self.held_out):
+            result[1] = result[0]
         return result
 
     def mean_lack(self, threshold: Tensor, initial: Tensor) -> Tensor:
@@ -129,8 +144,8 @@ class Trial:
 
     def power(self) -> float:
         """Sum of the squared targets on the held-out images."""
-        pairs = zip(self.targets, self.held_out, strict=True)
-        return max(sum(float(target.double().square().sum()) for target, held in pairs if held), 1e-30)
+        judging = [target for target, held in zip(self.targets, self.held_out, strict=True) if held] or self.targets
+        return max(sum(float(target.double().square().sum()) for target in judging), 1e-30)
 
     def _lack(
         self, current: Tensor, target: Tensor, threshold: Tensor, initial: Tensor, shift: Tensor | None

@@ -11,12 +11,14 @@ from torch import Tensor, fx
 
 from snnconvert.calibrate.least_squares import NormalEquations, changed, merged, outputs_by_group, patches
 from snnconvert.calibrate.observe import Range
+from snnconvert.calibrate.packed_units import PackedUnits
 from snnconvert.calibrate.reconstruct_neuron import Soma, Trial, at_positions, better, shaped
 from snnconvert.calibrate.reconstruct_worlds import Chunk, Spikes, Worlds
 from snnconvert.graph.dialect import arguments, op_of
 from snnconvert.graph.edit import replace_op
 from snnconvert.graph.ops import Conv, Linear
 from snnconvert.graph.types import SiteCalibration
+from snnconvert.neurons import NEURONS
 
 FACTORS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.15, 1.3)
 STARTS = (0.25, 0.75)
@@ -26,7 +28,7 @@ FINE_FACTORS = (0.85, 0.93, 1.07, 1.15)
 FINE_STARTS = (-0.12, 0.12)
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)
 SHARES = (1.0, 0.5, 1.5)
-# of `memory`, for each of three copies of the currents that thresholds are tried on; and the fewest positions
+# of `memory`, for the currents that thresholds are tried on and as much for a change of them; and the fewest positions
 TRIAL_SHARE, MIN_POSITIONS = 0.75, 16
 
 
@@ -110,7 +112,7 @@ class SiteStep:
         if isinstance(feeding, Feeding):
             entry["rounds"] = []
             for _ in range(self.options.rounds):
-                trial, count = self._correct(node, trial, found, fit, feeding)
+                count = self._correct(node, trial, found, fit, feeding)
                 self._refine(trial, fit)
                 entry["rounds"].append({"accepted": count, "error": float(fit.errors[1].sum()) / power})
         weighted = feeding.node if isinstance(feeding, Feeding) else feeding
@@ -134,15 +136,9 @@ class SiteStep:
         for chunk in self.chunks:
             if left[chunk.held_out] > 0:
                 left[chunk.held_out] -= len(chunk.images)
-                current = self._current(chunk, node)
-                some = at_positions(current.flatten(0, 1), found.axis, positions)
-                trial.currents.append(some.view(*current.shape[:2], *some.shape[1:]))
+                trial.currents.append(self._current_at(chunk, node, found.axis, positions))
                 trial.targets.append(at_positions(self.worlds.wanted(chunk, node), found.axis, positions))
                 trial.held_out.append(chunk.held_out)
-        if not any(trial.held_out):  # too few images to hold any out
-            for part in (trial.currents, trial.targets):
-                part.extend(list(part))
-            trial.held_out += [True] * len(trial.held_out)
         return trial
 
     def _positions(self, found: Range, node: fx.Node) -> Tensor:
@@ -157,6 +153,16 @@ class SiteStep:
     def _current(self, chunk: Chunk, node: fx.Node) -> Tensor:
         value = self.worlds.frames(chunk, arguments(node)[0])
         return value.tensor.unsqueeze(0) if value.constant else self.worlds.by_frames(value.tensor)
+
+    def _current_at(self, chunk: Chunk, node: fx.Node, axis: int, positions: Tensor) -> Tensor:
+        """The current at some of every channel's values, (frames, batch, channels, positions, 1)."""
+        (source,), shape = arguments(node), node.meta["shape"]
+        if axis == 0 and len(shape) == 3 and tuple(source.meta["shape"]) == tuple(shape):
+            value = self.worlds.frames_at(chunk, source, positions)
+            return value.tensor.unsqueeze(0) if value.constant else self.worlds.by_frames(value.tensor)
+        current = self._current(chunk, node)
+        some = at_positions(current.flatten(0, 1), axis, positions)
+        return some.view(*current.shape[:2], *some.shape[1:])
 
     def _search(self, trial: Trial, least: Tensor, start: Tensor, *others: Tensor) -> _Fit:
         start = torch.maximum(start, least)
@@ -185,8 +191,8 @@ class SiteStep:
             for step in FINE_STARTS:
                 fit.take(trial, fit.threshold, initial + step)
 
-    def _correct(self, node: fx.Node, trial: Trial, found: Range, fit: _Fit, feeding: Feeding) -> tuple[Trial, int]:
-        """A step of the weights towards what the neuron's own rates lack.
+    def _correct(self, node: fx.Node, trial: Trial, found: Range, fit: _Fit, feeding: Feeding) -> int:
+        """A step of the weights towards what the neuron's own rates lack; the number of channels that take it.
 
         The rate of an active neuron follows its mean input one to one, so what it lacks, regressed on the mean input of
         the operator, says how the weights have to move: that also makes up for spikes sent too early, which no match
@@ -198,31 +204,35 @@ class SiteStep:
         threshold, initial = found.shaped(fit.threshold), found.shaped(fit.initial)
         top = threshold * trial.soma.levels
         (source,) = arguments(feeding.node)
+        some = feeding.positions if isinstance(op, Conv) and op.weight.ndim == 4 and found.axis == 0 else None
         for chunk in self.chunks:
-            rate = trial.soma.rate(self._current(chunk, node), threshold, initial)
-            lack = self.worlds.wanted(chunk, node) - rate
+            wanted = self.worlds.wanted(chunk, node)
+            if some is None:
+                rate = trial.soma.rate(self._current(chunk, node), threshold, initial)
+            else:
+                rate = trial.soma.rate(self._current_at(chunk, node, found.axis, some), threshold, initial)
+                wanted = at_positions(wanted, found.axis, some)
+            lack = wanted - rate
             lack = torch.where((rate >= top) & (lack > 0), torch.zeros_like(lack), lack)
             rows = patches(op, self.worlds.mean(chunk, source), feeding.positions)
             into = held if chunk.held_out else normal
-            into.add(rows, outputs_by_group(op, lack, feeding.positions), gram=False)
+            into.add(rows, outputs_by_group(op, lack, feeding.positions if some is None else None), gram=False)
         penalty = min(PENALTIES, key=lambda one: float(held.errors(normal.solve(one)).sum()))
         change = merged([normal, held]).solve(penalty)
         replace_op(self.worlds.graph, feeding.node, changed(op, change))
-        full = self._trial(node, trial.soma, found)
-        steps = [after - before for before, after in zip(trial.currents, full.currents, strict=True)]
+        steps = self._trial(node, trial.soma, found).currents
+        for before, step in zip(trial.currents, steps, strict=True):
+            step.sub_(before)
         chosen = torch.zeros_like(fit.threshold)
         for share in SHARES:
-            for before, step, out in zip(trial.currents, steps, full.currents, strict=True):
-                torch.add(before, step, alpha=share, out=out)
-            tried = full.errors(fit.threshold, fit.initial)
+            tried = trial.errors(fit.threshold, fit.initial, steps=steps, share=share)
             improved = better(tried, fit.errors)
             chosen = torch.where(improved, torch.full_like(chosen, share), chosen)
             fit.errors = torch.where(improved, tried, fit.errors)
         replace_op(self.worlds.graph, feeding.node, changed(op, change, chosen))
-        shares = shaped(chosen)
-        for before, step, out in zip(trial.currents, steps, full.currents, strict=True):
-            torch.addcmul(before, step, shares, out=out)
-        return full, int((chosen > 0).sum())
+        for before, step in zip(trial.currents, steps, strict=True):
+            before.addcmul_(step, shaped(chosen))
+        return int((chosen > 0).sum())
 
     def _shift(self, trial: Trial, fit: _Fit, weighted: fx.Node) -> int:
         """Correct the bias by the mean of what the rates lack; the number of channels that keep it."""
@@ -242,4 +252,6 @@ class SiteStep:
         units = soma.units(self._current(chunk, node), site.threshold, site.initial)
         chunk.ann[node], chunk.mean[node] = ann.contiguous(), soma.mean(units, site.threshold).contiguous()
         density = float(units.count_nonzero()) / max(units.numel(), 1)
-        chunk.frames[node] = Spikes(units.flatten(0, 1), site.threshold, soma.levels, soma.model == "if", density)
+        negative = NEURONS[soma.model].negative
+        packed = PackedUnits.of(units.flatten(0, 1), len(units), soma.levels, negative=negative)
+        chunk.frames[node] = Spikes(packed, site.threshold, soma.levels, soma.model == "if", density)

@@ -3,12 +3,13 @@
 Three worlds share one graph: `ann` (the network as it was given), `frames` (what the converted part sends, frame by
 frame) and `mean` (its average over the frames; over several numbers of frames, one batch after the other, where the
 network has to serve several). Every operator of a spiking network is exact in the mean, so `mean` costs one evaluation
-whatever the number of frames. Values at sites and at branchings are stored, all others are
-computed when asked for. Spikes are kept as int8 units.
+whatever the number of frames. Values at sites and at branchings are stored, all others are computed when asked for: at
+all positions, or only at some, which costs little where a map is large. Spikes are kept packed.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -16,8 +17,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor, fx
 
+from snnconvert.calibrate.packed_units import PackedUnits
+from snnconvert.calibrate.pixels import at_pixels, inside_padding, keeps_pixels, pads_zeros, pixels_read
 from snnconvert.convert.exact import on_grid
 from snnconvert.graph.dialect import arguments, op_of, output_nodes
+from snnconvert.graph.edit import kind_of
 from snnconvert.graph.ops import Conv, Linear, Op, Role
 from snnconvert.graph.schedule import Schedule
 from snnconvert.simulate.chunks import widest
@@ -43,20 +47,27 @@ class Spikes:
     """Units sent per frame, (frames * batch, *sample), and the value of one unit.
 
     Attributes:
+        packed: the units.
+        amplitude: value of one unit, broadcastable to one sample.
         largest: most units in a frame.
         unit: all units are 0 or 1.
         density: share of units that are not zero.
     """
 
-    units: Tensor
+    packed: PackedUnits
     amplitude: Tensor
     largest: int
     unit: bool
     density: float
 
-    def values(self) -> Tensor:
-        """As a current in units of the ANN's activations."""
-        return self.units.float() * self.amplitude
+    @property
+    def by_channel(self) -> bool:
+        """Whether all pixels of a channel have the same amplitude."""
+        return self.amplitude.ndim == 3 and tuple(self.amplitude.shape[1:]) == (1, 1)
+
+    def values(self, units: Tensor) -> Tensor:
+        """`units` as a current in units of the ANN's activations."""
+        return units.float() * self.amplitude
 
 
 @dataclass
@@ -105,7 +116,8 @@ class Worlds:
         self.position = {node: index for index, node in enumerate(self.nodes)}
         self.original: dict[str, Op] = {node.name: op_of(node) for node in ann.graph.nodes if node.op == "call_module"}
         self.native = choose() if schedule.kind != "bistable" else None
-        self.packed: dict[fx.Node, tuple[Op, Conv | Linear | None, Packed | None]] = {}
+        # by node, and whether only some positions are computed
+        self.packed: dict[tuple[fx.Node, bool], tuple[Op, Conv | Linear | None, Packed | None]] = {}
         self.stored = {node for node in self.nodes if self._is_stored(node)}
 
     def _is_stored(self, node: fx.Node) -> bool:
@@ -196,7 +208,7 @@ class Worlds:
         if node not in memo:
             stored = chunk.frames.get(node)
             if isinstance(stored, Spikes):
-                memo[node] = Frames(stored.values(), constant=False)
+                memo[node] = Frames(stored.values(stored.packed.unpacked()), constant=False)
             elif isinstance(stored, Frames):
                 memo[node] = stored
             else:
@@ -205,39 +217,97 @@ class Worlds:
                 )
         return memo[node]
 
+    def frames_at(self, chunk: Chunk, node: fx.Node, pixels: Tensor) -> Frames:
+        """`frames` at some pixels (indices into height * width) only, (frames * batch, channels, pixels, 1).
+
+        Only what these pixels read is computed, as far as that is less than everything.
+        """
+        stored, shape, sources = chunk.frames.get(node), tuple(node.meta["shape"]), arguments(node)
+        if isinstance(stored, Spikes) and stored.by_channel:
+            return Frames(stored.values(stored.packed.at(pixels)), constant=False)
+        if stored is None and keeps_pixels(node):
+            return self._evaluate(op_of(node), [self.frames_at(chunk, one, pixels) for one in sources])
+        if stored is None and kind_of(node) == "Conv" and 2 * len(pixels) <= math.prod(shape[1:]):
+            op, before = op_of(node), tuple(sources[0].meta["shape"])
+            assert isinstance(op, Conv)
+            read = pixels_read(op, pixels, before, shape)
+            if read.numel() <= math.prod(before[1:]):
+                return self._convolved_at(chunk, node, op, read)
+        value = self.frames(chunk, node)
+        return Frames(at_pixels(value.tensor, pixels), value.constant)
+
+    def _convolved_at(self, chunk: Chunk, node: fx.Node, op: Conv, read: Tensor) -> Frames:
+        """A convolution of the pixels `read`, (outputs, kernel height, kernel width), -1 where they are padding.
+
+        What an output reads is laid out below what the one before reads: a convolution with its kernel for a stride.
+        """
+        (source,) = arguments(node)
+        if source not in chunk.frames and pads_zeros(source):
+            source, read = inside_padding(source, read)
+        pixels, outside = read.flatten().clamp(min=0), (read.flatten() < 0)
+
+        def laid_out(values: Tensor) -> Tensor:
+            values[:, :, outside] = 0
+            return values.view(*values.shape[:2], -1, read.shape[2])
+
+        stride, shape = tuple(read.shape[1:]), (op.weight.shape[0], len(read), 1)
+        compact = Conv(op.weight, op.bias, stride=stride, padding=(0, 0), dilation=(1, 1), groups=op.groups)
+        spikes = chunk.frames.get(source)
+        if isinstance(spikes, Spikes) and spikes.by_channel:
+            found = self._through(node, compact, spikes, laid_out(spikes.packed.at(pixels)), shape)
+            if found is not None:
+                return found
+        value = self.frames_at(chunk, source, pixels)
+        return self._evaluate(compact, [Frames(laid_out(value.tensor), value.constant)])
+
     def _folded(self, chunk: Chunk, node: fx.Node) -> Frames | None:
-        """An operator on stored spikes, their amplitude folded into its weights as `spikify` will do; None elsewhere.
+        """An operator on stored spikes, amplitudes folded into its weights as `spikify` will do; None elsewhere."""
+        op = op_of(node)
+        if not isinstance(op, Conv | Linear):
+            return None
+        (source,) = arguments(node)
+        pad = source if source not in chunk.frames and pads_zeros(source) else None
+        spikes = chunk.frames.get(arguments(source)[0] if pad is not None else source)
+        if not isinstance(spikes, Spikes):
+            return None
+        units = spikes.packed.unpacked()
+        sent = units if pad is None else op_of(pad)(units)
+        return self._through(node, op, spikes, sent, tuple(node.meta["shape"]))
+
+    def _through(
+        self, node: fx.Node, form: Conv | Linear, spikes: Spikes, sent: Tensor, shape: tuple[int, ...]
+    ) -> Frames | None:
+        """Units through the operator of `node` in some form, amplitudes folded; None where they cannot be.
 
         The weights are rounded, so that native kernels and torch give the same sums.
         """
         op = op_of(node)
-        source = chunk.frames.get(arguments(node)[0]) if isinstance(op, Conv | Linear) else None
-        if not isinstance(op, Conv | Linear) or not isinstance(source, Spikes):
-            return None
-        kept = self.packed.get(node)
+        key = (node, form is not op)
+        kept = self.packed.get(key)
         if kept is None or kept[0] is not op:
-            self.packed[node] = kept = (op, *self._fold(op, source))
+            self.packed[key] = kept = (op, *self._fold(form, spikes))
         _, folded, packed = kept
         if folded is None:
             return None
-        if self.native is None or packed is None or source.density > DENSE_FROM:
-            units = source.units.to(folded.weight.dtype)
-            ordered = units.contiguous(memory_format=torch.channels_last) if units.ndim == 4 else units
+        if self.native is None or packed is None or spikes.density > DENSE_FROM:
+            moved = sent.to(folded.weight.dtype)
+            ordered = moved.contiguous(memory_format=torch.channels_last) if moved.ndim == 4 else moved
             return Frames(folded(ordered).float(), constant=False)
-        frames, shape = self.schedule.frames, tuple(node.meta["shape"])
-        terms = [Convolution(source.units, packed, source.unit)]
-        return Frames(self.native.currents(terms, frames, len(source.units) // frames, shape), constant=False)
+        frames = self.schedule.frames
+        terms = [Convolution(sent, packed, spikes.unit)]
+        return Frames(self.native.currents(terms, frames, len(sent) // frames, shape), constant=False)
 
     def _fold(self, op: Conv | Linear, source: Spikes) -> tuple[Conv | Linear | None, Packed | None]:
-        amplitude, rank = source.amplitude.double().flatten(), source.units.ndim - 1
-        if len(amplitude) != source.units.shape[1] or rank != (1 if isinstance(op, Linear) else op.weight.ndim - 1):
+        amplitude, sample = source.amplitude.double().flatten(), source.packed.sample
+        rank = len(sample)
+        if len(amplitude) != sample[0] or rank != (1 if isinstance(op, Linear) else op.weight.ndim - 1):
             return None, None
         exact = op.double().rebuilt(weight=scaled_inputs(op, amplitude))
         windowed = self.schedule.kind == "bistable"
         folded, _ = on_grid(exact, float(source.largest), signed=not source.unit, windowed=windowed)
         op.float()
         assert isinstance(folded, Conv | Linear)
-        fits = self.native is not None and source.units.dtype == torch.int8 and rank in (1, 3)
+        fits = self.native is not None and source.packed.bits <= 8 and rank in (1, 3)
         return folded, pack(folded) if fits else None
 
     def _evaluate(self, op: Op, inputs: list[Frames]) -> Frames:

@@ -68,10 +68,10 @@ def test_what_is_simulated_is_what_is_deployed(kind: str) -> None:
     seen: dict[str, Tensor] = {}
 
     class Watched(Reconstruction):
-        def _site(self, node: torch.fx.Node, op: object) -> None:
-            super()._site(node, op)  # type: ignore[arg-type]
+        def _site(self, node: torch.fx.Node) -> None:
+            super()._site(node)
             chunk = self.chunks[0]
-            seen[node.name] = self.worlds.by_frames(chunk.frames[node].units).float()  # type: ignore[union-attr]
+            seen[node.name] = self.worlds.by_frames(chunk.frames[node].packed.unpacked()).float()  # type: ignore[union-attr]
 
     calibrate = calibrate_reconstruct(one)
     watched = Watched(one, Options())

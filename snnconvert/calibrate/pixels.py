@@ -1,0 +1,55 @@
+"""Which pixels of a map are read to compute some pixels of another.
+
+Pixels are indices into height * width, -1 outside of a map, where values are zero; maps are (channels, height, width).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx
+
+from snnconvert.graph.dialect import arguments, op_of
+from snnconvert.graph.edit import kind_of
+from snnconvert.graph.ops import Concat, Conv, Pad
+
+
+def at_pixels(values: Tensor, pixels: Tensor) -> Tensor:
+    """(batch, channels, height, width) at some pixels, (batch, channels, pixels, 1), channels last in memory."""
+    by_pixel = values.permute(0, 2, 3, 1).flatten(1, 2)[:, pixels]
+    return by_pixel.permute(0, 2, 1).unsqueeze(-1)
+
+
+def pixels_read(op: Conv, pixels: Tensor, source: tuple[int, ...], target: tuple[int, ...]) -> Tensor:
+    """Which pixels of the map `source` some of `target` are computed from, (pixels, kernel height, kernel width)."""
+    index: list[Tensor] = []
+    for axis, place in enumerate((pixels // target[2], pixels % target[2])):
+        taps = torch.arange(op.weight.shape[2 + axis]) * op.dilation[axis] - op.padding[axis]
+        at = place.unsqueeze(1) * op.stride[axis] + taps
+        index.append(torch.where((at >= 0) & (at < source[1 + axis]), at, -1))
+    rows, columns = index[0].unsqueeze(2), index[1].unsqueeze(1)
+    return torch.where((rows < 0) | (columns < 0), -1, rows * source[2] + columns)
+
+
+def keeps_pixels(node: fx.Node) -> bool:
+    """Whether a value at a pixel is made of its inputs' values at that pixel: added up, or channels side by side."""
+    op, maps = op_of(node), [tuple(one.meta["shape"]) for one in arguments(node)]
+    if isinstance(op, Concat):
+        return op.dim == 1
+    return kind_of(node) == "Add" and all(one == tuple(node.meta["shape"]) for one in maps)
+
+
+def pads_zeros(node: fx.Node) -> bool:
+    """Whether a node surrounds maps by zeros, which are silent."""
+    op = op_of(node) if node.op == "call_module" else None
+    return isinstance(op, Pad) and len(node.meta["shape"]) == 3 and op.value == 0 and len(op.pads) <= 4
+
+
+def inside_padding(node: fx.Node, pixels: Tensor) -> tuple[fx.Node, Tensor]:
+    """The node that `node` pads, and the same pixels there."""
+    op, (inner,) = op_of(node), arguments(node)
+    assert isinstance(op, Pad)
+    left, _, top, _ = (*op.pads, 0, 0)[:4]
+    (_, height, width), padded = inner.meta["shape"], node.meta["shape"][2]
+    rows, columns = pixels // padded - top, pixels % padded - left
+    outside = (pixels < 0) | (rows < 0) | (rows >= height) | (columns < 0) | (columns >= width)
+    return inner, torch.where(outside, -1, rows * width + columns)

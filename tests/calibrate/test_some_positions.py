@@ -1,0 +1,149 @@
+"""Packed spikes come back as they were, and a current at some positions is the current there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from calibration_networks import conv
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, fx
+
+from snnconvert.calibrate.packed_units import PackedUnits, bits_per_frame
+from snnconvert.calibrate.pixels import at_pixels
+from snnconvert.calibrate.reconstruct_worlds import Chunk, Spikes, Worlds
+from snnconvert.graph.dialect import Builder, calls
+from snnconvert.graph.edit import copied
+from snnconvert.graph.ops import Add, Concat, Conv, MaxPool, Op, Pad, Relu, Role
+from snnconvert.graph.schedule import Schedule
+from snnconvert.graph.types import Origin
+
+FRAMES, IMAGES = 5, 2
+PIXELS = torch.tensor([0, 7, 11, 38])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    levels=st.integers(1, 130),
+    negative=st.booleans(),
+    frames=st.integers(1, 19),
+    sample=st.sampled_from([(5, 3, 7), (13,), (4, 6), (8, 4, 4)]),
+    seed=st.integers(0, 99),
+)
+def test_packed_units_come_back(levels: int, negative: bool, frames: int, sample: tuple[int, ...], seed: int) -> None:
+    whole = torch.int8 if levels < 128 else torch.int32
+    draw = torch.Generator().manual_seed(seed)
+    units = torch.randint(-levels if negative else 0, levels + 1, (frames * 3, *sample), generator=draw).to(whole)
+    packed = PackedUnits.of(units, frames, levels, negative=negative)
+    assert torch.equal(packed.unpacked(), units)
+    if len(sample) == 3:
+        some = torch.tensor([4, 0, 11])
+        assert torch.equal(packed.at(some).squeeze(-1), units.flatten(2)[:, :, some])
+    if packed.bits < 8:
+        assert packed.data.numel() == -(-frames * packed.bits // 8) * 3 * torch.Size(sample).numel()
+
+
+@pytest.mark.parametrize(("levels", "negative", "bits"), [(1, False, 1), (1, True, 2), (4, False, 4), (15, False, 4)])
+def test_a_frame_takes_as_few_bits_as_it_needs(levels: int, negative: bool, bits: int) -> None:
+    assert bits_per_frame(levels, negative=negative) == bits
+
+
+Call = Callable[..., fx.Node]
+
+
+def _residual(call: Call, draw: torch.Generator, x: fx.Node) -> fx.Node:
+    """The sum of a convolution and a current that is stored, because two read it."""
+    current = call(conv(draw, 8, 8, size=1), x)
+    return call(Add(), call(conv(draw, 8, 8, size=1), call(Relu(), current)), current)
+
+
+def _side_by_side(call: Call, draw: torch.Generator, x: fx.Node) -> fx.Node:
+    return call(conv(draw, 6, 12, size=1), call(Concat(dim=1), x, call(Relu(), call(conv(draw, 4, 8), x))))
+
+
+def _dilated(call: Call, draw: torch.Generator, x: fx.Node) -> fx.Node:
+    weight = torch.randn(4, 8, 1, 3, generator=draw)
+    return call(Conv(weight, None, stride=(1, 1), padding=(0, 2), dilation=(1, 2)), x)
+
+
+HALVED = MaxPool(kernel=(2, 2), stride=(2, 2), padding=(0, 0), dilation=(1, 1))
+WIRINGS: dict[str, Callable[[Call, torch.Generator, fx.Node], fx.Node]] = {
+    "pointwise": lambda call, draw, x: call(conv(draw, 6, 8, size=1), x),
+    "strided": lambda call, draw, x: call(conv(draw, 6, 8, stride=2), x),
+    "depthwise": lambda call, draw, x: call(conv(draw, 8, 8, groups=8), x),
+    "dilated and asymmetric": _dilated,
+    # more on one side than on the other, and a crop
+    "padded": lambda call, draw, x: call(conv(draw, 6, 8, stride=2), call(Pad(pads=(0, 1, 2, -1)), x)),
+    "residual": _residual,
+    "side by side": _side_by_side,
+    # no activation between the two; and there the padding is of what the first one sends, bias and all
+    "bottleneck": lambda call, draw, x: call(conv(draw, 6, 4, size=1), call(conv(draw, 4, 8, size=1), x)),
+    "padded bottleneck": lambda call, draw, x: call(conv(draw, 4, 4, groups=4), call(conv(draw, 4, 8, size=1), x)),
+    "pooled": lambda call, draw, x: call(conv(draw, 6, 8, size=1), call(HALVED, x)),
+    "padded with ones": lambda call, draw, x: call(conv(draw, 6, 8), call(Pad(pads=(0, 1, 0, 1), value=1.0), x)),
+}
+# what is computed everywhere in between; and what sums other numbers than multiples of a step
+EVERYWHERE = ("pooled", "padded with ones")
+INEXACT = (*EVERYWHERE, "bottleneck", "padded bottleneck", "side by side")
+
+
+def worlds(kind: str) -> tuple[Worlds, Chunk, fx.Node]:
+    """A network in which random spikes have been stored, and the last convolution in it."""
+    draw = torch.Generator().manual_seed(3)
+    count = iter(range(100))
+    builder = Builder({"input": torch.rand(1, 8, 14, 14, generator=draw)})
+
+    def call(op: Op, *inputs: fx.Node) -> fx.Node:
+        return builder.call(op, *inputs, origin=Origin(f"node{next(count)}", "test"))
+
+    x = call(Relu(), call(conv(draw, 8, 8, size=1), builder.inputs["input"]))
+    last = WIRINGS[kind](call, draw, x)
+    site = call(Relu(), last)
+    graph = builder.finish([site])
+    made = Worlds(graph, copied(graph), Schedule("streaming", FRAMES, 2), (FRAMES,))
+    chunk = Chunk(torch.rand(IMAGES, 8, 14, 14, generator=draw), held_out=False)
+    made.begin([chunk])
+    for node in made.nodes:
+        if node.op == "call_module" and node.name != site.name:
+            _send(made, chunk, node, draw)
+    (target,) = [node for node in made.nodes if node.name == last.name]
+    return made, chunk, target
+
+
+def _send(made: Worlds, chunk: Chunk, node: fx.Node, draw: torch.Generator) -> None:
+    op = dict(calls(made.graph))[node]
+    if op.role == Role.SITE:
+        units = torch.randint(0, 2, (FRAMES * IMAGES, *node.meta["shape"]), generator=draw).to(torch.int8)
+        packed = PackedUnits.of(units, FRAMES, 1, negative=False)
+        amplitude = torch.rand(node.meta["shape"][0], 1, 1, generator=draw)
+        chunk.ann[node] = chunk.mean[node] = units[:IMAGES].float()
+        chunk.frames[node] = Spikes(packed, amplitude, 1, unit=True, density=0.2)
+    elif node in made.stored:
+        made.store(chunk, node)
+
+
+@pytest.mark.parametrize("kind", WIRINGS)
+@pytest.mark.parametrize("native", [True, False])
+def test_a_current_at_some_positions(kind: str, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, chunk, node = worlds(kind)
+    if not native:
+        made.native = None
+    whole: list[fx.Node] = []
+    compute = made.frames
+
+    def watched(chunk: Chunk, node: fx.Node) -> object:
+        whole.extend([node] * (node not in chunk.frames))
+        return compute(chunk, node)
+
+    everywhere = made.frames(chunk, node).tensor
+    monkeypatch.setattr(made, "frames", watched)
+    some = made.frames_at(chunk, node, PIXELS).tensor
+    wanted: Tensor = at_pixels(everywhere, PIXELS)
+    assert some.shape == wanted.shape
+    if kind in INEXACT:
+        assert torch.allclose(some, wanted, atol=1e-5)
+    else:
+        assert torch.equal(some, wanted)
+    assert bool(whole) == (kind in EVERYWHERE)
