@@ -8,7 +8,8 @@
 
 Models, their data and preprocessing are those of benchmarks/zoo.toml. Calibration images are drawn from the training
 images (ImageNet: imagenet_calibration500) without labels; measured are images of the test set, evenly over the classes
-(--images 1300: all of imagenet_val1300). T is the total number of steps. One JSON line per conversion goes to
+(--images 1300: all of imagenet_val1300). T is the total number of steps. Seconds of calibration are
+processor time, and wall time as well. One JSON line per conversion goes to
 benchmarks/results/labelled.jsonl; what is there is not measured again. Then run benchmarks/coverage.py for the page.
 """
 
@@ -43,7 +44,7 @@ DEPTHWISE = (
     "mobilenet_v2_1.0_224_quant.onnx",
 )
 # what rows that were measured before the option existed leave out
-DEFAULTS = {"windows": 1}
+DEFAULTS = {"windows": 1, "threads": 1}
 
 
 def known() -> list[dict[str, Any]]:
@@ -75,11 +76,11 @@ class Bench:
         else:
             depth, wait = max(site_depths(network.graph).values()), key["wait"]
             schedule = Schedule("wait" if wait else "streaming", key["timesteps"], depth, wait=wait)
-        begun = time.process_time()
+        begun, started = time.process_time(), time.monotonic()
         task = Task(network, self.calibration, schedule, NeuronChoice(key["neuron"], key["levels"]), key["options"])
         calibration = METHODS[key["method"]](task)
         snn = task.spikify(calibration)
-        calibrated = time.process_time()
+        calibrated, wall = time.process_time(), time.monotonic() - started
         curve = measure(snn, [Batch(self.images, self.labels, self.reference)], total=len(self.images))
         return {
             **key,
@@ -91,6 +92,7 @@ class Bench:
             "agreed": curve.agreed[-1],
             "spikes_per_image": round(curve.spikes[-1]),
             "calibration_seconds": round(calibrated - begun, 1),
+            "calibration_wall": round(wall, 1),
             "simulation_seconds": round(time.process_time() - calibrated, 1),
         }
 
@@ -110,8 +112,9 @@ def main() -> None:
     parser.add_argument("--options", type=json.loads, default={}, help="options of the method, as JSON")
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--calibration-images", type=int, default=512)
+    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads)
     rows = {name: row for name, row in pack_rows().items() if "data" in row}
     groups = {
         "small": [name for name, row in rows.items() if row.get("set") != "imagenet" and name.endswith(".onnx")],
@@ -127,6 +130,7 @@ def main() -> None:
             key = {"model": name, "method": args.method, "neuron": neuron, "levels": args.levels, "window": window}
             key |= {"timesteps": timesteps, "images": args.images, "calibration_images": args.calibration_images}
             key |= {"options": args.options, "wait": args.wait, "windows": args.windows}
+            key |= {"threads": args.threads}
             if any(all(one.get(part, DEFAULTS.get(part, 0)) == key[part] for part in key) for one in results):
                 continue
             try:
