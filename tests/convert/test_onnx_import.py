@@ -121,10 +121,9 @@ def test_scores_of_an_argmax_are_an_output_once(tmp_path: Path) -> None:
 
 def test_nodes_out_of_order_are_an_invalid_file(tmp_path: Path) -> None:
     path = save(tmp_path / "net.onnx", [("Conv", ["x", "v"], ["y"], {}), ("Identity", ["w"], ["v"], {})], WEIGHT)
-    with pytest.raises(
-        ModelFileError, match="not a valid ONNX file: Conv_0 .Conv. reads 'v', which no earlier"
-    ) as caught:
+    with pytest.raises(ModelFileError, match="not a valid ONNX file: Conv_0") as caught:
         import_onnx(path)
+    assert "reads 'v', which no earlier node produces" in caught.value.message
     assert "sort its nodes" in caught.value.hint
 
 

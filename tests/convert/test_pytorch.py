@@ -258,6 +258,32 @@ def test_a_wrong_rule_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "sigmoid (aten.sigmoid)" in caught.value.causes[0]
 
 
+def counted(n: Net, x: Tensor) -> Tensor:
+    n.scale = n.scale * 2
+    return n.first(x) * n.scale
+
+
+def test_tensors_made_on_the_way_may_change_in_place() -> None:
+    def forward(n: Net, x: Tensor) -> Tensor:
+        made = torch.zeros(4, 1, 1)
+        made += n.scale
+        made[1:2].mul_(3)
+        copied = n.scale.clone().add_(torch.tensor(0.5))
+        return n.act(n.norm(n.first(x))) * made + copied
+
+    imported(forward)
+
+
+def test_lazy_layers_have_to_run_first() -> None:
+    net = nn.Sequential(nn.LazyConv2d(4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(5))
+    with pytest.raises(ModelFileError, match="lazy layers") as caught:
+        import_module(net, SHAPE)
+    assert caught.value.causes[0] == "0.weight is uninitialized"
+    assert "run the model once" in caught.value.hint
+    net(torch.zeros(1, *SHAPE))
+    assert import_module(net, SHAPE).input_shape == SHAPE
+
+
 @pytest.mark.parametrize(
     ("function", "part"),
     [
@@ -266,6 +292,9 @@ def test_a_wrong_rule_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> Non
         (lambda n, x: n.first(x).half().float(), "rounds activations"),
         (lambda n, x: F.conv2d(x, n.first(x)[0, :3, :3, :3].reshape(1, 3, 3, 3)), "would mix samples"),
         (lambda n, x: (n.first(x), torch.ones(2)), "output 1 does not depend"),
+        (lambda n, x: n.first(x) * n.scale.add_(1), "it changes 'scale', which the module keeps"),
+        (lambda n, x: n.first(x) * n.scale[1:2].mul_(2), "it changes 'scale', which the module keeps"),
+        (counted, "it changes 'scale', which the module keeps"),
     ],
 )
 def test_refusals_say_why(function: Callable[[Net, Tensor], Any], part: str) -> None:

@@ -105,6 +105,7 @@ class Canonicaliser:
         self.faults: list[str] = []
         self._families: dict[fx.Node, set[fx.Node]] = {}
         self._done: set[fx.Node] = set()
+        self._state: dict[int, str] = {}  # buffers and parameters, by where their memory is
 
     def run(self) -> list[Any]:
         """Convert every node and return the values of the output node.
@@ -120,7 +121,8 @@ class Canonicaliser:
                     if node.name == self.program.input_name:
                         self.values[node] = Activation(self.builder.inputs[node.name])
                     else:
-                        self.values[node] = self.program.constants[node.name].detach().clone()
+                        self.values[node] = own = self.program.constants[node.name].detach().clone()
+                        self._state[own.untyped_storage().data_ptr()] = node.name
                 elif node.op == "output":
                     results = list(fx.node.map_arg(node.args[0], self.values.__getitem__))
                 else:
@@ -167,11 +169,24 @@ class Canonicaliser:
         named = _named(node.target, args, kwargs)
         if name in ("sym_size", "sym_numel"):
             return self._sym(name, named)
+        self._refuse_mutation(node.target, named)
         if any(isinstance(leaf, Activation | BatchSize) for leaf in leaves):
             return self._apply(node, name, where, named)
         if torch.Tag.nondeterministic_seeded in node.target.tags:
             raise UnsupportedNodeError("it draws random numbers")
         return node.target(*args, **kwargs)
+
+    def _refuse_mutation(self, target: torch._ops.OpOverload, named: dict[str, Any]) -> None:
+        """Refuse what changes a buffer, also through a view of it: the next call would compute something else."""
+        written = {argument.name for argument in target._schema.arguments if argument.is_write}
+        for key in written.intersection(named):
+            value = named[key]
+            changed = self._state.get(value.untyped_storage().data_ptr()) if isinstance(value, Tensor) else None
+            if changed is not None and value.numel():
+                stored = changed.removeprefix("b_").removeprefix("p_")
+                raise UnsupportedNodeError(
+                    f"it changes {stored!r}, which the module keeps, so that its answers would differ from call to call"
+                )
 
     def _apply(self, node: fx.Node, name: str, where: str, named: dict[str, Any]) -> Any:
         """Call the rule of an operator that has an activation, or a size with the batch in it, among its inputs."""
