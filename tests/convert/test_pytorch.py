@@ -258,6 +258,43 @@ def test_a_wrong_rule_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "sigmoid (aten.sigmoid)" in caught.value.causes[0]
 
 
+@pytest.mark.parametrize(
+    ("function", "kind"),
+    [
+        (lambda x: torch.where(x > 0, x, 0.2 * x), "LeakyRelu"),
+        (lambda x: torch.where(x > 0, x, 0.0), "Relu"),
+        (lambda x: x * (x > 0), "Relu"),
+        (lambda x: (x > 0) * x, "Relu"),
+        (lambda x: x.mul_(x > 0), "Relu"),
+    ],
+)
+def test_activations_written_with_a_comparison(function: Callable[[Tensor], Tensor], kind: str) -> None:
+    ann = imported(lambda n, x: n.second(function(n.first(x))))
+    assert [type(op).__name__ for _, op in calls(ann.graph)] == ["Conv", kind, "Conv"]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.where(x > 0.1, x, 0.2 * x),
+        lambda x: torch.where(x > 0, x + 1, 0.2 * x),
+        lambda x: torch.where(x > 0, x, 0.2 * x + 1),
+        lambda x: torch.where(x > 0, 0.2 * x, x),
+        lambda x: x * (x < 0),
+        lambda x: (2 * x) * (x > 0),
+        lambda x: (x > 0) + x,
+        lambda x: (x > 0).float() - 1,
+        lambda x: torch.where(x[:, :1] > 0, x[:, :1], torch.zeros(4, 8, 8)),
+    ],
+)
+def test_other_comparisons_are_refused(function: Callable[[Tensor], Tensor]) -> None:
+    assert "only where(x > 0, x, a * x) and x * (x > 0) are known" in refused(lambda n, x: function(n.first(x)))
+
+
+def test_a_comparison_is_no_output() -> None:
+    assert "output 0 is a comparison of activations" in refused(lambda n, x: n.first(x) > 0)
+
+
 def counted(n: Net, x: Tensor) -> Tensor:
     n.scale = n.scale * 2
     return n.first(x) * n.scale

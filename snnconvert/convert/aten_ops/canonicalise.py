@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from snnconvert.convert.aten_ops import attention, einsum, makers, pointwise, pooling, weighted, wiring
+from snnconvert.convert.aten_ops import attention, comparisons, einsum, makers, pointwise, pooling, weighted, wiring
+from snnconvert.convert.aten_ops.comparisons import Comparison
 from snnconvert.convert.aten_ops.lowering import Activation, BatchSize, Context, Rule, UnsupportedNodeError
 from snnconvert.errors import InternalError, UnsupportedError
 from snnconvert.graph.dialect import Builder
@@ -19,6 +20,7 @@ OPERATORS: dict[str, Rule] = {
     **weighted.OPERATORS,
     **einsum.OPERATORS,
     **pointwise.OPERATORS,
+    **comparisons.OPERATORS,
     **pooling.OPERATORS,
     **wiring.OPERATORS,
     **attention.OPERATORS,
@@ -170,7 +172,7 @@ class Canonicaliser:
         if name in ("sym_size", "sym_numel"):
             return self._sym(name, named)
         self._refuse_mutation(node.target, named)
-        if any(isinstance(leaf, Activation | BatchSize) for leaf in leaves):
+        if any(isinstance(leaf, Activation | BatchSize | Comparison) for leaf in leaves):
             return self._apply(node, name, where, named)
         if torch.Tag.nondeterministic_seeded in node.target.tags:
             raise UnsupportedNodeError("it draws random numbers")
@@ -195,6 +197,10 @@ class Canonicaliser:
         rule = OPERATORS.get(name)
         if isinstance(first, Tensor) and name in makers.ON_CONSTANTS:
             rule = makers.ON_CONSTANTS[name]
+        if any(isinstance(leaf, Comparison) for leaf in _leaves(named)):
+            rule = comparisons.READERS.get(name)
+            if rule is None:
+                raise UnsupportedNodeError(comparisons.UNREADABLE)
         if rule is None:
             raise UnsupportedNodeError("no rule for this operator")
         mutates = node.target._schema.is_mutable
@@ -298,7 +304,9 @@ def checked_outputs(results: list[Any]) -> list[fx.Node]:
     for index, value in enumerate(results):
         if value is _LOST:
             raise InternalError("an output was lost without a reason")
-        if not isinstance(value, Activation):
+        if isinstance(value, Comparison):
+            faults.append(f"output {index} is a comparison of activations")
+        elif not isinstance(value, Activation):
             faults.append(f"output {index} does not depend on the input")
         elif not value.batch_first:
             faults.append(f"output {index} has its batch on axis {value.axis}, or merged with another axis")
