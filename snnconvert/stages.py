@@ -145,7 +145,8 @@ def open_ann(request: Request, module: nn.Module | None = None) -> tuple[Ann, Fa
     ann = keep_logits(ann)
     refuse_without_sites(ann)
     if request.strict_spiking:
-        refuse_analog(ann, spared=request.approximate != "analog")
+        declined = request.approximate == "analog"
+        refuse_analog(ann, spared=not declined, untried=declined)
     return ann, Facts(class_count(ann.graph), comparison, ann.source.notes)
 
 

@@ -165,7 +165,8 @@ def check(opened: Ann, *, way: str = "auto", strict: bool = False) -> Check:
     for node, op in calls(canonical.graph):
         known.setdefault(origin_of(node).name, []).append((node, op))
     first = {origin_of(node).name for node, _ in calls(opened.graph)}
-    dropped = [note for note in canonical.source.notes if note not in opened.source.notes]
+    source = canonical.source
+    dropped = [note for note in source.notes if note not in opened.source.notes]
     nodes = []
     for name, operator in _source_nodes(opened):
         if name in known:
@@ -175,6 +176,8 @@ def check(opened: Ann, *, way: str = "auto", strict: bool = False) -> Check:
                 nodes.append(_verdict(name, operator, known[name], reads))
         elif any(note.startswith(f"{name} (") for note in dropped):
             nodes.append(Verdict(name, operator, "folded", "left out at the very end: logits decide the same"))
+        elif operator == "ArgMax" and any(note.startswith(f"{name} (ArgMax): the final") for note in source.notes):
+            nodes.append(Verdict(name, operator, "folded", "left out at the very end: the largest score decides"))
         elif name in first or operator in _DROPPED:
             nodes.append(Verdict(name, operator, "folded", "merged into its neighbours"))
         else:
@@ -189,7 +192,6 @@ def check(opened: Ann, *, way: str = "auto", strict: bool = False) -> Check:
         refusal = "no activation could become a spiking neuron, so nothing would be converted"
     elif strict and analog:
         refusal = f"{analog} node(s) have no spiking form, and --strict-spiking was given"
-    source = canonical.source
     return Check(
         model=source.location,
         format=source.format,

@@ -50,6 +50,10 @@ class _Missing:
 _MISSING = _Missing()
 
 
+class _InvalidFile(Exception):  # noqa: N818 (it is caught in this module)
+    """What makes the file itself invalid, whatever its operators are."""
+
+
 def import_onnx(path: Path, *, output_name: str | None = None, input_shape: tuple[int, ...] | None = None) -> Ann:
     """Read a .onnx file into the dialect.
 
@@ -70,11 +74,6 @@ def import_onnx(path: Path, *, output_name: str | None = None, input_shape: tupl
     model, opset = open_model(path)
     constants, notes = initializers(model, path)
     graph = model.graph
-    outputs = [value.name for value in graph.output]
-    if output_name is not None and output_name not in outputs:
-        raise OptionError(
-            f"output {output_name!r} is not an output of {path}", hint=f"choose one of: {', '.join(outputs)}"
-        )
     value = _only_input(graph, constants, path)
     shape, batch, position = _input_shape(value, graph, constants, input_shape, path)
     _check_operators(graph, set(constants), path)
@@ -86,12 +85,22 @@ def import_onnx(path: Path, *, output_name: str | None = None, input_shape: tupl
     for note in notes + _input_notes(value):
         scope.note(note)
     interpreter = _Interpreter(scope, {**constants, value.name: Flow(node, position)}, graph)
-    interpreter.run(graph.node)
+    try:
+        interpreter.run(graph.node)
+    except _InvalidFile as fault:
+        raise ModelFileError(
+            f"{path} is not a valid ONNX file: {fault}",
+            hint="export or download the model again, or sort its nodes into the order of computation",
+        ) from None
     if interpreter.causes:
         raise _unsupported(path, interpreter.causes)
-    ordered = outputs if output_name is None else [output_name, *(name for name in outputs if name != output_name)]
-    nodes, names = interpreter.results(ordered, path)
-    finished = builder.finish(nodes)
+    found = interpreter.results([value.name for value in graph.output], path)
+    if output_name is not None and output_name not in found:
+        raise OptionError(
+            f"output {output_name!r} is not an output of {path}", hint=f"choose one of: {', '.join(found)}"
+        )
+    names = tuple(sorted(found, key=lambda name: name != output_name))
+    finished = builder.finish([found[name] for name in names])
     source = Source(path.stem, str(path), sha256_of(path), "onnx", tuple(scope.notes))
     return Ann(finished, shape, names, source)
 
@@ -270,7 +279,9 @@ class _Interpreter:
     def _results(self, node: onnx.NodeProto) -> tuple[Any, ...]:
         unknown = [name for name in node.input if name and name not in self.values]
         if unknown:
-            raise Refusal(f"it reads {unknown[0]!r}, which no earlier node produces")
+            raise _InvalidFile(
+                f"{_name(node)} ({_operator(node)}) reads {unknown[0]!r}, which no earlier node produces"
+            )
         inputs = [self.values[name] if name else None for name in node.input]
         if any(value is _MISSING for value in inputs):
             if not self.causes:
@@ -330,9 +341,9 @@ class _Interpreter:
         self.run(branch.node, inner=True)
         return tuple(self.values.get(value.name, _MISSING) for value in branch.output)
 
-    def results(self, outputs: list[str], path: Path) -> tuple[list[torch.fx.Node], tuple[str, ...]]:
-        """Nodes and names of the graph outputs."""
-        nodes, names = [], []
+    def results(self, outputs: list[str], path: Path) -> dict[str, torch.fx.Node]:
+        """Names and nodes of the graph outputs; the scores that an ArgMax chose from stand for it, and only once."""
+        nodes: dict[str, torch.fx.Node] = {}
         for name in outputs:
             value = self.values.get(name, _MISSING)
             if isinstance(value, np.ndarray):
@@ -344,13 +355,12 @@ class _Interpreter:
                 )
             if not value.plain and value.position is not None:
                 self.scope.note(f"output {name!r}: its batch was moved to the first axis")
-            nodes.append(value.node)
-            names.append(self.scope.renamed.get(name, name))
+            nodes.setdefault(self.scope.renamed.get(name, name), value.node)
         if not nodes:
             raise UnsupportedError(
                 f"no output of {path} depends on its input", hint="check that the file is the model you meant"
             )
-        return nodes, tuple(names)
+        return nodes
 
 
 def _plain(attribute: onnx.AttributeProto) -> Any:

@@ -80,6 +80,13 @@ def weights_digest(module: nn.Module) -> str:
 
 
 def _copy(module: nn.Module, label: str) -> nn.Module:
+    unset = [key for key, value in module.state_dict().items() if torch.nn.parameter.is_lazy(value)]
+    if unset:
+        raise ModelFileError(
+            f"{label} has lazy layers whose weights do not exist yet",
+            hint="run the model once on an input of the right shape (and train it) before it is converted",
+            causes=tuple(f"{key} is uninitialized" for key in unset),
+        )
     # Hooks such as weight_norm leave computed tensors on the module, which deepcopy refuses; they are computed again.
     computed = [value for part in module.modules() for value in vars(part).values() if isinstance(value, Tensor)]
     memo: dict[int, Any] = {id(value): value.detach().clone() for value in computed if not value.is_leaf}

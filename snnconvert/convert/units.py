@@ -46,7 +46,7 @@ def with_units(ann: Ann, images: Tensor | None, *, way: str = "auto", strict: bo
     network = _sent(network)
     refuse_without_sites(network, offered=False)
     if strict:
-        refuse_analog(network, spared=False)
+        refuse_analog(network, spared=False, untried=way == "analog")
     notes = (*notes, *remarks(records))
     analog = analog_nodes(network.graph)
     if analog:
@@ -103,18 +103,27 @@ def refuse_without_sites(ann: Ann, *, offered: bool = True) -> None:
     )
 
 
-def refuse_analog(ann: Ann, *, spared: bool) -> None:
+def refuse_analog(ann: Ann, *, spared: bool, untried: bool = False) -> None:
     """What `--strict-spiking` asks for.
+
+    Args:
+        spared: whether candidates for units are none of its business, since they may still become some.
+        untried: whether the hint may advise units: they were declined, not tried in vain.
 
     Raises:
         UnsupportedError: naming every analog node (but those that may still become units, where these are `spared`).
     """
-    later = set(candidates(ann.graph)) if spared else set()
-    refused = [node for node in analog_nodes(ann.graph) if node not in later]
+    offered = set(candidates(ann.graph))
+    refused = [node for node in analog_nodes(ann.graph) if not spared or node not in offered]
     if refused:
+        hint = "leave --strict-spiking away to compute them as analog operators, exact in the mean at every step"
+        helped = len(offered.intersection(refused)) if untried else 0
+        if helped:
+            which = "them" if helped == len(refused) else f"{helped} of them"
+            hint = f"--approximate units writes {which} as spiking units where these fit; or {hint}"
         raise UnsupportedError(
             f"{ann.source.name} has {len(refused)} node(s) without a spiking form, and --strict-spiking was given",
-            hint="leave --strict-spiking away to compute them as analog operators, exact in the mean at every step",
+            hint=hint,
             causes=tuple(str(origin_of(node)) for node in refused),
         )
 

@@ -133,6 +133,11 @@ class Builder:
         """The value of `node` on the builder's samples."""
         return self._samples[node]
 
+    def op(self, node: fx.Node) -> Op | None:
+        """The operator of `node`; None for an input."""
+        found = self._root.get_submodule(str(node.target)) if node.op == "call_module" else None
+        return found if isinstance(found, Op) else None
+
     def call(self, op: Op, *inputs: fx.Node, origin: Origin) -> fx.Node:
         """Append `op` applied to `inputs`; its name in the graph is derived from `origin`."""
         target = self._unique(origin.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from snnconvert.convert.passes.logits import keep_logits
 from snnconvert.convert.piecewise import fit
 from snnconvert.convert.pytorch import import_module
 from snnconvert.convert.spikify import NeuronChoice
-from snnconvert.convert.units import analog_nodes, with_units
+from snnconvert.convert.units import analog_nodes, refuse_analog, with_units
 from snnconvert.errors import UnsupportedError
 from snnconvert.graph.analog_ops import FUNCTIONS
 from snnconvert.graph.dialect import arguments, calls, sites
@@ -138,6 +139,23 @@ def test_strict_spiking_names_every_analog_node() -> None:
     reference, network = with_units(ann, images(8), way="units")
     assert reference.source.notes == network.source.notes
     assert "6 node(s) stay analog" in network.source.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("function", "way", "start"),
+    [
+        (FUNCTIONS["silu"], "analog", "--approximate units writes them"),
+        (lambda x: F.relu(x) * torch.sigmoid(x.mean((2, 3), keepdim=True)), "units", "leave --strict-spiking away"),
+    ],
+)
+def test_strict_spiking_advises_units_where_they_were_declined(function: Any, way: str, start: str) -> None:
+    ann = net(function)
+    with pytest.raises(UnsupportedError) as caught:
+        with_units(ann, images(8), way=way, strict=True)
+    assert caught.value.hint.startswith(start)
+    with pytest.raises(UnsupportedError) as caught:
+        refuse_analog(ann, spared=way != "analog", untried=way == "analog")
+    assert caught.value.hint.startswith(start)
 
 
 def test_analog_functions_are_sent_as_spikes() -> None:

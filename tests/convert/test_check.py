@@ -180,6 +180,17 @@ def test_an_output_is_chosen_by_name(tmp_path: Path) -> None:
         check_model(str(path), output_name="d")
 
 
+def test_a_final_argmax_is_left_out(tmp_path: Path) -> None:
+    nodes: Nodes = [*MIXED[:-1], ("ArgMax", ["z"], ["y"], {"axis": 1})]
+    path = save(tmp_path / "net.onnx", nodes, CONSTANTS, outputs=("z", "y"))
+    found = check_model(str(path))
+    assert found.outputs == ("z",)
+    assert found.nodes[-1].reason == "left out at the very end: the largest score decides"
+    ran = run(str(path), "--output-name", "y")
+    assert ran.returncode == 2
+    assert "choose one of: z" in ran.stderr
+
+
 CLASSIFIER: Nodes = [
     ("Sub", ["x", "mean"], ["a"], {}),
     ("Conv", ["a", "w"], ["b"], {}),

@@ -14,7 +14,7 @@ from onnx_graphs import CONV, WEIGHT, Nodes, checked, floats, kinds, save
 
 from snnconvert.convert.onnx_import import import_onnx
 from snnconvert.convert.onnx_reference import HALF, compare_with_onnxruntime, onnx_operator_table
-from snnconvert.errors import InternalError, OptionError, UnsupportedError
+from snnconvert.errors import InternalError, ModelFileError, OptionError, UnsupportedError
 from snnconvert.graph.dialect import calls
 from snnconvert.graph.ops import Conv, Linear
 
@@ -105,6 +105,26 @@ def test_final_argmax_leaves_the_scores(tmp_path: Path) -> None:
     nodes: Nodes = [("Gemm", ["x", "w"], ["scores"], {}), ("ArgMax", ["scores"], ["y"], {"axis": 1})]
     ann = checked(save(tmp_path / "net.onnx", nodes, {"w": floats(5, 4)}, shape=("N", 5)))
     assert ann.outputs == ("scores",) and any("ArgMax" in note for note in ann.source.notes)
+
+
+def test_scores_of_an_argmax_are_an_output_once(tmp_path: Path) -> None:
+    nodes: Nodes = [("Gemm", ["x", "w"], ["scores"], {}), ("ArgMax", ["scores"], ["class"], {"axis": 1})]
+    weights = {"w": floats(5, 4)}
+    for outputs in (("scores", "class"), ("class", "scores"), ("class",)):
+        path = save(tmp_path / "net.onnx", nodes, weights, shape=("N", 5), outputs=outputs)
+        assert checked(path).outputs == ("scores",)
+        assert import_onnx(path, output_name="scores").outputs == ("scores",)
+        with pytest.raises(OptionError, match="'class' is not an output") as caught:
+            import_onnx(path, output_name="class")
+        assert caught.value.hint == "choose one of: scores"
+
+
+def test_nodes_out_of_order_are_an_invalid_file(tmp_path: Path) -> None:
+    path = save(tmp_path / "net.onnx", [("Conv", ["x", "v"], ["y"], {}), ("Identity", ["w"], ["v"], {})], WEIGHT)
+    with pytest.raises(ModelFileError, match="not a valid ONNX file: Conv_0") as caught:
+        import_onnx(path)
+    assert "reads 'v', which no earlier node produces" in caught.value.message
+    assert "sort its nodes" in caught.value.hint
 
 
 def test_quantised_relu_is_kept_as_a_clip(tmp_path: Path) -> None:

@@ -259,6 +259,69 @@ def test_a_wrong_rule_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(
+    ("function", "kind"),
+    [
+        (lambda x: torch.where(x > 0, x, 0.2 * x), "LeakyRelu"),
+        (lambda x: torch.where(x > 0, x, 0.0), "Relu"),
+        (lambda x: x * (x > 0), "Relu"),
+        (lambda x: (x > 0) * x, "Relu"),
+        (lambda x: x.mul_(x > 0), "Relu"),
+    ],
+)
+def test_activations_written_with_a_comparison(function: Callable[[Tensor], Tensor], kind: str) -> None:
+    ann = imported(lambda n, x: n.second(function(n.first(x))))
+    assert [type(op).__name__ for _, op in calls(ann.graph)] == ["Conv", kind, "Conv"]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.where(x > 0.1, x, 0.2 * x),
+        lambda x: torch.where(x > 0, x + 1, 0.2 * x),
+        lambda x: torch.where(x > 0, x, 0.2 * x + 1),
+        lambda x: torch.where(x > 0, 0.2 * x, x),
+        lambda x: x * (x < 0),
+        lambda x: (2 * x) * (x > 0),
+        lambda x: (x > 0) + x,
+        lambda x: (x > 0).float() - 1,
+        lambda x: torch.where(x[:, :1] > 0, x[:, :1], torch.zeros(4, 8, 8)),
+    ],
+)
+def test_other_comparisons_are_refused(function: Callable[[Tensor], Tensor]) -> None:
+    assert "only where(x > 0, x, a * x) and x * (x > 0) are known" in refused(lambda n, x: function(n.first(x)))
+
+
+def test_a_comparison_is_no_output() -> None:
+    assert "output 0 is a comparison of activations" in refused(lambda n, x: n.first(x) > 0)
+
+
+def counted(n: Net, x: Tensor) -> Tensor:
+    n.scale = n.scale * 2
+    return n.first(x) * n.scale
+
+
+def test_tensors_made_on_the_way_may_change_in_place() -> None:
+    def forward(n: Net, x: Tensor) -> Tensor:
+        made = torch.zeros(4, 1, 1)
+        made += n.scale
+        made[1:2].mul_(3)
+        copied = n.scale.clone().add_(torch.tensor(0.5))
+        return n.act(n.norm(n.first(x))) * made + copied
+
+    imported(forward)
+
+
+def test_lazy_layers_have_to_run_first() -> None:
+    net = nn.Sequential(nn.LazyConv2d(4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(5))
+    with pytest.raises(ModelFileError, match="lazy layers") as caught:
+        import_module(net, SHAPE)
+    assert caught.value.causes[0] == "0.weight is uninitialized"
+    assert "run the model once" in caught.value.hint
+    net(torch.zeros(1, *SHAPE))
+    assert import_module(net, SHAPE).input_shape == SHAPE
+
+
+@pytest.mark.parametrize(
     ("function", "part"),
     [
         (lambda n, x: n.first(x) * torch.rand(1), "random numbers"),
@@ -266,6 +329,9 @@ def test_a_wrong_rule_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> Non
         (lambda n, x: n.first(x).half().float(), "rounds activations"),
         (lambda n, x: F.conv2d(x, n.first(x)[0, :3, :3, :3].reshape(1, 3, 3, 3)), "would mix samples"),
         (lambda n, x: (n.first(x), torch.ones(2)), "output 1 does not depend"),
+        (lambda n, x: n.first(x) * n.scale.add_(1), "it changes 'scale', which the module keeps"),
+        (lambda n, x: n.first(x) * n.scale[1:2].mul_(2), "it changes 'scale', which the module keeps"),
+        (counted, "it changes 'scale', which the module keeps"),
     ],
 )
 def test_refusals_say_why(function: Callable[[Net, Tensor], Any], part: str) -> None:

@@ -201,6 +201,15 @@ class Applied(nn.Module):
         return self.function(x)
 
 
+# Comparisons have no value of their own: they are tested in the activations that they make up.
+CASES |= {
+    "gt": (lambda x: torch.where(x > 0, x, 0.1 * x), (3, 4)),
+    "ge": (lambda x: x * (x >= 0).float(), (3, 4)),
+    "lt": (lambda x: torch.where(x < 0, torch.zeros_like(x), x), (3, 4)),
+    "le": (lambda x: torch.where(x <= 0, x * torch.tensor([0.5, -0.2, 2.0, 0.0]), x), (3, 4)),
+}
+
+
 def test_every_rule_has_a_case() -> None:
     assert set(CASES) == set(OPERATORS)
 

@@ -158,3 +158,24 @@ def test_truncated_and_inflated_archives(saved: Path, tmp_path: Path) -> None:
         archive.writestr("net/models/model.json", b" " * 2**24)
     with pytest.raises(ModelFileError, match="compressed too far"):
         import_pt2(path)
+
+
+class Counted(nn.Module):
+    """A network whose answer depends on how often it was called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, 3)
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return torch.relu(self.head(x)) * self.calls
+
+
+def test_changing_buffers_are_refused(tmp_path: Path) -> None:
+    program = torch.export.export(Counted().eval(), (torch.rand(2, 8),), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    torch.export.save(program, tmp_path / "net.pt2")
+    with pytest.raises(UnsupportedError) as caught:
+        import_pt2(tmp_path / "net.pt2")
+    assert "it changes 'calls', which the module keeps" in caught.value.causes[0]

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from snnconvert.convert.aten_ops import attention, einsum, makers, pointwise, pooling, weighted, wiring
+from snnconvert.convert.aten_ops import attention, comparisons, einsum, makers, pointwise, pooling, weighted, wiring
+from snnconvert.convert.aten_ops.comparisons import Comparison
 from snnconvert.convert.aten_ops.lowering import Activation, BatchSize, Context, Rule, UnsupportedNodeError
 from snnconvert.errors import InternalError, UnsupportedError
 from snnconvert.graph.dialect import Builder
@@ -19,6 +20,7 @@ OPERATORS: dict[str, Rule] = {
     **weighted.OPERATORS,
     **einsum.OPERATORS,
     **pointwise.OPERATORS,
+    **comparisons.OPERATORS,
     **pooling.OPERATORS,
     **wiring.OPERATORS,
     **attention.OPERATORS,
@@ -105,6 +107,7 @@ class Canonicaliser:
         self.faults: list[str] = []
         self._families: dict[fx.Node, set[fx.Node]] = {}
         self._done: set[fx.Node] = set()
+        self._state: dict[int, str] = {}  # buffers and parameters, by where their memory is
 
     def run(self) -> list[Any]:
         """Convert every node and return the values of the output node.
@@ -120,7 +123,8 @@ class Canonicaliser:
                     if node.name == self.program.input_name:
                         self.values[node] = Activation(self.builder.inputs[node.name])
                     else:
-                        self.values[node] = self.program.constants[node.name].detach().clone()
+                        self.values[node] = own = self.program.constants[node.name].detach().clone()
+                        self._state[own.untyped_storage().data_ptr()] = node.name
                 elif node.op == "output":
                     results = list(fx.node.map_arg(node.args[0], self.values.__getitem__))
                 else:
@@ -167,11 +171,24 @@ class Canonicaliser:
         named = _named(node.target, args, kwargs)
         if name in ("sym_size", "sym_numel"):
             return self._sym(name, named)
-        if any(isinstance(leaf, Activation | BatchSize) for leaf in leaves):
+        self._refuse_mutation(node.target, named)
+        if any(isinstance(leaf, Activation | BatchSize | Comparison) for leaf in leaves):
             return self._apply(node, name, where, named)
         if torch.Tag.nondeterministic_seeded in node.target.tags:
             raise UnsupportedNodeError("it draws random numbers")
         return node.target(*args, **kwargs)
+
+    def _refuse_mutation(self, target: torch._ops.OpOverload, named: dict[str, Any]) -> None:
+        """Refuse what changes a buffer, also through a view of it: the next call would compute something else."""
+        written = {argument.name for argument in target._schema.arguments if argument.is_write}
+        for key in written.intersection(named):
+            value = named[key]
+            changed = self._state.get(value.untyped_storage().data_ptr()) if isinstance(value, Tensor) else None
+            if changed is not None and value.numel():
+                stored = changed.removeprefix("b_").removeprefix("p_")
+                raise UnsupportedNodeError(
+                    f"it changes {stored!r}, which the module keeps, so that its answers would differ from call to call"
+                )
 
     def _apply(self, node: fx.Node, name: str, where: str, named: dict[str, Any]) -> Any:
         """Call the rule of an operator that has an activation, or a size with the batch in it, among its inputs."""
@@ -180,6 +197,10 @@ class Canonicaliser:
         rule = OPERATORS.get(name)
         if isinstance(first, Tensor) and name in makers.ON_CONSTANTS:
             rule = makers.ON_CONSTANTS[name]
+        if any(isinstance(leaf, Comparison) for leaf in _leaves(named)):
+            rule = comparisons.READERS.get(name)
+            if rule is None:
+                raise UnsupportedNodeError(comparisons.UNREADABLE)
         if rule is None:
             raise UnsupportedNodeError("no rule for this operator")
         mutates = node.target._schema.is_mutable
@@ -283,7 +304,9 @@ def checked_outputs(results: list[Any]) -> list[fx.Node]:
     for index, value in enumerate(results):
         if value is _LOST:
             raise InternalError("an output was lost without a reason")
-        if not isinstance(value, Activation):
+        if isinstance(value, Comparison):
+            faults.append(f"output {index} is a comparison of activations")
+        elif not isinstance(value, Activation):
             faults.append(f"output {index} does not depend on the input")
         elif not value.batch_first:
             faults.append(f"output {index} has its batch on axis {value.axis}, or merged with another axis")

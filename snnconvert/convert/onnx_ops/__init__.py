@@ -17,6 +17,7 @@ from snnconvert.convert.onnx_ops import (
     normalisation,
     pooling,
     quantised,
+    resizing,
     weighted,
 )
 
@@ -86,8 +87,8 @@ _FUNCTIONS: tuple[Callable[..., Any], ...] = (
     pooling.GlobalAveragePool,
     pooling.GlobalMaxPool,
     pooling.LpNormalization,
-    pooling.Resize,
-    pooling.Upsample,
+    resizing.Resize,
+    resizing.Upsample,
     quantised.QuantizeLinear,
     quantised.DequantizeLinear,
     quantised.QLinearConv,

@@ -1,6 +1,6 @@
-"""Pooling, reductions and resizing."""
+"""Pooling and reductions."""
 
-# ruff: noqa: N802, ARG001, PLR0917 (functions are named, and take inputs and attributes, as ONNX has it)
+# ruff: noqa: N802, ARG001 (functions are named, and take inputs and attributes, as ONNX has it)
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from snnconvert.convert.onnx_ops.activations import function
-from snnconvert.convert.onnx_ops.flow import BATCH, Flow, Refusal, Value
-from snnconvert.convert.onnx_ops.layout import Integers, take
-from snnconvert.convert.onnx_ops.scope import LARGEST, Scope, fixed, integers, moving
+from snnconvert.convert.onnx_ops.flow import Flow, Refusal, Value
+from snnconvert.convert.onnx_ops.layout import Integers
+from snnconvert.convert.onnx_ops.scope import LARGEST, Scope, integers, moving
 from snnconvert.convert.onnx_ops.weighted import Conv, padded, window
 from snnconvert.graph import analog_ops, ops
 
@@ -204,129 +204,3 @@ def LpNormalization(scope: Scope, x: Value, *, axis: int = -1, p: int = 2) -> Fl
     build = _reduce("l2") if p == 2 else _sum_of("abs")
     length = build(scope, flow, (flow.axis(axis),), True)
     return flow.on(scope.emit(analog_ops.Divide(), flow.node, length.node))
-
-
-def _source(position: float, size: int, out: int, scale: float, coordinates: str) -> float:
-    """Input coordinate of output `position`, by the ONNX coordinate_transformation_mode."""
-    if coordinates == "align_corners":
-        return 0.0 if out == 1 else position * (size - 1) / (out - 1)
-    if coordinates == "asymmetric":
-        return position / scale
-    if coordinates == "pytorch_half_pixel" and out == 1:
-        return 0.0
-    return (position + 0.5) / scale - 0.5
-
-
-def _nearest(size: int, out: int, scale: float, coordinates: str, rounding: str) -> list[int]:
-    """Which input entry each of `out` outputs copies."""
-    found = []
-    for position in range(out):
-        value = _source(position, size, out, scale, coordinates)
-        index = {
-            "floor": math.floor(value),
-            "ceil": math.ceil(value),
-            "round_prefer_floor": math.ceil(value - 0.5),
-            "round_prefer_ceil": math.floor(value + 0.5),
-        }[rounding]
-        found.append(min(max(index, 0), size - 1))
-    return found
-
-
-def Resize(
-    scope: Scope,
-    x: Value,
-    roi: Value | None = None,
-    scales: Value | None = None,
-    sizes: Value | None = None,
-    *,
-    antialias: int = 0,
-    axes: tuple[int, ...] | None = None,
-    coordinate_transformation_mode: str = "half_pixel",
-    cubic_coeff_a: float = -0.75,
-    exclude_outside: int = 0,
-    extrapolation_value: float = 0.0,
-    keep_aspect_ratio_policy: str = "stretch",
-    mode: str = "nearest",
-    nearest_mode: str = "round_prefer_floor",
-) -> Flow:
-    flow = moving(x).require_plain()
-    if scope.opset < 11 and sizes is None:
-        coordinate_transformation_mode, nearest_mode, scales = (
-            "asymmetric",
-            "floor",
-            scales if scales is not None else roi,
-        )
-    if antialias and mode != "nearest":
-        raise Refusal("antialias is not supported")
-    if keep_aspect_ratio_policy != "stretch":
-        raise Refusal(f"keep_aspect_ratio_policy {keep_aspect_ratio_policy!r}; only 'stretch' is supported")
-    supported = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
-    if coordinate_transformation_mode not in supported:
-        raise Refusal(f"coordinate_transformation_mode {coordinate_transformation_mode!r} is not one of {supported}")
-    along = list(range(flow.rank)) if axes is None else [flow.normal(axis) for axis in axes]
-    inputs = dict(zip(range(1, flow.rank), flow.dims, strict=True))
-    if sizes is not None and fixed(sizes, "its sizes").size:
-        given = dict(zip(along, integers(sizes, "its sizes"), strict=True))
-        if given.get(0, 1) not in (1, scope.batch) and given[0] % BATCH:
-            raise Refusal("it resizes the batch")
-        ratios = {axis: given[axis] / inputs[axis] for axis in along if axis in inputs}
-    else:
-        factors = np.ravel(fixed(scales, "its scales"))
-        ratios = {axis: float(factor) for axis, factor in zip(along, factors, strict=True) if axis in inputs}
-        given = {axis: math.floor(inputs[axis] * ratio + 1e-6) for axis, ratio in ratios.items()}
-        if 0 in along and factors[along.index(0)] != 1:
-            raise Refusal("it resizes the batch")
-    out = {axis: given.get(axis, size) for axis, size in inputs.items()}
-    if mode == "nearest":
-        return _resize_nearest(scope, flow, out, ratios, coordinate_transformation_mode, nearest_mode)
-    if mode != "linear":
-        raise Refusal(f"mode {mode!r} is not one of nearest, linear")
-    spatial = tuple(out[axis] for axis in range(2, flow.rank))
-    exact = all(abs(out[axis] / inputs[axis] - ratio) < 1e-6 for axis, ratio in ratios.items())
-    aligned = coordinate_transformation_mode == "align_corners"
-    if coordinate_transformation_mode == "asymmetric" or out[1] != inputs[1] or not exact or len(spatial) > 2:
-        raise Refusal(
-            f"linear interpolation with {coordinate_transformation_mode} coordinates; half_pixel, pytorch_half_pixel "
-            "and align_corners over 1 or 2 spatial axes are supported"
-        )
-    kind = "linear" if len(spatial) == 1 else "bilinear"
-    return scope.apply(ops.Resize(size=spatial, mode=kind, align_corners=aligned), flow)
-
-
-def _resize_nearest(
-    scope: Scope, flow: Flow, out: dict[int, int], ratios: dict[int, float], coordinates: str, rounding: str
-) -> Flow:
-    """A Resize where torch picks the same entries, else one Select per axis."""
-    picked = {
-        axis: _nearest(flow.dims[axis - 1], out[axis], ratio, coordinates, rounding) for axis, ratio in ratios.items()
-    }
-    spatial = tuple(out[axis] for axis in range(2, flow.rank))
-    same = out[1] == flow.dims[0] and len(spatial) in (1, 2)
-    for axis, size in enumerate(spatial, start=2) if same else ():
-        line = torch.arange(flow.dims[axis - 1], dtype=torch.float32)[None, None]
-        copied = torch.nn.functional.interpolate(line, size=size, mode="nearest")[0, 0].int().tolist()
-        same = same and copied == picked.get(axis, list(range(size)))
-    if same:
-        return scope.apply(ops.Resize(size=spatial, mode="nearest"), flow)
-    for axis, indices in picked.items():
-        flow = take(scope, flow, axis, indices)
-    return flow
-
-
-def Upsample(
-    scope: Scope,
-    x: Value,
-    scales: Value | tuple[float, ...],
-    *,
-    mode: str = "nearest",
-) -> Flow:
-    factors = np.array(scales, dtype=np.float32) if isinstance(scales, tuple) else scales
-    return Resize(
-        scope,
-        x,
-        None,
-        factors,
-        mode=mode,
-        coordinate_transformation_mode="asymmetric",
-        nearest_mode="floor",
-    )
