@@ -250,7 +250,7 @@ def _print_causes(document: dict[str, Any]) -> None:
 
     console = Console()
     section = document["attribution"]
-    for line in wording.culprit(document) or ("No layer adds an error of its own.",):
+    for line in filter(None, wording.culprit(document) or ("No layer adds much error of its own.",)):
         console.print(Text(line))
     console.print(
         Text(

@@ -24,7 +24,7 @@ def render_markdown(document: Mapping[str, Any]) -> str:
     if early := wording.early_exit(document):
         lines += ["", escaped(early)]
     if why := wording.culprit(document):
-        lines += ["", escaped(" ".join(why))]
+        lines += ["", escaped(" ".join(filter(None, why)))]
     if worth := ablation_text(document):
         lines += ["", escaped(worth)]
     if document["warnings"]:

@@ -6,9 +6,11 @@ form, Q what a neuron can send in F frames if its whole input were there before 
     r - A(x_ann) = [C(x) - A(x)] + [Q(x) - C(x)] + [r - Q(x)] + [A(x) - A(x_ann)]
                     clipping        quantisation    unevenness   propagation
 
-x follows from the rates of the layers before, because everything between two layers of neurons is linear in time or
-exact in the mean. The first three causes arise in the layer itself, the last was handed to it. Bu and others (2025,
-arXiv 2409.03368) bound the error of a network by the same terms.
+All four are weighed in the ANN's units: in thresholds, a channel that hardly ever fires (its threshold is tiny) would
+outweigh all others. A saturates where the ANN's activation does (a ReLU6, a unit of an approximated function); that is
+no clipping. x follows from the rates of the layers before, because everything between two layers of neurons is linear
+in time or exact in the mean. The first three causes arise in the layer itself, the last was handed to it. Bu and
+others (2025, arXiv 2409.03368) bound the error of a network by the same terms.
 """
 
 from __future__ import annotations
@@ -31,12 +33,13 @@ from snnconvert.simulate.result import Probe, Simulation
 ATTRIBUTION_IMAGES = 32
 CAUSES = ("clipping", "quantisation", "unevenness", "propagation")
 LOCAL = CAUSES[:3]
+MUCH = 0.05
 Activations = Callable[[Tensor], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
 class Split:
-    """One batch of one layer, all in thresholds per frame, shape (batch, *sample): the causes and their sum."""
+    """One batch of one layer, all in the ANN's units, shape (batch, *sample): the causes and their sum."""
 
     causes: dict[str, Tensor]
     error: Tensor
@@ -109,10 +112,9 @@ class Attribution:
             steps = torch.floor(x * frames + op.initial / unit + 1e-9)
             quantised = steps.clamp(low * frames, op.levels * frames) / frames
             rate, target = self.rates[node.name], reference[node.name] / unit
-            causes = dict(
-                zip(CAUSES, (clipped - active, quantised - clipped, rate - quantised, active - target), strict=True)
-            )
-            yield node.name, Split(causes, rate - target, target)
+            parts = (clipped - active, quantised - clipped, rate - quantised, active - target)
+            causes = {cause: part * unit for cause, part in zip(CAUSES, parts, strict=True)}
+            yield node.name, Split(causes, (rate - target) * unit, target * unit)
 
     def _reference(self) -> dict[str, Tensor]:
         """The activation that each neuron should stand for, in the units of the ANN."""
@@ -165,14 +167,15 @@ class Attribution:
 def culprit(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The first layer whose own error is at least half of the largest own error, and the cause that dominates there.
 
-    Own errors are those that arise in the layer; what it was handed does not count. None if every layer is exact.
+    Own errors are those that arise in the layer; what it was handed does not count. None if no layer's own error
+    reaches `MUCH` of its activations: naming the first of many harmless layers would send a reader after nothing.
     """
 
     def own(row: dict[str, Any]) -> float:
         return float(sum((row["causes"][cause] or 0.0) ** 2 for cause in LOCAL) ** 0.5)
 
     largest = max((own(row) for row in rows), default=0.0)
-    if largest < 1e-6:
+    if largest < MUCH:
         return None
     first = next(row for row in rows if own(row) >= 0.5 * largest)
     cause = max(LOCAL, key=lambda name: first["causes"][name] or 0.0)
@@ -238,9 +241,9 @@ def _walk(
 
 
 def _activation(op: Op, membrane: Tensor) -> Tensor:
-    """What the neuron stands for: a rectifier, or the identity if it is signed."""
+    """What the neuron stands for: a rectifier, which may saturate, or the identity if it is signed."""
     assert isinstance(op, Neuron)
-    return membrane if op.model.startswith("signed") else membrane.clamp(min=0.0)
+    return membrane if op.model.startswith("signed") else membrane.clamp(min=0.0, max=op.ceiling)
 
 
 def _sites(ann: Ann, neurons: dict[str, fx.Node]) -> dict[str, Op]:

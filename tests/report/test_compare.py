@@ -164,6 +164,20 @@ def test_the_remedy_fits_the_schedule() -> None:
     assert "--schedule wait" in both[1]
 
 
+def test_no_advice_where_nothing_is_lost() -> None:
+    culprit = {"layer": "a", "origin": "relu", "cause": "clipping", "size": 0.3, "own": 0.3}
+    section = {"layers": [{"name": "a", "error": 0.2}], "culprit": culprit}
+    said = {
+        drop: wording.culprit({"attribution": section, "analysis": {"final": {"drop": drop}}})
+        for drop in (None, 0.5, 0.0, -0.5)
+    }
+    assert all(found is not None for found in said.values())
+    assert [bool(found and found[1]) for found in said.values()] == [True, True, False, False]
+    assert [bool(found and "costs no accuracy" in found[0]) for found in said.values()] == [False, False, True, True]
+    # a cause larger than the whole error is cancelled in part, and the sentence must say so
+    assert all(found and "take back all but 20.0 %" in found[0] for found in said.values())
+
+
 def test_the_page_holds_every_run_and_names_the_best() -> None:
     found = compare([("a </script>", run(1)), ("b", run(2)), ("c", run(3, fingerprint="other"))])
     page = render_comparison_html(found)
