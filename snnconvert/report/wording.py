@@ -172,7 +172,7 @@ def culprit(document: Mapping[str, Any]) -> tuple[str, str] | None:
     )
     final = (document.get("analysis") or {}).get("final") or {}
     if final.get("drop") is not None and final["drop"] <= 0:
-        return f"{text} It costs no accuracy: the spiking network is as accurate as the original on these images.", ""
+        return f"{text} It costs no accuracy: on the evaluation images the SNN is as accurate as its original.", ""
     kind, models = (document.get("schedule") or {}).get("kind"), (document.get("neuron") or {}).get("model") or ""
     kin = {"graded": ("graded", "burst"), "ternary-late": ("ternary",)}
     near = [kind, *(one for model in models.split(", ") for one in kin.get(model, (model,)))]  # in use: no advice
@@ -181,6 +181,17 @@ def culprit(document: Mapping[str, Any]) -> tuple[str, str] | None:
         for cause in dict.fromkeys((found["cause"], most))
     ]
     return text, " ".join(REMEDIES[cause] for cause in wanted)
+
+
+def precision(section: Mapping[str, Any] | None, timesteps: int) -> str | None:
+    """What rounded weights do to the answers, beside float32; None where nothing was rounded."""
+    if not section:
+        return None
+    same = f"{percent(section['same_answers'], 2)} of the answers at T = {timesteps} stay"
+    told = f"With weights in {section['name']} {same}"
+    if section["accuracy"] is None:
+        return f"{told}."
+    return f"{told}; accuracy {percent(section['accuracy'], 2)}, in float32 {percent(section['float32_accuracy'], 2)}."
 
 
 def early_exit(document: Mapping[str, Any]) -> str | None:
