@@ -168,7 +168,7 @@ def culprit(document: Mapping[str, Any]) -> tuple[str, str] | None:
         f"The first layer to add much error is {clean(found['origin'])}, by {CAUSES[found['cause']]}: "
         f"{percent(100 * found['size'])} of the size of its activations"
         f"{f', of which other causes take back all but {share(there)}' if back else ''}.{other} The last layer is off "
-        f"by {share(last['error'])}, the worst by {percent(100 * whole)}."
+        f"by {share(last['error'])}{_common(last)}, the worst by {percent(100 * whole)}."
     )
     final = (document.get("analysis") or {}).get("final") or {}
     if final.get("drop") is not None and final["drop"] <= 0:
@@ -181,6 +181,14 @@ def culprit(document: Mapping[str, Any]) -> tuple[str, str] | None:
         for cause in dict.fromkeys((found["cause"], most))
     ]
     return text, " ".join(REMEDIES[cause] for cause in wanted)
+
+
+def _common(row: Mapping[str, Any]) -> str:
+    """What of a layer's error is no factor on all of its rates, where that is most of the squared error."""
+    error, left = row["error"], row.get("scaled_error")
+    if error is None or left is None or left**2 > 0.5 * error**2:
+        return ""
+    return f" (by {share(left)} but for a factor that all its rates have in common)"
 
 
 def precision(section: Mapping[str, Any] | None, timesteps: int) -> str | None:

@@ -176,6 +176,11 @@ def test_no_advice_where_nothing_is_lost() -> None:
     assert all(found is not None for found in said.values())
     assert [bool(found and found[1]) for found in said.values()] == [True, True, False, False]
     assert [bool(found and "costs no accuracy" in found[0]) for found in said.values()] == [False, False, True, True]
+    assert all(found and "in common" not in found[0] for found in said.values())
+    section["layers"] = [{"name": "a", "error": 0.8, "scaled_error": 0.1}]
+    common = wording.culprit({"attribution": section})
+    assert common is not None
+    assert "off by 80.0 % (by 10.0 % but for a factor that all its rates have in common)" in common[0]
     # a cause larger than the whole error is cancelled in part, and the sentence must say so
     assert all(found and "take back all but 20.0 %" in found[0] for found in said.values())
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.ops import Clip, Linear, Op, Relu
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Ann, Calibration, Origin, SiteCalibration, Snn, Source
-from snnconvert.simulate.attribution import CAUSES, LOCAL, Attribution, culprit, in_double, neuron_inputs
+from snnconvert.simulate.attribution import CAUSES, LOCAL, Attribution, Split, culprit, in_double, neuron_inputs
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.measure import watched_run
 
@@ -151,6 +152,21 @@ def test_a_channel_that_hardly_ever_fires_does_not_outweigh_the_others() -> None
     assert rows is not None
     assert rows["layers"][0]["error"] < 1e-3
     assert rows["culprit"] is None
+
+
+def test_a_layer_that_is_too_quiet_as_a_whole_is_told_apart() -> None:
+    snn, ann = small_snn(timesteps=64)
+    found = kept(snn, ann, pictures(4))
+    for name, split in found.kept.items():
+        quiet = Split(split.causes, -0.75 * split.activation, split.activation)
+        found.sums[name].zero_()
+        with mock.patch.object(found, "splits", lambda name=name, quiet=quiet: iter([(name, quiet)])):
+            Attribution.end(found, None)  # type: ignore[arg-type]
+    for row in found.records():
+        assert row["error"] == pytest.approx(0.75)
+        assert row["scaled_error"] == pytest.approx(0.0, abs=1e-6)
+    for row in watched(snn, ann, pictures(4)).records():
+        assert 0 < row["scaled_error"] <= row["error"] + 1e-9
 
 
 def test_nothing_watched_and_nothing_wrong() -> None:
