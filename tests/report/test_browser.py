@@ -137,7 +137,10 @@ def test_the_table_of_many_layers_fits_the_page(tmp_path: Path) -> None:
     parts = make_parts(layers=29, timesteps=8)
     for layer in parts["layers"]:
         layer["origin"] = "Sigmoid_10 (Sigmoid unit 5)"
-        layer["threshold"] = {"min": 0.00303, "median": 0.00303, "max": 0.00303}
+        layer["threshold"] = dict.fromkeys(("min", "median", "max"), 0.0030251)
+        layer["neurons"], layer["spikes_per_image"], layer["dead_share"] = 200, 111.0, 0.33
+        layer["first_spike"] = {"p10": 11, "p50": 11, "p90": 11, "silent_share": 0.716}
+        layer["fit"] = [{"t": 2, "k": 6.29e-6}]
     text = render_html(assemble(**parts))
     policy = re.search(r'<meta http-equiv="Content-Security-Policy"[^>]*>', text)
     assert policy is not None
