@@ -159,9 +159,10 @@ def gates_of(max_drop: float | None, min_accuracy: float | None, *, at: int | No
     """The gates of a single `convert`; None where nothing is asked."""
     if max_drop is None and min_accuracy is None:
         return None
-    for option, value in (("--max-drop", max_drop), ("--min-accuracy", min_accuracy)):
+    for option, value, example in (("--max-drop", max_drop, "1.0"), ("--min-accuracy", min_accuracy, "95")):
         if value is not None and not 0 <= value <= 100:
-            raise OptionError(f"{option} {value} is outside 0 to 100", hint=f"give for instance {option} 1.0")
+            hint = f"give percent, for instance {option} {example}"
+            raise OptionError(f"{option} {value} is outside 0 to 100", hint=hint)
     return make_gates(max_drop=max_drop, min_accuracy=min_accuracy, at=at, strict=strict)
 
 

@@ -125,7 +125,14 @@ def debug(
     if as_json:
         print(json.dumps({"schema": "snnconvert-debug/1", "model": snn.source.name, **section}, indent=1))
     elif not quiet:
-        _print_causes({"schedule": snn.schedule.to_dict(), "neuron": neuron_section(snn), "attribution": section})
+        known = {"schedule": snn.schedule.to_dict(), "neuron": neuron_section(snn), "attribution": section}
+        _print_causes({**known, "analysis": {"final": {"drop": _recorded_drop(snn.evaluation)}}})
+
+
+def _recorded_drop(evaluation: dict[str, Any]) -> float | None:
+    """Points of accuracy that the conversion lost on its own evaluation images; None where it had no labels."""
+    before, after = evaluation.get("ann_correct"), (evaluation.get("correct") or [None])[-1]
+    return None if before is None or after is None else 100.0 * (before - after) / max(1, evaluation["samples"])
 
 
 def _talk(quiet: bool, as_json: bool) -> Talk:
@@ -207,10 +214,15 @@ def _compare(files: list[Path], out: Path | None, markdown: bool, talk: Talk) ->
     from snnconvert.report.compare import HEAD, TEST_HEAD, cells, compare, render_comparison
     from snnconvert.report.document import load_report
     from snnconvert.report.render_comparison import headline, render_comparison_html
+    from snnconvert.report.wording import clean
 
     names = [path.stem for path in files]
     if len(set(names)) < len(names):
         names = [str(path) for path in files]
+    # A file that is given twice still needs two names: rows, colours and tests go by them.
+    names = [
+        f"{name} ({names[: i + 1].count(name)})" if names.count(name) > 1 else name for i, name in enumerate(names)
+    ]
     comparison = compare([(name, load_report(path)) for name, path in zip(names, files, strict=True)])
     target = out or Path("comparison.html")
     if target.suffix != ".html":
@@ -230,6 +242,8 @@ def _compare(files: list[Path], out: Path | None, markdown: bool, talk: Talk) ->
     elif not talk.quiet:
         console = Console()
         console.print(Text(headline(comparison), style="bold"))
+        for note in comparison["notes"]:
+            console.print(Text(f"note: {clean(note)}", style="dim"))
         for head, rows in zip((HEAD, TEST_HEAD), cells(comparison), strict=True):
             table = Table(box=None, pad_edge=False, header_style="dim")
             for index, title in enumerate(head):
@@ -250,7 +264,7 @@ def _print_causes(document: dict[str, Any]) -> None:
 
     console = Console()
     section = document["attribution"]
-    for line in wording.culprit(document) or ("No layer adds an error of its own.",):
+    for line in filter(None, wording.culprit(document) or ("No layer adds much error of its own.",)):
         console.print(Text(line))
     console.print(
         Text(

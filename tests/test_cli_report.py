@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -15,7 +15,7 @@ import pytest
 
 from snnconvert.cli import main, with_command
 from snnconvert.data.preprocessing import Preprocessing
-from snnconvert.graph.checkpoint import load_snn
+from snnconvert.graph.checkpoint import load_snn, save_snn
 from snnconvert.report.document import faults
 from snnconvert.zoo.catalogue import dataset_for
 
@@ -124,6 +124,34 @@ def test_debug_names_the_cause(converted: Path) -> None:
     as_json = json.loads(snnconvert("debug", "digits-cnn.snn", "--data", DATA, "--json", folder=converted).stdout)
     assert as_json["images"] == 32
     assert len(as_json["layers"]) == len([1 for name in load_names(converted)])
+
+
+def test_debug_knows_whether_accuracy_was_lost(converted: Path, tmp_path: Path) -> None:
+    snn = load_snn(converted / "digits-cnn.snn")
+    figures = dict(snn.evaluation)
+    for name, lost, remark in (("worse", 5, False), ("equal", 0, True)):
+        figures["ann_correct"] = figures["correct"][-1] + lost
+        save_snn(replace(snn, evaluation=figures), tmp_path / f"{name}.snn")
+        done = snnconvert("debug", f"{name}.snn", "--data", DATA, "--limit", "8", folder=tmp_path)
+        assert ("costs no accuracy" in " ".join(done.stdout.split())) == remark
+        assert (" helps" in done.stdout or " help:" in done.stdout) != remark
+
+
+def test_a_report_compared_with_itself_is_noticed(converted: Path, tmp_path: Path) -> None:
+    report = str(converted / "digits-cnn.json")
+    done = snnconvert("report", report, report, "--report", str(tmp_path / "same.html"), "--markdown", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "are the same report" in " ".join(done.stdout.split())
+    comparison = read(tmp_path / "same.json")
+    assert [row["name"] for row in comparison["runs"]] == [f"{report} (1)", f"{report} (2)"]
+    for page in ("same.html", "same.md"):
+        assert "are the same report" in (tmp_path / page).read_text("utf-8")
+
+
+@pytest.mark.parametrize(("option", "example"), [("--min-accuracy", "95"), ("--max-drop", "1.0")])
+def test_a_limit_outside_percent_gets_a_sensible_example(option: str, example: str, tmp_path: Path) -> None:
+    done = snnconvert("zoo:digits-cnn", option, "101", folder=tmp_path)
+    assert f"for instance {option} {example}" in done.stderr
 
 
 def load_names(folder: Path) -> list[str]:

@@ -21,7 +21,7 @@ from snnconvert.graph.balance import balance
 from snnconvert.graph.dialect import Stage, arguments, calls, op_of, output_nodes, verify
 from snnconvert.graph.edit import copied, finish, insert_after, redirect, replace_op
 from snnconvert.graph.neuron_ops import Neuron, RateNorm, Scale, Snap, SumPool
-from snnconvert.graph.ops import Affine, AveragePool, Conv, ConvTranspose, Linear, Op, Pad, Role
+from snnconvert.graph.ops import Affine, AveragePool, Clip, Conv, ConvTranspose, Linear, Op, Pad, Role
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Ann, Calibration, SiteCalibration, Snn
 
@@ -164,7 +164,8 @@ class _Walk:
         levels = self.schedule.levels if self.windowed else self.neuron.levels
         threshold = found.threshold.float()
         initial = found.initial.float() * threshold
-        made = Neuron(threshold, initial, model=model, levels=levels)
+        ceiling = op.high if isinstance(op, Clip) else None
+        made = Neuron(threshold, initial, model=model, levels=levels, ceiling=ceiling)
         replace_op(self.graph, node, made.double() if self.windowed else made)
         may_be_negative = signed or (not self.windowed and model in ("ternary", "ternary-late", "graded"))
         return Value("spikes", float(levels), amplitude=threshold.double(), signed=may_be_negative)

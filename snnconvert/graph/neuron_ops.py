@@ -32,18 +32,27 @@ class Neuron(Op):
 
     Called outside an engine it is its own limit for T -> infinity: the rate, clip(x / threshold, low, high).
     Tensors broadcast against one sample: `threshold` (membrane units), `initial` (membrane potential at t = 0).
+    `ceiling` is where the activation that it stands for saturates of itself, membrane units; None where it does not.
+    It changes no spike: it tells what a neuron cuts off from what its activation never lets through.
     """
 
     role = Role.NEURON
-    fields = ("model", "levels")
+    fields = ("model", "levels", "ceiling")
     threshold: Tensor
     initial: Tensor
 
-    def __init__(self, threshold: Tensor, initial: Tensor, *, model: str, levels: int = 1) -> None:
+    def __init__(
+        self, threshold: Tensor, initial: Tensor, *, model: str, levels: int = 1, ceiling: float | None = None
+    ) -> None:
         super().__init__()
         self.tensor("threshold", threshold)
         self.tensor("initial", initial)
         self.model, self.levels = model, levels
+        self.ceiling = None if ceiling is None else float(ceiling)
+
+    def arguments(self) -> dict[str, object]:
+        """Without a ceiling that does not exist: such networks keep the checkpoints that they had before it did."""
+        return {name: value for name, value in super().arguments().items() if name != "ceiling" or value is not None}
 
     def forward(self, x: Tensor) -> Tensor:
         low = -float(self.levels) if self.model.startswith("signed") else 0.0

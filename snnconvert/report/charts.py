@@ -210,7 +210,7 @@ def _fits(document: Mapping[str, Any]) -> dict[str, Spec | None]:
              "bound": bound.get(point["t"]) or None, "beyond": point["t"] in beyond}
             for point in layer["fit"] if point["k"] > 0
         ]  # fmt: skip
-    if not rows:
+    if len({row["t"] for row in rows}) < 2:  # one answer: nothing settles, and K is in the table of layers
         return {}
     values = [row["k"] for row in rows] + [row["bound"] for row in rows if row["bound"]]
     domain = [min(values) * 0.8, max(values) * 1.25]

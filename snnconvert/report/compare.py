@@ -19,11 +19,17 @@ def compare(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
     """A JSON-able comparison of named reports: one row a run, one test a pair.
 
     `tests` holds McNemar's exact test for every pair of runs on the same images (by fingerprint), with p also adjusted
-    for the number of tests (Holm); `reason` says why a pair has none.
+    for the number of tests (Holm); `reason` says why a pair has none. `notes` names reports that are the same.
     """
     tests: list[dict[str, Any]] = [_test(first, second) for first, second in combinations(runs, 2)]
     _adjust([row for row in tests if row["p_value"] is not None])
-    return {"schema": SCHEMA, "runs": [_row(name, document) for name, document in runs], "tests": tests}
+    rows = [_row(name, document) for name, document in runs]
+    return {"schema": SCHEMA, "runs": rows, "tests": tests, "notes": _notes(runs)}
+
+
+def _notes(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    pairs = [(one, two) for (one, left), (two, right) in combinations(runs, 2) if left == right]
+    return [f"{one} and {two} are the same report: comparing them says nothing." for one, two in pairs]
 
 
 def _row(name: str, document: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,4 +131,5 @@ def render_comparison(comparison: Mapping[str, Any]) -> str:
     if tests:
         lines += ["", *table(TEST_HEAD, [tuple(map(escaped, row)) for row in tests])]
         lines += ["", "Differences are points of accuracy, the first minus the second; p by McNemar's exact test."]
+    lines += [line for note in comparison["notes"] for line in ("", escaped(note))]
     return "\n".join(lines) + "\n"

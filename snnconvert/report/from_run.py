@@ -14,6 +14,7 @@ from snnconvert.graph.dialect import calls, sites
 from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.schedule import plan
 from snnconvert.graph.types import Ann, Snn
+from snnconvert.report import wording
 from snnconvert.report.document import assemble
 from snnconvert.report.energy import LayerOperations, energy, layer_rows
 from snnconvert.report.energy_constants import Constants, load_constants
@@ -44,8 +45,8 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
             f"more do not fit into {room}"
         )
     precision = precision_section(outcome, labelled=labelled)
-    if precision is not None:
-        notes.append(precision_text(precision, snn.schedule.timesteps))
+    if rounding := wording.precision(precision, snn.schedule.timesteps):
+        notes.append(rounding)
     own = outcome.request.energy_constants
     constants = None if own is None else load_constants(own)
     return assemble(
@@ -146,14 +147,6 @@ def precision_section(outcome: Outcome, *, labelled: bool) -> dict[str, Any] | N
         "spikes_per_image": rounded.spikes[-1],
         "float32_spikes_per_image": curve.spikes[-1],
     }
-
-
-def precision_text(section: dict[str, Any], timesteps: int) -> str:
-    """The section in one sentence."""
-    told = f"with weights in {section['name']} {section['same_answers']:.2f} % of the answers at T = {timesteps} stay"
-    if section["accuracy"] is None:
-        return told
-    return f"{told}; accuracy {section['accuracy']:.2f} %, in float32 {section['float32_accuracy']:.2f} %"
 
 
 def outcomes_section(evaluation: Evaluation, images: Dataset | None) -> dict[str, Any] | None:

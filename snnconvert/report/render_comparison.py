@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from snnconvert.report.compare import HEAD, TEST_HEAD, cells
 from snnconvert.report.render_html import page
 from snnconvert.report.wording import clean
 
+# Pixels beside the first and the last answer: a run's only point would else lie on the axis.
+_ROOM: dict[str, Any] = {"nice": False, "zero": False, "padding": 12}
 _COLOURS = [BLUE, ORANGE, "#2f9e8a", RED, "#9a6ad6", "#7d9b2c", "#c0659a", GREY]
 
 
@@ -26,6 +29,7 @@ def render_comparison_html(comparison: Mapping[str, Any]) -> str:
         runs=comparison["runs"],
         names=[clean(row["name"]) for row in comparison["runs"]],
         headline=headline(comparison),
+        notes=[clean(note) for note in comparison["notes"]],
         basis=basis,
         head=HEAD,
         rows=rows,
@@ -98,7 +102,7 @@ def _curves(comparison: Mapping[str, Any], basis: str) -> Spec | None:
         return None
     lowest = min(row["value"] for row in rows)
     scale = alt.Scale(domain=[10 * int(lowest // 10), 100], nice=False, clamp=True)
-    x = alt.X("t:Q").title("T (timesteps since the first input)").scale(nice=False).axis(tickMinStep=1, format="d")
+    x = alt.X("t:Q").title("T (timesteps since the first input)").scale(**_ROOM).axis(tickMinStep=1, format="d")
     y = alt.Y("value:Q").scale(scale).title(f"{basis} (%)")
     colour = _colour(comparison)
     base = alt.Chart(data(rows)).encode(x=x, color=colour)
@@ -110,6 +114,12 @@ def _curves(comparison: Mapping[str, Any], basis: str) -> Spec | None:
             y=y, tooltip=_tips(basis)
         ),
     ]  # fmt: skip
+    answers = Counter(row["run"] for row in rows)
+    if alone := [row for row in rows if answers[row["run"]] == 1]:  # no line and no band can show a single answer
+        only = alt.Chart(data(alone)).encode(x=x, color=colour)
+        ends = {"y": alt.Y("low:Q").scale(scale).title(f"{basis} (%)"), "y2": "high:Q"}
+        layers.append(only.transform_filter("isValid(datum.low)").mark_rule(opacity=0.5).encode(**ends))
+        layers.append(only.mark_circle(size=60, opacity=1).encode(y=y, tooltip=_tips(basis)))
     originals = [
         {"run": clean(row["name"]), "ann": row["ann_accuracy"]}
         for row in comparison["runs"]
@@ -131,7 +141,10 @@ def _costs(comparison: Mapping[str, Any], basis: str) -> Spec | None:
         alt.Chart(data(rows))
         .mark_line(strokeWidth=1.6, point=alt.OverlayMarkDef(size=22))
         .encode(
-            x=alt.X("spikes:Q").scale(type="log", nice=False).title("spikes per image so far").axis(format="~s"),
+            x=alt.X("spikes:Q")
+            .scale(type="log", nice=False, padding=12)
+            .title("spikes per image so far")
+            .axis(format="~s"),
             y=alt.Y("value:Q").scale(scale).title(f"{basis} (%)"),
             color=_colour(comparison),
             order="t:Q",

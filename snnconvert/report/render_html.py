@@ -43,6 +43,7 @@ def render_html(document: Mapping[str, Any]) -> str:
         certainty=wording.certainty(document),
         interval=wording.interval(document),
         culprit=wording.culprit(document),
+        rounded=wording.precision(document["evaluation"].get("precision"), document["latency"]["total"]),
         early=wording.early_exit(document),
         neurons_worth=ablation_text(document),
         anytime=anytime_text(document),

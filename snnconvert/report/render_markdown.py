@@ -21,10 +21,12 @@ def render_markdown(document: Mapping[str, Any]) -> str:
     ]
     if sure := wording.certainty(document):
         lines += ["", escaped(sure)]
+    if rounded := wording.precision(document["evaluation"].get("precision"), document["latency"]["total"]):
+        lines += ["", escaped(rounded)]
     if early := wording.early_exit(document):
         lines += ["", escaped(early)]
     if why := wording.culprit(document):
-        lines += ["", escaped(" ".join(why))]
+        lines += ["", escaped(" ".join(filter(None, why)))]
     if worth := ablation_text(document):
         lines += ["", escaped(worth)]
     if document["warnings"]:

@@ -32,7 +32,8 @@ def print_summary(document: Mapping[str, Any], console: Console) -> None:
     answers = f"first answer at step {latency['first_output']}, {latency['total']} steps in all"
     console.print(Text(f"Schedule: {kind}{neurons}{late}; {answers}."))
     sentences = {wording.certainty(document): "dim", wording.early_exit(document): ""}
-    sentences[" ".join(wording.culprit(document) or ())] = ""
+    sentences[" ".join(filter(None, wording.culprit(document) or ()))] = ""
+    sentences[wording.precision(document["evaluation"].get("precision"), latency["total"])] = ""
     sentences[anytime_text(document)] = ""
     for sentence, style in sentences.items():
         if sentence:

@@ -146,7 +146,10 @@ def energy_sentence(document: Mapping[str, Any]) -> str | None:
 
 
 def culprit(document: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Where error starts and why, and which options would help at what cost; None where nothing is known."""
+    """Where error starts and why, and which options would help at what cost; None where no layer adds much.
+
+    No option is named for a network that is measured to be as accurate as the original: there is nothing to repair.
+    """
     section = document.get("attribution")
     found = section["culprit"] if section else None
     if not section or not found:
@@ -159,11 +162,17 @@ def culprit(document: Mapping[str, Any]) -> tuple[str, str] | None:
     }
     most = max(local, key=lambda cause: (totals[cause], cause == found["cause"]))
     other = "" if most == found["cause"] else f" Over all layers it is {CAUSES[most]} that adds most."
+    there = next((row["error"] for row in section["layers"] if row.get("name") == found["layer"]), None)
+    back = there is not None and found["size"] > there
     text = (
         f"The first layer to add much error is {clean(found['origin'])}, by {CAUSES[found['cause']]}: "
-        f"{percent(100 * found['size'])} of the size of its activations.{other} The last layer is off by "
-        f"{percent(100 * last['error']) if last['error'] is not None else DASH}, the worst by {percent(100 * whole)}."
+        f"{percent(100 * found['size'])} of the size of its activations"
+        f"{f', of which other causes take back all but {share(there)}' if back else ''}.{other} The last layer is off "
+        f"by {share(last['error'])}{_common(last)}, the worst by {percent(100 * whole)}."
     )
+    final = (document.get("analysis") or {}).get("final") or {}
+    if final.get("drop") is not None and final["drop"] <= 0:
+        return f"{text} It costs no accuracy: on the evaluation images the SNN is as accurate as its original.", ""
     kind, models = (document.get("schedule") or {}).get("kind"), (document.get("neuron") or {}).get("model") or ""
     kin = {"graded": ("graded", "burst"), "ternary-late": ("ternary",)}
     near = [kind, *(one for model in models.split(", ") for one in kin.get(model, (model,)))]  # in use: no advice
@@ -172,6 +181,25 @@ def culprit(document: Mapping[str, Any]) -> tuple[str, str] | None:
         for cause in dict.fromkeys((found["cause"], most))
     ]
     return text, " ".join(REMEDIES[cause] for cause in wanted)
+
+
+def _common(row: Mapping[str, Any]) -> str:
+    """What of a layer's error is no factor on all of its rates, where that is most of the squared error."""
+    error, left = row["error"], row.get("scaled_error")
+    if error is None or left is None or left**2 > 0.5 * error**2:
+        return ""
+    return f" (by {share(left)} but for a factor that all its rates have in common)"
+
+
+def precision(section: Mapping[str, Any] | None, timesteps: int) -> str | None:
+    """What rounded weights do to the answers, beside float32; None where nothing was rounded."""
+    if not section:
+        return None
+    same = f"{percent(section['same_answers'], 2)} of the answers at T = {timesteps} stay"
+    told = f"With weights in {section['name']} {same}"
+    if section["accuracy"] is None:
+        return f"{told}."
+    return f"{told}; accuracy {percent(section['accuracy'], 2)}, in float32 {percent(section['float32_accuracy'], 2)}."
 
 
 def early_exit(document: Mapping[str, Any]) -> str | None:

@@ -6,9 +6,11 @@ form, Q what a neuron can send in F frames if its whole input were there before 
     r - A(x_ann) = [C(x) - A(x)] + [Q(x) - C(x)] + [r - Q(x)] + [A(x) - A(x_ann)]
                     clipping        quantisation    unevenness   propagation
 
-x follows from the rates of the layers before, because everything between two layers of neurons is linear in time or
-exact in the mean. The first three causes arise in the layer itself, the last was handed to it. Bu and others (2025,
-arXiv 2409.03368) bound the error of a network by the same terms.
+All four are weighed in the ANN's units: in thresholds, a channel that hardly ever fires (its threshold is tiny) would
+outweigh all others. A saturates where the ANN's activation does (a ReLU6, a unit of an approximated function); that is
+no clipping. x follows from the rates of the layers before, because everything between two layers of neurons is linear
+in time or exact in the mean. The first three causes arise in the layer itself, the last was handed to it. Bu and
+others (2025, arXiv 2409.03368) bound the error of a network by the same terms.
 """
 
 from __future__ import annotations
@@ -31,12 +33,13 @@ from snnconvert.simulate.result import Probe, Simulation
 ATTRIBUTION_IMAGES = 32
 CAUSES = ("clipping", "quantisation", "unevenness", "propagation")
 LOCAL = CAUSES[:3]
+MUCH = 0.05
 Activations = Callable[[Tensor], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
 class Split:
-    """One batch of one layer, all in thresholds per frame, shape (batch, *sample): the causes and their sum."""
+    """One batch of one layer, all in the ANN's units, shape (batch, *sample): the causes and their sum."""
 
     causes: dict[str, Tensor]
     error: Tensor
@@ -62,7 +65,7 @@ class Attribution:
         self.ann = in_double(ann.graph) if self.sites and ann is not None else None
         self.reference = "ANN" if self.ann is not None else "limit"
         self.rates: dict[str, Tensor] = {}
-        self.sums = {name: torch.zeros(2 * len(CAUSES) + 2, dtype=torch.float64) for name in self.nodes}
+        self.sums = {name: torch.zeros(2 * len(CAUSES) + 3, dtype=torch.float64) for name in self.nodes}
         self.batch = torch.zeros(0)
 
     def begin(self, images: Tensor) -> Probe | None:
@@ -88,7 +91,8 @@ class Attribution:
             parts = [split.causes[cause] for cause in CAUSES]
             squares = [float(part.square().sum()) for part in parts]
             along = [float((part * split.error).sum()) for part in parts]
-            whole = [float(split.error.square().sum()), float(split.activation.square().sum())]
+            mixed = float((split.error * split.activation).sum())
+            whole = [float(split.error.square().sum()), float(split.activation.square().sum()), mixed]
             self.sums[name] += torch.tensor([*squares, *along, *whole], dtype=torch.float64)
         self.rates.clear()
 
@@ -109,10 +113,9 @@ class Attribution:
             steps = torch.floor(x * frames + op.initial / unit + 1e-9)
             quantised = steps.clamp(low * frames, op.levels * frames) / frames
             rate, target = self.rates[node.name], reference[node.name] / unit
-            causes = dict(
-                zip(CAUSES, (clipped - active, quantised - clipped, rate - quantised, active - target), strict=True)
-            )
-            yield node.name, Split(causes, rate - target, target)
+            parts = (clipped - active, quantised - clipped, rate - quantised, active - target)
+            causes = {cause: part * unit for cause, part in zip(CAUSES, parts, strict=True)}
+            yield node.name, Split(causes, (rate - target) * unit, target * unit)
 
     def _reference(self) -> dict[str, Tensor]:
         """The activation that each neuron should stand for, in the units of the ANN."""
@@ -126,7 +129,8 @@ class Attribution:
     def records(self) -> list[dict[str, Any]]:
         """One JSON-able row per layer in data-flow order.
 
-        `error` is the size of the whole error relative to the activations (root of the sum of squares), and `causes`
+        `error` is the size of the whole error relative to the activations (root of the sum of squares),
+        `scaled_error` what is left of it once all rates are multiplied by the one factor that fits best, and `causes`
         that of each cause on its own; `shares` are the causes' parts of the squared error (they add up to 1, and a
         cause that cancels others counts negative).
         """
@@ -136,13 +140,14 @@ class Attribution:
         for name, node in self.nodes.items():
             values = self.sums[name].tolist()
             count = len(CAUSES)
-            squares, along, (error, activation) = values[:count], values[count : 2 * count], values[2 * count :]
+            squares, along, (error, activation, mixed) = values[:count], values[count : 2 * count], values[2 * count :]
             scale = activation if activation > 0 else None
             rows.append(
                 {
                     "name": name,
                     "origin": str(origin_of(node)),
                     "error": None if scale is None else (error / scale) ** 0.5,
+                    "scaled_error": _scaled_error(error, activation, mixed),
                     "causes": {
                         cause: None if scale is None else (square / scale) ** 0.5
                         for cause, square in zip(CAUSES, squares, strict=True)
@@ -162,17 +167,30 @@ class Attribution:
         return {"images": self.images, "reference": self.reference, "layers": rows, "culprit": culprit(rows)}
 
 
+def _scaled_error(error: float, activation: float, mixed: float) -> float | None:
+    """Relative error after the best common factor, from sums over error², activation² and error x activation.
+
+    With rates r and activations a it is the sine of the angle between them: a layer that is too quiet as a whole has a
+    large error, and the answers hardly suffer.
+    """
+    rates = error + 2 * mixed + activation
+    if activation <= 0 or rates <= 0:
+        return None
+    return float(max(0.0, 1.0 - (mixed + activation) ** 2 / (activation * rates)) ** 0.5)
+
+
 def culprit(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The first layer whose own error is at least half of the largest own error, and the cause that dominates there.
 
-    Own errors are those that arise in the layer; what it was handed does not count. None if every layer is exact.
+    Own errors are those that arise in the layer; what it was handed does not count. None if no layer's own error
+    reaches `MUCH` of its activations: naming the first of many harmless layers would send a reader after nothing.
     """
 
     def own(row: dict[str, Any]) -> float:
         return float(sum((row["causes"][cause] or 0.0) ** 2 for cause in LOCAL) ** 0.5)
 
     largest = max((own(row) for row in rows), default=0.0)
-    if largest < 1e-6:
+    if largest < MUCH:
         return None
     first = next(row for row in rows if own(row) >= 0.5 * largest)
     cause = max(LOCAL, key=lambda name: first["causes"][name] or 0.0)
@@ -238,9 +256,9 @@ def _walk(
 
 
 def _activation(op: Op, membrane: Tensor) -> Tensor:
-    """What the neuron stands for: a rectifier, or the identity if it is signed."""
+    """What the neuron stands for: a rectifier, which may saturate, or the identity if it is signed."""
     assert isinstance(op, Neuron)
-    return membrane if op.model.startswith("signed") else membrane.clamp(min=0.0)
+    return membrane if op.model.startswith("signed") else membrane.clamp(min=0.0, max=op.ceiling)
 
 
 def _sites(ann: Ann, neurons: dict[str, fx.Node]) -> dict[str, Op]:

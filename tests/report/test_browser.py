@@ -133,6 +133,30 @@ def test_every_chart_is_drawn_without_a_word_on_the_console(name: str, flags: tu
     assert dom.count("<svg") >= len(places)
 
 
+def test_the_table_of_many_layers_fits_the_page(tmp_path: Path) -> None:
+    parts = make_parts(layers=29, timesteps=8)
+    for layer in parts["layers"]:
+        layer["origin"] = "Sigmoid_10 (Sigmoid unit 5)"
+        layer["threshold"] = dict.fromkeys(("min", "median", "max"), 0.0030251)
+        layer["neurons"], layer["spikes_per_image"], layer["dead_share"] = 200, 111.0, 0.33
+        layer["first_spike"] = {"p10": 11, "p50": 11, "p90": 11, "silent_share": 0.716}
+        layer["fit"] = [{"t": 2, "k": 6.29e-6}]
+    text = render_html(assemble(**parts))
+    policy = re.search(r'<meta http-equiv="Content-Security-Policy"[^>]*>', text)
+    assert policy is not None
+    measure = """<script>addEventListener("load", () => {
+        const box = document.querySelector("table.layers").parentElement;
+        document.body.dataset.cut = box.scrollWidth - box.clientWidth;
+    });</script></body>"""
+    page = tmp_path / "page.html"
+    page.write_text(text.replace(policy.group(), "").replace("</body>", measure), "utf-8")
+    dom, _ = opened(page, "--window-size=1100,900")
+    if not dom:
+        pytest.skip("the browser cannot be started here")
+    (cut,) = re.findall(r'data-cut="(-?\d+)"', dom)
+    assert int(cut) <= 0
+
+
 def test_the_page_of_a_comparison_is_drawn(tmp_path: Path) -> None:
     runs = [("long", make_document(timesteps=32)), ("short", make_document(timesteps=8))]
     page = tmp_path / "comparison.html"

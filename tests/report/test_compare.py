@@ -10,12 +10,14 @@ from markupsafe import escape
 
 from snnconvert.errors import OptionError
 from snnconvert.report import statistics, wording
+from snnconvert.report.charts import charts
 from snnconvert.report.compare import HEAD, TEST_HEAD, cells, compare, render_comparison
 from snnconvert.report.document import assemble
 from snnconvert.report.energy import energy
 from snnconvert.report.figures import on_paper, write_beside, write_figures
 from snnconvert.report.outcomes import of_document, outcomes, pack, unpack
-from snnconvert.report.render_comparison import headline, render_comparison_html
+from snnconvert.report.render_comparison import _costs, _curves, headline, render_comparison_html
+from snnconvert.report.render_html import render_html
 
 SAVES = [{"macs": 1e8, "accumulates": 1e5, "multiplies": 0.0, "neurons": 1e3, "updates": 1e3, "spikes": 10.0}]
 BUSY = [{"macs": 1e7, "accumulates": 3e8, "multiplies": 0.0, "neurons": 1e4, "updates": 6e5, "spikes": 3e5}]
@@ -162,6 +164,52 @@ def test_the_remedy_fits_the_schedule() -> None:
     assert "Over all layers it is clipping" in both[0]
     assert "--percentile" in both[1]
     assert "--schedule wait" in both[1]
+
+
+def test_no_advice_where_nothing_is_lost() -> None:
+    culprit = {"layer": "a", "origin": "relu", "cause": "clipping", "size": 0.3, "own": 0.3}
+    section = {"layers": [{"name": "a", "error": 0.2}], "culprit": culprit}
+    said = {
+        drop: wording.culprit({"attribution": section, "analysis": {"final": {"drop": drop}}})
+        for drop in (None, 0.5, 0.0, -0.5)
+    }
+    assert all(found is not None for found in said.values())
+    assert [bool(found and found[1]) for found in said.values()] == [True, True, False, False]
+    assert [bool(found and "costs no accuracy" in found[0]) for found in said.values()] == [False, False, True, True]
+    assert all(found and "in common" not in found[0] for found in said.values())
+    section["layers"] = [{"name": "a", "error": 0.8, "scaled_error": 0.1}]
+    common = wording.culprit({"attribution": section})
+    assert common is not None
+    assert "off by 80.0 % (by 10.0 % but for a factor that all its rates have in common)" in common[0]
+    # a cause larger than the whole error is cancelled in part, and the sentence must say so
+    assert all(found and "take back all but 20.0 %" in found[0] for found in said.values())
+
+
+def test_a_single_answer_does_not_lie_on_the_axis() -> None:
+    parts = make_parts(timesteps=8)
+    for name in ("correct", "agreement"):  # the others are known from the first step on
+        parts["fit_curve"][name] = [None] * 7 + parts["fit_curve"][name][-1:]
+    alone = assemble(**{**parts, "anytime": None, "paired": None})
+    found = compare([("alone", alone), ("b", run(1))])
+    assert found["notes"] == []
+    specs = {"curves": _curves(found, "accuracy"), "costs": _costs(found, "accuracy")}
+    for spec in specs.values():
+        assert spec is not None
+        first = spec.get("layer", [spec])[0]
+        assert first["encoding"]["x"]["scale"]["padding"] > 0
+    assert specs["curves"] is not None
+    marks = [layer["mark"]["type"] for layer in specs["curves"]["layer"]]
+    assert "circle" in marks
+
+
+def test_nothing_settles_in_one_answer() -> None:
+    parts = make_parts(timesteps=8)
+    assert "fit" in charts(assemble(**parts))
+    for layer in parts["layers"]:
+        layer["fit"] = layer["fit"][-1:]
+    document = assemble(**parts)
+    assert not [name for name in charts(document) if name.startswith("fit")]
+    assert "How fast each layer settles" not in render_html(document)
 
 
 def test_the_page_holds_every_run_and_names_the_best() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -8,9 +10,14 @@ from small_networks import pictures, small_snn
 from test_operations import Recording
 from torch import Tensor
 
+from snnconvert.convert.spikify import NeuronChoice, spikify
+from snnconvert.graph.checkpoint import load_snn, save_snn
+from snnconvert.graph.dialect import Builder, sites
 from snnconvert.graph.neuron_ops import Neuron
-from snnconvert.graph.types import Ann, Snn
-from snnconvert.simulate.attribution import CAUSES, LOCAL, Attribution, culprit, in_double, neuron_inputs
+from snnconvert.graph.ops import Clip, Linear, Op, Relu
+from snnconvert.graph.schedule import Schedule, site_depths
+from snnconvert.graph.types import Ann, Calibration, Origin, SiteCalibration, Snn, Source
+from snnconvert.simulate.attribution import CAUSES, LOCAL, Attribution, Split, culprit, in_double, neuron_inputs
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.measure import watched_run
 
@@ -100,11 +107,74 @@ def test_batches_do_not_matter_and_shares_add_up() -> None:
     assert limited.begin(images) is None
 
 
+def with_thresholds(ann: Ann, thresholds: list[Tensor], timesteps: int = 16) -> Snn:
+    """`ann`, whose sites have these thresholds in data-flow order."""
+    sites_of = [node.name for node, _ in sites(ann.graph)]
+    found = {
+        name: SiteCalibration(threshold, threshold, threshold * 0 + 0.5)
+        for name, threshold in zip(sites_of, thresholds, strict=True)
+    }
+    schedule = Schedule("streaming", timesteps, max(site_depths(ann.graph).values()))
+    return spikify(ann, Calibration(ann.graph, found, {}), schedule, NeuronChoice(), input_bound=8.0)
+
+
+def one_layer(site: Op) -> Ann:
+    """Two inputs that each go to a site of their own, and a classifier."""
+    builder = Builder({"input": torch.ones(2, 2)})
+    hidden = builder.call(Linear(torch.eye(2), None), builder.inputs["input"], origin=Origin("hidden", "Gemm"))
+    active = builder.call(site, hidden, origin=Origin("site", "Sigmoid unit 1"))
+    graph = builder.finish([builder.call(Linear(torch.eye(2), None), active, origin=Origin("last", "Gemm"))])
+    return Ann(graph, (2,), ("logits",), Source("one", "", "", "test"))
+
+
+@pytest.mark.parametrize("reference", ["ANN", "limit", "checkpoint"])
+def test_what_the_activation_cuts_off_itself_is_no_clipping(reference: str, tmp_path: Path) -> None:
+    ann = one_layer(Clip(high=1.0))
+    images = torch.tensor([[7.0, 4.0], [1.0, 6.0]])
+    snn = with_thresholds(ann, [torch.ones(2)])
+    if reference == "checkpoint":
+        save_snn(snn, tmp_path / "one.snn")
+        snn = load_snn(tmp_path / "one.snn")
+    found = watched(snn, ann if reference == "ANN" else None, images).document()
+    assert found is not None
+    assert found["layers"][0]["causes"]["clipping"] < 1e-9
+    assert found["culprit"] is None
+    lower = watched(with_thresholds(ann, [torch.full((2,), 0.5)]), None, images).document()
+    assert lower is not None
+    assert lower["culprit"]["cause"] == "clipping"
+    assert lower["culprit"]["size"] == pytest.approx(0.5)
+
+
+def test_a_channel_that_hardly_ever_fires_does_not_outweigh_the_others() -> None:
+    ann = one_layer(Relu())
+    images = torch.tensor([[1.0, 2e-4], [0.5, 1e-4]])
+    rows = watched(with_thresholds(ann, [torch.tensor([1.0, 1e-6])]), ann, images).document()
+    assert rows is not None
+    assert rows["layers"][0]["error"] < 1e-3
+    assert rows["culprit"] is None
+
+
+def test_a_layer_that_is_too_quiet_as_a_whole_is_told_apart() -> None:
+    snn, ann = small_snn(timesteps=64)
+    found = kept(snn, ann, pictures(4))
+    for name, split in found.kept.items():
+        quiet = Split(split.causes, -0.75 * split.activation, split.activation)
+        found.sums[name].zero_()
+        with mock.patch.object(found, "splits", lambda name=name, quiet=quiet: iter([(name, quiet)])):
+            Attribution.end(found, None)  # type: ignore[arg-type]
+    for row in found.records():
+        assert row["error"] == pytest.approx(0.75)
+        assert row["scaled_error"] == pytest.approx(0.0, abs=1e-6)
+    for row in watched(snn, ann, pictures(4)).records():
+        assert 0 < row["scaled_error"] <= row["error"] + 1e-9
+
+
 def test_nothing_watched_and_nothing_wrong() -> None:
     snn, ann = small_snn()
     assert Attribution(snn, ann).document() is None
-    exact = [{"name": "a", "origin": "a", "causes": dict.fromkeys(CAUSES, 0.0)}]
-    assert culprit(exact) is None
+    for size in (0.0, 0.02):  # 2 % is not much: nobody is to be sent after it
+        harmless = [{"name": "a", "origin": "a", "causes": dict.fromkeys(CAUSES, size)}]
+        assert culprit(harmless) is None
     assert set(LOCAL) < set(CAUSES)
     assert any(isinstance(op, Neuron) for op in snn.graph.modules())
 
