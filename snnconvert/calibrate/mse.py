@@ -39,7 +39,7 @@ def calibrate_mse(task: Task) -> Calibration:
     headroom = float(task.options.get("headroom", 0.0))
     result = {
         name: task.site(
-            torch.maximum(best_bounds(counts[name], site, levels, initial), site.largest * headroom), site, initial
+            torch.maximum(best_bounds(counts[name], site, levels, initial), site.followed(headroom)), site, initial
         )
         for name, site in found.items()
     }

@@ -16,7 +16,7 @@ from torch import Tensor, fx
 from snnconvert.data.sampling import canonical_order
 from snnconvert.graph.dialect import arguments, op_of, output_nodes, sites
 from snnconvert.graph.edit import kind_of
-from snnconvert.graph.ops import Role
+from snnconvert.graph.ops import Clip, Role
 from snnconvert.progress import Progress, silent
 
 BATCH = 64
@@ -99,12 +99,20 @@ def broadcastable(vector: Tensor, axis: int, rank: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Range:
-    """Largest activation of a site per channel (silent channels take the layer's), and its channel axis."""
+    """Largest activation of a site per channel (silent channels take the layer's), and its channel axis.
+
+    `ceiling` is where the activation saturates of itself.
+    """
 
     largest: Tensor
     axis: int
     rank: int
     dead: int
+    ceiling: float = math.inf
+
+    def followed(self, headroom: float) -> Tensor:
+        """`headroom` times the largest activation, but nothing that the activation itself cuts off, (channels,)."""
+        return (self.largest * headroom).clamp(max=self.ceiling)
 
     def shaped(self, vector: Tensor) -> Tensor:
         """(channels,) broadcastable to one sample, float32."""
@@ -122,12 +130,13 @@ def ranges(graph: fx.GraphModule, images: Tensor, progress: Progress = silent) -
             maximum = by_channel(values, axes[name]).abs().amax(1)
             largest[name] = torch.maximum(largest[name], maximum) if name in largest else maximum
     found = {}
-    for node, _ in sites(graph):
+    for node, op in sites(graph):
         maximum = rounded_up(largest[node.name].double())
         layer = float(maximum.max()) or 1.0
         filled = torch.where(maximum > 0, maximum, torch.full_like(maximum, layer))
         dead = int((maximum <= 0).sum())
-        found[node.name] = Range(filled, axes[node.name], len(node.meta["shape"]), dead)
+        ceiling = op.high if isinstance(op, Clip) else math.inf
+        found[node.name] = Range(filled, axes[node.name], len(node.meta["shape"]), dead, ceiling)
     return found, torch.cat(outputs)
 
 

@@ -105,7 +105,7 @@ class SiteStep:
         may be changed. Returns the calibration and a JSON-able record of relative squared errors on held-out images.
         """
         trial = self._trial(node, soma, found)
-        fit = self._search(trial, found.largest * (self.options.headroom / soma.levels), *starts)
+        fit = self._search(trial, found.followed(self.options.headroom) / soma.levels, *starts)
         power = trial.power()
         first = float(self.first_errors[1].sum()) / power
         entry: dict[str, Any] = {"error_start": first, "error_threshold": float(fit.errors[1].sum()) / power}

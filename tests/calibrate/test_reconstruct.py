@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -11,11 +12,13 @@ from calibration_networks import images, network, task
 from torch import Tensor
 
 from snnconvert.calibrate import METHODS
-from snnconvert.calibrate.observe import ranges
+from snnconvert.calibrate.observe import Range, ranges
 from snnconvert.calibrate.reconstruct import WORTH, Reconstruction, calibrate_reconstruct
 from snnconvert.calibrate.reconstruct_site import Options
 from snnconvert.calibrate.task import Task
-from snnconvert.graph.edit import copied
+from snnconvert.graph.dialect import sites
+from snnconvert.graph.edit import copied, replace_op
+from snnconvert.graph.ops import Clip
 from snnconvert.graph.types import Ann, Calibration
 from snnconvert.simulate.kernels import native_available
 from snnconvert.simulate.layer_engine import LayerEngine
@@ -132,6 +135,17 @@ def test_headroom_keeps_thresholds_up(  # noqa: PLR0917
     assert least(0.0) < 0.95
     assert least(1.0) == pytest.approx(1.0, rel=1e-6)
     assert least(1.5) == pytest.approx(1.5, rel=1e-6)
+
+
+def test_headroom_ends_where_the_activation_itself_saturates() -> None:
+    """A neuron that followed further would send what ReLU6 and its relatives cut off."""
+    one = Range(torch.tensor([0.5, 4.0, 6.0]), 0, 3, 0, ceiling=6.0)
+    assert one.followed(2.0).tolist() == [1.0, 6.0, 6.0]
+    ann = network("depthwise")
+    (site, *_) = [node for node, _ in sites(ann.graph)]
+    replace_op(ann.graph, site, Clip(high=0.5))
+    found, _ = ranges(ann.graph, images(20))
+    assert [one.ceiling for one in found.values()] == [0.5, *[math.inf] * (len(found) - 1)]
 
 
 def same(first: Calibration, second: Calibration) -> bool:
