@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from snnconvert.calibrate.pixels import at_pixels
+
 BITS = (1, 2, 4)
 WORD = 8  # bytes
 
@@ -73,13 +75,11 @@ class PackedUnits:
 
         Channels are last in memory. The units are of shape (channels, height, width).
         """
-        channels = self.sample[0]
         if self.bits not in BITS:
-            by_pixel = self.data.permute(0, 2, 3, 1).flatten(1, 2)[:, pixels]
-        else:
-            some = self.data.view(*self.data.shape[:2], -1, channels)[:, :, pixels]
-            by_pixel = self._spread(some.flatten(2)).view(-1, len(pixels), channels)
-        return by_pixel.permute(0, 2, 1).unsqueeze(-1)
+            return at_pixels(self.data, pixels)
+        channels = self.sample[0]
+        some = self.data.view(*self.data.shape[:2], -1, channels)[:, :, pixels]
+        return self._spread(some.flatten(2)).view(-1, len(pixels), channels).permute(0, 2, 1).unsqueeze(-1)
 
     def _spread(self, packed: Tensor) -> Tensor:
         """int8 (frames, elements) of `packed`, uint8 (bytes per element, batch, elements per image)."""
