@@ -29,7 +29,8 @@ from snnconvert.graph.ops import Conv, Linear, MaxPool, Op, Role
 from snnconvert.graph.schedule import Schedule
 from snnconvert.simulate.chunks import widest
 from snnconvert.simulate.kernels import choose
-from snnconvert.simulate.kernels.layout import Packed, pack
+from snnconvert.simulate.kernels.bits import Bits
+from snnconvert.simulate.kernels.layout import Packed, pack, tables_pay
 from snnconvert.simulate.kernels.native import Convolution
 
 CHUNK_BYTES = 16 * 2**20
@@ -300,8 +301,9 @@ class Worlds:
             moved = sent.units.to(folded.weight.dtype)
             ordered = moved.contiguous(memory_format=torch.channels_last) if moved.ndim == 4 else moved
             return Frames(folded(ordered).float(), constant=False)
-        frames = self.schedule.frames
-        terms = [Convolution(sent.units, packed, sent.unit)]
+        frames, outputs = self.schedule.frames, len(sent.units) * math.prod(shape) // packed.outputs
+        spikes = self.native.condensed(sent.units) if sent.unit else sent.units
+        terms = [Convolution(spikes, packed, sent.unit and tables_pay(packed, sent.density, outputs))]
         return Frames(self.native.currents(terms, frames, len(sent.units) // frames, shape), constant=False)
 
     def _fold(self, op: Conv | Linear, source: Sent) -> tuple[Conv | Linear | None, Packed | None]:
@@ -358,7 +360,8 @@ class Worlds:
         """Increments of the running maximum in units, (frames * batch, *shape)."""
         units, frames = sent.units, self.schedule.frames
         if self.native is not None and units.ndim == 4 and units.dtype == torch.int8:
-            return self.native.max_pool(units, op, frames, shape, unit=sent.unit)
+            pooled = self.native.max_pool(self.native.condensed(units) if sent.unit else units, op, frames, shape)
+            return self.native.expanded(pooled) if isinstance(pooled, Bits) else pooled
         received = self.by_frames(units).cumsum(0, dtype=torch.float32).flatten(0, 1)
         return self._increments(op(received)).to(units.dtype)
 

@@ -107,6 +107,11 @@ class Schedule:
             )
 
     @property
+    def waited(self) -> int:
+        """Steps that a site integrates before it may emit: 0 unless the kind is wait."""
+        return self.wait if self.kind == "wait" else 0
+
+    @property
     def frames(self) -> int:
         """How many frames each site emits."""
         if self.kind == "wait":

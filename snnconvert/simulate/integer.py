@@ -262,7 +262,7 @@ class IntegerEngine:
         by_frame = moving.round().unsqueeze(0) if current.constant else self._by_frame(moving.round())
         state = model.init(by_frame[0], op.initial)
         out = torch.empty((frames, *by_frame.shape[1:]), dtype=torch.float32)
-        wait = self.schedule.wait if self.schedule.kind == "wait" else 0
+        wait = self.schedule.waited
         for step in range(frames + wait):
             if step < frames:
                 v = state.v + by_frame[0 if current.constant else step]

@@ -94,7 +94,7 @@ class LookInside:
         schedule, times = self.snn.schedule, torch.arange(1, self.frames + 1, dtype=torch.float64)
         sent = {name: train.double().cumsum(0) for name, train in self.trains.items()}
         means = {name: total / _along(times, total) for name, total in sent.items()}
-        graph, ahead = in_double(self.snn.graph), schedule.wait if schedule.kind == "wait" else 0
+        graph, ahead = in_double(self.snn.graph), schedule.waited
         arrived = (torch.arange(self.frames) + ahead).clamp(max=self.frames - 1)
         for node, mean in neuron_inputs(graph, image.expand(self.frames, *image.shape[1:]), means):
             if node.name in self.chosen:

@@ -264,7 +264,7 @@ class OperationCounter:
 
     def _count_neurons(self, layer: Counts, node: fx.Node, op: Op) -> None:
         size, schedule = math.prod(node.meta["shape"]), self.schedule
-        waiting = schedule.wait if schedule.kind == "wait" else 0
+        waiting = schedule.waited
         updates = self._steps(layer.name, "updates")
         if schedule.kind == "bistable":
             updates[self._last_steps(self.depths[node.name])] += size * 2 * schedule.window

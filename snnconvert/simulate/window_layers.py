@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, fx
@@ -17,14 +16,12 @@ from snnconvert.graph.neuron_ops import Neuron, Scale, Snap
 from snnconvert.graph.ops import Add, Op, Role
 from snnconvert.graph.schedule import Schedule
 from snnconvert.neurons.bistable import phase_weights
+from snnconvert.simulate.frames import Frames, Value
 from snnconvert.simulate.kernels import Native
 from snnconvert.simulate.kernels.layout import per_element
 from snnconvert.simulate.kernels.native_windows import Emitter, Values, send_by_window
 
-if TYPE_CHECKING:
-    from snnconvert.simulate.layer_engine import Frames
-
-Evaluate = Callable[[fx.Node, dict[fx.Node, "Frames"]], "Frames"]
+Evaluate = Callable[[fx.Node, dict[fx.Node, Value]], Frames]
 
 
 class WindowLayers:
@@ -48,7 +45,7 @@ class WindowLayers:
         return isinstance(op, Scale) or (isinstance(op, Add | Snap) and len(node.users) == 1)
 
     def neurons(
-        self, node: fx.Node, op: Neuron, values: dict[fx.Node, Frames], batch: int
+        self, node: fx.Node, op: Neuron, values: dict[fx.Node, Value], batch: int
     ) -> tuple[Tensor, tuple[Tensor, Tensor]] | None:
         """Units (frames * batch, *sample) of the neurons at `node`, and their spikes and units in each step.
 
@@ -63,7 +60,7 @@ class WindowLayers:
         units, spikes = send_by_window(self.native, terms, emitter, self.schedule)
         return units, (spikes.flatten(), (spikes * self.weights).flatten())
 
-    def _terms(self, node: fx.Node, shape: tuple[int, ...], values: dict[fx.Node, Frames]) -> list[Values] | None:
+    def _terms(self, node: fx.Node, shape: tuple[int, ...], values: dict[fx.Node, Value]) -> list[Values] | None:
         """The sum of a window's current at `node` as summands in their order; None if it is spread over `shape`."""
         if tuple(node.meta["shape"]) != shape:
             return None
@@ -81,7 +78,7 @@ class WindowLayers:
         return op is not None and op.role == Role.WEIGHTED and len(node.users) == 1
 
     def _in_passing(
-        self, node: fx.Node, op: Op, shape: tuple[int, ...], values: dict[fx.Node, Frames]
+        self, node: fx.Node, op: Op, shape: tuple[int, ...], values: dict[fx.Node, Value]
     ) -> list[Values] | None:
         sources = arguments(node)
         if isinstance(op, Scale):

@@ -22,7 +22,7 @@ from snnconvert.graph.ops import Add, Concat, Conv, Linear, MaxPool, Op, Pad, Re
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Origin, Snn, Source
 from snnconvert.simulate import kernels as kernels_package
-from snnconvert.simulate import layer_engine
+from snnconvert.simulate import spike_layers
 from snnconvert.simulate.kernels import native_available
 from snnconvert.simulate.kernels.native import INSTRUCTIONS
 from snnconvert.simulate.layer_engine import LayerEngine
@@ -193,16 +193,18 @@ def test_torch_path_equals_oracle(model: str, schedule: str, seed: int, monkeypa
     schedule=st.sampled_from(["streaming", "streaming", "wait"]),
     instructions=st.sampled_from(INSTRUCTIONS),
     count=st.integers(1, 3),
+    tables=st.booleans(),
 )
 def test_native_equals_oracle(  # noqa: PLR0917
-    seed: int, model: str, schedule: str, instructions: str, count: int, monkeypatch: pytest.MonkeyPatch
+    seed: int, model: str, schedule: str, instructions: str, count: int, tables: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layer_engine, "dense_from", lambda _: 2.0)  # always by events
+    monkeypatch.setattr(spike_layers, "dense_from", lambda _: 2.0)  # always by spikes
+    monkeypatch.setattr(spike_layers, "tables_pay", lambda *_: tables)
     snn = network(seed, model, schedule)
     images = images_for(snn, count, seed)
     native = engine(snn, monkeypatch, "native")
-    assert native.native is not None
-    native.native = native.native.limited_to(instructions)
+    assert native.spiking is not None
+    native.spiking.native = native.spiking.native.limited_to(instructions)
     assert_equal(native.run(images), StepEngine(snn).run(images))
 
 
@@ -240,10 +242,10 @@ def test_one_dimensional_convolutions(groups: int, monkeypatch: pytest.MonkeyPat
     schedule = Schedule("streaming", 6, max(site_depths(graph).values()))
     snn = Snn(graph, schedule, (4, 23), ("output",), Source("random", "", "", "test"), {}, {})
     images, native = images_for(snn, 3), engine(snn, monkeypatch, "native")
-    monkeypatch.setattr(layer_engine, "dense_from", lambda _: 2.0)
-    assert native.native is not None
-    seen, plain = [], native.native.currents
-    monkeypatch.setattr(native.native, "currents", lambda *given: seen.append(given) or plain(*given))
+    monkeypatch.setattr(spike_layers, "dense_from", lambda _: 2.0)
+    assert native.spiking is not None
+    seen, plain = [], native.spiking.native.currents
+    monkeypatch.setattr(native.spiking.native, "currents", lambda *given: seen.append(given) or plain(*given))
     assert_equal(native.run(images), StepEngine(snn).run(images))
     assert len(seen) == 2 + 1  # and the read-out
 
@@ -252,9 +254,9 @@ def test_one_dimensional_convolutions(groups: int, monkeypatch: pytest.MonkeyPat
 def test_dense_and_event_path_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     snn = network(5, "if")
     images, native = images_for(snn, 2), engine(snn, monkeypatch, "native")
-    monkeypatch.setattr(layer_engine, "dense_from", lambda _: 2.0)
+    monkeypatch.setattr(spike_layers, "dense_from", lambda _: 2.0)
     by_events = native.run(images)
-    monkeypatch.setattr(layer_engine, "dense_from", lambda _: 0.0)
+    monkeypatch.setattr(spike_layers, "dense_from", lambda _: 0.0)
     assert_equal(native.run(images), by_events)
 
 
@@ -284,7 +286,7 @@ def test_a_network_with_more_summands_than_the_kernel_takes() -> None:
 
 def test_kernels_are_chosen_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     snn = network(1, "if")
-    assert engine(snn, monkeypatch, "torch").native is None
+    assert engine(snn, monkeypatch, "torch").spiking is None
     with pytest.raises(OptionError) as caught:
         engine(snn, monkeypatch, "fast")
     assert "native or torch" in caught.value.hint
@@ -293,7 +295,7 @@ def test_kernels_are_chosen_by_environment(monkeypatch: pytest.MonkeyPatch) -> N
         engine(snn, monkeypatch, "native")
     assert "compiler" in caught.value.hint
     monkeypatch.delenv("SNNCONVERT_KERNELS", raising=False)
-    assert LayerEngine(snn).native is None
+    assert LayerEngine(snn).spiking is None
 
 
 def test_a_command_says_that_native_kernels_are_missing(

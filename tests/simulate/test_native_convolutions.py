@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from snnconvert.graph.neuron_ops import SumPool
 from snnconvert.graph.ops import Conv, MaxPool
 from snnconvert.simulate.kernels import Native, choose, native_available
+from snnconvert.simulate.kernels.bits import Bits
 from snnconvert.simulate.kernels.layout import pack
 from snnconvert.simulate.kernels.native import INSTRUCTIONS, Convolution, Current, Membrane, ScaledSpikes
 
@@ -27,6 +29,8 @@ LAYERS = [
     (24, 200, (1, 3), (3, 2), (0, 3), 1),
     *((70, outputs, (1, 1), (1, 1), (0, 0), 1) for outputs in (5, 16, 32, 48, 64, 128, 144, 300)),
     (16, 40, (1, 1), (2, 3), (1, 2), 1),
+    (4, 10, (5, 3), (1, 2), (2, 1), 1),
+    (19, 16, (2, 2), (1, 1), (0, 0), 1),
     *((channels, channels, (3, 3), (1, 1), (1, 1), channels) for channels in (16, 64, 80, 150)),
     (128, 128, (5, 3), (2, 1), (2, 0), 128),
 ]
@@ -70,17 +74,27 @@ def test_currents_and_neurons(
         spikes = random_spikes(frames * batch, (op.weight.shape[1] * op.groups, 9, 7), density)
         expected = op(spikes.float())
         shape = tuple(expected.shape[1:])
-        terms = [Convolution(spikes, packed, True)]
-        assert torch.equal(native.currents(terms, frames, batch, shape), expected)
+        bits, other = native.condensed(spikes), random_spikes(frames * batch, shape, 0.5)
+        assert torch.equal(native.expanded(bits), spikes)
         threshold = torch.linspace(0.5, 2.0, shape[0])[None]
         membrane = Membrane("if", 1, 0, threshold, threshold / 2)
         factor = torch.linspace(-1.0, 1.0, shape[0])[None].contiguous()
-        shortcut = ScaledSpikes(random_spikes(frames * batch, shape, 0.5), factor)
-        scaled = shortcut.spikes.float() * factor[0, :, None, None]
-        for more, current in (([], expected), ([shortcut], expected + scaled)):
-            fused = native.neurons([*terms, *more], membrane, frames, batch, shape)
-            apart = native.neurons([Current(current, False)], membrane, frames, batch, shape)
-            assert all(map(torch.equal, fused, apart))
+        scaled = other.float() * factor[0, :, None, None]
+        for terms in (
+            [Convolution(spikes, packed)],
+            [Convolution(bits, packed)],
+            [Convolution(bits, packed, tables=True)],
+        ):
+            assert torch.equal(native.currents(terms, frames, batch, shape), expected)
+            for shortcut in ([], [ScaledSpikes(other, factor)], [ScaledSpikes(native.condensed(other), factor)]):
+                current = expected + scaled if shortcut else expected
+                fused = native.neurons([*terms, *shortcut], membrane, frames, batch, shape)
+                apart = native.neurons([Current(current, False)], membrane, frames, batch, shape)
+                assert torch.equal(fused[1], apart[1])
+                assert isinstance(fused[0], Bits)
+                assert isinstance(apart[0], Bits)
+                assert torch.equal(fused[0].bytes, apart[0].bytes)
+                assert int(native.expanded(fused[0]).sum()) == int(fused[1][0].sum())
 
 
 @pytest.mark.parametrize("instructions", INSTRUCTIONS)
@@ -93,5 +107,24 @@ def test_maximum_of_what_was_received(frames: int, largest: int, instructions: s
     received = spikes.view(frames, 2, 5, 6, 7).cumsum(0)
     best = op(received.flatten(0, 1).float()).view(frames, 2, 5, 3, 3)
     expected = torch.cat([best[:1], best[1:] - best[:-1]]).flatten(0, 1)
-    pooled = native.max_pool(spikes, op, frames, (5, 3, 3), unit=largest == 1)
-    assert torch.equal(pooled.float(), expected)
+    given = [spikes, native.condensed(spikes)] if largest == 1 else [spikes]
+    for each in given:
+        pooled = native.max_pool(each, op, frames, (5, 3, 3))
+        assert isinstance(pooled, Bits) == isinstance(each, Bits)
+        assert torch.equal((native.expanded(pooled) if isinstance(pooled, Bits) else pooled).float(), expected)
+
+
+@pytest.mark.parametrize("instructions", INSTRUCTIONS)
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [((3, 2), (2, 1), (1, 0)), ((12, 13), (12, 13), (0, 0))])
+@pytest.mark.parametrize("channels", [5, 64, 130])
+def test_sums_of_windows(
+    channels: int, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], instructions: str
+) -> None:
+    """Also of more pixels than an int8 can count."""
+    native = native_with(instructions)
+    spikes = random_spikes(6, (channels, 12, 13), 0.9)
+    op = SumPool(kernel=kernel, stride=stride, padding=padding)
+    expected = op(spikes.float())
+    sums = native.sum_pool(native.condensed(spikes), op, 3, tuple(expected.shape[1:]))
+    assert sums.is_floating_point() == (kernel == (12, 13))
+    assert torch.equal(sums.float(), expected)

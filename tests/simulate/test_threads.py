@@ -12,6 +12,7 @@ import torch
 
 from snnconvert.graph.ops import Conv, Linear, Reshape
 from snnconvert.simulate.kernels import Native, choose, native_available
+from snnconvert.simulate.kernels.bits import Bits
 from snnconvert.simulate.kernels.layout import pack
 from snnconvert.simulate.kernels.native import Convolution, Membrane
 from snnconvert.simulate.torch_threads import SMALL, threads_for, work_of
@@ -36,12 +37,13 @@ def layer(native: Native, seed: int) -> Callable[[], bytes]:
     packed, threshold = pack(op), torch.full((1, 24), 1.5)
     assert packed is not None
     spikes = (torch.rand(16 * 2, 8, 40, 40, generator=random) < 0.2).to(torch.int8)
-    spikes = spikes.contiguous(memory_format=torch.channels_last)  # so that torch has nothing left to do
+    bits = native.condensed(spikes)  # so that torch has nothing left to do
     membrane = Membrane("if", 1, 0, threshold, threshold / 2)
 
     def run() -> bytes:
-        sent, counts = native.neurons([Convolution(spikes, packed, True)], membrane, 16, 2, (24, 40, 40))
-        return sent.permute(0, 2, 3, 1).numpy().tobytes() + counts.numpy().tobytes()
+        sent, counts = native.neurons([Convolution(bits, packed)], membrane, 16, 2, (24, 40, 40))
+        assert isinstance(sent, Bits)
+        return sent.bytes.numpy().tobytes() + counts.numpy().tobytes()
 
     return run
 

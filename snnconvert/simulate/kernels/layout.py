@@ -15,28 +15,31 @@ from torch.nn import functional as F
 
 from snnconvert.convert.exact import finest_grids
 from snnconvert.graph.ops import Conv, Linear
+from snnconvert.simulate.kernels.bits import Bits, physical
 
 LANES = 16
 MOST_ROWS = 2**16 - 1
 MOST_INTEGER = 127
 MOST_SUM = 2**15 - 1
+MOST_LOOK_UPS = 80
 SMALL_WEIGHTS = 70_000  # bytes: most of them stay in the first-level cache
 LARGE_WEIGHTS = 2_200_000  # bytes: they leave the second-level cache
-
-
-def physical(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """(height, width, channels) of a sample in memory order."""
-    if len(shape) == 3:
-        return shape[1], shape[2], shape[0]
-    if len(shape) == 2:
-        return 1, shape[0], shape[1]
-    return 1, 1, math.prod(shape)
 
 
 def out_tensor(count: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
     """An empty tensor (count, *shape) with channels last in memory."""
     order = torch.channels_last if len(shape) == 3 else torch.contiguous_format
     return torch.empty((count, *shape), dtype=dtype, memory_format=order, device=device)
+
+
+def sample_of(spikes: Bits | Tensor) -> tuple[int, ...]:
+    """The shape of one sample of `spikes`."""
+    return spikes.shape if isinstance(spikes, Bits) else tuple(spikes.shape[1:])
+
+
+def address(spikes: Bits | Tensor) -> int:
+    """Where the memory of `spikes` begins."""
+    return (spikes.bytes if isinstance(spikes, Bits) else spikes).data_ptr()
 
 
 def per_element(parameter: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
@@ -91,6 +94,17 @@ def dense_from(packed: Packed) -> float:
     if math.prod(packed.kernel) == 1:
         return 0.42
     return 0.37 if size <= LARGE_WEIGHTS else 0.26
+
+
+def tables_pay(packed: Packed, density: float, outputs: int) -> bool:
+    """Whether sums of bits are looked up faster than they are added (benchmarks/speed.py).
+
+    Args:
+        packed: the weights.
+        density: share of bits that are set.
+        outputs: output pixels of all samples, for which a table serves.
+    """
+    return False
 
 
 def pack(op: Conv | Linear) -> Packed | None:

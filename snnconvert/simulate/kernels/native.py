@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 from collections.abc import Sequence
 from ctypes import POINTER, Structure, byref, c_int, c_int64, c_void_p
 from dataclasses import dataclass
@@ -15,13 +16,17 @@ from torch import Tensor
 from snnconvert.errors import InternalError
 from snnconvert.graph.neuron_ops import SumPool
 from snnconvert.graph.ops import MaxPool
-from snnconvert.simulate.kernels.layout import Packed, out_tensor, physical
+from snnconvert.simulate.kernels.bits import Bits, empty_bits, physical
+from snnconvert.simulate.kernels.layout import Packed, address, out_tensor, sample_of
 
-VERSION = 5
+VERSION = 6
 MODELS = {"if": 0, "ternary": 1, "ternary-late": 2, "burst": 3, "graded": 4, "signed": 5}
 NO_NEURON = 6
 MOST_TERMS = 8
+MOST_UNITS = 127  # in an int8 spike
 INSTRUCTIONS = ("portable", "avx2", "avx512")
+
+ENTRIES = tuple(f"snnconvert_{name}" for name in ("layer", "max_pool", "sum_pool", "condense", "expand", "windows"))
 
 _GEOMETRY = ("in_h", "in_w", "in_c", "k_h", "k_w", "stride_h", "stride_w", "pad_h", "pad_w", "dilation_h", "dilation_w")
 
@@ -41,7 +46,7 @@ class _Term(Structure):
         ("values", c_void_p),
         ("bias", c_void_p),
         ("factor_stride", c_int64),
-        *((name, c_int64) for name in (*_GEOMETRY, "groups", "depthwise", "unit")),
+        *((name, c_int64) for name in (*_GEOMETRY, "groups", "depthwise", "unit", "tables")),
         ("integers", c_void_p),
         ("steps", c_void_p),
         ("columns", c_void_p),
@@ -67,25 +72,42 @@ class _Pool(Structure):
         *((name, c_int64) for name in _GEOMETRY[3:]),
         ("spikes", c_void_p),
         ("pooled", c_void_p),
+        ("unit", c_int64),
         ("reach", c_int64),
+        ("threads", c_int64),
+    )
+
+
+class _Bits(Structure):
+    _fields_ = (
+        ("pixels", c_int64),
+        ("channels", c_int64),
+        ("units", c_void_p),
+        ("bits", c_void_p),
         ("threads", c_int64),
     )
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """Spikes (int8, frames first) through a packed convolution or linear layer; `unit`: every spike is 0 or 1."""
+    """Spikes (frames first) through a packed convolution or linear layer.
 
-    spikes: Tensor
+    Attributes:
+        spikes: bits, or int8 units.
+        packed: the weights.
+        tables: whether sums may be looked up in tables, which serves bits only.
+    """
+
+    spikes: Bits | Tensor
     packed: Packed
-    unit: bool
+    tables: bool = False
 
 
 @dataclass(frozen=True)
 class ScaledSpikes:
-    """Spikes (int8, shaped like the output) times a factor laid out by `layout.per_element`."""
+    """Spikes (bits, or int8 units, shaped like the output) times a factor laid out by `layout.per_element`."""
 
-    spikes: Tensor
+    spikes: Bits | Tensor
     factor: Tensor
 
 
@@ -134,14 +156,16 @@ class Native:
 
     def neurons(
         self, terms: Sequence[Summand], membrane: Membrane, frames: int, batch: int, shape: tuple[int, ...]
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Bits | Tensor, Tensor]:
         """Spikes of a neuron layer that receives the sum of `terms`, added in order.
 
         Returns:
-            int8 spikes (frames * batch, *shape), and int64 counts (2, frames) of spikes and units.
+            spikes (frames * batch, *shape), of model "if" as bits, of all others int8; and int64 counts (2, frames) of
+            spikes and units.
         """
-        out = out_tensor(frames * batch, shape, torch.int8)
-        layer = _Layer(model=MODELS[membrane.model], levels=membrane.levels, wait=membrane.wait, spikes=out.data_ptr())
+        unit = membrane.model == "if"
+        out = empty_bits(frames * batch, shape) if unit else out_tensor(frames * batch, shape, torch.int8)
+        layer = _Layer(model=MODELS[membrane.model], levels=membrane.levels, wait=membrane.wait, spikes=address(out))
         layer.threshold, layer.threshold_stride = _parameter(membrane.threshold)
         layer.initial, layer.initial_stride = _parameter(membrane.initial)
         return out, self._run(layer, terms, frames, batch, shape)
@@ -158,7 +182,7 @@ class Native:
     def _run(self, layer: _Layer, terms: Sequence[Summand], frames: int, batch: int, shape: tuple[int, ...]) -> Tensor:
         height, width, channels = physical(shape)
         kept: list[Tensor] = []
-        array = (_Term * len(terms))(*(_term(term, channels, kept) for term in terms))
+        array = (_Term * len(terms))(*(self._term(term, channels, kept) for term in terms))
         counts = torch.zeros((2, frames), dtype=torch.int64)
         layer.frames, layer.batch, layer.out_h, layer.out_w, layer.out_c = frames, batch, height, width, channels
         layer.terms, layer.term, layer.counts = len(terms), array, counts.data_ptr()
@@ -166,20 +190,67 @@ class Native:
         self._check(self._library.snnconvert_layer(byref(layer), c_int64(self._instructions)))
         return counts
 
-    def max_pool(self, spikes: Tensor, op: MaxPool, frames: int, shape: tuple[int, ...], *, unit: bool) -> Tensor:
-        """Increments of the running maximum, int8 (frames * batch, *shape); `unit`: every spike is 0 or 1."""
-        pool, out, kept = _pool(spikes, op, op.dilation, frames, shape)
-        pool.reach = frames * (1 if unit else 128)
-        self._check(self._library.snnconvert_max_pool(byref(pool), c_int64(self._instructions)))
-        del kept
+    def max_pool(self, spikes: Bits | Tensor, op: MaxPool, frames: int, shape: tuple[int, ...]) -> Bits | Tensor:
+        """Increments of the running maximum (frames * batch, *shape): of bits bits, of int8 units int8."""
+        unit = isinstance(spikes, Bits)
+        out = empty_bits(len(spikes), shape) if unit else out_tensor(len(spikes), shape, torch.int8)
+        kept: list[Tensor] = []
+        pool = _pool(spikes, op, frames, shape, kept)
+        pool.dilation_h, pool.dilation_w = op.dilation
+        pool.pooled, pool.reach = address(out), frames * (1 if unit else 128)
+        self.call("snnconvert_max_pool", pool)
         return out
 
-    def sum_pool(self, spikes: Tensor, op: SumPool, frames: int, shape: tuple[int, ...]) -> Tensor:
-        """Sums of windows, int8 (frames * batch, *shape); the caller makes sure that they fit."""
-        pool, out, kept = _pool(spikes, op, (1, 1), frames, shape)
-        self._check(self._library.snnconvert_sum_pool(byref(pool), c_int64(self._instructions)))
-        del kept
+    def sum_pool(self, spikes: Bits, op: SumPool, frames: int, shape: tuple[int, ...]) -> Tensor:
+        """Sums of windows (frames * batch, *shape): int8, or float32 of windows of more than 127 pixels."""
+        dtype = torch.int8 if math.prod(op.kernel) <= MOST_UNITS else torch.float32
+        out = out_tensor(len(spikes), shape, dtype)
+        pool = _pool(spikes, op, frames, shape, [])
+        pool.pooled = out.data_ptr()
+        self.call("snnconvert_sum_pool", pool)
         return out
+
+    def condensed(self, units: Tensor) -> Bits:
+        """Int8 spikes of 0 and 1, (count, *shape), as bits."""
+        kept: list[Tensor] = []
+        bits = empty_bits(len(units), tuple(units.shape[1:]))
+        self.call("snnconvert_condense", _both(bits, _memory(units, torch.int8, kept)))
+        return bits
+
+    def expanded(self, bits: Bits) -> Tensor:
+        """Bits as int8 spikes (count, *shape)."""
+        units = out_tensor(len(bits), bits.shape, torch.int8)
+        self.call("snnconvert_expand", _both(bits, units.data_ptr()))
+        return units
+
+    def _term(self, term: Summand, channels: int, kept: list[Tensor]) -> _Term:
+        if isinstance(term, Current):
+            return _Term(kind=3 if term.constant else 2, values=_memory(term.tensor, torch.float32, kept))
+        spikes, unit = term.spikes, isinstance(term.spikes, Bits)
+        if isinstance(term, ScaledSpikes):
+            values, stride = _parameter(term.factor)
+            return _Term(kind=1, spikes=_spikes(spikes, kept), values=values, factor_stride=stride, unit=unit)
+        packed = term.packed
+        if (
+            isinstance(spikes, Bits)
+            and packed.groups > 1
+            and not packed.depthwise
+            and packed.inputs // packed.groups % 8
+        ):
+            spikes, unit = self.expanded(spikes), False  # a group has to begin a byte
+        height, width, inputs = physical(sample_of(spikes))
+        if packed.outputs != channels or packed.inputs != inputs:
+            raise InternalError("a packed layer does not fit its input or output")
+        made = _Term(kind=0, spikes=_spikes(spikes, kept), values=packed.weight.data_ptr(), bias=packed.bias.data_ptr())
+        made.in_h, made.in_w, made.in_c, made.groups, made.unit = height, width, inputs, packed.groups, unit
+        made.depthwise, made.tables = packed.depthwise, unit and term.tables and packed.groups == 1
+        if unit and packed.integers is not None and packed.steps is not None:
+            made.integers, made.steps = packed.integers.data_ptr(), packed.steps.data_ptr()
+        if unit and packed.columns is not None:
+            made.columns = packed.columns.data_ptr()
+        (made.k_h, made.k_w), (made.stride_h, made.stride_w) = packed.kernel, packed.stride
+        (made.pad_h, made.pad_w), (made.dilation_h, made.dilation_w) = packed.padding, packed.dilation
+        return made
 
     def call(self, entry: str, layer: Structure) -> None:
         """Call an entry point of the library that takes one structure, with this instruction set."""
@@ -204,40 +275,27 @@ def _memory(tensor: Tensor, dtype: torch.dtype, kept: list[Tensor]) -> int:
     return ordered.data_ptr()
 
 
-def _term(term: Summand, channels: int, kept: list[Tensor]) -> _Term:
-    if isinstance(term, Current):
-        return _Term(kind=3 if term.constant else 2, values=_memory(term.tensor, torch.float32, kept))
-    spikes = _memory(term.spikes, torch.int8, kept)
-    if isinstance(term, ScaledSpikes):
-        values, stride = _parameter(term.factor)
-        return _Term(kind=1, spikes=spikes, values=values, factor_stride=stride)
-    packed = term.packed
-    height, width, inputs = physical(tuple(term.spikes.shape[1:]))
-    if packed.outputs != channels or packed.inputs != inputs:
-        raise InternalError("a packed layer does not fit its input or output")
-    made = _Term(kind=0, spikes=spikes, values=packed.weight.data_ptr(), bias=packed.bias.data_ptr())
-    made.in_h, made.in_w, made.in_c, made.groups, made.unit = height, width, inputs, packed.groups, term.unit
-    made.depthwise = packed.depthwise
-    if term.unit and packed.integers is not None and packed.steps is not None:
-        made.integers, made.steps = packed.integers.data_ptr(), packed.steps.data_ptr()
-    if term.unit and packed.columns is not None:
-        made.columns = packed.columns.data_ptr()
-    (made.k_h, made.k_w), (made.stride_h, made.stride_w) = packed.kernel, packed.stride
-    (made.pad_h, made.pad_w), (made.dilation_h, made.dilation_w) = packed.padding, packed.dilation
-    return made
+def _spikes(spikes: Bits | Tensor, kept: list[Tensor]) -> int:
+    return address(spikes) if isinstance(spikes, Bits) else _memory(spikes, torch.int8, kept)
+
+
+def _both(bits: Bits, units: int) -> _Bits:
+    height, width, channels = physical(bits.shape)
+    pixels = len(bits) * height * width
+    return _Bits(pixels=pixels, channels=channels, units=units, bits=address(bits), threads=torch.get_num_threads())
 
 
 def _pool(
-    spikes: Tensor, op: MaxPool | SumPool, dilation: tuple[int, ...], frames: int, shape: tuple[int, ...]
-) -> tuple[_Pool, Tensor, Tensor]:
-    ordered = spikes.contiguous(memory_format=torch.channels_last)
-    out = out_tensor(spikes.shape[0], shape, torch.int8)
-    pool = _Pool(frames=frames, batch=spikes.shape[0] // frames, threads=torch.get_num_threads())
-    pool.channels, pool.in_h, pool.in_w = spikes.shape[1:]
+    spikes: Bits | Tensor, op: MaxPool | SumPool, frames: int, shape: tuple[int, ...], kept: list[Tensor]
+) -> _Pool:
+    pool = _Pool(frames=frames, batch=len(spikes) // frames, threads=torch.get_num_threads())
+    pool.in_h, pool.in_w, pool.channels = physical(
+        spikes.shape if isinstance(spikes, Bits) else tuple(spikes.shape[1:])
+    )
     (pool.out_h, pool.out_w), (pool.k_h, pool.k_w), (pool.stride_h, pool.stride_w) = shape[1:], op.kernel, op.stride
-    (pool.pad_h, pool.pad_w), (pool.dilation_h, pool.dilation_w) = op.padding, dilation
-    pool.spikes, pool.pooled = ordered.data_ptr(), out.data_ptr()
-    return pool, out, ordered
+    (pool.pad_h, pool.pad_w), pool.dilation_h, pool.dilation_w = op.padding, 1, 1
+    pool.spikes, pool.unit = _spikes(spikes, kept), isinstance(spikes, Bits)
+    return pool
 
 
 @functools.cache
@@ -250,7 +308,7 @@ def load() -> Native | None:
             library = ctypes.CDLL(str(path))
             library.snnconvert_version.restype = c_int64
             library.snnconvert_instructions.restype = c_int64
-            for name in ("snnconvert_layer", "snnconvert_max_pool", "snnconvert_sum_pool", "snnconvert_windows"):
+            for name in ENTRIES:
                 getattr(library, name).restype = c_int
             if library.snnconvert_version() == VERSION:
                 return Native(library)

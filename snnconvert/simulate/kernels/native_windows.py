@@ -11,7 +11,8 @@ from torch import Tensor
 
 from snnconvert.errors import InternalError
 from snnconvert.graph.schedule import Schedule
-from snnconvert.simulate.kernels.layout import out_tensor, physical
+from snnconvert.simulate.kernels.bits import physical
+from snnconvert.simulate.kernels.layout import out_tensor
 from snnconvert.simulate.kernels.native import MEMBRANE, Native
 
 RESIDUALS = {"keep": 0, "clear": 1, "clamp": 2}

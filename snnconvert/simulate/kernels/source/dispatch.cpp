@@ -1,8 +1,10 @@
 // Entry points: choice of the instruction set, and work shared between threads.
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <memory>
 #include <new>
 #include <vector>
 
@@ -11,9 +13,33 @@
 
 namespace snn {
 
-int64_t rows_per_tile(int64_t width, int64_t channels, int64_t height) {
-    constexpr int64_t kElements = 2048;  // membrane, current and thresholds of a tile stay in the first-level cache
-    return std::min(height, std::max<int64_t>(1, kElements / std::max<int64_t>(1, width * channels)));
+Plan::Plan(const Layer& layer) : blocks(1), block(layer.out_c), tabled(false), pairs(false), table_bytes(0) {
+    constexpr int64_t kLanes = 16, kElements = 2048;  // membranes and thresholds of a tile stay in the first-level cache
+    int64_t convolutions = 0, looked_up = 0, integers = 0, paired = 0;
+    for (int64_t k = 0; k < layer.terms; k++) {
+        const Term& term = layer.term[k];
+        if (term.kind != kConvolution) continue;
+        convolutions++;
+        looked_up += term.tables != 0;
+        integers += term.integers != nullptr;
+        paired += term.integers != nullptr && term.dilation_w == 1;
+    }
+    tabled = convolutions > 0 && looked_up == convolutions;
+    pairs = tabled && paired == convolutions && layer.out_c <= kLanes;
+    if (tabled) {  // two vectors: more for the same bytes of spikes; few enough for the caches
+        block = std::min(layer.out_c, (integers == convolutions ? 4 : 2) * kLanes);
+        blocks = (layer.out_c + block - 1) / block;
+        for (int64_t k = 0; k < layer.terms; k++) {
+            const Term& term = layer.term[k];
+            if (term.kind != kConvolution) continue;
+            const int64_t tables = term.k_h * (term.k_w + (pairs ? term.stride_w : 0)) * ((term.in_c + 7) / 8);
+            const int64_t lanes = term.integers != nullptr ? 2 * kLanes : kLanes;
+            table_bytes += tables * 257 * 64 * (pairs ? 1 : (block + lanes - 1) / lanes);
+        }
+    }
+    const int64_t elements = blocks > 1 ? 2 * kElements : kElements;
+    rows = std::min(layer.out_h, std::max<int64_t>(1, elements / std::max<int64_t>(1, layer.out_w * block)));
+    tiles = (layer.out_h + rows - 1) / rows;
 }
 
 int64_t rows_per_tile(const Pool& pool) {
@@ -80,6 +106,32 @@ int share(int64_t items, int64_t threads, const Work& work) {
     return failed;
 }
 
+int share_pixels(const Bits& bits, void (*work)(const Bits&, int64_t, int64_t)) {
+    const int64_t piece = std::max<int64_t>(1, (1 << 16) / std::max<int64_t>(1, bits.channels));
+    const int64_t items = (bits.pixels + piece - 1) / piece;
+    const double all = 0.05 * static_cast<double>(bits.pixels * bits.channels);
+    return share(items, helped(bits.threads, items, all), [&](int64_t item, int64_t) {
+        work(bits, item * piece, std::min(bits.pixels, (item + 1) * piece));
+    });
+}
+
+// Memory that a thread keeps for its tables; aligned to an entry.
+char* room_for_tables(int64_t bytes) {
+    struct Free {
+        void operator()(char* memory) const { std::free(memory); }
+    };
+    thread_local std::unique_ptr<char, Free> memory;
+    thread_local int64_t room = 0;
+    if (room < bytes) {
+        memory.reset();
+        room = 0;
+        memory.reset(static_cast<char*>(std::aligned_alloc(64, static_cast<size_t>((bytes + 63) / 64 * 64))));
+        if (memory == nullptr) throw std::bad_alloc();
+        room = bytes;
+    }
+    return memory.get();
+}
+
 }  // namespace
 }  // namespace snn
 
@@ -87,20 +139,23 @@ int share(int64_t items, int64_t threads, const Work& work) {
 
 extern "C" {
 
-SNN_EXPORT int64_t snnconvert_version() { return 5; }
+SNN_EXPORT int64_t snnconvert_version() { return 6; }
 
 SNN_EXPORT int64_t snnconvert_instructions() { return snn::best_instructions(); }
 
 SNN_EXPORT int snnconvert_layer(const snn::Layer* layer, int64_t instructions) {
     const snn::Kernels& kernels = snn::kernels(instructions);
-    const int64_t rows = snn::rows_per_tile(layer->out_w, layer->out_c, layer->out_h);
-    const int64_t items = layer->batch * ((layer->out_h + rows - 1) / rows);
-    const int64_t threads = snn::helped(layer->threads, items, snn::guessed_time(*layer));
     try {
+        const snn::Plan plan(*layer);
+        const int64_t items = plan.items(*layer);
+        const int64_t threads = snn::helped(layer->threads, items, snn::guessed_time(*layer));
         const int64_t row = 2 * layer->frames + 16;  // workers count on cache lines of their own
         std::vector<int64_t> counts(static_cast<size_t>(threads * row), 0);
+        std::vector<snn::Workspace> spaces(static_cast<size_t>(threads));
         const int failed = snn::share(items, threads, [&](int64_t item, int64_t worker) {
-            kernels.layer(*layer, item, counts.data() + worker * row);
+            snn::Workspace& space = spaces[static_cast<size_t>(worker)];
+            if (plan.tabled && space.tables == nullptr) space.tables = snn::room_for_tables(plan.table_bytes);
+            kernels.layer(*layer, plan, item, space, counts.data() + worker * row);
         });
         for (int64_t worker = 0; worker < threads; worker++)
             for (int64_t i = 0; i < 2 * layer->frames; i++) layer->counts[i] += counts[worker * row + i];
@@ -108,6 +163,15 @@ SNN_EXPORT int snnconvert_layer(const snn::Layer* layer, int64_t instructions) {
     } catch (const std::exception&) {
         return 1;
     }
+}
+
+// units to bits, or bits to units
+SNN_EXPORT int snnconvert_condense(const snn::Bits* bits, int64_t instructions) {
+    return snn::share_pixels(*bits, snn::kernels(instructions).condense);
+}
+
+SNN_EXPORT int snnconvert_expand(const snn::Bits* bits, int64_t instructions) {
+    return snn::share_pixels(*bits, snn::kernels(instructions).expand);
 }
 
 SNN_EXPORT int snnconvert_max_pool(const snn::Pool* pool, int64_t instructions) {

@@ -1,6 +1,8 @@
 // What the Python binding hands to the kernels: plain structures of 64-bit integers and pointers.
 //
-// Spikes are int8 units and currents float32, frame-major and channels last: index ((t * batch + b) * pixels + p) * C + c.
+// Frame-major and channels last: index ((t * batch + b) * pixels + p) * C + c. Currents are float32. Spikes are int8 units;
+// where all are 0 or 1 they are bits, the lowest first, a pixel's in (C + 7) / 8 bytes, those beyond C zero. Of bits the
+// kernels may read up to kSlack bytes beyond the end.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +12,8 @@
 namespace snn {
 
 constexpr int64_t kMostTerms = 8;
+constexpr int64_t kSlack = 64;  // decoders and vector stores may write, and readers of bits read, so many elements too far
+
 
 enum TermKind : int64_t { kConvolution = 0, kScaledSpikes = 1, kFrames = 2, kConstant = 3 };
 enum Model : int64_t { kIf = 0, kTernary = 1, kTernaryLate = 2, kBurst = 3, kGraded = 4, kSigned = 5, kNone = 6 };
@@ -17,7 +21,7 @@ enum Model : int64_t { kIf = 0, kTernary = 1, kTernaryLate = 2, kBurst = 3, kGra
 // One summand of a layer's current; summands are added in order, each addition rounded to float32.
 struct Term {
     int64_t kind;
-    const int8_t* spikes;  // convolution, scaled spikes
+    const int8_t* spikes;  // convolution, scaled spikes: units, or bits
     // convolution: (groups, k_h * k_w * C_in/groups + 1, padded C_out/groups), last row zero; depthwise: (k_h * k_w, C)
     // scaled spikes: factor, (C) or (pixels, C); frames: (frames * batch, pixels, C); constant: (batch, pixels, C)
     const float* values;
@@ -25,7 +29,8 @@ struct Term {
     int64_t factor_stride;  // scaled spikes: 0 or C
     int64_t in_h, in_w, in_c, k_h, k_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups;
     int64_t depthwise;  // one input and one output channel per group
-    int64_t unit;       // every spike is 0 or 1
+    int64_t unit;       // spikes are bits
+    int64_t tables;     // unit convolutions without groups: sums may be looked up (see layer_tables.h)
     // unit convolutions without groups whose weights are integers times a step per output, else null:
     const int16_t* integers;  // as values, but outputs padded to 32
     const float* steps;       // (2, C_out padded to 32): steps, biases
@@ -43,7 +48,7 @@ struct Layer {
     int64_t threshold_stride;
     const float* initial;
     int64_t initial_stride;
-    int8_t* spikes;   // output of a neuron
+    int8_t* spikes;   // output of a neuron: bits of model kIf, units of all others
     float* current;   // output without a neuron (model kNone)
     int64_t* counts;  // (2, frames): spikes, units
     int64_t threads;
@@ -52,24 +57,53 @@ struct Layer {
 struct Pool {
     int64_t frames, batch, in_h, in_w, channels, out_h, out_w;
     int64_t k_h, k_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
-    const int8_t* spikes;
-    int8_t* pooled;
-    int64_t reach;  // no input sends more units than this in all, either way
+    const int8_t* spikes;  // units, or bits
+    void* pooled;          // maximum: as the spikes; sum: int8, or float of windows of more than 127 pixels
+    int64_t unit;          // spikes are bits
+    int64_t reach;         // no input sends more units than this in all, either way
     int64_t threads;
 };
 
+// Pixels as units of 0 or 1 (pixels, channels) and as bits (pixels, (channels + 7) / 8).
+struct Bits {
+    int64_t pixels, channels;
+    int8_t* units;
+    uint8_t* bits;
+    int64_t threads;
+};
+
+// How a layer is cut into work items: blocks of output channels, images, tiles of output rows.
+struct Plan {
+    int64_t rows, tiles;          // rows of a tile, tiles of an image
+    int64_t blocks, block;        // blocks, and channels of one
+    bool tabled;                  // sums of all convolutions are looked up
+    bool pairs;                   // in tables of two neighbouring pixels
+    int64_t table_bytes;          // then the tables of one block, of all terms
+
+    explicit Plan(const Layer& layer);
+    int64_t items(const Layer& layer) const { return blocks * layer.batch * tiles; }
+};
+
+// What a worker keeps from item to item: the tables of a block.
+struct Workspace {
+    char* tables = nullptr;
+    int64_t block = -1;  // whose they are
+};
+
 struct Kernels {
-    // work item `item` of the layer or maximum pool (an image's row tile), of the sum pool (an image in one frame);
+    // work item `item` of the layer, the maximum pool (an image's row tile), the sum pool (an image in one frame);
     // counts (2, frames) are added to
-    void (*layer)(const Layer&, int64_t item, int64_t* counts);
+    void (*layer)(const Layer&, const Plan&, int64_t item, Workspace&, int64_t* counts);
     void (*max_pool)(const Pool&, int64_t item);
     void (*sum_pool)(const Pool&, int64_t item);
+    // pixels [first, last), to units or to bits
+    void (*expand)(const Bits&, int64_t first, int64_t last);
+    void (*condense)(const Bits&, int64_t first, int64_t last);
     // work item `item` of a layer with phase weights (an image's tile); counts are added to
     void (*windows)(const WindowLayer&, const WindowPlan&, int64_t item, int64_t* counts);
 };
 
 // rows of outputs in one work item
-int64_t rows_per_tile(int64_t width, int64_t channels, int64_t height);
 int64_t rows_per_tile(const Pool& pool);
 
 extern const Kernels kPortable;

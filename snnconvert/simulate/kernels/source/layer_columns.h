@@ -41,19 +41,20 @@ struct Columns {
 #if defined(SNN_AVX512)
     SNN_APART void fill(const Term& term, const int8_t* image) const {
         Decoder<true> decoder(entries, nullptr);
-        const int64_t in_w = term.in_w, in_c = term.in_c, line = in_w * in_c, height = rows;
+        const int64_t in_w = term.in_w, in_c = term.in_c, bytes = (in_c + 7) / 8, line = in_w * bytes, height = rows;
         int32_t* start = starts;
         for (int64_t x = 0; x < in_w; x++) {
-            const int8_t* pixel = image + top * line + x * in_c;
+            const int8_t* pixel = image + top * line + x * bytes;
             int64_t y = 0;
             if (in_c == 32)  // a row's entries follow on those of the row above
                 for (; y + 2 <= height; y += 2, pixel += 2 * line) {
-                    const __m256i above = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(pixel));
-                    const __m256i below = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(pixel + line));
+                    uint32_t above, below;
+                    std::memcpy(&above, pixel, sizeof above);
+                    std::memcpy(&below, pixel + line, sizeof below);
                     const auto before = static_cast<int32_t>(decoder.count());
-                    const uint64_t set = decoder.add(_mm512_inserti64x4(_mm512_castsi256_si512(above), below, 1), y * 32);
+                    decoder.add(static_cast<__mmask64>(below) << 32 | above, y * 32);
                     *start++ = before;
-                    *start++ = before + __builtin_popcountll(set & 0xffffffff);
+                    *start++ = before + __builtin_popcount(above);
                 }
             for (; y < height; y++, pixel += line) {
                 *start++ = static_cast<int32_t>(decoder.count());

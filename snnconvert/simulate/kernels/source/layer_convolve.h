@@ -55,6 +55,7 @@ inline void gather_all(const Events& events, const float* weights, int64_t row, 
 struct Geometry {
     int64_t inputs, outputs, padded, weight_rows;
     bool runs;  // the pixels of a kernel row lie side by side
+    int64_t pixel;  // bytes of an input pixel
     bool tabled, pointwise, by_columns, listed;
     Tables tables;
     Lists lists;
@@ -62,17 +63,18 @@ struct Geometry {
     Pointwise points;
 
     Geometry() = default;
-    Geometry(const Layer& layer, const Term& term, int64_t top, int64_t bottom) {
+    Geometry(const Layer& layer, const Plan& plan, const Term& term, int64_t width, int64_t top, int64_t bottom) {
         inputs = term.in_c / term.groups;
         outputs = layer.out_c / term.groups;
         padded = (outputs + 15) / 16 * 16;
         weight_rows = term.k_h * term.k_w * inputs;
-        runs = term.groups == 1 && term.dilation_w == 1;
-        tabled = Tables::serve(term, outputs);
+        pixel = pixel_bytes(term);
+        runs = term.groups == 1 && term.dilation_w == 1 && (!term.unit || term.in_c % 8 == 0);
+        tabled = plan.tabled;
         pointwise = !tabled && Pointwise::serve(term);
         by_columns = !tabled && Columns::serve(term, bottom - top);
         listed = !tabled && !pointwise && !by_columns && !term.depthwise && Lists::serve(term);
-        if (tabled) tables = Tables(term, layer.out_w, bottom - top);
+        if (tabled) tables = Tables(layer, plan, term, width, bottom - top);
         if (listed) lists = Lists(term, top, bottom);
         if (pointwise) points = Pointwise(term);
         if (by_columns) columns = Columns(term, top, bottom);
@@ -80,7 +82,7 @@ struct Geometry {
 
     // floats of memory
     int64_t room(const Term& term) const {
-        const int64_t used = tabled       ? tables.table_floats(term) + tables.offset_floats()
+        const int64_t used = tabled       ? tables.floats()
                              : by_columns ? columns.floats(term)
                              : pointwise  ? points.floats()
                              : listed     ? lists.floats(term)
@@ -89,7 +91,7 @@ struct Geometry {
     }
 
     void prepare(const Term& term, float* memory) {
-        if (tabled) tables.fill(term, memory);
+        if (tabled) tables.place(memory);
         if (listed) lists.place(memory);
         if (pointwise) points.place(memory);
         if (by_columns) columns.place(term, memory);
@@ -103,14 +105,14 @@ inline void convolve_pixel(const Term& term, const Geometry& geometry, const Lin
     const int64_t first = columns.first * inputs, run = columns.last * inputs - first;
     for (int64_t group = 0; group < term.groups; group++) {
         Decoder<Unit> decoder(scratch.rows, scratch.values);
-        const int8_t* line = lines.start + columns.origin * term.in_c + group * inputs;
+        const int8_t* line = lines.start + columns.origin * geometry.pixel + group * (Unit ? inputs / 8 : inputs);
         for (int64_t y = lines.first; y < lines.last; y++, line += lines.step) {
             if (geometry.runs) {
-                decoder.add(line + first, run, y * wide + first);
+                decoder.add(line + columns.first * geometry.pixel, run, y * wide + first);
                 continue;
             }
             for (int64_t x = columns.first; x < columns.last; x++)
-                decoder.add(line + x * term.dilation_w * term.in_c, inputs, y * wide + x * inputs);
+                decoder.add(line + x * term.dilation_w * geometry.pixel, inputs, y * wide + x * inputs);
         }
         const Events events = decoder.finish(geometry.weight_rows);
         if (Unit && term.integers != nullptr) return gather_all_shorts(term, events, at, geometry.outputs, sink);
@@ -120,15 +122,19 @@ inline void convolve_pixel(const Term& term, const Geometry& geometry, const Lin
 }
 
 // Outputs [c, c + 16) of a depthwise layer's pixel; `line`: the first input row's channel c.
-template <class Sink>
+template <bool Unit, class Sink>
 SNN_INLINE void depthwise_channels(const Term& term, const Lines& lines, const Window& columns, const int8_t* line,
-                                   int64_t at, int64_t c, Sink& sink) {
-    const int64_t channels = term.in_c, k_w = term.k_w, across = term.dilation_w * channels;
+                                   int64_t pixel, int64_t at, int64_t c, Sink& sink) {
+    const int64_t channels = term.in_c, k_w = term.k_w, across = term.dilation_w * pixel;
     Vector sum = load(term.bias + c);
     for (int64_t y = lines.first; y < lines.last; y++, line += lines.step) {
         const float* weights = term.values + y * k_w * channels + c;
-        for (int64_t x = columns.first; x < columns.last; x++)
-            sum += load(weights + x * channels) * widen(line + x * across);
+        for (int64_t x = columns.first; x < columns.last; x++) {
+            if (Unit)
+                sum += where_set(line + x * across, load(weights + x * channels));
+            else
+                sum += load(weights + x * channels) * widen(line + x * across);
+        }
     }
     sink(at + c, c, sum, 16);
 }
@@ -137,16 +143,16 @@ SNN_INLINE void depthwise_channels(const Term& term, const Lines& lines, const W
 // The same for 64 channels of spikes that are 0 or 1: weights are added where there is one, which needs no product.
 template <class Sink>
 SNN_INLINE void depthwise_units(const Term& term, const Lines& lines, const Window& columns, const int8_t* line,
-                                int64_t at, int64_t c, Sink& sink) {
-    const int64_t channels = term.in_c, k_w = term.k_w, across = term.dilation_w * channels;
+                                int64_t pixel, int64_t at, int64_t c, Sink& sink) {
+    const int64_t channels = term.in_c, k_w = term.k_w, across = term.dilation_w * pixel;
     __m512 sum[4];
     SNN_UNROLL
     for (int n = 0; n < 4; n++) sum[n] = _mm512_loadu_ps(term.bias + c + 16 * n);
     for (int64_t y = lines.first; y < lines.last; y++, line += lines.step) {
         const float* weights = term.values + y * k_w * channels + c;
         for (int64_t x = columns.first; x < columns.last; x++) {
-            const __m512i spikes = _mm512_loadu_si512(line + x * across);
-            const __mmask64 set = _mm512_test_epi8_mask(spikes, spikes);
+            __mmask64 set;
+            std::memcpy(&set, line + x * across, sizeof set);
             SNN_UNROLL
             for (int n = 0; n < 4; n++)
                 sum[n] = _mm512_mask_add_ps(sum[n], static_cast<__mmask16>(set >> (16 * n)), sum[n],
@@ -158,43 +164,51 @@ SNN_INLINE void depthwise_units(const Term& term, const Lines& lines, const Wind
 }
 #endif
 
-template <class Sink>
-SNN_INLINE void depthwise_pixel(const Term& term, const Lines& lines, const Window& columns, int64_t at, Sink& sink) {
+template <bool Unit, class Sink>
+SNN_INLINE void depthwise_pixel(const Term& term, const Lines& lines, const Window& columns, int64_t pixel, int64_t at,
+                                Sink& sink) {
     const int64_t channels = term.in_c;
-    const int8_t* start = lines.start + columns.origin * channels;
+    const int8_t* start = lines.start + columns.origin * pixel;
     int64_t c = 0;
 #if defined(SNN_AVX512)
-    if (term.unit)
-        for (; c + 64 <= channels; c += 64) depthwise_units(term, lines, columns, start + c, at, c, sink);
+    if (Unit)
+        for (; c + 64 <= channels; c += 64) depthwise_units(term, lines, columns, start + c / 8, pixel, at, c, sink);
 #endif
-    for (; c + 16 <= channels; c += 16) depthwise_channels(term, lines, columns, start + c, at, c, sink);
+    for (; c + 16 <= channels; c += 16)
+        depthwise_channels<Unit>(term, lines, columns, start + (Unit ? c / 8 : c), pixel, at, c, sink);
     for (; c < channels; c++) {
         Vector sum = {term.bias[c]};
-        const int8_t* line = start + c;
+        const int8_t* line = start + (Unit ? c / 8 : c);
         for (int64_t y = lines.first; y < lines.last; y++, line += lines.step)
-            for (int64_t x = columns.first; x < columns.last; x++)
+            for (int64_t x = columns.first; x < columns.last; x++) {
+                const int units = line[x * term.dilation_w * pixel];
                 sum[0] += term.values[(y * term.k_w + x) * channels + c] *
-                          static_cast<float>(line[x * term.dilation_w * channels]);
+                          static_cast<float>(Unit ? units >> (c % 8) & 1 : units);
+            }
         sink(at + c, c, sum, 1);
     }
 }
 
-// The output rows of one image that a work item computes.
+// The outputs of one image that a work item computes: rows [top, bottom), channels [first, first + width).
 struct Tile {
-    int64_t image, top, bottom, elements;
+    int64_t image, top, bottom, first, width, pixels, elements;
+    bool whole;  // all channels
 
-    Tile(const Layer& layer, int64_t item) {
-        const int64_t rows = rows_per_tile(layer.out_w, layer.out_c, layer.out_h);
-        const int64_t tiles = (layer.out_h + rows - 1) / rows;
-        image = item / tiles;
-        top = item % tiles * rows;
-        bottom = smaller(top + rows, layer.out_h);
-        elements = (bottom - top) * layer.out_w * layer.out_c;
+    Tile(const Layer& layer, const Plan& plan, int64_t item) {
+        const int64_t block = item / (layer.batch * plan.tiles);  // images share a block's tables
+        image = item / plan.tiles % layer.batch;
+        top = item % plan.tiles * plan.rows;
+        bottom = smaller(top + plan.rows, layer.out_h);
+        first = block * plan.block;
+        width = smaller(plan.block, layer.out_c - first);
+        pixels = (bottom - top) * layer.out_w;
+        elements = pixels * width;
+        whole = width == layer.out_c;
     }
 
-    // index of the tile's first element in (frames * batch, out_h, out_w, out_c)
-    int64_t at(const Layer& layer, int64_t frame) const {
-        return ((frame * layer.batch + image) * layer.out_h + top) * layer.out_w * layer.out_c;
+    // the tile's first pixel in (frames * batch, out_h, out_w)
+    int64_t pixel(const Layer& layer, int64_t frame) const {
+        return ((frame * layer.batch + image) * layer.out_h + top) * layer.out_w;
     }
 };
 
@@ -256,12 +270,13 @@ inline void convolve_by_columns(const Layer& layer, const Term& term, const Geom
 }
 #endif
 
-template <class Sink>
+template <bool Unit, class Sink>
 SNN_APART void convolve_depthwise(const Layer& layer, const Term& term, const Tile& tile, const int8_t* image,
                                   Sink& out) {
     Sink sink = out;  // a copy that no store can change
+    const int64_t pixel = pixel_bytes(term);
     each_pixel(layer, term, tile, image, [&](int64_t, const Lines& lines, const Window& columns, int64_t at) {
-        depthwise_pixel(term, lines, columns, at, sink);
+        depthwise_pixel<Unit>(term, lines, columns, pixel, at, sink);
     });
     out = sink;
 }
@@ -269,18 +284,21 @@ SNN_APART void convolve_depthwise(const Layer& layer, const Term& term, const Ti
 template <class Sink>
 inline void convolve(const Layer& layer, const Term& term, const Geometry& geometry, const Tile& tile, int64_t frame,
                      Scratch& scratch, Sink& sink) {
-    const int8_t* image = term.spikes + (frame * layer.batch + tile.image) * term.in_h * term.in_w * term.in_c;
+    const int64_t row = term.in_w * geometry.pixel;
+    const int8_t* image = term.spikes + (frame * layer.batch + tile.image) * term.in_h * row;
     if (frame + 1 < layer.frames) {  // frames are far apart: the processor does not guess the next one
-        const int64_t row = term.in_w * term.in_c, next = layer.batch * term.in_h * row;
+        const int64_t next = layer.batch * term.in_h * row;
         const int64_t above = larger<int64_t>(tile.top * term.stride_h - term.pad_h, 0);
         const int64_t reach = (tile.bottom - 1) * term.stride_h - term.pad_h + (term.k_h - 1) * term.dilation_h + 1;
         const int64_t below = smaller(reach, term.in_h);
         for (int64_t i = above * row; i < below * row; i += 64) __builtin_prefetch(image + next + i);
     }
-    if (term.depthwise) return convolve_depthwise(layer, term, tile, image, sink);
-#if defined(SNN_AVX512)
+    if (term.depthwise)
+        return term.unit ? convolve_depthwise<true>(layer, term, tile, image, sink)
+                         : convolve_depthwise<false>(layer, term, tile, image, sink);
     if (geometry.tabled)
-        return convolve_by_tables(layer, term, geometry.tables, image, tile.top, tile.bottom, sink);
+        return convolve_by_tables(layer, term, geometry.tables, image, tile.first, tile.width, tile.top, tile.bottom, sink);
+#if defined(SNN_AVX512)
     if (geometry.pointwise) return geometry.points.convolve(layer, term, image, tile.top, tile.bottom, sink);
     if (geometry.by_columns) return convolve_by_columns(layer, term, geometry, tile, image, sink);
 #endif

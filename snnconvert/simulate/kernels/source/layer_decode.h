@@ -1,19 +1,19 @@
-// From int8 spikes to lists of the weight rows they select.
+// From spikes to lists of the weight rows they select.
 
 namespace snn {
 namespace {
-
-constexpr int64_t kSlack = 64;  // decoders and vector stores may write this many elements too far
 
 // Buffers of one work item.
 struct Scratch {
     float *v, *current, *threshold, *sent, *extras;
     uint16_t* rows;
-    int8_t* values;
+    int8_t *values, *units;
+    uint8_t *bits, *more_bits;
 
-    Scratch(int64_t n, int64_t reach, int64_t extra) {
+    Scratch(int64_t n, int64_t reach, int64_t extra, int64_t pixels) {
         const int64_t room = (n + kSlack + 15) / 16 * 16, events = (reach + 2 * kSlack + 63) / 64 * 64;
-        const size_t bytes = static_cast<size_t>(4 * (4 * room + extra + kSlack) + 3 * events + 64);
+        const int64_t pixel_room = n / 8 + pixels + 2 * kSlack;  // a pixel begins a byte
+        const size_t bytes = static_cast<size_t>(4 * (4 * room + extra + kSlack) + 3 * events + room + 2 * pixel_room + 64);
         memory = std::malloc(bytes);
         if (memory == nullptr) throw std::bad_alloc();
         float* at = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(memory) + 63) / 64 * 64);
@@ -24,6 +24,9 @@ struct Scratch {
         extras = sent + room;
         rows = reinterpret_cast<uint16_t*>(extras + extra + kSlack);
         values = reinterpret_cast<int8_t*>(rows + events);
+        units = values + events;
+        bits = reinterpret_cast<uint8_t*>(units + room);
+        more_bits = bits + pixel_room;
     }
     ~Scratch() { std::free(memory); }
     Scratch(const Scratch&) = delete;
@@ -77,18 +80,17 @@ class Decoder {
 
     int64_t count() const { return end_ - start_; }
 
-    // the non-zero ones of n spikes; the first belongs to weight row `base`
+    // the non-zero ones of n spikes (of units: bits); the first belongs to weight row `base`
     SNN_INLINE void add(const int8_t* spikes, int64_t n, int64_t base) {
+        if (Unit) return add_bits(spikes, n, base);
 #if defined(SNN_AVX512)
         for (int64_t i = 0; i < n; i += 64) {
             const __mmask64 valid = n - i >= 64 ? ~__mmask64{0} : (__mmask64{1} << (n - i)) - 1;
             const __m512i bytes = _mm512_maskz_loadu_epi8(valid, spikes + i);
             const __mmask64 set = _mm512_test_epi8_mask(bytes, bytes);
             const int64_t count = list(set, base + i);
-            if (!Unit) {
-                _mm512_storeu_si512(values_, _mm512_maskz_compress_epi8(set, bytes));
-                values_ += count;
-            }
+            _mm512_storeu_si512(values_, _mm512_maskz_compress_epi8(set, bytes));
+            values_ += count;
         }
 #else
         const uint16_t* before = end_;
@@ -97,15 +99,9 @@ class Decoder {
             std::memcpy(&bytes, spikes + i, static_cast<size_t>(n - i >= 8 ? 8 : n - i));
             constexpr uint64_t kLow = 0x7f7f7f7f7f7f7f7fULL;
             const uint64_t high = (((bytes & kLow) + kLow) | bytes) & ~kLow;
-            const unsigned flags = static_cast<unsigned>(((high >> 7) * 0x0102040810204080ULL) >> 56);
-            Lanes rows;
-            std::memcpy(&rows, kLanes.lanes[flags], sizeof rows);
-            rows += static_cast<uint16_t>(base + i);
-            std::memcpy(end_, &rows, sizeof rows);
-            end_ += kLanes.counts[flags];
+            list(static_cast<unsigned>(((high >> 7) * 0x0102040810204080ULL) >> 56), base + i);
         }
-        if (!Unit)
-            for (const uint16_t* row = before; row < end_; row++) *values_++ = spikes[*row - base];
+        for (const uint16_t* row = before; row < end_; row++) *values_++ = spikes[*row - base];
 #endif
     }
 
@@ -119,15 +115,23 @@ class Decoder {
     }
 
 #if defined(SNN_AVX512)
-    // all 64 of `spikes`, which are units; returns which are set
-    SNN_INLINE uint64_t add(__m512i spikes, int64_t base) {
-        const __mmask64 set = _mm512_test_epi8_mask(spikes, spikes);
-        list(set, base);
-        return set;
-    }
+    // all 64 of these flags; the first belongs to weight row `base`
+    SNN_INLINE void add(__mmask64 set, int64_t base) { list(set, base); }
 #endif
 
    private:
+    SNN_INLINE void add_bits(const int8_t* bits, int64_t n, int64_t base) {
+#if defined(SNN_AVX512)
+        for (int64_t i = 0; i < n; i += 64) {
+            __mmask64 set;
+            std::memcpy(&set, bits + i / 8, sizeof set);
+            list(n - i >= 64 ? set : set & ((__mmask64{1} << (n - i)) - 1), base + i);
+        }
+#else
+        for (int64_t i = 0; i < n; i += 8) list(static_cast<uint8_t>(bits[i / 8]), base + i);
+#endif
+    }
+
 #if defined(SNN_AVX512)
     // the set lanes as rows from `base` on; returns how many
     SNN_INLINE int64_t list(__mmask64 set, int64_t base) {
@@ -142,6 +146,14 @@ class Decoder {
         }
         end_ += count;
         return count;
+    }
+#else
+    SNN_INLINE void list(unsigned flags, int64_t base) {
+        Lanes rows;
+        std::memcpy(&rows, kLanes.lanes[flags], sizeof rows);
+        rows += static_cast<uint16_t>(base);
+        std::memcpy(end_, &rows, sizeof rows);
+        end_ += kLanes.counts[flags];
     }
 #endif
 

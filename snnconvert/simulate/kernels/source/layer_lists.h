@@ -36,12 +36,12 @@ struct Lists {
     template <bool Unit>
     void fill(const Term& term, const int8_t* image) const {
         for (int64_t y = 0; y < rows; y++) {
-            const int8_t* line = image + (top + y) * term.in_w * term.in_c;
+            const int8_t* line = image + (top + y) * term.in_w * pixel_bytes(term);
             Decoder<Unit> decoder(entries + y * capacity, values + y * capacity);
             int32_t* start = starts + y * (term.in_w + 1);
             for (int64_t x = 0; x < term.in_w; x++) {
                 start[x] = static_cast<int32_t>(decoder.count());
-                decoder.add(line + x * term.in_c, term.in_c, x * term.in_c);
+                decoder.add(line + x * pixel_bytes(term), term.in_c, x * term.in_c);
             }
             start[term.in_w] = static_cast<int32_t>(decoder.count());
         }

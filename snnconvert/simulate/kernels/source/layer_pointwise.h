@@ -33,7 +33,7 @@ struct Pointwise {
             Decoder<true> decoder(entries + p * capacity, nullptr);
             const int64_t row = y * term.stride_h - term.pad_h, column = x * term.stride_w - term.pad_w;
             if (row >= 0 && row < in_h && column >= 0 && column < in_w)
-                decoder.add(image + (row * in_w + column) * in_c, in_c, 0);
+                decoder.add(image + (row * in_w + column) * pixel_bytes(term), in_c, 0);
             counts[p] = static_cast<int32_t>(decoder.finish(in_c).count);
             if (++x == out_w) x = 0, y++;
         }

@@ -23,23 +23,26 @@ struct AddTo {
 struct FireInto {
     float* v;
     const float* threshold;
-    bool by_channel;       // threshold (C), else as the tile
-    const float* current;  // what the other summands gave, or null
-    const int8_t* scaled;  // the other summand where it is spikes times a factor, or null
+    bool by_channel;        // threshold (C), else as the tile
+    const float* current;   // what the other summands gave, or null
+    const uint8_t* scaled;  // bits of the other summand where it is spikes times a factor, or null
     const float* factor;
     bool factor_by_channel;
-    int8_t* spikes;
-    __m512i fired;  // how often each lane has
+    uint8_t* bits;
 
-    __attribute__((always_inline)) void operator()(int64_t at, int64_t c, Vector sum, int64_t) {
-        if (current != nullptr) sum += load(current + at);
-        if (scaled != nullptr) sum += widen(scaled + at) * load(factor + (factor_by_channel ? c : at));
-        const __m512 membrane = reinterpret_cast<__m512>(load(v + at) + sum);
-        const __m512 limit = reinterpret_cast<__m512>(load(threshold + (by_channel ? c : at)));
+    __attribute__((always_inline)) void operator()(int64_t at, int64_t c, Vector given, int64_t) {
+        __m512 sum = reinterpret_cast<__m512>(given);
+        if (current != nullptr) sum = _mm512_add_ps(sum, _mm512_loadu_ps(current + at));
+        if (scaled != nullptr) {
+            __mmask16 set;
+            std::memcpy(&set, scaled + at / 8, sizeof set);
+            sum = _mm512_mask_add_ps(sum, set, sum, _mm512_loadu_ps(factor + (factor_by_channel ? c : at)));
+        }
+        const __m512 membrane = _mm512_add_ps(_mm512_loadu_ps(v + at), sum);
+        const __m512 limit = _mm512_loadu_ps(threshold + (by_channel ? c : at));
         const __mmask16 fires = _mm512_cmp_ps_mask(membrane, limit, _CMP_GE_OQ);
         _mm512_storeu_ps(v + at, _mm512_mask_sub_ps(membrane, fires, membrane, limit));
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(spikes + at), _mm_maskz_mov_epi8(fires, _mm_set1_epi8(1)));
-        fired = _mm512_mask_add_epi32(fired, fires, fired, _mm512_set1_epi32(1));
+        std::memcpy(bits + at / 8, &fires, sizeof fires);
     }
 };
 #endif

@@ -1,209 +1,257 @@
-// Few outputs: the sums of all 16 combinations of four inputs are looked up instead of added.
+// Sums that are looked up: eight inputs of a pixel are a byte of spikes, and a table holds the sums of all 256 of them.
 //
-// An input pixel's spikes become offsets into the tables once; every kernel position that sees the pixel reads them.
+// An output is then a fixed number of additions, one for each byte that it sees, whatever spikes: fewer than by lists from
+// about one spike in eight inputs on, and without a branch that depends on them. A work item computes a block of outputs
+// only, so that the tables that are really read stay in the first two caches.
 
 namespace snn {
 namespace {
 
-// Tables (k_h, k_w, fours, 16 combinations, 64 bytes) and the offsets of one tile's inputs, zero where padded. An entry
-// holds 16 outputs as floats; or, of integer weights, those of two neighbouring pixels in 16 bits each, as if they were
-// one pixel with a kernel that is wider by the stride.
+// Tables (k_h, wide, bytes of a pixel, 256, N vectors) of one block of outputs, and where a tile's spikes lie.
+//
+// A vector holds 16 outputs as floats; or, of integer weights, 32 in 16 bits each, or 16 of two neighbouring pixels, as
+// if these were one pixel with a kernel that is wider by the stride.
 struct Tables {
-    const float* sums = nullptr;
-    uint16_t* offsets = nullptr;
-    int64_t fours = 0, rows = 0, columns = 0, wide = 0;
-    bool pairs = false;
+    const char* sums = nullptr;
+    int64_t wide = 0, bytes = 0, vectors = 0, table = 0;  // kernel columns; bytes of a pixel; of an entry and a table
+    int64_t rows = 0, columns = 0;
+    bool pairs = false, copied = false;
+    uint8_t* lines = nullptr;  // where `copied`: the tile's input rows (rows, columns, bytes), zero outside the image
 
-    // tables of 1 kB: they have to stay in the first-level cache; at a low density most entries are not read
-    static constexpr int64_t kMost = 40, kMostOfPairs = 48;
-    static constexpr int64_t kCombinations = 16, kOutputs = 16, kEntries = kCombinations * kOutputs;
-
-    static bool serve(const Term& term, int64_t outputs) {
-#if defined(SNN_AVX512)
-        return term.unit && term.groups == 1 && !term.depthwise && outputs <= kOutputs && term.k_h * term.k_w > 1 &&
-               term.k_h * term.k_w * ((term.in_c + 3) / 4) <= kMost;
-#else
-        (void)term, (void)outputs;
-        return false;
-#endif
-    }
+    static constexpr int64_t kEntries = 256;
 
     Tables() = default;
-    Tables(const Term& term, int64_t out_w, int64_t out_rows)
-        : fours((term.in_c + 3) / 4),
+    Tables(const Layer& layer, const Plan& plan, const Term& term, int64_t width, int64_t out_rows)
+        : wide(term.k_w + (plan.pairs ? term.stride_w : 0)),
+          bytes(pixel_bytes(term)),
+          vectors(plan.pairs ? 1 : term.integers != nullptr ? (width + 31) / 32 : (width + 15) / 16),
+          table((kEntries + 1) * 64 * vectors),  // one more: entries of the same byte do not share a line of the cache
           rows((out_rows - 1) * term.stride_h + (term.k_h - 1) * term.dilation_h + 1),
-          columns((out_w - 1) * term.stride_w + (term.k_w - 1) * term.dilation_w + 1),
-          wide(term.k_w) {
-        pairs = term.integers != nullptr && term.dilation_w == 1 &&
-                term.k_h * (term.k_w + term.stride_w) * fours <= kMostOfPairs;
-        if (!pairs) return;
-        wide += term.stride_w;
-        columns += term.stride_w;  // the last pixel may have no neighbour
+          columns((layer.out_w - 1) * term.stride_w + (term.k_w - 1) * term.dilation_w + 1),
+          pairs(plan.pairs),
+          copied(plan.pairs || term.pad_h > 0 || term.pad_w > 0) {
+        if (pairs) columns += term.stride_w;  // the last pixel may have no neighbour
     }
 
-    int64_t table_floats(const Term& term) const { return term.k_h * wide * fours * kEntries; }
-    int64_t offset_floats() const { return (rows * columns * fours + 16 + 1) / 2; }
+    int64_t all_bytes(const Term& term) const { return term.k_h * wide * bytes * table; }
+    int64_t floats() const { return copied ? (rows * columns * bytes + kSlack) / 4 + 1 : 0; }
 
-    void fill(const Term& term, float* to) {
-        offsets = reinterpret_cast<uint16_t*>(to + table_floats(term));
-        std::memset(offsets, 0, sizeof(float) * static_cast<size_t>(offset_floats()));
-        sums = to;
+    void place(float* to) {
+        if (!copied) return;
+        lines = reinterpret_cast<uint8_t*>(to);
+        std::memset(lines, 0, static_cast<size_t>(rows * columns * bytes + kSlack));
+    }
+
+    // the tables of the outputs from `c` on
+    void fill(const Term& term, int64_t out_c, int64_t c, char* to) const {
+        const int64_t outputs = term.integers != nullptr ? (out_c + 31) / 32 * 32 : (out_c + 15) / 16 * 16;
         for (int64_t position = 0; position < term.k_h * wide; position++)
-            for (int64_t c = 0; c < term.in_c; c += 4, to += kEntries) {
-                const int64_t inputs = smaller<int64_t>(4, term.in_c - c);
+            for (int64_t input = 0; input < term.in_c; input += 8, to += table) {
+                const int64_t inputs = smaller<int64_t>(8, term.in_c - input);
+                const int64_t row = (position * term.in_c + input) * outputs + c;
                 if (pairs)
-                    combine<Shorts>(inputs, to, [&](int64_t i) { return row_of_both(term, position, c + i); });
+                    combine<Shorts>(inputs, 1, to, [&](int64_t i, int64_t) { return of_both(term, position, input + i); });
+                else if (term.integers != nullptr)
+                    combine<Shorts>(inputs, vectors, to, [&](int64_t i, int64_t n) {
+                        return load_shorts(term.integers + row + i * outputs + 32 * n);
+                    });
                 else
-                    combine<Vector>(inputs, to, [&](int64_t i) {
-                        return load(term.values + (position * term.in_c + c + i) * kOutputs);
+                    combine<Vector>(inputs, vectors, to, [&](int64_t i, int64_t n) {
+                        return load(term.values + row + i * outputs + 16 * n);
                     });
             }
     }
 
-    // the sums of all combinations of up to four rows
-    template <class Sums, class Row>
-    static void combine(int64_t inputs, float* to, const Row& row) {
-        Sums entry[kCombinations] = {};
-        for (int64_t i = 0; i < inputs; i++) {
-            const Sums added = row(i);
-            for (int64_t flags = 0; flags < 1 << i; flags++) entry[flags + (1 << i)] = entry[flags] + added;
-        }
-        std::memcpy(to, entry, sizeof entry);
+    // the sums of all combinations of up to eight rows of n vectors
+    template <class V, class Row>
+    static void combine(int64_t inputs, int64_t n, char* to, const Row& row) {
+        std::memset(to, 0, static_cast<size_t>(n) * sizeof(V));
+        for (int64_t i = 0; i < inputs; i++)
+            for (int64_t k = 0; k < n; k++) {
+                const V added = row(i, k);
+                for (int64_t flags = 0; flags < 1 << i; flags++) {
+                    V entry;
+                    std::memcpy(&entry, to + (flags * n + k) * static_cast<int64_t>(sizeof(V)), sizeof entry);
+                    entry += added;
+                    std::memcpy(to + ((flags + (1 << i)) * n + k) * static_cast<int64_t>(sizeof(V)), &entry, sizeof entry);
+                }
+            }
     }
 
     // the weights of one input for a pixel and for its right neighbour
-    Shorts row_of_both(const Term& term, int64_t position, int64_t c) const {
-        int16_t both[2 * kOutputs] = {};
+    Shorts of_both(const Term& term, int64_t position, int64_t c) const {
+        int16_t both[32] = {};
         for (int64_t pixel = 0; pixel < 2; pixel++) {
             const int64_t ky = position / wide, kx = position % wide - pixel * term.stride_w;
             if (kx < 0 || kx >= term.k_w) continue;
-            const int16_t* from = term.integers + ((ky * term.k_w + kx) * term.in_c + c) * 2 * kOutputs;
-            std::memcpy(both + pixel * kOutputs, from, sizeof(int16_t) * kOutputs);
+            const int16_t* from = term.integers + ((ky * term.k_w + kx) * term.in_c + c) * 32;
+            std::memcpy(both + pixel * 16, from, sizeof(int16_t) * 16);
         }
         return load_shorts(both);
+    }
+
+    // where the tile's first output begins to look; the bytes from one input row to the next are `line`
+    const uint8_t* look_at(const Term& term, const int8_t* image, int64_t tile_top, int64_t& line) const {
+        const int64_t top = tile_top * term.stride_h - term.pad_h;
+        const auto* spikes = reinterpret_cast<const uint8_t*>(image);
+        if (!copied) {
+            line = term.in_w * bytes;
+            return spikes + top * line;
+        }
+        line = columns * bytes;
+        const int64_t first = larger<int64_t>(0, -top), last = smaller(rows, term.in_h - top);
+        const auto row = static_cast<size_t>(smaller(term.in_w, columns - term.pad_w) * bytes);
+        for (int64_t y = first; y < last; y++)
+            std::memcpy(lines + (y * columns + term.pad_w) * bytes, spikes + (top + y) * term.in_w * bytes, row);
+        return lines;
     }
 };
 
 #if defined(SNN_AVX512)
-constexpr uint64_t kToOffsets = 0x03c003c003c003c0ULL;  // four flags to each 16 bits, times the 64 bytes of an entry
+constexpr int kMostChains = 4;
+#else
+constexpr int kMostChains = 1;  // a vector is more than one register
+#endif
 
-// offsets of the input rows that a tile sees in one frame; `top` is the first, outside the image perhaps
-inline void find_offsets(const Term& term, const Tables& tables, const int8_t* image, int64_t top) {
-    const int64_t channels = term.in_c, first = larger<int64_t>(0, -top), last = smaller(tables.rows, term.in_h - top);
-    const int64_t pixels = smaller(term.in_w, tables.columns - term.pad_w);
-    for (int64_t y = first; y < last; y++) {
-        const int8_t* line = image + (top + y) * term.in_w * channels;
-        uint16_t* to = tables.offsets + (y * tables.columns + term.pad_w) * tables.fours;
-        int64_t x = 0;
-        if (channels == 16)
-            for (; x + 4 <= pixels; x += 4, line += 64, to += 16) {
-                const __m512i bytes = _mm512_loadu_si512(line);
-                const uint64_t flags = _mm512_test_epi8_mask(bytes, bytes);
-                for (int pixel = 0; pixel < 4; pixel++) {
-                    const uint64_t four = _pdep_u64(flags >> (16 * pixel), kToOffsets);
-                    std::memcpy(to + 4 * pixel, &four, sizeof four);
-                }
-            }
-        for (; x < pixels; x++, line += channels, to += tables.fours)
-            for (int64_t c = 0; c < channels; c += 16) {
-                const int64_t left = smaller<int64_t>(16, channels - c);
-                const __m128i bytes = _mm_maskz_loadu_epi8(static_cast<__mmask16>((1u << left) - 1), line + c);
-                const uint64_t four = _pdep_u64(_mm_test_epi8_mask(bytes, bytes), kToOffsets);
-                std::memcpy(to + c / 4, &four, sizeof four);  // what goes beyond the pixel is zero, or written next
-            }
-    }
-}
-
-// kRun: offsets side by side, 0 if known at run time only
-template <int kRun, class Sums>
-SNN_INLINE void look_up(const char* table, const uint16_t* offsets, int64_t run, Sums* sum) {
-    const auto entry = [&](int64_t i, uint64_t offset) {
-        Sums value;
-        std::memcpy(&value, table + 1024 * i + offset, sizeof value);
-        return value;
-    };
-    if (kRun != 0) {
-#pragma GCC unroll 4
-        for (int i = 0; i < kRun; i += 4) {  // one load for four offsets: loads are what there is least of
-            uint64_t four;
-            std::memcpy(&four, offsets + i, sizeof four);
-            sum[0] += entry(i, four & 0xffff);
-            sum[1] += entry(i + 1, four >> 16 & 0xffff);
-            sum[2] += entry(i + 2, four >> 32 & 0xffff);
-            sum[3] += entry(i + 3, four >> 48);
+// adds what `run` bytes select, from one table each; kRun: their number, 0 if known at run time only
+template <int N, int kRun, class V>
+SNN_INLINE void look_up(const char* tables, const uint8_t* bytes, int64_t run, V (*sum)[N]) {
+    constexpr int64_t kEntry = N * static_cast<int64_t>(sizeof(V)), kTable = (Tables::kEntries + 1) * kEntry;
+    const auto add = [&](int chain, int64_t i, uint64_t byte) __attribute__((always_inline)) {
+        SNN_UNROLL
+        for (int n = 0; n < N; n++) {
+            V entry;
+            std::memcpy(&entry, tables + i * kTable + static_cast<int64_t>(byte) * kEntry + n * 64, sizeof entry);
+            sum[chain % kMostChains][n] += entry;
         }
+    };
+    if (kRun != 0 && kRun <= 8) {
+        uint64_t eight;
+        std::memcpy(&eight, bytes, sizeof eight);  // perhaps too many: there is slack
+        SNN_UNROLL
+        for (int i = 0; i < kRun; i++) add(i, i, eight >> (8 * i) & 0xff);
         return;
     }
-    for (int64_t i = 0; i < run; i++) sum[i % 2] += entry(i, offsets[i]);
-}
-
-// the tables' sum at one place; kRun: offsets of a kernel row of three, 0 if known at run time only
-template <int kRun, class Sums>
-SNN_INLINE Sums look_up_all(const Term& term, const Tables& tables, const uint16_t* offsets, const Sums& start) {
-    Sums sum[4] = {start, {}, {}, {}};
-    const char* table = reinterpret_cast<const char*>(tables.sums);
-    const int64_t line = term.dilation_h * tables.columns * tables.fours;
-    if (kRun != 0) {
-#pragma GCC unroll 3
-        for (int ky = 0; ky < 3; ky++) look_up<kRun>(table + 1024 * kRun * ky, offsets + ky * line, kRun, sum);
-        return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    int64_t i = 0;
+    for (; i + 4 <= run; i += 4) {
+        uint32_t four;
+        std::memcpy(&four, bytes + i, sizeof four);
+        SNN_UNROLL
+        for (int k = 0; k < 4; k++) add(k, i + k, four >> (8 * k) & 0xff);
     }
-    const bool whole = term.dilation_w == 1;  // the pixels of a kernel row lie side by side
-    const int64_t run = whole ? tables.wide * tables.fours : tables.fours, runs = whole ? 1 : tables.wide;
-    for (int64_t ky = 0; ky < term.k_h; ky++, offsets += line)
-        for (int64_t kx = 0; kx < runs; kx++, table += 1024 * run)
-            look_up<0>(table, offsets + kx * term.dilation_w * tables.fours, run, sum);
-    return sum[0] + sum[1];
+    for (; i < run; i++) add(0, i, bytes[i]);
 }
 
-template <int kRun, class Sink>
-SNN_APART void look_up_rows(const Layer& layer, const Term& term, const Tables& given, int64_t rows, Sink& out) {
+// What follows a sum: a bias, or a step and a bias; `c`: the block's first output.
+struct Sums {
+    const Term& term;
+    int64_t c, width, row;
+
+    // the output pixel at `at`
+    template <int N, class Sink>
+    SNN_INLINE void send(Sink& sink, int64_t at, const Vector* sum) const {
+        SNN_UNROLL
+        for (int n = 0; n < N; n++)
+            if (width > 16 * n) sink(at + 16 * n, c + 16 * n, sum[n], width - 16 * n);
+    }
+
+    template <int N, class Sink>
+    SNN_INLINE void send(Sink& sink, int64_t at, const Shorts* sum) const {
+        SNN_UNROLL
+        for (int n = 0; n < 2 * N; n++)
+            if (width > 16 * n) sink(at + 16 * n, c + 16 * n, scaled(sum[n / 2], n % 2, c + 16 * n), width - 16 * n);
+    }
+
+    Vector scaled(const Shorts& sums, int half, int64_t first) const {
+        return half_as_floats(sums, half) * load(term.steps + first) + load(term.steps + row + first);
+    }
+
+    template <int N>
+    void start(Vector* sum) const {
+        for (int n = 0; n < N; n++) sum[n] = load(term.bias + c + 16 * n);
+    }
+    template <int N>
+    void start(Shorts* sum) const {
+        for (int n = 0; n < N; n++) sum[n] = Shorts{};
+    }
+};
+
+// The outputs of a tile. kLines: kernel rows, kRun: bytes of a kernel row, 0 if known at run time only.
+template <class V, int N, int kLines, int kRun, bool kPairs, class Sink>
+SNN_APART void look_up_tile(const Layer& layer, const Term& term, const Tables& tables, const Sums& given,
+                            const uint8_t* spikes, int64_t line, int64_t out_rows, Sink& out) {
     Sink sink = out;  // copies that no store can change
-    const Tables tables = given;
-    const int64_t line = term.stride_h * tables.columns * tables.fours, across = term.stride_w * tables.fours;
-    const int64_t out_w = layer.out_w, out_c = layer.out_c;
-    const Vector bias = load(term.bias);
+    const Sums sums = given;
+    const int64_t bytes = tables.bytes, across = term.stride_w * bytes, next = term.dilation_w * bytes;
+    const bool whole = term.dilation_w == 1;  // the pixels of a kernel row lie side by side
+    const int64_t run = kRun != 0 ? kRun : whole ? tables.wide * bytes : bytes, runs = whole ? 1 : tables.wide;
+    const int64_t k_h = kLines != 0 ? kLines : term.k_h, down = term.dilation_h * line, rows_down = term.stride_h * line;
+    const int64_t out_w = layer.out_w, width = sums.width, more = run * tables.table;
+    const char* first_table = tables.sums;
+    constexpr int kStep = kPairs ? 2 : 1;
+    V start[N];
+    sums.start<N>(start);
     int64_t at = 0;
-    for (int64_t y = 0; y < rows; y++)
-        for (int64_t x = 0; x < out_w; x++, at += out_c)
-            sink(at, 0, look_up_all<kRun>(term, tables, tables.offsets + y * line + x * across, bias), out_c);
-    out = sink;
-}
-
-template <int kRun, class Sink>
-SNN_APART void look_up_pairs(const Layer& layer, const Term& term, const Tables& given, int64_t rows, Sink& out) {
-    Sink sink = out;
-    const Tables tables = given;
-    const int64_t line = term.stride_h * tables.columns * tables.fours, across = term.stride_w * tables.fours;
-    const int64_t out_w = layer.out_w, out_c = layer.out_c;
-    const Vector step = load(term.steps), bias = load(term.steps + 32);
-    int64_t at = 0;
-    for (int64_t y = 0; y < rows; y++)
-        for (int64_t x = 0; x < out_w; x += 2) {
-            const Shorts sums = look_up_all<kRun>(term, tables, tables.offsets + y * line + x * across, Shorts{});
+    for (int64_t y = 0; y < out_rows; y++, spikes += rows_down) {
+        const uint8_t* pixel = spikes;
+        for (int64_t x = 0; x < out_w; x += kStep, pixel += kStep * across) {
+            V sum[kMostChains][N] = {};
             SNN_UNROLL
-            for (int pixel = 0; pixel < 2; pixel++, at += out_c) {
-                if (x + pixel >= out_w) break;
-                sink(at, 0, half_as_floats(sums, pixel) * step + bias, out_c);
+            for (int n = 0; n < N; n++) sum[0][n] = start[n];
+            const char* table = first_table;
+            const uint8_t* seen = pixel;
+            if (kLines != 0) {
+                SNN_UNROLL
+                for (int ky = 0; ky < kLines; ky++) look_up<N, kRun>(table + ky * more, seen + ky * down, run, sum);
+            } else {
+                for (int64_t ky = 0; ky < k_h; ky++, seen += down)
+                    for (int64_t kx = 0; kx < runs; kx++, table += more)
+                        look_up<N, kRun>(table, seen + kx * next, run, sum);
+            }
+            SNN_UNROLL
+            for (int n = 0; n < N; n++)
+                if (kMostChains == 4)
+                    sum[0][n] = (sum[0][n] + sum[1 % kMostChains][n]) + (sum[2 % kMostChains][n] + sum[3 % kMostChains][n]);
+            if constexpr (kPairs) {
+                SNN_UNROLL
+                for (int half = 0; half < 2; half++, at += width)
+                    if (x + half < out_w) sink(at, sums.c, sums.scaled(sum[0][0], half, sums.c), width);
+                    else at -= width;
+            } else {
+                sums.send<N>(sink, at, sum[0]);
+                at += width;
             }
         }
+    }
     out = sink;
 }
 
+template <class V, int N, bool kPairs, class Sink>
+inline void look_up_with(const Layer& layer, const Term& term, const Tables& tables, const Sums& sums,
+                         const uint8_t* spikes, int64_t line, int64_t out_rows, Sink& sink) {
+    const int64_t run = tables.wide * tables.bytes;
+    if (term.dilation_w == 1 && term.k_h == 3 && N == 1 && run == (kPairs ? 8 : 6))  // 16 inputs
+        return look_up_tile<V, N, 3, kPairs ? 8 : 6, kPairs>(layer, term, tables, sums, spikes, line, out_rows, sink);
+    if (term.k_h == 1 && term.k_w == 1)
+        return look_up_tile<V, N, 1, 0, kPairs>(layer, term, tables, sums, spikes, line, out_rows, sink);
+    look_up_tile<V, N, 0, 0, kPairs>(layer, term, tables, sums, spikes, line, out_rows, sink);
+}
+
+// Outputs [c, c + width) of the tile's rows [top, bottom); the sink's places count in pixels of `width`.
 template <class Sink>
 inline void convolve_by_tables(const Layer& layer, const Term& term, const Tables& tables, const int8_t* image,
-                               int64_t top, int64_t bottom, Sink& sink) {
-    find_offsets(term, tables, image, top * term.stride_h - term.pad_h);
-    const int64_t rows = bottom - top, run = tables.wide * tables.fours;
-    const bool plain = term.k_h == 3 && term.dilation_w == 1;
-    if (tables.pairs)
-        plain && run == 16 ? look_up_pairs<16>(layer, term, tables, rows, sink)
-                           : look_up_pairs<0>(layer, term, tables, rows, sink);
-    else
-        plain && run == 12 ? look_up_rows<12>(layer, term, tables, rows, sink)
-                           : look_up_rows<0>(layer, term, tables, rows, sink);
+                               int64_t c, int64_t width, int64_t top, int64_t bottom, Sink& sink) {
+    int64_t line = 0;
+    const uint8_t* spikes = tables.look_at(term, image, top, line);
+    const Sums sums{term, c, width, (layer.out_c + 31) / 32 * 32};
+    const int64_t rows = bottom - top;
+    if (tables.pairs) return look_up_with<Shorts, 1, true>(layer, term, tables, sums, spikes, line, rows, sink);
+    if (term.integers != nullptr)
+        return tables.vectors == 1 ? look_up_with<Shorts, 1, false>(layer, term, tables, sums, spikes, line, rows, sink)
+                                   : look_up_with<Shorts, 2, false>(layer, term, tables, sums, spikes, line, rows, sink);
+    tables.vectors == 1 ? look_up_with<Vector, 1, false>(layer, term, tables, sums, spikes, line, rows, sink)
+                        : look_up_with<Vector, 2, false>(layer, term, tables, sums, spikes, line, rows, sink);
 }
-#endif
 
 }  // namespace
 }  // namespace snn

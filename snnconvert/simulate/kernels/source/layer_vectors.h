@@ -54,5 +54,24 @@ inline Vector widen(const int8_t* spikes) {
 #endif
 }
 
+// 16 values where bits are set, else 0
+inline Vector where_set(const int8_t* bits, const Vector& values) {
+    uint16_t set;
+    std::memcpy(&set, bits, sizeof set);
+#if defined(SNN_AVX512)
+    return reinterpret_cast<Vector>(_mm512_maskz_mov_ps(set, reinterpret_cast<__m512>(values)));
+#else
+    typedef int32_t Lanes32 __attribute__((vector_size(64), aligned(4), may_alias));
+    const Lanes32 flags = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768};
+    const Lanes32 chosen = ((Lanes32{} + set) & flags) != 0;
+    Lanes32 all;
+    std::memcpy(&all, &values, sizeof all);
+    all &= chosen;
+    Vector found;
+    std::memcpy(&found, &all, sizeof found);
+    return found;
+#endif
+}
+
 }  // namespace
 }  // namespace snn

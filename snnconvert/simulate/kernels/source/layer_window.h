@@ -23,8 +23,8 @@ struct Lines {
         const Window rows(out_y, term.stride_h, term.pad_h, term.k_h, term.dilation_h, term.in_h);
         first = rows.first;
         last = rows.last;
-        step = term.dilation_h * term.in_w * term.in_c;
-        start = image + rows.origin * term.in_w * term.in_c + first * step;
+        step = term.dilation_h * term.in_w * pixel_bytes(term);
+        start = image + rows.origin * term.in_w * pixel_bytes(term) + first * step;
     }
 };
 

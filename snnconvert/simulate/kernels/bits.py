@@ -1,0 +1,115 @@
+"""Spikes of 0 or 1 as bits, and what can be done to them without unpacking."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from snnconvert.graph.ops import Concat, Op, Pad, Reshape, Slice
+
+READ_BEYOND = 64  # bytes that kernels may read beyond the end
+# number of set bits of each byte
+_SET = np.array([byte.bit_count() for byte in range(256)], dtype=np.uint8)
+
+
+def physical(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(height, width, channels) of a sample in memory order."""
+    if len(shape) == 3:
+        return shape[1], shape[2], shape[0]
+    if len(shape) == 2:
+        return 1, shape[0], shape[1]
+    return 1, 1, math.prod(shape)
+
+
+@dataclass(frozen=True)
+class Bits:
+    """Spikes as bits, channels last, the lowest first; every pixel begins a byte, what is beyond its channels is zero.
+
+    Attributes:
+        bytes: uint8 (count, height, width, ceil(channels / 8)), see `physical`; READ_BEYOND more can be read.
+        shape: of one sample.
+    """
+
+    bytes: Tensor
+    shape: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.bytes)
+
+    @property
+    def elements(self) -> int:
+        """How many spikes there could be."""
+        return len(self.bytes) * math.prod(self.shape)
+
+    def density(self) -> float:
+        """Share of bits that are set, estimated from some 16 moments spread over time."""
+        some = self.bytes[:: max(1, len(self) // 16)]
+        return int(_SET[some.numpy()].sum(dtype=np.int64)) / max(len(some) * math.prod(self.shape), 1)
+
+
+def empty_bits(count: int, shape: tuple[int, ...]) -> Bits:
+    """Room for the spikes of so many samples."""
+    height, width, channels = physical(shape)
+    sizes = (count, height, width, -(-channels // 8))
+    room = torch.empty(math.prod(sizes) + READ_BEYOND, dtype=torch.uint8)
+    return Bits(room[: math.prod(sizes)].view(sizes), shape)
+
+
+def moved(op: Op, inputs: Sequence[Bits], shape: tuple[int, ...]) -> Bits | None:
+    """What `op`, which moves spikes, makes of `inputs`; None where bits would have to be shifted."""
+    first = inputs[0]
+    if isinstance(op, Reshape):
+        alone = physical(first.shape)[:2] == (1, 1) == physical(shape)[:2]
+        return Bits(first.bytes, shape) if alone else None
+    if isinstance(op, Concat):
+        return _joined(op, inputs, shape)
+    if isinstance(op, Slice):
+        return _sliced(op, first, shape)
+    return _padded(op, first, shape) if isinstance(op, Pad) else None
+
+
+def _joined(op: Concat, inputs: Sequence[Bits], shape: tuple[int, ...]) -> Bits | None:
+    axis = _axis(op.dim, len(shape))
+    if axis == 3 and any(physical(bits.shape)[2] % 8 for bits in inputs[:-1]):
+        return None
+    made = empty_bits(len(inputs[0]), shape)
+    torch.cat([bits.bytes for bits in inputs], axis, out=made.bytes)
+    return made
+
+
+def _sliced(op: Slice, bits: Bits, shape: tuple[int, ...]) -> Bits | None:
+    axis, start, stop = _axis(op.dim, len(shape)), op.start, min(op.stop, bits.shape[op.dim - 1])
+    if axis == 3:
+        if op.step != 1 or start % 8 or (stop % 8 and stop != physical(bits.shape)[2]):
+            return None
+        start, stop = start // 8, -(-stop // 8)
+    index = [slice(None)] * 4
+    index[axis] = slice(start, stop, op.step)
+    return _copied(bits.bytes[tuple(index)], shape)
+
+
+def _padded(op: Pad, bits: Bits, shape: tuple[int, ...]) -> Bits | None:
+    by_axis = {_axis(len(shape) - i, len(shape)): op.pads[2 * i : 2 * i + 2] for i in range(len(op.pads) // 2)}
+    before, after = by_axis.get(3, (0, 0))
+    channels = physical(bits.shape)[2]
+    if before % 8 or (after < 0 and after % 8) or (after > 0 and channels % 8):
+        return None
+    by_axis[3] = (before // 8, -(-physical(shape)[2] // 8) - before // 8 - -(-channels // 8))
+    return _copied(F.pad(bits.bytes, [size for axis in (3, 2, 1) for size in by_axis.get(axis, (0, 0))]), shape)
+
+
+def _axis(dim: int, rank: int) -> int:
+    """The axis of `Bits.bytes` that belongs to axis `dim` of the spikes (the batch's is 0)."""
+    return {3: (0, 3, 1, 2), 2: (0, 2, 3), 1: (0, 3)}[rank][dim]
+
+
+def _copied(memory: Tensor, shape: tuple[int, ...]) -> Bits:
+    made = empty_bits(len(memory), shape)
+    made.bytes.copy_(memory)
+    return made

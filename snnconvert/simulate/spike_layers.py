@@ -1,0 +1,222 @@
+"""Layers of spikes by the native kernels: a layer's weights, shortcuts and neurons are one call.
+
+Equal to `over_time`, which serves where the kernels were not built, and to the oracle, in every spike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import torch
+from torch import Tensor, fx
+
+from snnconvert.graph.dialect import arguments
+from snnconvert.graph.neuron_ops import Neuron, Scale, SumPool
+from snnconvert.graph.ops import Add, Constant, Conv, Linear, MaxPool, Op, Pad, Role, Slice
+from snnconvert.graph.schedule import Schedule
+from snnconvert.simulate.frames import Frames, Spikes, Value, density_of
+from snnconvert.simulate.kernels import Native
+from snnconvert.simulate.kernels.bits import Bits, moved
+from snnconvert.simulate.kernels.layout import Packed, dense_from, pack, per_element, tables_pay
+from snnconvert.simulate.kernels.native import (
+    MOST_TERMS,
+    MOST_UNITS,
+    Convolution,
+    Current,
+    Membrane,
+    ScaledSpikes,
+    Summand,
+)
+from snnconvert.simulate.torch_threads import threads_for, work_of
+
+Evaluate = Callable[[fx.Node, dict[fx.Node, Value]], Value]
+
+
+class LaidOut:
+    """Parameters of the neurons of one network as kernels want them, made once."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.made: dict[tuple[fx.Node, str], Tensor] = {}
+
+    def parameter(self, node: fx.Node, name: str, tensor: Tensor) -> Tensor:
+        """`tensor`, a parameter of the operator at `node`, by `layout.per_element`."""
+        if (node, name) not in self.made:
+            self.made[node, name] = per_element(tensor, tuple(node.meta["shape"]), tensor.dtype)
+        return self.made[node, name]
+
+    def membrane(self, node: fx.Node, op: Neuron) -> Membrane:
+        """What kernels have to know of the neurons at `node`."""
+        threshold, initial = (self.parameter(node, name, getattr(op, name)) for name in ("threshold", "initial"))
+        return Membrane(op.model, op.levels, self.schedule.waited, threshold, initial)
+
+
+class SpikeLayers:
+    """The layers of one network whose inputs or outputs are spikes.
+
+    Args:
+        native: the kernels.
+        laid_out: the network's parameters, and its schedule, which is not a bistable one.
+        ops: the operators of the network's nodes.
+        outputs: the network's outputs.
+        value: computes the value of a node, given what is known already.
+
+    Attributes:
+        lazy: nodes that the kernel of the neurons that read them may compute in passing.
+    """
+
+    def __init__(
+        self,
+        native: Native,
+        laid_out: LaidOut,
+        ops: Mapping[fx.Node, Op],
+        outputs: Collection[fx.Node],
+        value: Evaluate,
+    ) -> None:
+        self.native, self.laid_out, self.ops, self.value = native, laid_out, ops, value
+        self.schedule = laid_out.schedule
+        summands = {node for node, op in ops.items() if isinstance(op, Scale | Conv | Linear | Add)}
+        self.lazy = {node for node in summands if isinstance(ops[node], Scale) or len(node.users) == 1} - set(outputs)
+        self.packed: dict[fx.Node, Packed | None] = {}
+
+    def neurons(
+        self, node: fx.Node, op: Neuron, values: dict[fx.Node, Value], batch: int
+    ) -> tuple[Spikes, tuple[Tensor, Tensor]] | None:
+        """What the neurons at `node` send, and their spikes and units in each frame; None where torch has to do it."""
+        if op.levels > MOST_UNITS or op.threshold.dtype != torch.float32:
+            return None
+        (source,) = arguments(node)
+        shape = tuple(node.meta["shape"])
+        terms = self._summands(source, shape, values)
+        if terms is None or len(terms) > MOST_TERMS:  # some of it is float64: torch adds it up
+            current = self.real(self.value(source, values))
+            terms = [Current(current.tensor.float(), current.constant)]
+        if source.meta["shape"] != node.meta["shape"]:
+            return None
+        membrane = self.laid_out.membrane(node, op)
+        sent, counts = self.native.neurons(terms, membrane, self.schedule.frames, batch, shape)
+        density = float(counts[0].sum()) / max(len(sent) * math.prod(shape), 1)
+        return Spikes(sent, density), (counts[0], counts[1])
+
+    def evaluated(self, node: fx.Node, op: Op, inputs: Sequence[Value]) -> Value | None:
+        """`op` on spikes by a kernel of its own, or by moving them; None where torch has to do it on real values."""
+        spikes = [value for value in inputs if isinstance(value, Spikes)]
+        if not spikes or len(spikes) < len(inputs):
+            return None
+        if op.role == Role.WIRING and not isinstance(op, Constant) and not (isinstance(op, Pad) and op.value != 0.0):
+            return self._moved(op, spikes, tuple(node.meta["shape"]))
+        source, shape = spikes[0], tuple(node.meta["shape"])
+        if isinstance(op, Conv | Linear):
+            return self._weighted(node, op, source, shape)
+        return self._pooled(op, source, shape) if len(arguments(node)[0].meta["shape"]) == 3 else None
+
+    def units(self, spikes: Spikes) -> Tensor:
+        """Spikes as int8 (frames * batch, *sample)."""
+        return self.native.expanded(spikes.sent) if isinstance(spikes.sent, Bits) else spikes.sent
+
+    def real(self, value: Value) -> Frames:
+        """A value in floating point."""
+        return Frames(self.units(value).float(), constant=False) if isinstance(value, Spikes) else value
+
+    # --- currents ---
+
+    def _summands(self, node: fx.Node, shape: tuple[int, ...], values: dict[fx.Node, Value]) -> list[Summand] | None:
+        """The current at `node` as summands in their order of addition; None if it is not all float32."""
+        if tuple(node.meta["shape"]) != shape:
+            return None
+        op = self.ops.get(node)
+        if node in values or node not in self.lazy or op is None:
+            return self._one(node, values)
+        if isinstance(op, Add):
+            return self._sum(node, shape, values)
+        source = self.value(arguments(node)[0], values)
+        if isinstance(source, Spikes) and isinstance(op, Scale):
+            return [ScaledSpikes(source.sent, self.laid_out.parameter(node, "factor", op.factor))]
+        by_spikes = self._by_spikes(node, source) if isinstance(source, Spikes) and not _one_dimensional(op) else None
+        return self._one(node, values) if by_spikes is None else [by_spikes]
+
+    def _one(self, node: fx.Node, values: dict[fx.Node, Value]) -> list[Summand] | None:
+        value = self.real(self.value(node, values))
+        return [Current(value.tensor, value.constant)] if value.tensor.dtype == torch.float32 else None
+
+    def _sum(self, node: fx.Node, shape: tuple[int, ...], values: dict[fx.Node, Value]) -> list[Summand] | None:
+        first, *others = arguments(node)
+        terms = self._summands(first, shape, values)
+        for other in others:
+            more = self._summands(other, shape, values)
+            if terms is None or more is None:
+                return None
+            if len(more) > 1 and len(terms) > 1:  # two sums: one has to be finished first
+                more = self._one(other, values) or []
+            terms = [*more, *terms] if len(more) > 1 else [*terms, *more]
+        return terms
+
+    def _weighted(self, node: fx.Node, op: Conv | Linear, source: Spikes, shape: tuple[int, ...]) -> Frames | None:
+        line = _one_dimensional(op)
+        if line:  # an image of height 1
+            units = self.units(source).unsqueeze(2)
+            source = Spikes(self.native.condensed(units) if source.bits is not None else units, source.density)
+            shape = (shape[0], 1, shape[1])
+        term = self._by_spikes(node, source)
+        if term is None:
+            return None
+        frames = self.schedule.frames
+        currents = self.native.currents([term], frames, len(source.sent) // frames, shape)
+        return Frames(currents.squeeze(2) if line else currents, constant=False)
+
+    def _by_spikes(self, node: fx.Node, source: Spikes) -> Convolution | None:
+        """The convolution or linear layer at `node` by a kernel for spikes, or None where it is faster dense."""
+        packed = self._pack(node)
+        if packed is None:
+            return None
+        outputs = len(source.sent) * math.prod(node.meta["shape"]) // packed.outputs
+        tables = source.bits is not None and tables_pay(packed, source.density, outputs)
+        return Convolution(source.sent, packed, tables) if tables or source.density < dense_from(packed) else None
+
+    def _pack(self, node: fx.Node) -> Packed | None:
+        """The weights of `node` for the kernels, or None where they do not serve."""
+        if node not in self.packed:
+            op, rank = self.ops[node], len(arguments(node)[0].meta["shape"])
+            fits = (isinstance(op, Conv) and rank in (2, 3)) or (isinstance(op, Linear) and rank < 3)
+            self.packed[node] = pack(op) if fits and isinstance(op, Conv | Linear) else None
+        return self.packed[node]
+
+    # --- pools and wiring ---
+
+    def _pooled(self, op: Op, source: Spikes, shape: tuple[int, ...]) -> Value | None:
+        frames = self.schedule.frames
+        if isinstance(op, MaxPool):
+            pooled = self.native.max_pool(source.sent, op, frames, shape)
+            return Spikes(pooled, density_of(pooled))
+        if isinstance(op, SumPool) and source.bits is not None:
+            sums = self.native.sum_pool(source.bits, op, frames, shape)
+            return Frames(sums, constant=False) if sums.is_floating_point() else Spikes(sums, density_of(sums))
+        return None
+
+    def _moved(self, op: Op, inputs: Sequence[Spikes], shape: tuple[int, ...]) -> Spikes:
+        size = max(len(inputs[0].sent) * math.prod(shape), 1)
+        total = sum(value.density * _elements(value.sent) for value in inputs)
+        density = min(total / size, max(value.density for value in inputs))
+        bits = [value.sent for value in inputs if isinstance(value.sent, Bits)]
+        if len(bits) == len(inputs):
+            together = moved(op, bits, shape)
+            if together is not None:
+                return Spikes(together, density)
+        units = [self.units(value) for value in inputs]
+        if isinstance(op, Slice):  # a view: whoever reads it copies it in the right order
+            index = [slice(None)] * units[0].ndim
+            index[op.dim] = slice(op.start, op.stop, op.step)
+            result = units[0][tuple(index)]
+        else:
+            with threads_for(work_of(op, units)):
+                result = op(*units)
+        return Spikes(self.native.condensed(result) if len(bits) == len(inputs) else result, density)
+
+
+def _elements(sent: Bits | Tensor) -> int:
+    return sent.elements if isinstance(sent, Bits) else sent.numel()
+
+
+def _one_dimensional(op: Op | None) -> bool:
+    return isinstance(op, Conv) and op.weight.ndim == 3
