@@ -29,7 +29,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from speed_contestants import MOBILE, RESNET, SQUEEZE, WINDOW, contestants, converted, network, simulation, spikes_sent  # noqa: E402
 from speed_device import on_device  # noqa: E402
-from speed_kernels import SHAPES, event_against_dense, profile  # noqa: E402
+from speed_kernels import SHAPES, profile, spikes_against_dense  # noqa: E402
 from speed_memory import probe, probed  # noqa: E402
 from speed_timing import CLOCKS, Row, Stopwatch, over  # noqa: E402
 from torch import Tensor  # noqa: E402
@@ -147,8 +147,9 @@ def machine(device: str) -> str:
 TITLES = {
     "comparison": "Time of each peer over ours (ANN: its time x T)",
     "bistable": "Bistable, time of one window over one pass of the ANN",
-    "event_over_dense": "Event path over dense path, by density of the input spikes",
-    "engine_over_dense": "The engine's choice of path over the dense path",
+    "lists_over_dense": "Lists of spikes over the dense path, by density of the input spikes",
+    "tables_over_dense": "Tables of sums over the dense path",
+    "engine_over_dense": "The engine's choice over the dense path",
     "shares": "Shares of the time",
     "device": "Images per second on a CUDA device",
     "memory": "Images per second and peak resident memory, each case in a process of its own",
@@ -182,7 +183,7 @@ def _on_cpu(watch: Stopwatch, options: argparse.Namespace, found: dict[str, list
     for title, row in comparisons(watch, options.data, options.quick):
         found[title].append(row)
     shapes = SHAPES[:3] if options.quick else SHAPES
-    found["event_over_dense"], found["engine_over_dense"] = event_against_dense(watch, shapes)
+    found |= spikes_against_dense(watch, shapes)
     arguments = ["--threads", str(options.threads), "--clock", options.clock, "--data", str(options.data)]
     found["memory"] = memory(options.data, arguments, options.quick)
 

@@ -22,7 +22,7 @@ from snnconvert.graph.dialect import arguments, calls, output_nodes
 from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Ann, Snn
-from snnconvert.simulate import layer_engine
+from snnconvert.simulate import spike_layers
 from snnconvert.simulate.chunks import chunk_size
 from snnconvert.simulate.layer_engine import LayerEngine
 
@@ -185,12 +185,12 @@ def densely(run: Callable[[], Any]) -> Callable[[], Any]:
     """The same with dense convolutions wherever there is one."""
 
     def dense() -> Any:
-        usual = layer_engine.dense_from
-        layer_engine.dense_from = lambda _: 0.0
+        usual = spike_layers.dense_from, spike_layers.tables_pay
+        spike_layers.dense_from, spike_layers.tables_pay = lambda _: 0.0, lambda *_: False
         try:
             return run()
         finally:
-            layer_engine.dense_from = usual
+            spike_layers.dense_from, spike_layers.tables_pay = usual
 
     return dense
 

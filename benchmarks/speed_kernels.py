@@ -11,7 +11,7 @@ from torch import Tensor
 from snnconvert.graph.ops import Conv
 from snnconvert.graph.types import Snn
 from snnconvert.simulate.kernels import Native, choose
-from snnconvert.simulate.kernels.layout import dense_from, pack
+from snnconvert.simulate.kernels.layout import dense_from, pack, tables_pay
 from snnconvert.simulate.kernels.native import Convolution, Current, Membrane
 from snnconvert.simulate.layer_engine import LayerEngine
 
@@ -23,7 +23,7 @@ TIMESTEPS, BATCH = 16, 2
 
 
 class Path:
-    """One layer on random spikes: by events, dense (torch's convolution, then the native neuron), or as it comes."""
+    """One layer on random spikes: by lists of them, by tables, dense (torch's convolution, then the native neuron)."""
 
     def __init__(self, native: Native, shape: tuple[int, ...], density: float) -> None:
         inputs, outputs, size, kernel, groups = shape
@@ -36,40 +36,47 @@ class Path:
         self.packed, self.membrane = packed, Membrane("if", 1, 0, threshold, threshold / 2)
         spikes = (torch.rand(TIMESTEPS * BATCH, inputs, size, size) < density).to(torch.int8)
         self.spikes: Tensor = spikes.contiguous(memory_format=torch.channels_last)
-        self.by_events = density < dense_from(packed)
+        self.bits = native.condensed(self.spikes)
+        self.by_tables = tables_pay(packed, density, TIMESTEPS * BATCH * size * size)
+        self.by_lists = density < dense_from(packed)
 
     def _run(self, term: Any) -> None:
         self.native.neurons([term], self.membrane, TIMESTEPS, BATCH, self.out)
 
-    def event(self) -> None:
-        self._run(Convolution(self.spikes, self.packed, True))
+    def lists(self) -> None:
+        self._run(Convolution(self.bits, self.packed))
+
+    def tables(self) -> None:
+        self._run(Convolution(self.bits, self.packed, tables=True))
 
     def dense(self) -> None:
         self._run(Current(self.op(self.spikes.float()), False))
 
     def engine(self) -> None:
         """What the engine does at this density."""
-        self.event() if self.by_events else self.dense()
+        if self.by_tables:
+            self.tables()
+        else:
+            self.lists() if self.by_lists else self.dense()
 
 
-def event_against_dense(watch: Stopwatch, shapes: tuple[tuple[int, ...], ...]) -> tuple[list[Row], list[Row]]:
-    """Time of the event path, and of the path that the engine takes, over the dense path by density."""
+def spikes_against_dense(watch: Stopwatch, shapes: tuple[tuple[int, ...], ...]) -> dict[str, list[Row]]:
+    """Time of each way to sum spikes, and of the way that the engine takes, over the dense path, by density."""
     native = choose()
-    events: list[Row] = []
-    taken: list[Row] = []
+    ways = ("lists", "tables", "engine")
+    found: dict[str, list[Row]] = {f"{way}_over_dense": [] for way in ways}
     for shape in shapes if native is not None else ():
         inputs, outputs, size, kernel, groups = shape
         name = f"{inputs}->{outputs}, {kernel}x{kernel}, {size} px" + (", depthwise" if groups > 1 else "")
-        events.append({"shape": name})
-        taken.append({"shape": name})
+        for way in ways:
+            found[f"{way}_over_dense"].append({"shape": name})
         for density in DENSITIES:
             assert native is not None
             path = Path(native, shape, density)
-            events[-1]["dense_from"] = dense_from(path.packed)
-            seconds = watch.paired({"event": path.event, "dense": path.dense, "engine": path.engine})
-            events[-1][f"{density:g}"] = over(seconds, "event", "dense")
-            taken[-1][f"{density:g}"] = over(seconds, "engine", "dense")
-    return events, taken
+            seconds = watch.paired({"dense": path.dense, **{way: getattr(path, way) for way in ways}})
+            for way in ways:
+                found[f"{way}_over_dense"][-1][f"{density:g}"] = over(seconds, way, "dense")
+    return found
 
 
 def profile(watch: Stopwatch, snn: Snn, images: Tensor) -> dict[str, float]:
@@ -79,9 +86,9 @@ def profile(watch: Stopwatch, snn: Snn, images: Tensor) -> dict[str, float]:
     update is fused with the convolution.
     """
     engine = LayerEngine(snn)
-    if engine.native is None:
+    if engine.spiking is None:
         return {}
-    native, spent = engine.native, {"layers": 0.0, "neurons": 0.0}
+    native, spent = engine.spiking.native, {"layers": 0.0, "neurons": 0.0}
     plain = native.neurons
 
     def timed(terms: Any, membrane: Membrane, frames: int, batch: int, shape: tuple[int, ...]) -> Any:

@@ -35,14 +35,14 @@ struct FireInto {
         if (current != nullptr) sum = _mm512_add_ps(sum, _mm512_loadu_ps(current + at));
         if (scaled != nullptr) {
             __mmask16 set;
-            std::memcpy(&set, scaled + at / 8, sizeof set);
+            std::memcpy(&set, scaled + (at >> 3), sizeof set);
             sum = _mm512_mask_add_ps(sum, set, sum, _mm512_loadu_ps(factor + (factor_by_channel ? c : at)));
         }
         const __m512 membrane = _mm512_add_ps(_mm512_loadu_ps(v + at), sum);
         const __m512 limit = _mm512_loadu_ps(threshold + (by_channel ? c : at));
         const __mmask16 fires = _mm512_cmp_ps_mask(membrane, limit, _CMP_GE_OQ);
         _mm512_storeu_ps(v + at, _mm512_mask_sub_ps(membrane, fires, membrane, limit));
-        std::memcpy(bits + at / 8, &fires, sizeof fires);
+        std::memcpy(bits + (at >> 3), &fires, sizeof fires);
     }
 };
 #endif

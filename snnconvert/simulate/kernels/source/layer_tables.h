@@ -186,7 +186,8 @@ SNN_APART void look_up_tile(const Layer& layer, const Term& term, const Tables& 
     const bool whole = term.dilation_w == 1;  // the pixels of a kernel row lie side by side
     const int64_t run = kRun != 0 ? kRun : whole ? tables.wide * bytes : bytes, runs = whole ? 1 : tables.wide;
     const int64_t k_h = kLines != 0 ? kLines : term.k_h, down = term.dilation_h * line, rows_down = term.stride_h * line;
-    const int64_t out_w = layer.out_w, width = sums.width, more = run * tables.table;
+    const int64_t out_w = layer.out_w, width = sums.width;
+    const int64_t more = run * (Tables::kEntries + 1) * N * static_cast<int64_t>(sizeof(V));  // not from memory: a constant
     const char* first_table = tables.sums;
     constexpr int kStep = kPairs ? 2 : 1;
     V start[N];
