@@ -14,7 +14,7 @@
 namespace snn {
 
 Plan::Plan(const Layer& layer) : blocks(1), block(layer.out_c), tabled(false), pairs(false), table_bytes(0) {
-    constexpr int64_t kLanes = 16, kElements = 2048;  // membranes and thresholds of a tile stay in the first-level cache
+    constexpr int64_t kLanes = 16;
     int64_t convolutions = 0, looked_up = 0, integers = 0, paired = 0;
     for (int64_t k = 0; k < layer.terms; k++) {
         const Term& term = layer.term[k];
@@ -37,8 +37,16 @@ Plan::Plan(const Layer& layer) : blocks(1), block(layer.out_c), tabled(false), p
             table_bytes += tables * 257 * 64 * (pairs ? 1 : (block + lanes - 1) / lanes);
         }
     }
-    const int64_t elements = blocks > 1 ? 2 * kElements : kElements;
-    rows = std::min(layer.out_h, std::max<int64_t>(1, elements / std::max<int64_t>(1, layer.out_w * block)));
+    // membranes stay in the first two caches; and there are some tiles for every thread
+    constexpr int64_t kMost = 8192, kLeast = 1024, kEach = 4;
+    const auto rows_of = [&](int64_t elements) {
+        return std::min(layer.out_h, std::max<int64_t>(1, elements / std::max<int64_t>(1, layer.out_w * block)));
+    };
+    rows = rows_of(kMost);
+    for (int64_t elements = kMost; layer.threads > 1 && elements >= kLeast; elements /= 2) {
+        rows = rows_of(elements);
+        if (blocks * layer.batch * ((layer.out_h + rows - 1) / rows) >= kEach * layer.threads) break;
+    }
     tiles = (layer.out_h + rows - 1) / rows;
 }
 

@@ -80,6 +80,8 @@ struct Columns {
         const uint16_t* list = entries;
         const int32_t *from = starts + first, *to = starts + last;
         Vectors sum[3][N], start[N];
+        Vector limit[N][Sums::kLimits];
+        limits_of<Sums, N>(sink, c, out_c, limit);
         SNN_UNROLL
         for (int n = 0; n < N; n++) sum[0][n] = sum[1][n] = sum[2][n] = start[n] = Sums::start(term, c + kLanes * n);
         for (int64_t right = 0; right < out_w + 2; right++) {  // the outputs right, right - 1 and right - 2
@@ -99,7 +101,7 @@ struct Columns {
             }
             if (right >= 2) {
                 SNN_UNROLL
-                for (int n = 0; n < N; n++) Sums::send(sink, term, row, at, c + kLanes * n, out_c, sum[2][n]);
+                for (int n = 0; n < N; n++) Sums::send(sink, term, row, at, c + kLanes * n, out_c, sum[2][n], limit[n]);
                 at += out_c;
             }
             SNN_UNROLL
@@ -126,6 +128,8 @@ struct Columns {
         const auto* weights = static_cast<const typename Sums::Weight*>(term.columns) + c +
                               (top - seen.origin) * term.in_c * 3 * row;
         Vectors now[N], next[N], start[N];
+        Vector limit[N][Sums::kLimits];
+        limits_of<Sums, N>(sink, c, out_c, limit);
         SNN_UNROLL
         for (int n = 0; n < N; n++) now[n] = next[n] = start[n] = Sums::start(term, c + kLanes * n);
         // calls add(weights of a spike) for those of a column
@@ -154,7 +158,7 @@ struct Columns {
             });
             SNN_UNROLL
             for (int n = 0; n < N; n++) {
-                Sums::send(sink, term, row, at, c + kLanes * n, out_c, now[n]);
+                Sums::send(sink, term, row, at, c + kLanes * n, out_c, now[n], limit[n]);
                 now[n] = next[n];
                 next[n] = start[n];
             }

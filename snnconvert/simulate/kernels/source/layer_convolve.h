@@ -121,109 +121,6 @@ inline void convolve_pixel(const Term& term, const Geometry& geometry, const Lin
     }
 }
 
-// Outputs [c, c + 16) of a depthwise layer's pixel; `line`: the first input row's channel c.
-template <bool Unit, class Sink>
-SNN_INLINE void depthwise_channels(const Term& term, const Lines& lines, const Window& columns, const int8_t* line,
-                                   int64_t pixel, int64_t at, int64_t c, Sink& sink) {
-    const int64_t channels = term.in_c, k_w = term.k_w, across = term.dilation_w * pixel;
-    Vector sum = load(term.bias + c);
-    for (int64_t y = lines.first; y < lines.last; y++, line += lines.step) {
-        const float* weights = term.values + y * k_w * channels + c;
-        for (int64_t x = columns.first; x < columns.last; x++) {
-            if (Unit)
-                sum += where_set(line + x * across, load(weights + x * channels));
-            else
-                sum += load(weights + x * channels) * widen(line + x * across);
-        }
-    }
-    sink(at + c, c, sum, 16);
-}
-
-#if defined(SNN_AVX512)
-// The same for 64 channels of spikes that are 0 or 1: weights are added where there is one, which needs no product.
-template <class Sink>
-SNN_INLINE void depthwise_units(const Term& term, const Lines& lines, const Window& columns, const int8_t* line,
-                                int64_t pixel, int64_t at, int64_t c, Sink& sink) {
-    const int64_t channels = term.in_c, k_w = term.k_w, across = term.dilation_w * pixel;
-    __m512 sum[4];
-    SNN_UNROLL
-    for (int n = 0; n < 4; n++) sum[n] = _mm512_loadu_ps(term.bias + c + 16 * n);
-    for (int64_t y = lines.first; y < lines.last; y++, line += lines.step) {
-        const float* weights = term.values + y * k_w * channels + c;
-        for (int64_t x = columns.first; x < columns.last; x++) {
-            __mmask64 set;
-            std::memcpy(&set, line + x * across, sizeof set);
-            SNN_UNROLL
-            for (int n = 0; n < 4; n++)
-                sum[n] = _mm512_mask_add_ps(sum[n], static_cast<__mmask16>(set >> (16 * n)), sum[n],
-                                            _mm512_loadu_ps(weights + x * channels + 16 * n));
-        }
-    }
-    SNN_UNROLL
-    for (int n = 0; n < 4; n++) sink(at + c + 16 * n, c + 16 * n, reinterpret_cast<Vector>(sum[n]), 16);
-}
-#endif
-
-template <bool Unit, class Sink>
-SNN_INLINE void depthwise_pixel(const Term& term, const Lines& lines, const Window& columns, int64_t pixel, int64_t at,
-                                Sink& sink) {
-    const int64_t channels = term.in_c;
-    const int8_t* start = lines.start + columns.origin * pixel;
-    int64_t c = 0;
-#if defined(SNN_AVX512)
-    if (Unit)
-        for (; c + 64 <= channels; c += 64) depthwise_units(term, lines, columns, start + c / 8, pixel, at, c, sink);
-#endif
-    for (; c + 16 <= channels; c += 16)
-        depthwise_channels<Unit>(term, lines, columns, start + (Unit ? c / 8 : c), pixel, at, c, sink);
-    for (; c < channels; c++) {
-        Vector sum = {term.bias[c]};
-        const int8_t* line = start + (Unit ? c / 8 : c);
-        for (int64_t y = lines.first; y < lines.last; y++, line += lines.step)
-            for (int64_t x = columns.first; x < columns.last; x++) {
-                const int units = line[x * term.dilation_w * pixel];
-                sum[0] += term.values[(y * term.k_w + x) * channels + c] *
-                          static_cast<float>(Unit ? units >> (c % 8) & 1 : units);
-            }
-        sink(at + c, c, sum, 1);
-    }
-}
-
-// The outputs of one image that a work item computes: rows [top, bottom), channels [first, first + width).
-struct Tile {
-    int64_t image, top, bottom, first, width, pixels, elements;
-    bool whole;  // all channels
-
-    Tile(const Layer& layer, const Plan& plan, int64_t item) {
-        const int64_t block = item / (layer.batch * plan.tiles);  // images share a block's tables
-        image = item / plan.tiles % layer.batch;
-        top = item % plan.tiles * plan.rows;
-        bottom = smaller(top + plan.rows, layer.out_h);
-        first = block * plan.block;
-        width = smaller(plan.block, layer.out_c - first);
-        pixels = (bottom - top) * layer.out_w;
-        elements = pixels * width;
-        whole = width == layer.out_c;
-    }
-
-    // the tile's first pixel in (frames * batch, out_h, out_w)
-    int64_t pixel(const Layer& layer, int64_t frame) const {
-        return ((frame * layer.batch + image) * layer.out_h + top) * layer.out_w;
-    }
-};
-
-// Calls pixel(y, lines, columns, at) for every output pixel of the tile.
-template <class Pixel>
-inline void each_pixel(const Layer& layer, const Term& term, const Tile& tile, const int8_t* image,
-                       const Pixel& pixel) {
-    int64_t at = 0;
-    for (int64_t y = tile.top; y < tile.bottom; y++) {
-        const Lines lines(term, image, y);
-        for (int64_t x = 0; x < layer.out_w; x++, at += layer.out_c)
-            pixel(y, lines, Window(x, term.stride_w, term.pad_w, term.k_w, term.dilation_w, term.in_w), at);
-    }
-}
-
 template <bool Unit, class Sink>
 inline void convolve_events(const Layer& layer, const Term& term, const Geometry& geometry, const Tile& tile,
                             const int8_t* image, Scratch& scratch, Sink& sink) {
@@ -269,17 +166,6 @@ inline void convolve_by_columns(const Layer& layer, const Term& term, const Geom
     }
 }
 #endif
-
-template <bool Unit, class Sink>
-SNN_APART void convolve_depthwise(const Layer& layer, const Term& term, const Tile& tile, const int8_t* image,
-                                  Sink& out) {
-    Sink sink = out;  // a copy that no store can change
-    const int64_t pixel = pixel_bytes(term);
-    each_pixel(layer, term, tile, image, [&](int64_t, const Lines& lines, const Window& columns, int64_t at) {
-        depthwise_pixel<Unit>(term, lines, columns, pixel, at, sink);
-    });
-    out = sink;
-}
 
 template <class Sink>
 inline void convolve(const Layer& layer, const Term& term, const Geometry& geometry, const Tile& tile, int64_t frame,

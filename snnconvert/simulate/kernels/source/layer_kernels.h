@@ -16,6 +16,8 @@
 #include "layer_sums.h"
 #include "layer_columns.h"
 #include "layer_pointwise.h"
+#include "layer_tile.h"
+#include "layer_depthwise.h"
 #include "layer_convolve.h"
 #include "layer_neurons.h"
 #include "layer_run.h"

@@ -47,6 +47,8 @@ struct Pointwise {
         Sink sink = out;  // a copy that no store can change
         const int64_t row = kRow != 0 ? kRow : padded;
         const auto* weights = all + c;
+        Vector limit[N][Sums::kLimits];
+        limits_of<Sums, N>(sink, c, out_c, limit);
         const uint16_t* list = entries;
         for (int64_t p = 0; p < pixels; p++, list += capacity, at += out_c) {
             typename Sums::Vectors sum[kChains][N] = {};
@@ -65,7 +67,7 @@ struct Pointwise {
             SNN_UNROLL
             for (int n = 0; n < N; n++) {
                 if (kChains == 2) sum[0][n] += sum[kChains - 1][n];
-                Sums::send(sink, term, row, at, c + kLanes * n, out_c, sum[0][n]);
+                Sums::send(sink, term, row, at, c + kLanes * n, out_c, sum[0][n], limit[n]);
             }
         }
         out = sink;

@@ -163,8 +163,9 @@ void run_layer(const Layer& layer, const Plan& plan, int64_t item, Workspace& wo
                         sizeof(float) * static_cast<size_t>(tile.width));
     };
     spread(layer.initial, layer.initial_stride, scratch.v);
-    spread(layer.threshold, layer.threshold_stride, scratch.threshold);
-    std::memset(scratch.sent, 0, sizeof(float) * static_cast<size_t>(n));
+    const bool by_channel = fused >= 0 && layer.threshold_stride == 0;
+    if (!by_channel) spread(layer.threshold, layer.threshold_stride, scratch.threshold);
+    if (layer.model != kIf) std::memset(scratch.sent, 0, sizeof(float) * static_cast<size_t>(n));
     float* free = scratch.extras;
     char* tables = workspace.tables;
     for (int64_t k = 0; k < layer.terms; k++) {
@@ -217,7 +218,6 @@ void run_layer(const Layer& layer, const Plan& plan, int64_t item, Workspace& wo
             }
 #if defined(SNN_AVX512)
             if (fused >= 0) {
-                const bool by_channel = layer.threshold_stride == 0;
                 FireInto sink{scratch.v, by_channel ? layer.threshold : scratch.threshold, by_channel,
                               first ? nullptr : current, nullptr, nullptr, false, sent.bits};
                 if (scaled >= 0) {

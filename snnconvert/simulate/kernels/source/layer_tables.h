@@ -133,6 +133,12 @@ SNN_INLINE void look_up(const char* tables, const uint8_t* bytes, int64_t run, V
         return;
     }
     int64_t i = 0;
+    for (; i + 8 <= run; i += 8) {
+        uint64_t eight;
+        std::memcpy(&eight, bytes + i, sizeof eight);
+        SNN_UNROLL
+        for (int k = 0; k < 8; k++) add(k, i + k, eight >> (8 * k) & 0xff);
+    }
     for (; i + 4 <= run; i += 4) {
         uint32_t four;
         std::memcpy(&four, bytes + i, sizeof four);
@@ -142,63 +148,89 @@ SNN_INLINE void look_up(const char* tables, const uint8_t* bytes, int64_t run, V
     for (; i < run; i++) add(0, i, bytes[i]);
 }
 
-// What follows a sum: a bias, or a step and a bias; `c`: the block's first output.
-struct Sums {
-    const Term& term;
-    int64_t c, width, row;
+// What is computed at once: outputs [c, c + width) of so many rows.
+struct Block {
+    int64_t c, width, rows;
+};
 
-    // the output pixel at `at`
-    template <int N, class Sink>
-    SNN_INLINE void send(Sink& sink, int64_t at, const Vector* sum) const {
+// What becomes of a block's sums, N vectors of them: what they begin with, and what follows.
+template <class V, int N>
+struct After;
+
+template <int N>
+struct After<Vector, N> {
+    Vector start[N], limit[N];
+
+    template <class Sink>
+    After(const Term& term, int64_t, int64_t c, int64_t width, const Sink& sink) {
+        for (int n = 0; n < N; n++) {
+            start[n] = load(term.bias + c + 16 * n);
+            limit[n] = width > 16 * n ? sink.limit(c + 16 * n) : Vector{};
+        }
+    }
+
+    template <class Sink>
+    SNN_INLINE void send(Sink& sink, int64_t at, int64_t c, int64_t width, const Vector* sum) const {
         SNN_UNROLL
         for (int n = 0; n < N; n++)
-            if (width > 16 * n) sink(at + 16 * n, c + 16 * n, sum[n], width - 16 * n);
+            if (width > 16 * n) sink(at + 16 * n, c + 16 * n, sum[n], width - 16 * n, limit[n]);
+    }
+};
+
+template <int N>
+struct After<Shorts, N> {
+    Shorts start[N] = {};
+    Vector step[2 * N], bias[2 * N], limit[2 * N];
+
+    template <class Sink>
+    After(const Term& term, int64_t row, int64_t c, int64_t width, const Sink& sink) {
+        for (int n = 0; n < 2 * N; n++) {
+            const bool any = width > 16 * n;
+            step[n] = any ? load(term.steps + c + 16 * n) : Vector{};
+            bias[n] = any ? load(term.steps + row + c + 16 * n) : Vector{};
+            limit[n] = any ? sink.limit(c + 16 * n) : Vector{};
+        }
     }
 
-    template <int N, class Sink>
-    SNN_INLINE void send(Sink& sink, int64_t at, const Shorts* sum) const {
+    template <class Sink>
+    SNN_INLINE void send(Sink& sink, int64_t at, int64_t c, int64_t width, const Shorts* sum) const {
         SNN_UNROLL
         for (int n = 0; n < 2 * N; n++)
-            if (width > 16 * n) sink(at + 16 * n, c + 16 * n, scaled(sum[n / 2], n % 2, c + 16 * n), width - 16 * n);
+            if (width > 16 * n)
+                sink(at + 16 * n, c + 16 * n, half_as_floats(sum[n / 2], n % 2) * step[n] + bias[n], width - 16 * n,
+                     limit[n]);
     }
 
-    Vector scaled(const Shorts& sums, int half, int64_t first) const {
-        return half_as_floats(sums, half) * load(term.steps + first) + load(term.steps + row + first);
-    }
-
-    template <int N>
-    void start(Vector* sum) const {
-        for (int n = 0; n < N; n++) sum[n] = load(term.bias + c + 16 * n);
-    }
-    template <int N>
-    void start(Shorts* sum) const {
-        for (int n = 0; n < N; n++) sum[n] = Shorts{};
+    // of two pixels: the second one only if it is `there`
+    template <class Sink>
+    SNN_INLINE void send_pair(Sink& sink, int64_t at, int64_t c, int64_t width, const Shorts& sum, bool there) const {
+        sink(at, c, half_as_floats(sum, 0) * step[0] + bias[0], width, limit[0]);
+        if (there) sink(at + width, c, half_as_floats(sum, 1) * step[0] + bias[0], width, limit[0]);
     }
 };
 
 // The outputs of a tile. kLines: kernel rows, kRun: bytes of a kernel row, 0 if known at run time only.
 template <class V, int N, int kLines, int kRun, bool kPairs, class Sink>
-SNN_APART void look_up_tile(const Layer& layer, const Term& term, const Tables& tables, const Sums& given,
-                            const uint8_t* spikes, int64_t line, int64_t out_rows, Sink& out) {
+SNN_APART void look_up_tile(const Layer& layer, const Term& term, const Tables& tables, const Block& block,
+                            const uint8_t* spikes, int64_t line, Sink& out) {
     Sink sink = out;  // copies that no store can change
-    const Sums sums = given;
+    const After<V, N> after(term, (layer.out_c + 31) / 32 * 32, block.c, block.width, sink);
+    const int64_t c = block.c, width = block.width, out_rows = block.rows;
     const int64_t bytes = tables.bytes, across = term.stride_w * bytes, next = term.dilation_w * bytes;
     const bool whole = term.dilation_w == 1;  // the pixels of a kernel row lie side by side
     const int64_t run = kRun != 0 ? kRun : whole ? tables.wide * bytes : bytes, runs = whole ? 1 : tables.wide;
     const int64_t k_h = kLines != 0 ? kLines : term.k_h, down = term.dilation_h * line, rows_down = term.stride_h * line;
-    const int64_t out_w = layer.out_w, width = sums.width;
+    const int64_t out_w = layer.out_w;
     const int64_t more = run * (Tables::kEntries + 1) * N * static_cast<int64_t>(sizeof(V));  // not from memory: a constant
     const char* first_table = tables.sums;
     constexpr int kStep = kPairs ? 2 : 1;
-    V start[N];
-    sums.start<N>(start);
     int64_t at = 0;
     for (int64_t y = 0; y < out_rows; y++, spikes += rows_down) {
         const uint8_t* pixel = spikes;
         for (int64_t x = 0; x < out_w; x += kStep, pixel += kStep * across) {
             V sum[kMostChains][N] = {};
             SNN_UNROLL
-            for (int n = 0; n < N; n++) sum[0][n] = start[n];
+            for (int n = 0; n < N; n++) sum[0][n] = after.start[n];
             const char* table = first_table;
             const uint8_t* seen = pixel;
             if (kLines != 0) {
@@ -213,29 +245,31 @@ SNN_APART void look_up_tile(const Layer& layer, const Term& term, const Tables& 
             for (int n = 0; n < N; n++)
                 if (kMostChains == 4)
                     sum[0][n] = (sum[0][n] + sum[1 % kMostChains][n]) + (sum[2 % kMostChains][n] + sum[3 % kMostChains][n]);
-            if constexpr (kPairs) {
-                SNN_UNROLL
-                for (int half = 0; half < 2; half++, at += width)
-                    if (x + half < out_w) sink(at, sums.c, sums.scaled(sum[0][0], half, sums.c), width);
-                    else at -= width;
-            } else {
-                sums.send<N>(sink, at, sum[0]);
-                at += width;
-            }
+            if constexpr (kPairs)
+                after.send_pair(sink, at, c, width, sum[0][0], x + 1 < out_w);
+            else
+                after.send(sink, at, c, width, sum[0]);
+            at += x + kStep <= out_w ? kStep * width : width;
         }
     }
     out = sink;
 }
 
 template <class V, int N, bool kPairs, class Sink>
-inline void look_up_with(const Layer& layer, const Term& term, const Tables& tables, const Sums& sums,
-                         const uint8_t* spikes, int64_t line, int64_t out_rows, Sink& sink) {
+inline void look_up_with(const Layer& layer, const Term& term, const Tables& tables, const Block& block,
+                         const uint8_t* spikes, int64_t line, Sink& sink) {
     const int64_t run = tables.wide * tables.bytes;
+    const auto with = [&](const auto& tile) { tile(layer, term, tables, block, spikes, line, sink); };
     if (term.dilation_w == 1 && term.k_h == 3 && N == 1 && run == (kPairs ? 8 : 6))  // 16 inputs
-        return look_up_tile<V, N, 3, kPairs ? 8 : 6, kPairs>(layer, term, tables, sums, spikes, line, out_rows, sink);
-    if (term.k_h == 1 && term.k_w == 1)
-        return look_up_tile<V, N, 1, 0, kPairs>(layer, term, tables, sums, spikes, line, out_rows, sink);
-    look_up_tile<V, N, 0, 0, kPairs>(layer, term, tables, sums, spikes, line, out_rows, sink);
+        return with(look_up_tile<V, N, 3, kPairs ? 8 : 6, kPairs, Sink>);
+    if (term.k_h == 1 && term.k_w == 1 && !kPairs) {
+        switch (run) {
+            case 4: return with(look_up_tile<V, N, 1, 4, kPairs, Sink>);
+            case 8: return with(look_up_tile<V, N, 1, 8, kPairs, Sink>);
+        }
+        return with(look_up_tile<V, N, 1, 0, kPairs, Sink>);
+    }
+    with(look_up_tile<V, N, 0, 0, kPairs, Sink>);
 }
 
 // Outputs [c, c + width) of the tile's rows [top, bottom); the sink's places count in pixels of `width`.
@@ -244,14 +278,13 @@ inline void convolve_by_tables(const Layer& layer, const Term& term, const Table
                                int64_t c, int64_t width, int64_t top, int64_t bottom, Sink& sink) {
     int64_t line = 0;
     const uint8_t* spikes = tables.look_at(term, image, top, line);
-    const Sums sums{term, c, width, (layer.out_c + 31) / 32 * 32};
-    const int64_t rows = bottom - top;
-    if (tables.pairs) return look_up_with<Shorts, 1, true>(layer, term, tables, sums, spikes, line, rows, sink);
+    const Block block{c, width, bottom - top};
+    const auto with = [&](const auto& look) { look(layer, term, tables, block, spikes, line, sink); };
+    if (tables.pairs) return with(look_up_with<Shorts, 1, true, Sink>);
     if (term.integers != nullptr)
-        return tables.vectors == 1 ? look_up_with<Shorts, 1, false>(layer, term, tables, sums, spikes, line, rows, sink)
-                                   : look_up_with<Shorts, 2, false>(layer, term, tables, sums, spikes, line, rows, sink);
-    tables.vectors == 1 ? look_up_with<Vector, 1, false>(layer, term, tables, sums, spikes, line, rows, sink)
-                        : look_up_with<Vector, 2, false>(layer, term, tables, sums, spikes, line, rows, sink);
+        return tables.vectors == 1 ? with(look_up_with<Shorts, 1, false, Sink>)
+                                   : with(look_up_with<Shorts, 2, false, Sink>);
+    tables.vectors == 1 ? with(look_up_with<Vector, 1, false, Sink>) : with(look_up_with<Vector, 2, false, Sink>);
 }
 
 }  // namespace
