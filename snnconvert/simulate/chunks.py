@@ -1,4 +1,4 @@
-"""How many images to simulate at once: as many as keep the widest layer's frames in a fixed amount of memory.
+"""How many images to simulate at once: as many as keep the widest values over time in a fixed amount of memory.
 
 On a CUDA device it is a share of what is free there.
 """
@@ -6,18 +6,20 @@ On a CUDA device it is a share of what is free there.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TypeVar
 
 import torch
 from torch import fx
 
-from snnconvert.graph.dialect import calls
-from snnconvert.graph.neuron_ops import Neuron
+from snnconvert.graph.dialect import arguments, calls, op_of
+from snnconvert.graph.neuron_ops import Neuron, Scale, SumPool
+from snnconvert.graph.ops import Add, Constant, Conv, Linear, MaxPool, Op, Role
+from snnconvert.graph.schedule import site_depths
 from snnconvert.graph.types import Snn
+from snnconvert.simulate.kernels import choose
 
-# layers of so many bytes are read back from the cache that cores share; eight images of ResNet-20 at T = 32
-TARGET_BYTES = 16 * 2**20
+# values of so many bytes are read back from the cache that cores share: floats (eight images of ResNet-20 at T = 32
+# without native kernels), and spikes (32 of them), which take part in more layers at once
+TARGET_BYTES, SPIKE_BYTES = 16 * 2**20, 2 * 2**20
 # of a device's free memory: the rest is for weights, workspaces and fragments
 DEVICE_SHARE = 0.5
 # tensors as large as the widest layer's frames that are alive at once: spikes, current, a shortcut, copies, membranes
@@ -25,8 +27,6 @@ ALIVE = 6
 MOST_ON_DEVICE = 4096
 # what watchers may look at, counted in neurons times frames: 24 images of ResNet-20 at T = 32, 1 of SqueezeNet
 WATCHED = 1.5e8
-MEMORY_SIGNS = ("allocate memory", "not enough memory", "out of memory")
-Result = TypeVar("Result")
 
 
 def widest(graph: fx.GraphModule) -> int:
@@ -35,9 +35,45 @@ def widest(graph: fx.GraphModule) -> int:
     return most
 
 
-def chunk_size(snn: Snn, target_bytes: int = TARGET_BYTES) -> int:
+def frame_bytes(snn: Snn) -> tuple[float, float]:
+    """Bytes for each sample and frame of the widest floats that the layer engine keeps, and of its widest spikes.
+
+    What is constant in time, and what kernels compute in passing, takes nothing.
+    """
+    if snn.schedule.kind == "bistable" or choose() is None:
+        return 4.0 * widest(snn.graph), 0.0
+    depths, floats, spikes = site_depths(snn.graph), 0.0, 0.0
+    sent: dict[fx.Node, float] = {}  # bytes of a spike
+    for node, op in calls(snn.graph):
+        size, sources = math.prod(node.meta["shape"]), arguments(node)
+        if depths[node.name] == 0:
+            continue
+        if isinstance(op, Neuron):
+            sent[node] = 1 / 8 if op.model == "if" else 1.0
+        elif sources and all(source in sent for source in sources) and _sends(op):
+            sent[node] = 1.0 if isinstance(op, SumPool) else max(sent[source] for source in sources)
+        elif not _in_passing(node, op):
+            floats = max(floats, 4.0 * size)
+        spikes = max(spikes, size * sent.get(node, 0.0))
+    return floats, spikes
+
+
+def _sends(op: Op) -> bool:
+    return isinstance(op, MaxPool | SumPool) or (op.role == Role.WIRING and not isinstance(op, Constant))
+
+
+def _in_passing(node: fx.Node, op: Op) -> bool:
+    """Whether the kernel of the neurons that read `node` computes it."""
+    sums = isinstance(op, Conv | Linear | Add) and len(node.users) == 1
+    grouped = isinstance(op, Conv) and op.groups > 1 and op.weight.shape[1] > 1
+    joined = all(user.op == "call_module" and isinstance(op_of(user), Neuron | Add) for user in node.users)
+    return (sums or isinstance(op, Scale)) and not grouped and joined
+
+
+def chunk_size(snn: Snn, target_bytes: int = TARGET_BYTES, spike_bytes: int = SPIKE_BYTES) -> int:
     """Images per chunk, at least 1; the result of a simulation does not depend on it."""
-    return max(1, min(256, target_bytes // (4 * widest(snn.graph) * snn.schedule.frames)))
+    floats, spikes = (max(each * snn.schedule.frames, 1.0) for each in frame_bytes(snn))
+    return max(1, min(256, int(target_bytes / floats), int(spike_bytes / spikes)))
 
 
 def planned_size(snn: Snn, device: str) -> int:
@@ -55,31 +91,3 @@ def watchable(snn: Snn, most: int) -> int:
     shapes = [node.meta["shape"] for node, op in calls(snn.graph) if isinstance(op, Neuron)]
     each = snn.schedule.frames * sum(math.prod(shape) for shape in shapes)
     return max(1, min(most, int(WATCHED / max(each, 1))))
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether `error` says that memory ran out, in Python, torch or the native kernels."""
-    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in MEMORY_SIGNS)
-
-
-def with_smaller_chunks(size: int, work: Callable[[int], Result]) -> tuple[Result, tuple[str, ...]]:
-    """`work(size)`, begun again with half the size as often as memory runs out.
-
-    Returns:
-        the result, and a note if the size had to change.
-
-    Raises:
-        Exception: what `work` raised, if it is not about memory or a single image does not fit.
-    """
-    now = size
-    while True:
-        try:
-            result = work(now)
-        except (MemoryError, RuntimeError) as error:
-            if now == 1 or not out_of_memory(error):
-                raise
-            now //= 2
-            continue
-        images = "1 image" if now == 1 else f"{now} images"
-        note = f"memory ran out with {size} images at once: simulated {images} at a time"
-        return result, () if now == size else (note,)

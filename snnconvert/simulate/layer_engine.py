@@ -51,6 +51,7 @@ class LayerEngine:
         self.nodes: list[fx.Node] = list(self.graph.graph.nodes)
         self.outputs = output_nodes(self.graph)
         self.ops = {node: op_of(node) for node in self.nodes if node.op == "call_module"}
+        self.sources = {node: arguments(node) for node in self.ops}
         self.laid_out = LaidOut(self.schedule)
         native = choose() if self.device.type == "cpu" else None
         self.windows: WindowLayers | None = None
@@ -93,7 +94,7 @@ class LayerEngine:
                 else:
                     self._value(node, values)
                 if op.role in (Role.NEURON, Role.DELAY):
-                    source = arguments(node)[0].name
+                    source = self.sources[node][0].name
                     if op.role == Role.DELAY and source in spikes:
                         spikes[node.name], units[node.name] = spikes[source], units[source]
                     elif fused is None:
@@ -116,7 +117,7 @@ class LayerEngine:
 
     def _value(self, node: fx.Node, values: dict[fx.Node, Value]) -> Value:
         if node not in values:
-            values[node] = self._evaluate(node, [self._value(source, values) for source in arguments(node)])
+            values[node] = self._evaluate(node, [self._value(source, values) for source in self.sources[node]])
         return values[node]
 
     def _frames(self, node: fx.Node, values: dict[fx.Node, Value]) -> Frames:
@@ -156,7 +157,7 @@ class LayerEngine:
     def _on_device(
         self, fused: FusedNeurons, node: fx.Node, op: Neuron, values: dict[fx.Node, Value], batch: int
     ) -> tuple[Frames, Tensor] | None:
-        (source,) = arguments(node)
+        (source,) = self.sources[node]
         if op.threshold.dtype != torch.float32 or source.meta["shape"] != node.meta["shape"]:
             return None
         value, shape = self._frames(source, values), tuple(node.meta["shape"])

@@ -96,8 +96,8 @@ class SpikeLayers:
             return None
         membrane = self.laid_out.membrane(node, op)
         sent, counts = self.native.neurons(terms, membrane, self.schedule.frames, batch, shape)
-        density = float(counts[0].sum()) / max(len(sent) * math.prod(shape), 1)
-        return Spikes(sent, density), (counts[0], counts[1])
+        spikes, units = counts.unbind()
+        return Spikes(sent, int(spikes.sum()) / max(len(sent) * math.prod(shape), 1)), (spikes, units)
 
     def evaluated(self, node: fx.Node, op: Op, inputs: Sequence[Value]) -> Value | None:
         """`op` on spikes by a kernel of its own, or by moving them; None where torch has to do it on real values."""

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from snnconvert.simulate import layer_engine
-from snnconvert.simulate.chunks import chunk_size, out_of_memory, planned_size, with_smaller_chunks
+from snnconvert.simulate.chunks import chunk_size, planned_size
 from snnconvert.simulate.evaluate import evaluate, rerun
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.measure import Batch, regrouped
+from snnconvert.simulate.memory import out_of_memory, with_smaller_chunks
 from snnconvert.simulate.result import Probe, Simulation
 from tests.simulate.small_networks import pictures, small_snn
 

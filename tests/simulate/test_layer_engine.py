@@ -68,7 +68,12 @@ def test_an_engine_keeps_nothing_between_runs(resnet: Snn, images: Tensor) -> No
 
 
 @needs_data
-def test_chunks_hold_the_widest_layer_in_the_memory_given(resnet: Snn) -> None:
-    widest = 16 * 32 * 32 * 4 * resnet.schedule.frames
-    assert chunk_size(resnet, 10 * widest) == 10
+def test_chunks_hold_the_widest_layer_in_the_memory_given(resnet: Snn, monkeypatch: pytest.MonkeyPatch) -> None:
+    widest, frames = 16 * 32 * 32, resnet.schedule.frames
+    monkeypatch.setenv("SNNCONVERT_KERNELS", "torch")
+    assert chunk_size(resnet, 10 * 4 * widest * frames) == 10
     assert chunk_size(resnet, 1) == 1
+    if native_available():
+        monkeypatch.setenv("SNNCONVERT_KERNELS", "native")
+        assert chunk_size(resnet, spike_bytes=10 * widest * frames // 8) == 10
+        assert chunk_size(resnet, spike_bytes=1) == 1

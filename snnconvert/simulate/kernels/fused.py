@@ -16,9 +16,9 @@ from torch import Tensor
 
 from snnconvert.errors import InternalError
 from snnconvert.graph.neuron_ops import Neuron
-from snnconvert.simulate.chunks import out_of_memory
 from snnconvert.simulate.kernels.layout import out_tensor, per_element
 from snnconvert.simulate.kernels.native import Current, Membrane
+from snnconvert.simulate.memory import out_of_memory
 from snnconvert.simulate.over_time import by_frames, walk
 
 # neurons a program of the kernel computes: eight for each of its 128 threads, so that loads are wide

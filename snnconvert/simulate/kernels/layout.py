@@ -42,7 +42,7 @@ def sample_of(spikes: Bits | Tensor) -> tuple[int, ...]:
 
 def address(spikes: Bits | Tensor) -> int:
     """Where the memory of `spikes` begins."""
-    return (spikes.bytes if isinstance(spikes, Bits) else spikes).data_ptr()
+    return (spikes.memory if isinstance(spikes, Bits) else spikes).data_ptr()
 
 
 def per_element(parameter: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
@@ -55,7 +55,7 @@ def per_element(parameter: Tensor, shape: tuple[int, ...], dtype: torch.dtype = 
     return rows.to(dtype).contiguous()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Packed:
     """Weights of a 1-D or 2-D convolution or a linear layer (a 1 x 1 convolution) in the kernels' order.
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from ctypes import POINTER, Structure, byref, c_int, c_int64, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -144,6 +145,7 @@ class Native:
     def __init__(self, library: ctypes.CDLL, instructions: int = len(INSTRUCTIONS) - 1) -> None:
         self._library = library
         self._instructions = min(instructions, int(library.snnconvert_instructions()))
+        self._known: WeakKeyDictionary[Packed, dict[bool, _Term]] = WeakKeyDictionary()
 
     @property
     def instructions(self) -> str:
@@ -231,26 +233,31 @@ class Native:
             values, stride = _parameter(term.factor)
             return _Term(kind=1, spikes=_spikes(spikes, kept), values=values, factor_stride=stride, unit=unit)
         packed = term.packed
-        if (
-            isinstance(spikes, Bits)
-            and packed.groups > 1
-            and not packed.depthwise
-            and packed.inputs // packed.groups % 8
-        ):
+        grouped = packed.groups > 1 and not packed.depthwise
+        if isinstance(spikes, Bits) and grouped and packed.inputs // packed.groups % 8:
             spikes, unit = self.expanded(spikes), False  # a group has to begin a byte
         height, width, inputs = physical(sample_of(spikes))
         if packed.outputs != channels or packed.inputs != inputs:
             raise InternalError("a packed layer does not fit its input or output")
-        made = _Term(kind=0, spikes=_spikes(spikes, kept), values=packed.weight.data_ptr(), bias=packed.bias.data_ptr())
-        made.in_h, made.in_w, made.in_c, made.groups, made.unit = height, width, inputs, packed.groups, unit
-        made.depthwise, made.tables = packed.depthwise, unit and term.tables and packed.groups == 1
-        if unit and packed.integers is not None and packed.steps is not None:
-            made.integers, made.steps = packed.integers.data_ptr(), packed.steps.data_ptr()
-        if unit and packed.columns is not None:
-            made.columns = packed.columns.data_ptr()
-        (made.k_h, made.k_w), (made.stride_h, made.stride_w) = packed.kernel, packed.stride
-        (made.pad_h, made.pad_w), (made.dilation_h, made.dilation_w) = packed.padding, packed.dilation
+        made = _Term.from_buffer_copy(self._weights(packed, unit=unit))
+        made.spikes, made.in_h, made.in_w = _spikes(spikes, kept), height, width
+        made.tables = unit and term.tables and packed.groups == 1
         return made
+
+    def _weights(self, packed: Packed, *, unit: bool) -> _Term:
+        """All that kernels have to know of a convolution but its spikes; made once, as this is done for every run."""
+        known = self._known.setdefault(packed, {})
+        if unit not in known:
+            made = _Term(kind=0, values=packed.weight.data_ptr(), bias=packed.bias.data_ptr(), in_c=packed.inputs)
+            made.groups, made.depthwise, made.unit = packed.groups, packed.depthwise, unit
+            (made.k_h, made.k_w), (made.stride_h, made.stride_w) = packed.kernel, packed.stride
+            (made.pad_h, made.pad_w), (made.dilation_h, made.dilation_w) = packed.padding, packed.dilation
+            if unit and packed.integers is not None and packed.steps is not None:
+                made.integers, made.steps = packed.integers.data_ptr(), packed.steps.data_ptr()
+            if unit and packed.columns is not None:
+                made.columns = packed.columns.data_ptr()
+            known[unit] = made
+        return known[unit]
 
     def call(self, entry: str, layer: Structure) -> None:
         """Call an entry point of the library that takes one structure, with this instruction set."""
