@@ -200,7 +200,8 @@ class SpikeLayers:
         density = min(total / size, max(value.density for value in inputs))
         bits = [value.sent for value in inputs if isinstance(value.sent, Bits)]
         if len(bits) == len(inputs):
-            together = moved(op, bits, shape)
+            with threads_for(len(bits[0].memory)):
+                together = moved(op, bits, shape)
             if together is not None:
                 return Spikes(together, density)
         units = [self.units(value) for value in inputs]

@@ -37,13 +37,15 @@ Plan::Plan(const Layer& layer) : blocks(1), block(layer.out_c), tabled(false), p
             table_bytes += tables * 257 * 64 * (pairs ? 1 : (block + lanes - 1) / lanes);
         }
     }
-    // membranes stay in the first two caches; and there are some tiles for every thread
-    constexpr int64_t kMost = 8192, kLeast = 1024, kEach = 4;
+    // membranes stay in the first two caches, in the first where they are nearly all; and there are some tiles for every
+    // thread
+    constexpr int64_t kLeast = 1024, kEach = 4;
+    const int64_t most = convolutions > 0 ? 8192 : 2048;
     const auto rows_of = [&](int64_t elements) {
         return std::min(layer.out_h, std::max<int64_t>(1, elements / std::max<int64_t>(1, layer.out_w * block)));
     };
-    rows = rows_of(kMost);
-    for (int64_t elements = kMost; layer.threads > 1 && elements >= kLeast; elements /= 2) {
+    rows = rows_of(most);
+    for (int64_t elements = most; layer.threads > 1 && elements >= kLeast; elements /= 2) {
         rows = rows_of(elements);
         if (blocks * layer.batch * ((layer.out_h + rows - 1) / rows) >= kEach * layer.threads) break;
     }

@@ -92,15 +92,22 @@ inline int64_t fused_term(const Layer& layer, const Tile& tile) {
 }
 
 #if defined(SNN_AVX512)
-// Integrate-and-fire neurons whose current lies in memory, n of them, a multiple of 16.
-SNN_APART void fire_from(const float* current, const float* threshold, int64_t n, float* v, uint8_t* bits) {
-    for (int64_t at = 0; at < n; at += 16) {
-        const __m512 membrane = _mm512_add_ps(_mm512_loadu_ps(v + at), _mm512_loadu_ps(current + at));
-        const __m512 limit = _mm512_loadu_ps(threshold + at);
-        const __mmask16 fires = _mm512_cmp_ps_mask(membrane, limit, _CMP_GE_OQ);
-        _mm512_storeu_ps(v + at, _mm512_mask_sub_ps(membrane, fires, membrane, limit));
-        std::memcpy(bits + at / 8, &fires, sizeof fires);
+// Integrate-and-fire neurons whose current lies in memory: N vectors of channels from `c` on, of all pixels of a tile.
+template <int N>
+SNN_APART void fire_channels(const FireInto& out, const float* current, int64_t pixels, int64_t channels, int64_t c) {
+    FireInto sink = out;
+    Vector limit[N];
+    for (int n = 0; n < N; n++) limit[n] = sink.limit(c + 16 * n);
+    for (int64_t at = c; at < pixels * channels; at += channels) {
+        SNN_UNROLL
+        for (int n = 0; n < N; n++) sink(at + 16 * n, c + 16 * n, load(current + at + 16 * n), 16, limit[n]);
     }
+}
+
+inline void fire_from(const FireInto& sink, const float* current, int64_t pixels, int64_t channels) {
+    int64_t c = 0;
+    for (; c + 64 <= channels; c += 64) fire_channels<4>(sink, current, pixels, channels, c);
+    for (; c < channels; c += 16) fire_channels<1>(sink, current, pixels, channels, c);
 }
 #endif
 
@@ -141,7 +148,7 @@ void run_layer(const Layer& layer, const Plan& plan, int64_t item, Workspace& wo
     const auto is_scaled = [&](int64_t k) { return layer.term[k].kind == kScaledSpikes && layer.term[k].unit; };
     const int64_t scaled = fused >= 0 && layer.terms == 2 && is_scaled(1 - fused) ? 1 - fused : -1;
 #if defined(SNN_AVX512)
-    const bool in_memory = layer.model == kIf && layer.wait == 0 && n % 16 == 0 && tile.whole && tile.width % 8 == 0 &&
+    const bool in_memory = layer.model == kIf && layer.wait == 0 && tile.whole && tile.width % 16 == 0 &&
                            layer.terms == 1 && (layer.term[0].kind == kFrames || layer.term[0].kind == kConstant);
 #endif
     Prepared prepared[kMostTerms];
@@ -163,7 +170,11 @@ void run_layer(const Layer& layer, const Plan& plan, int64_t item, Workspace& wo
                         sizeof(float) * static_cast<size_t>(tile.width));
     };
     spread(layer.initial, layer.initial_stride, scratch.v);
-    const bool by_channel = fused >= 0 && layer.threshold_stride == 0;
+#if defined(SNN_AVX512)
+    const bool by_channel = (fused >= 0 || in_memory) && layer.threshold_stride == 0;
+#else
+    const bool by_channel = false;
+#endif
     if (!by_channel) spread(layer.threshold, layer.threshold_stride, scratch.threshold);
     if (layer.model != kIf) std::memset(scratch.sent, 0, sizeof(float) * static_cast<size_t>(n));
     float* free = scratch.extras;
@@ -196,7 +207,9 @@ void run_layer(const Layer& layer, const Plan& plan, int64_t item, Workspace& wo
             if (in_memory) {
                 const Term& term = layer.term[0];
                 const int64_t pixel = tile.pixel(layer, term.kind == kFrames ? step : 0);
-                fire_from(term.values + pixel * layer.out_c, scratch.threshold, n, scratch.v, sent.bits);
+                const FireInto sink{scratch.v, by_channel ? layer.threshold : scratch.threshold, by_channel, nullptr,
+                                    nullptr, nullptr, false, sent.bits};
+                fire_from(sink, term.values + pixel * layer.out_c, tile.pixels, layer.out_c);
                 sent.finish(counts);
                 continue;
             }

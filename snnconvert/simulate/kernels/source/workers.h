@@ -62,8 +62,8 @@ class Workers {
     std::mutex busy_, mutex_;
     std::condition_variable wake_, done_;
     const Loop* loop_ = nullptr;
-    int64_t seats_ = 0, next_ = 1, started_ = 0;
-    std::atomic<int64_t> active_{0};
+    int64_t next_ = 1, started_ = 0;
+    std::atomic<int64_t> seats_{0}, active_{0};
 
     static Workers*& current() {
         static Workers* workers = nullptr;
@@ -86,6 +86,11 @@ class Workers {
     void serve() {
         std::unique_lock<std::mutex> lock(mutex_);
         while (true) {
+            if (seats_ == 0) {  // the next layer's work soon comes, and sleepers take long to wake up
+                lock.unlock();
+                for (int look = 0; look < kLooks && seats_ == 0; look++) pause();
+                lock.lock();
+            }
             wake_.wait(lock, [&] { return seats_ > 0; });
             seats_--;
             active_++;
