@@ -22,7 +22,7 @@ MOST_ROWS = 2**16 - 1
 MOST_INTEGER = 127
 MOST_SUM = 2**15 - 1
 MOST_TABLES = 320  # of one block of outputs; more were not measured
-OUTPUTS_WORTH_TABLES = 2048  # making a table costs as much as some 400 look-ups
+OUTPUTS_WORTH_TABLES = 1024  # making a table costs as much as some 400 look-ups
 # densities from which look-ups are faster than lists, and than the faster lists of kernels three columns wide
 TABLES_FROM, TABLES_FROM_COLUMNS = 0.1, 0.18
 SMALL_WEIGHTS = 70_000  # bytes: most of them stay in the first-level cache
@@ -107,13 +107,14 @@ def tables_pay(packed: Packed, density: float, outputs: int) -> bool:
         density: share of bits that are set.
         outputs: output pixels of all samples, for which a table serves.
     """
-    if packed.groups > 1 or outputs < OUTPUTS_WORTH_TABLES:
+    if packed.groups > 1 or outputs < OUTPUTS_WORTH_TABLES / 2:
         return False
     if math.prod(packed.kernel) * -(-packed.inputs // 8) > MOST_TABLES:
         return False
     if packed.outputs <= LANES or (packed.inputs <= 2 * LANES and packed.kernel == (1, 1)):
         return True
-    return density >= (TABLES_FROM_COLUMNS if packed.columns is not None else TABLES_FROM)
+    for_many = TABLES_FROM_COLUMNS if packed.columns is not None else TABLES_FROM
+    return density >= for_many * (1 + OUTPUTS_WORTH_TABLES / outputs)
 
 
 def pack(op: Conv | Linear) -> Packed | None:
