@@ -16,6 +16,7 @@ from snnconvert.graph.ops import Add, Constant, Conv, Linear, MaxPool, Op, Role
 from snnconvert.graph.schedule import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.simulate.kernels import choose
+from snnconvert.simulate.kernels.native import PLANES
 
 # values of so many bytes are read back from the cache that cores share: floats (eight images of ResNet-20 at T = 32
 # without native kernels), and spikes (32 of them), which take part in more layers at once
@@ -49,7 +50,7 @@ def frame_bytes(snn: Snn) -> tuple[float, float]:
         if depths[node.name] == 0:
             continue
         if isinstance(op, Neuron):
-            sent[node] = 1 / 8 if op.model == "if" else 1.0
+            sent[node] = PLANES.get(op.model, 8) / 8
         elif sources and all(source in sent for source in sources) and _sends(op):
             sent[node] = 1.0 if isinstance(op, SumPool) else max(sent[source] for source in sources)
         elif not _in_passing(node, op):

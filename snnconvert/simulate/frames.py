@@ -23,7 +23,7 @@ class Spikes:
     """Spikes for the native kernels, (frames * batch, *sample), frame-major.
 
     Attributes:
-        sent: bits, or int8 where spikes are not all 0 or 1.
+        sent: bits, or int8 where spikes have more than one unit.
         density: share that is not zero, estimated.
     """
 

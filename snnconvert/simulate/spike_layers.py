@@ -27,6 +27,7 @@ from snnconvert.simulate.kernels.native import (
     Membrane,
     ScaledSpikes,
     Summand,
+    planes_of,
 )
 from snnconvert.simulate.torch_threads import threads_for, work_of
 
@@ -78,7 +79,7 @@ class SpikeLayers:
         self.schedule = laid_out.schedule
         summands = {node for node, op in ops.items() if isinstance(op, Scale | Conv | Linear | Add)}
         self.lazy = {node for node in summands if isinstance(ops[node], Scale) or len(node.users) == 1} - set(outputs)
-        self.packed: dict[fx.Node, Packed | None] = {}
+        self.packed: dict[tuple[fx.Node, int], Packed | None] = {}
 
     def neurons(
         self, node: fx.Node, op: Neuron, values: dict[fx.Node, Value], batch: int
@@ -156,7 +157,8 @@ class SpikeLayers:
         line = _one_dimensional(op)
         if line:  # an image of height 1
             units = self.units(source).unsqueeze(2)
-            source = Spikes(self.native.condensed(units) if source.bits is not None else units, source.density)
+            bits = source.bits
+            source = Spikes(self.native.condensed(units, bits.planes) if bits is not None else units, source.density)
             shape = (shape[0], 1, shape[1])
         term = self._by_spikes(node, source)
         if term is None:
@@ -167,20 +169,21 @@ class SpikeLayers:
 
     def _by_spikes(self, node: fx.Node, source: Spikes) -> Convolution | None:
         """The convolution or linear layer at `node` by a kernel for spikes, or None where it is faster dense."""
-        packed = self._pack(node)
+        planes = max(planes_of(source.sent), 1)
+        packed = self._pack(node, planes)
         if packed is None:
             return None
         outputs = len(source.sent) * math.prod(node.meta["shape"]) // packed.outputs
-        tables = source.bits is not None and tables_pay(packed, source.density, outputs)
+        tables = source.bits is not None and tables_pay(packed, source.density / planes, outputs)
         return Convolution(source.sent, packed, tables) if tables or source.density < dense_from(packed) else None
 
-    def _pack(self, node: fx.Node) -> Packed | None:
+    def _pack(self, node: fx.Node, planes: int) -> Packed | None:
         """The weights of `node` for the kernels, or None where they do not serve."""
-        if node not in self.packed:
+        if (node, planes) not in self.packed:
             op, rank = self.ops[node], len(arguments(node)[0].meta["shape"])
             fits = (isinstance(op, Conv) and rank in (2, 3)) or (isinstance(op, Linear) and rank < 3)
-            self.packed[node] = pack(op) if fits and isinstance(op, Conv | Linear) else None
-        return self.packed[node]
+            self.packed[node, planes] = pack(op, planes) if fits and isinstance(op, Conv | Linear) else None
+        return self.packed[node, planes]
 
     # --- pools and wiring ---
 
@@ -212,7 +215,8 @@ class SpikeLayers:
         else:
             with threads_for(work_of(op, units)):
                 result = op(*units)
-        return Spikes(self.native.condensed(result) if len(bits) == len(inputs) else result, density)
+        planes = max(planes_of(value.sent) for value in inputs) if len(bits) == len(inputs) else 0
+        return Spikes(self.native.condensed(result, planes) if planes else result, density)
 
 
 def _elements(sent: Bits | Tensor) -> int:

@@ -1,4 +1,4 @@
-"""Spikes of 0 or 1 as bits, and what can be done to them without unpacking."""
+"""Spikes of 0 and 1, or of -1, 0 and 1, as bits, and what can be done to them without unpacking."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from snnconvert.graph.ops import Concat, Op, Pad, Reshape, Slice
 
 READ_BEYOND = 64  # bytes that kernels may read beyond the end
+CHANNELS = 4  # axis of `Bits.bytes`
 # number of set bits of each byte
 _SET = np.array([byte.bit_count() for byte in range(256)], dtype=np.uint8)
 
@@ -35,17 +36,19 @@ class Bits:
         memory: uint8, with READ_BEYOND bytes more than there are.
         count: number of samples.
         shape: of one sample.
+        planes: 1; or 2, of which the first has the spikes of 1 and the second those of -1.
     """
 
     memory: Tensor
     count: int
     shape: tuple[int, ...]
+    planes: int
 
     @property
     def bytes(self) -> Tensor:
-        """The bytes as (count, height, width, ceil(channels / 8)), see `physical`."""
+        """The bytes as (count, height, width, planes, ceil(channels / 8)), see `physical`."""
         height, width, channels = physical(self.shape)
-        return self.memory[:-READ_BEYOND].view(self.count, height, width, -(-channels // 8))
+        return self.memory[:-READ_BEYOND].view(self.count, height, width, self.planes, -(-channels // 8))
 
     def __len__(self) -> int:
         return self.count
@@ -63,11 +66,11 @@ class Bits:
         return set_bits * len(all_bytes) / max(len(some) * self.elements, 1)
 
 
-def empty_bits(count: int, shape: tuple[int, ...]) -> Bits:
+def empty_bits(count: int, shape: tuple[int, ...], planes: int) -> Bits:
     """Room for the spikes of so many samples."""
     height, width, channels = physical(shape)
-    size = count * height * width * -(-channels // 8)
-    return Bits(torch.empty(size + READ_BEYOND, dtype=torch.uint8), count, shape)
+    size = count * height * width * planes * -(-channels // 8)
+    return Bits(torch.empty(size + READ_BEYOND, dtype=torch.uint8), count, shape, planes)
 
 
 def moved(op: Op, inputs: Sequence[Bits], shape: tuple[int, ...]) -> Bits | None:
@@ -75,7 +78,7 @@ def moved(op: Op, inputs: Sequence[Bits], shape: tuple[int, ...]) -> Bits | None
     first = inputs[0]
     if isinstance(op, Reshape):
         alone = physical(first.shape)[:2] == (1, 1) == physical(shape)[:2]
-        return Bits(first.memory, first.count, shape) if alone else None
+        return Bits(first.memory, first.count, shape, first.planes) if alone else None
     if isinstance(op, Concat):
         return _joined(op, inputs, shape)
     if isinstance(op, Slice):
@@ -84,12 +87,14 @@ def moved(op: Op, inputs: Sequence[Bits], shape: tuple[int, ...]) -> Bits | None
 
 
 def _joined(op: Concat, inputs: Sequence[Bits], shape: tuple[int, ...]) -> Bits | None:
-    axis = _axis(op.dim, len(shape))
-    if axis == 3 and any(physical(bits.shape)[2] % 8 for bits in inputs[:-1]):
+    axis, planes = _axis(op.dim, len(shape)), inputs[0].planes
+    if axis == CHANNELS and any(physical(bits.shape)[2] % 8 for bits in inputs[:-1]):
         return None
-    made = empty_bits(len(inputs[0]), shape)
+    if any(bits.planes != planes for bits in inputs):
+        return None
+    made = empty_bits(len(inputs[0]), shape, planes)
     memory = [bits.bytes for bits in (*inputs, made)]
-    if all(each.shape[3] % 8 == 0 and each.data_ptr() % 8 == 0 for each in memory):
+    if all(each.shape[CHANNELS] % 8 == 0 and each.data_ptr() % 8 == 0 for each in memory):
         memory = [each.view(torch.int64) for each in memory]  # fewer, larger pieces to copy
     torch.cat(memory[:-1], axis, out=memory[-1])
     return made
@@ -97,31 +102,32 @@ def _joined(op: Concat, inputs: Sequence[Bits], shape: tuple[int, ...]) -> Bits 
 
 def _sliced(op: Slice, bits: Bits, shape: tuple[int, ...]) -> Bits | None:
     axis, start, stop = _axis(op.dim, len(shape)), op.start, min(op.stop, bits.shape[op.dim - 1])
-    if axis == 3:
+    if axis == CHANNELS:
         if op.step != 1 or start % 8 or (stop % 8 and stop != physical(bits.shape)[2]):
             return None
         start, stop = start // 8, -(-stop // 8)
-    index = [slice(None)] * 4
+    index = [slice(None)] * 5
     index[axis] = slice(start, stop, op.step)
-    return _copied(bits.bytes[tuple(index)], shape)
+    return _copied(bits.bytes[tuple(index)], shape, bits.planes)
 
 
 def _padded(op: Pad, bits: Bits, shape: tuple[int, ...]) -> Bits | None:
     by_axis = {_axis(len(shape) - i, len(shape)): op.pads[2 * i : 2 * i + 2] for i in range(len(op.pads) // 2)}
-    before, after = by_axis.get(3, (0, 0))
+    before, after = by_axis.get(CHANNELS, (0, 0))
     channels = physical(bits.shape)[2]
     if before % 8 or (after < 0 and after % 8) or (after > 0 and channels % 8):
         return None
-    by_axis[3] = (before // 8, -(-physical(shape)[2] // 8) - before // 8 - -(-channels // 8))
-    return _copied(F.pad(bits.bytes, [size for axis in (3, 2, 1) for size in by_axis.get(axis, (0, 0))]), shape)
+    by_axis[CHANNELS] = (before // 8, -(-physical(shape)[2] // 8) - before // 8 - -(-channels // 8))
+    sizes = [size for axis in (CHANNELS, 3, 2, 1) for size in by_axis.get(axis, (0, 0))]
+    return _copied(F.pad(bits.bytes, sizes), shape, bits.planes)
 
 
 def _axis(dim: int, rank: int) -> int:
     """The axis of `Bits.bytes` that belongs to axis `dim` of the spikes (the batch's is 0)."""
-    return {3: (0, 3, 1, 2), 2: (0, 2, 3), 1: (0, 3)}[rank][dim]
+    return {3: (0, CHANNELS, 1, 2), 2: (0, 2, CHANNELS), 1: (0, CHANNELS)}[rank][dim]
 
 
-def _copied(memory: Tensor, shape: tuple[int, ...]) -> Bits:
-    made = empty_bits(len(memory), shape)
+def _copied(memory: Tensor, shape: tuple[int, ...], planes: int) -> Bits:
+    made = empty_bits(len(memory), shape, planes)
     made.bytes.copy_(memory)
     return made

@@ -117,10 +117,18 @@ def tables_pay(packed: Packed, density: float, outputs: int) -> bool:
     return density >= for_many * (1 + OUTPUTS_WORTH_TABLES / outputs)
 
 
-def pack(op: Conv | Linear) -> Packed | None:
-    """`op` for the kernels, or None if it is of a form that they do not know."""
+def pack(op: Conv | Linear, planes: int = 1) -> Packed | None:
+    """`op` for the kernels, or None if it is of a form that they do not know.
+
+    Args:
+        op: a convolution or a linear layer.
+        planes: of the bits that it receives. Unless it has groups, each plane is so many channels of their own, the
+            second with negated weights.
+    """
     if op.weight.dtype != torch.float32:
         return None
+    if planes == 2 and (isinstance(op, Linear) or op.groups == 1):
+        return pack(op.rebuilt(weight=_of_both_planes(op.weight)))
     stride: tuple[int, ...] = (1, 1)
     padding: tuple[int, ...] = (0, 0)
     dilation: tuple[int, ...] = (1, 1)
@@ -165,6 +173,12 @@ def pack(op: Conv | Linear) -> Packed | None:
         steps=steps,
         columns=columns,
     )
+
+
+def _of_both_planes(weight: Tensor) -> Tensor:
+    """Weights (outputs, inputs, ...) for the bits of +1 and then of -1, each in whole bytes."""
+    filled = F.pad(weight, (0, 0) * (weight.ndim - 2) + (0, -weight.shape[1] % 8))
+    return torch.cat([filled, -filled], 1)
 
 
 def _as_integers(rows: Tensor, bias: Tensor) -> tuple[Tensor | None, Tensor | None]:

@@ -20,9 +20,10 @@ from snnconvert.graph.ops import MaxPool
 from snnconvert.simulate.kernels.bits import Bits, empty_bits, physical
 from snnconvert.simulate.kernels.layout import Packed, address, out_tensor, sample_of
 
-VERSION = 6
+VERSION = 7
 MODELS = {"if": 0, "ternary": 1, "ternary-late": 2, "burst": 3, "graded": 4, "signed": 5}
 NO_NEURON = 6
+PLANES = {"if": 1, "ternary": 2, "ternary-late": 2}  # of bits; all others send int8 units
 MOST_TERMS = 8
 MOST_UNITS = 127  # in an int8 spike
 INSTRUCTIONS = ("portable", "avx2", "avx512")
@@ -47,7 +48,7 @@ class _Term(Structure):
         ("values", c_void_p),
         ("bias", c_void_p),
         ("factor_stride", c_int64),
-        *((name, c_int64) for name in (*_GEOMETRY, "groups", "depthwise", "unit", "tables")),
+        *((name, c_int64) for name in (*_GEOMETRY, "groups", "depthwise", "planes", "tables")),
         ("integers", c_void_p),
         ("steps", c_void_p),
         ("columns", c_void_p),
@@ -73,7 +74,7 @@ class _Pool(Structure):
         *((name, c_int64) for name in _GEOMETRY[3:]),
         ("spikes", c_void_p),
         ("pooled", c_void_p),
-        ("unit", c_int64),
+        ("planes", c_int64),
         ("reach", c_int64),
         ("threads", c_int64),
     )
@@ -83,6 +84,7 @@ class _Bits(Structure):
     _fields_ = (
         ("pixels", c_int64),
         ("channels", c_int64),
+        ("planes", c_int64),
         ("units", c_void_p),
         ("bits", c_void_p),
         ("threads", c_int64),
@@ -95,7 +97,7 @@ class Convolution:
 
     Attributes:
         spikes: bits, or int8 units.
-        packed: the weights.
+        packed: the weights, packed for as many planes as there are bits.
         tables: whether sums may be looked up in tables, which serves bits only.
     """
 
@@ -145,7 +147,7 @@ class Native:
     def __init__(self, library: ctypes.CDLL, instructions: int = len(INSTRUCTIONS) - 1) -> None:
         self._library = library
         self._instructions = min(instructions, int(library.snnconvert_instructions()))
-        self._known: WeakKeyDictionary[Packed, dict[bool, _Term]] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[Packed, dict[int, _Term]] = WeakKeyDictionary()
 
     @property
     def instructions(self) -> str:
@@ -162,11 +164,11 @@ class Native:
         """Spikes of a neuron layer that receives the sum of `terms`, added in order.
 
         Returns:
-            spikes (frames * batch, *shape), of model "if" as bits, of all others int8; and int64 counts (2, frames) of
-            spikes and units.
+            spikes (frames * batch, *shape), bits of the models in PLANES, int8 of all others; and int64 counts
+            (2, frames) of spikes and units.
         """
-        unit = membrane.model == "if"
-        out = empty_bits(frames * batch, shape) if unit else out_tensor(frames * batch, shape, torch.int8)
+        planes, count = PLANES.get(membrane.model, 0), frames * batch
+        out = empty_bits(count, shape, planes) if planes else out_tensor(count, shape, torch.int8)
         layer = _Layer(model=MODELS[membrane.model], levels=membrane.levels, wait=membrane.wait, spikes=address(out))
         layer.threshold, layer.threshold_stride = _parameter(membrane.threshold)
         layer.initial, layer.initial_stride = _parameter(membrane.initial)
@@ -194,12 +196,12 @@ class Native:
 
     def max_pool(self, spikes: Bits | Tensor, op: MaxPool, frames: int, shape: tuple[int, ...]) -> Bits | Tensor:
         """Increments of the running maximum (frames * batch, *shape): of bits bits, of int8 units int8."""
-        unit = isinstance(spikes, Bits)
-        out = empty_bits(len(spikes), shape) if unit else out_tensor(len(spikes), shape, torch.int8)
+        planes = planes_of(spikes)
+        out = empty_bits(len(spikes), shape, planes) if planes else out_tensor(len(spikes), shape, torch.int8)
         kept: list[Tensor] = []
         pool = _pool(spikes, op, frames, shape, kept)
         pool.dilation_h, pool.dilation_w = op.dilation
-        pool.pooled, pool.reach = address(out), frames * (1 if unit else 128)
+        pool.pooled, pool.reach = address(out), frames * (1 if planes else 128)
         self.call("snnconvert_max_pool", pool)
         return out
 
@@ -212,10 +214,10 @@ class Native:
         self.call("snnconvert_sum_pool", pool)
         return out
 
-    def condensed(self, units: Tensor) -> Bits:
-        """Int8 spikes of 0 and 1, (count, *shape), as bits."""
+    def condensed(self, units: Tensor, planes: int = 1) -> Bits:
+        """Int8 spikes of 0 and 1, or with two planes of -1, 0 and 1, (count, *shape), as bits."""
         kept: list[Tensor] = []
-        bits = empty_bits(len(units), tuple(units.shape[1:]))
+        bits = empty_bits(len(units), tuple(units.shape[1:]), planes)
         self.call("snnconvert_condense", _both(bits, _memory(units, torch.int8, kept)))
         return bits
 
@@ -228,36 +230,39 @@ class Native:
     def _term(self, term: Summand, channels: int, kept: list[Tensor]) -> _Term:
         if isinstance(term, Current):
             return _Term(kind=3 if term.constant else 2, values=_memory(term.tensor, torch.float32, kept))
-        spikes, unit = term.spikes, isinstance(term.spikes, Bits)
+        spikes, planes = term.spikes, planes_of(term.spikes)
         if isinstance(term, ScaledSpikes):
             values, stride = _parameter(term.factor)
-            return _Term(kind=1, spikes=_spikes(spikes, kept), values=values, factor_stride=stride, unit=unit)
+            return _Term(kind=1, spikes=_spikes(spikes, kept), values=values, factor_stride=stride, planes=planes)
         packed = term.packed
-        grouped = packed.groups > 1 and not packed.depthwise
-        if isinstance(spikes, Bits) and grouped and packed.inputs // packed.groups % 8:
-            spikes, unit = self.expanded(spikes), False  # a group has to begin a byte
         height, width, inputs = physical(sample_of(spikes))
+        if packed.groups == 1 and planes == 2:
+            inputs, planes = 2 * 8 * -(-inputs // 8), 1  # both planes as channels
+        elif isinstance(spikes, Bits) and not packed.depthwise and packed.inputs // packed.groups % 8:
+            spikes, planes = self.expanded(spikes), 0  # a group has to begin a byte
+        elif isinstance(spikes, Bits) and not packed.depthwise and packed.groups > 1 and planes == 2:
+            spikes, planes = self.expanded(spikes), 0
         if packed.outputs != channels or packed.inputs != inputs:
             raise InternalError("a packed layer does not fit its input or output")
-        made = _Term.from_buffer_copy(self._weights(packed, unit=unit))
+        made = _Term.from_buffer_copy(self._weights(packed, planes))
         made.spikes, made.in_h, made.in_w = _spikes(spikes, kept), height, width
-        made.tables = unit and term.tables and packed.groups == 1
+        made.tables = planes == 1 and term.tables and packed.groups == 1
         return made
 
-    def _weights(self, packed: Packed, *, unit: bool) -> _Term:
+    def _weights(self, packed: Packed, planes: int) -> _Term:
         """All that kernels have to know of a convolution but its spikes; made once, as this is done for every run."""
         known = self._known.setdefault(packed, {})
-        if unit not in known:
+        if planes not in known:
             made = _Term(kind=0, values=packed.weight.data_ptr(), bias=packed.bias.data_ptr(), in_c=packed.inputs)
-            made.groups, made.depthwise, made.unit = packed.groups, packed.depthwise, unit
+            made.groups, made.depthwise, made.planes = packed.groups, packed.depthwise, planes
             (made.k_h, made.k_w), (made.stride_h, made.stride_w) = packed.kernel, packed.stride
             (made.pad_h, made.pad_w), (made.dilation_h, made.dilation_w) = packed.padding, packed.dilation
-            if unit and packed.integers is not None and packed.steps is not None:
+            if planes and packed.integers is not None and packed.steps is not None:
                 made.integers, made.steps = packed.integers.data_ptr(), packed.steps.data_ptr()
-            if unit and packed.columns is not None:
+            if planes and packed.columns is not None:
                 made.columns = packed.columns.data_ptr()
-            known[unit] = made
-        return known[unit]
+            known[planes] = made
+        return known[planes]
 
     def call(self, entry: str, layer: Structure) -> None:
         """Call an entry point of the library that takes one structure, with this instruction set."""
@@ -282,6 +287,11 @@ def _memory(tensor: Tensor, dtype: torch.dtype, kept: list[Tensor]) -> int:
     return ordered.data_ptr()
 
 
+def planes_of(spikes: Bits | Tensor) -> int:
+    """Planes of bits, 0 for units."""
+    return spikes.planes if isinstance(spikes, Bits) else 0
+
+
 def _spikes(spikes: Bits | Tensor, kept: list[Tensor]) -> int:
     return address(spikes) if isinstance(spikes, Bits) else _memory(spikes, torch.int8, kept)
 
@@ -289,7 +299,9 @@ def _spikes(spikes: Bits | Tensor, kept: list[Tensor]) -> int:
 def _both(bits: Bits, units: int) -> _Bits:
     height, width, channels = physical(bits.shape)
     pixels = len(bits) * height * width
-    return _Bits(pixels=pixels, channels=channels, units=units, bits=address(bits), threads=torch.get_num_threads())
+    made = _Bits(pixels=pixels, channels=channels, planes=bits.planes, units=units, bits=address(bits))
+    made.threads = torch.get_num_threads()
+    return made
 
 
 def _pool(
@@ -301,7 +313,7 @@ def _pool(
     )
     (pool.out_h, pool.out_w), (pool.k_h, pool.k_w), (pool.stride_h, pool.stride_w) = shape[1:], op.kernel, op.stride
     (pool.pad_h, pool.pad_w), pool.dilation_h, pool.dilation_w = op.padding, 1, 1
-    pool.spikes, pool.unit = _spikes(spikes, kept), isinstance(spikes, Bits)
+    pool.spikes, pool.planes = _spikes(spikes, kept), planes_of(spikes)
     return pool
 
 

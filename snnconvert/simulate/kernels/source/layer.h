@@ -1,8 +1,9 @@
 // What the Python binding hands to the kernels: plain structures of 64-bit integers and pointers.
 //
-// Frame-major and channels last: index ((t * batch + b) * pixels + p) * C + c. Currents are float32. Spikes are int8 units;
-// where all are 0 or 1 they are bits, the lowest first, a pixel's in (C + 7) / 8 bytes, those beyond C zero. Of bits the
-// kernels may read up to kSlack bytes beyond the end.
+// Frame-major and channels last: index ((t * batch + b) * pixels + p) * C + c. Currents are float32. Spikes are int8 units,
+// or bits in one or two planes: a pixel has (C + 7) / 8 bytes for the channels that send 1, the lowest bit first, those
+// beyond C zero; and, with two planes, as many for the channels that send -1. Of bits the kernels may read up to kSlack bytes
+// beyond the end.
 #pragma once
 
 #include <cstdint>
@@ -29,12 +30,12 @@ struct Term {
     int64_t factor_stride;  // scaled spikes: 0 or C
     int64_t in_h, in_w, in_c, k_h, k_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups;
     int64_t depthwise;  // one input and one output channel per group
-    int64_t unit;       // spikes are bits
-    int64_t tables;     // unit convolutions without groups: sums may be looked up (see layer_tables.h)
-    // unit convolutions without groups whose weights are integers times a step per output, else null:
+    int64_t planes;     // of bits, 0 for units; a convolution that is not depthwise takes each plane as channels of its own
+    int64_t tables;     // convolutions of bits without groups: sums may be looked up (see layer_tables.h)
+    // convolutions of bits without groups whose weights are integers times a step per output, else null:
     const int16_t* integers;  // as values, but outputs padded to 32
     const float* steps;       // (2, C_out padded to 32): steps, biases
-    // unit convolutions without groups, three columns wide, a stride of one or two and no dilation across: the weights,
+    // convolutions of bits without groups, three columns wide, a stride of one or two and no dilation across: the weights,
     // integers where there are some, as (k_h, C_in, 3, padded C_out); else null
     const void* columns;
 };
@@ -48,7 +49,7 @@ struct Layer {
     int64_t threshold_stride;
     const float* initial;
     int64_t initial_stride;
-    int8_t* spikes;   // output of a neuron: bits of model kIf, units of all others
+    int8_t* spikes;   // output of a neuron: bits of model kIf (one plane) and of ternary ones (two), units of all others
     float* current;   // output without a neuron (model kNone)
     int64_t* counts;  // (2, frames): spikes, units
     int64_t threads;
@@ -59,14 +60,14 @@ struct Pool {
     int64_t k_h, k_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
     const int8_t* spikes;  // units, or bits
     void* pooled;          // maximum: as the spikes; sum: int8, or float of windows of more than 127 pixels
-    int64_t unit;          // spikes are bits
+    int64_t planes;        // of bits, 0 for units
     int64_t reach;         // no input sends more units than this in all, either way
     int64_t threads;
 };
 
-// Pixels as units of 0 or 1 (pixels, channels) and as bits (pixels, (channels + 7) / 8).
+// Pixels as units of 0, 1 or -1 (pixels, channels) and as bits (pixels, planes, (channels + 7) / 8).
 struct Bits {
-    int64_t pixels, channels;
+    int64_t pixels, channels, planes;
     int8_t* units;
     uint8_t* bits;
     int64_t threads;

@@ -4,61 +4,81 @@ namespace snn {
 namespace {
 
 // bytes of one input pixel
-inline int64_t pixel_bytes(const Term& term) { return term.unit ? (term.in_c + 7) / 8 : term.in_c; }
+inline int64_t pixel_bytes(const Term& term) {
+    return term.planes > 0 ? term.planes * ((term.in_c + 7) / 8) : term.in_c;
+}
 
-// n bits as bytes that are 0 or 1
-inline void expand(const void* bits, int64_t n, int8_t* to) {
-    const auto* from = static_cast<const uint8_t*>(bits);
+#if !defined(SNN_AVX512)
+// eight bits as bytes that are 0 or 1
+inline uint64_t spread(uint8_t bits) {
+    const uint64_t each = bits * 0x0101010101010101ULL & 0x8040201008040201ULL;
+    return (each + 0x7f7f7f7f7f7f7f7fULL) >> 7 & 0x0101010101010101ULL;
+}
+
+// bytes that are 0 or 1 as eight bits
+inline uint8_t gathered(uint64_t bytes) { return static_cast<uint8_t>(bytes * 0x0102040810204080ULL >> 56); }
+#endif
+
+// n bits as bytes that are 0 or 1; those of a second plane, if there is one, as -1
+inline void expand(const uint8_t* bits, const uint8_t* minus, int64_t n, int8_t* to) {
 #if defined(SNN_AVX512)
-    const __m512i one = _mm512_set1_epi8(1);
+    const __m512i one = _mm512_set1_epi8(1), minus_one = _mm512_set1_epi8(-1);
     for (int64_t i = 0; i < n; i += 64) {
-        __mmask64 set;
-        std::memcpy(&set, from + i / 8, sizeof set);
+        __mmask64 set, less = 0;
+        std::memcpy(&set, bits + i / 8, sizeof set);
+        if (minus != nullptr) std::memcpy(&less, minus + i / 8, sizeof less);
+        const __m512i bytes = _mm512_mask_mov_epi8(_mm512_maskz_mov_epi8(set, one), less, minus_one);
         if (n - i >= 64) {
-            _mm512_storeu_si512(to + i, _mm512_maskz_mov_epi8(set, one));
+            _mm512_storeu_si512(to + i, bytes);
         } else {
-            _mm512_mask_storeu_epi8(to + i, (__mmask64{1} << (n - i)) - 1, _mm512_maskz_mov_epi8(set, one));
+            _mm512_mask_storeu_epi8(to + i, (__mmask64{1} << (n - i)) - 1, bytes);
         }
     }
 #else
     for (int64_t i = 0; i < n; i += 8) {
-        const uint64_t spread = from[i / 8] * 0x0101010101010101ULL & 0x8040201008040201ULL;
-        const uint64_t eight = (spread + 0x7f7f7f7f7f7f7f7fULL) >> 7 & 0x0101010101010101ULL;
+        const uint64_t less = minus != nullptr ? spread(minus[i / 8]) * 0xff : 0;
+        const uint64_t eight = spread(bits[i / 8]) | less;
         std::memcpy(to + i, &eight, n - i >= 8 ? 8 : static_cast<size_t>(n - i));
     }
 #endif
 }
 
-// n bytes that are 0 or 1 as bits, the last byte filled with zeros
-inline void condense(const int8_t* units, int64_t n, void* bits) {
-    auto* to = static_cast<uint8_t*>(bits);
+// n bytes that are 0, 1 or -1 as bits: of those that are 1, and of those that are -1 if asked for; last bytes are filled
+// with zeros
+inline void condense(const int8_t* units, int64_t n, uint8_t* bits, uint8_t* minus) {
 #if defined(SNN_AVX512)
     for (int64_t i = 0; i < n; i += 64) {
         const __mmask64 valid = n - i >= 64 ? ~__mmask64{0} : (__mmask64{1} << (n - i)) - 1;
         const __m512i bytes = _mm512_maskz_loadu_epi8(valid, units + i);
-        const __mmask64 set = _mm512_test_epi8_mask(bytes, bytes);
-        std::memcpy(to + i / 8, &set, n - i >= 64 ? 8 : static_cast<size_t>((n - i + 7) / 8));
+        const __mmask64 less = _mm512_movepi8_mask(bytes), set = _mm512_test_epi8_mask(bytes, bytes) & ~less;
+        const size_t count = n - i >= 64 ? 8 : static_cast<size_t>((n - i + 7) / 8);
+        std::memcpy(bits + i / 8, &set, count);
+        if (minus != nullptr) std::memcpy(minus + i / 8, &less, count);
     }
 #else
     for (int64_t i = 0; i < n; i += 8) {
         uint64_t eight = 0;
         std::memcpy(&eight, units + i, n - i >= 8 ? 8 : static_cast<size_t>(n - i));
-        to[i / 8] = static_cast<uint8_t>(eight * 0x0102040810204080ULL >> 56);
+        const uint64_t less = eight >> 7 & 0x0101010101010101ULL;
+        bits[i / 8] = gathered((eight & 0x0101010101010101ULL) ^ less);  // the lowest bit is set in 1 and in -1
+        if (minus != nullptr) minus[i / 8] = gathered(less);
     }
 #endif
 }
 
-// the same for pixels, each of which begins a byte
-inline void expand_pixels(const void* bits, int64_t pixels, int64_t channels, int8_t* to) {
-    if (channels % 8 == 0) return expand(bits, pixels * channels, to);
-    const auto* from = static_cast<const uint8_t*>(bits);
-    for (int64_t p = 0; p < pixels; p++) expand(from + p * ((channels + 7) / 8), channels, to + p * channels);
+// the same for pixels, each of which has its planes one after the other
+inline void expand_pixels(const uint8_t* bits, int64_t pixels, int64_t channels, int64_t planes, int8_t* to) {
+    const int64_t plane = (channels + 7) / 8;
+    if (planes == 1 && channels % 8 == 0) return expand(bits, nullptr, pixels * channels, to);
+    for (int64_t p = 0; p < pixels; p++, bits += planes * plane, to += channels)
+        expand(bits, planes == 2 ? bits + plane : nullptr, channels, to);
 }
 
-inline void condense_pixels(const int8_t* units, int64_t pixels, int64_t channels, void* bits) {
-    if (channels % 8 == 0) return condense(units, pixels * channels, bits);
-    auto* to = static_cast<uint8_t*>(bits);
-    for (int64_t p = 0; p < pixels; p++) condense(units + p * channels, channels, to + p * ((channels + 7) / 8));
+inline void condense_pixels(const int8_t* units, int64_t pixels, int64_t channels, int64_t planes, uint8_t* bits) {
+    const int64_t plane = (channels + 7) / 8;
+    if (planes == 1 && channels % 8 == 0) return condense(units, pixels * channels, bits, nullptr);
+    for (int64_t p = 0; p < pixels; p++, bits += planes * plane, units += channels)
+        condense(units, channels, bits, planes == 2 ? bits + plane : nullptr);
 }
 
 // how many bits are set in so many bytes
@@ -75,13 +95,13 @@ inline int64_t count_bits(const void* bits, int64_t bytes) {
 }
 
 void run_expand(const Bits& bits, int64_t first, int64_t last) {
-    const int64_t bytes = (bits.channels + 7) / 8;
-    expand_pixels(bits.bits + first * bytes, last - first, bits.channels, bits.units + first * bits.channels);
+    const uint8_t* from = bits.bits + first * bits.planes * ((bits.channels + 7) / 8);
+    expand_pixels(from, last - first, bits.channels, bits.planes, bits.units + first * bits.channels);
 }
 
 void run_condense(const Bits& bits, int64_t first, int64_t last) {
-    const int64_t bytes = (bits.channels + 7) / 8;
-    condense_pixels(bits.units + first * bits.channels, last - first, bits.channels, bits.bits + first * bytes);
+    uint8_t* to = bits.bits + first * bits.planes * ((bits.channels + 7) / 8);
+    condense_pixels(bits.units + first * bits.channels, last - first, bits.channels, bits.planes, to);
 }
 
 }  // namespace

@@ -14,7 +14,7 @@ struct Columns {
 
     static bool serve(const Term& term, int64_t out_rows) {
 #if defined(SNN_AVX512)
-        return term.unit && term.columns != nullptr && ((out_rows - 1) * term.stride_h + term.k_h) * term.in_c < 65536;
+        return term.planes > 0 && term.columns != nullptr && ((out_rows - 1) * term.stride_h + term.k_h) * term.in_c < 65536;
 #else
         (void)term, (void)out_rows;
         return false;

@@ -69,7 +69,7 @@ struct Geometry {
         padded = (outputs + 15) / 16 * 16;
         weight_rows = term.k_h * term.k_w * inputs;
         pixel = pixel_bytes(term);
-        runs = term.groups == 1 && term.dilation_w == 1 && (!term.unit || term.in_c % 8 == 0);
+        runs = term.groups == 1 && term.dilation_w == 1 && (term.planes == 0 || term.in_c % 8 == 0);
         tabled = plan.tabled;
         pointwise = !tabled && Pointwise::serve(term);
         by_columns = !tabled && Columns::serve(term, bottom - top);
@@ -180,15 +180,16 @@ inline void convolve(const Layer& layer, const Term& term, const Geometry& geome
         for (int64_t i = above * row; i < below * row; i += 64) __builtin_prefetch(image + next + i);
     }
     if (term.depthwise)
-        return term.unit ? convolve_depthwise<true>(layer, term, tile, image, sink)
-                         : convolve_depthwise<false>(layer, term, tile, image, sink);
+        return term.planes == 0   ? convolve_depthwise<0>(layer, term, tile, image, sink)
+               : term.planes == 1 ? convolve_depthwise<1>(layer, term, tile, image, sink)
+                                  : convolve_depthwise<2>(layer, term, tile, image, sink);
     if (geometry.tabled)
         return convolve_by_tables(layer, term, geometry.tables, image, tile.first, tile.width, tile.top, tile.bottom, sink);
 #if defined(SNN_AVX512)
     if (geometry.pointwise) return geometry.points.convolve(layer, term, image, tile.top, tile.bottom, sink);
     if (geometry.by_columns) return convolve_by_columns(layer, term, geometry, tile, image, sink);
 #endif
-    if (term.unit) return convolve_events<true>(layer, term, geometry, tile, image, scratch, sink);
+    if (term.planes > 0) return convolve_events<true>(layer, term, geometry, tile, image, scratch, sink);
     convolve_events<false>(layer, term, geometry, tile, image, scratch, sink);
 }
 

@@ -12,7 +12,7 @@ struct Scratch {
 
     Scratch(int64_t n, int64_t reach, int64_t extra, int64_t pixels) {
         const int64_t room = (n + kSlack + 15) / 16 * 16, events = (reach + 2 * kSlack + 63) / 64 * 64;
-        const int64_t pixel_room = n / 8 + pixels + 2 * kSlack;  // a pixel begins a byte
+        const int64_t pixel_room = 2 * (n / 8 + pixels + kSlack) + kSlack;  // two planes, and a pixel begins a byte
         const size_t bytes = static_cast<size_t>(4 * (4 * room + extra + kSlack) + 3 * events + room + 2 * pixel_room + 64);
         memory = std::malloc(bytes);
         if (memory == nullptr) throw std::bad_alloc();

@@ -3,8 +3,8 @@
 namespace snn {
 namespace {
 
-// Outputs [c, c + 16) of a pixel; `line`: the first input row's channel c.
-template <bool Unit, class Sink>
+// Outputs [c, c + 16) of a pixel; `line`: the first input row's channel c. kPlanes: of bits, 0 for units.
+template <int kPlanes, class Sink>
 SNN_INLINE void depthwise_channels(const Term& term, const Lines& lines, const Window& columns, const int8_t* line,
                                    int64_t pixel, int64_t at, int64_t c, Sink& sink) {
     const int64_t channels = term.in_c, k_w = term.k_w, across = term.dilation_w * pixel;
@@ -12,19 +12,19 @@ SNN_INLINE void depthwise_channels(const Term& term, const Lines& lines, const W
     for (int64_t y = lines.first; y < lines.last; y++, line += lines.step) {
         const float* weights = term.values + y * k_w * channels + c;
         for (int64_t x = columns.first; x < columns.last; x++) {
-            if (Unit)
-                sum += where_set(line + x * across, load(weights + x * channels));
-            else
-                sum += load(weights + x * channels) * widen(line + x * across);
+            const int8_t* spikes = line + x * across;
+            const Vector weight = load(weights + x * channels);
+            sum += kPlanes > 0 ? where_set(spikes, weight) : weight * widen(spikes);
+            if (kPlanes == 2) sum -= where_set(spikes + (channels + 7) / 8, weight);
         }
     }
     sink(at + c, c, sum, 16);
 }
 
 #if defined(SNN_AVX512)
-// The same for 64 channels of spikes that are 0 or 1: weights are added where there is one, which needs no product.
-template <class Sink>
-SNN_INLINE void depthwise_units(const Term& term, const Lines& lines, const Window& columns, const int8_t* line,
+// The same for 64 channels of bits: weights are added where there is one, which needs no product.
+template <int kPlanes, class Sink>
+SNN_INLINE void depthwise_bits(const Term& term, const Lines& lines, const Window& columns, const int8_t* line,
                                 int64_t pixel, int64_t at, int64_t c, Sink& sink) {
     const int64_t channels = term.in_c, k_w = term.k_w, across = term.dilation_w * pixel;
     __m512 sum[4];
@@ -33,12 +33,16 @@ SNN_INLINE void depthwise_units(const Term& term, const Lines& lines, const Wind
     for (int64_t y = lines.first; y < lines.last; y++, line += lines.step) {
         const float* weights = term.values + y * k_w * channels + c;
         for (int64_t x = columns.first; x < columns.last; x++) {
-            __mmask64 set;
+            __mmask64 set, less = 0;
             std::memcpy(&set, line + x * across, sizeof set);
+            if (kPlanes == 2) std::memcpy(&less, line + x * across + (channels + 7) / 8, sizeof less);
             SNN_UNROLL
-            for (int n = 0; n < 4; n++)
-                sum[n] = _mm512_mask_add_ps(sum[n], static_cast<__mmask16>(set >> (16 * n)), sum[n],
-                                            _mm512_loadu_ps(weights + x * channels + 16 * n));
+            for (int n = 0; n < 4; n++) {
+                const __m512 weight = _mm512_loadu_ps(weights + x * channels + 16 * n);
+                sum[n] = _mm512_mask_add_ps(sum[n], static_cast<__mmask16>(set >> (16 * n)), sum[n], weight);
+                if (kPlanes == 2)
+                    sum[n] = _mm512_mask_sub_ps(sum[n], static_cast<__mmask16>(less >> (16 * n)), sum[n], weight);
+            }
         }
     }
     SNN_UNROLL
@@ -46,26 +50,28 @@ SNN_INLINE void depthwise_units(const Term& term, const Lines& lines, const Wind
 }
 #endif
 
-template <bool Unit, class Sink>
+template <int kPlanes, class Sink>
 SNN_INLINE void depthwise_pixel(const Term& term, const Lines& lines, const Window& columns, int64_t pixel, int64_t at,
                                 int64_t first, Sink& sink) {
     const int64_t channels = term.in_c;
     const int8_t* start = lines.start + columns.origin * pixel;
     int64_t c = first;
 #if defined(SNN_AVX512)
-    if (Unit)
-        for (; c + 64 <= channels; c += 64) depthwise_units(term, lines, columns, start + c / 8, pixel, at, c, sink);
+    if (kPlanes > 0)
+        for (; c + 64 <= channels; c += 64)
+            depthwise_bits<kPlanes>(term, lines, columns, start + c / 8, pixel, at, c, sink);
 #endif
     for (; c + 16 <= channels; c += 16)
-        depthwise_channels<Unit>(term, lines, columns, start + (Unit ? c / 8 : c), pixel, at, c, sink);
+        depthwise_channels<kPlanes>(term, lines, columns, start + (kPlanes > 0 ? c / 8 : c), pixel, at, c, sink);
     for (; c < channels; c++) {
         Vector sum = {term.bias[c]};
-        const int8_t* line = start + (Unit ? c / 8 : c);
+        const int8_t* line = start + (kPlanes > 0 ? c / 8 : c);
         for (int64_t y = lines.first; y < lines.last; y++, line += lines.step)
             for (int64_t x = columns.first; x < columns.last; x++) {
-                const int units = line[x * term.dilation_w * pixel];
-                sum[0] += term.values[(y * term.k_w + x) * channels + c] *
-                          static_cast<float>(Unit ? units >> (c % 8) & 1 : units);
+                const int8_t* spikes = line + x * term.dilation_w * pixel;
+                int units = kPlanes > 0 ? *spikes >> (c % 8) & 1 : *spikes;
+                if (kPlanes == 2) units -= spikes[(channels + 7) / 8] >> (c % 8) & 1;
+                sum[0] += term.values[(y * term.k_w + x) * channels + c] * static_cast<float>(units);
             }
         sink(at + c, c, sum, 1);
     }
@@ -74,14 +80,15 @@ SNN_INLINE void depthwise_pixel(const Term& term, const Lines& lines, const Wind
 #if defined(SNN_AVX512)
 // Kernels of 3 x 3 on bits, along an output row of 16 channels: weights stay in registers, a column's spikes are masks
 // that are read once for all outputs that see them.
+template <int kPlanes>
 struct DepthwiseRow {
     const uint8_t* line[3];  // the input rows, from channel c on
     unsigned keep[3];        // all ones where the row is inside the image
     __m512 weight[9], bias;
-    int64_t pixel, in_w;
+    int64_t plane, pixel, in_w;
 
     DepthwiseRow(const Term& term, const int8_t* image, int64_t out_y, int64_t c)
-        : bias(_mm512_loadu_ps(term.bias + c)), pixel((term.in_c + 7) / 8), in_w(term.in_w) {
+        : bias(_mm512_loadu_ps(term.bias + c)), plane((term.in_c + 7) / 8), pixel(kPlanes * plane), in_w(term.in_w) {
         SNN_UNROLL
         for (int ky = 0; ky < 3; ky++) {
             const int64_t y = out_y * term.stride_h - term.pad_h + ky * term.dilation_h;
@@ -93,52 +100,59 @@ struct DepthwiseRow {
         for (int k = 0; k < 9; k++) weight[k] = _mm512_loadu_ps(term.values + k * term.in_c + c);
     }
 
-    // adds what an input column sends through one column of the kernel, or through two of them
+    // adds what an input column sends through one column of the kernel, through two of them, or through all
     SNN_INLINE void add(int64_t x, int kx, __m512& sum) const {
-        if (x < 0 || x >= in_w) return;
-        SNN_UNROLL
-        for (int ky = 0; ky < 3; ky++) {
-            const __mmask16 set = spikes(ky, x);
-            sum = _mm512_mask_add_ps(sum, set, sum, weight[3 * ky + kx]);
-        }
+        each_row(x, [&](int ky, __mmask16 set, __mmask16 less) __attribute__((always_inline)) {
+            sum = added(sum, set, less, weight[3 * ky + kx]);
+        });
     }
 
     SNN_INLINE void add(int64_t x, int kx, __m512& sum, int other_kx, __m512& other) const {
-        if (x < 0 || x >= in_w) return;
-        SNN_UNROLL
-        for (int ky = 0; ky < 3; ky++) {
-            const __mmask16 set = spikes(ky, x);
-            sum = _mm512_mask_add_ps(sum, set, sum, weight[3 * ky + kx]);
-            other = _mm512_mask_add_ps(other, set, other, weight[3 * ky + other_kx]);
-        }
+        each_row(x, [&](int ky, __mmask16 set, __mmask16 less) __attribute__((always_inline)) {
+            sum = added(sum, set, less, weight[3 * ky + kx]);
+            other = added(other, set, less, weight[3 * ky + other_kx]);
+        });
     }
 
     SNN_INLINE void add_to_all(int64_t x, __m512* sum) const {
+        each_row(x, [&](int ky, __mmask16 set, __mmask16 less) __attribute__((always_inline)) {
+            SNN_UNROLL
+            for (int kx = 0; kx < 3; kx++) sum[kx] = added(sum[kx], set, less, weight[3 * ky + kx]);
+        });
+    }
+
+   private:
+    template <class Row>
+    SNN_INLINE void each_row(int64_t x, const Row& row) const {
         if (x < 0 || x >= in_w) return;
         SNN_UNROLL
         for (int ky = 0; ky < 3; ky++) {
-            const __mmask16 set = spikes(ky, x);
-            SNN_UNROLL
-            for (int kx = 0; kx < 3; kx++) sum[kx] = _mm512_mask_add_ps(sum[kx], set, sum[kx], weight[3 * ky + kx]);
+            const uint8_t* spikes = line[ky] + x * pixel;
+            row(ky, mask(spikes, ky), kPlanes == 2 ? mask(spikes + plane, ky) : __mmask16{0});
         }
     }
 
-    SNN_INLINE __mmask16 spikes(int ky, int64_t x) const {
+    SNN_INLINE __mmask16 mask(const uint8_t* spikes, int ky) const {
         uint16_t set;
-        std::memcpy(&set, line[ky] + x * pixel, sizeof set);
+        std::memcpy(&set, spikes, sizeof set);
         return static_cast<__mmask16>(set & keep[ky]);
+    }
+
+    SNN_INLINE static __m512 added(__m512 sum, __mmask16 set, __mmask16 less, __m512 weight) {
+        sum = _mm512_mask_add_ps(sum, set, sum, weight);
+        return kPlanes == 2 ? _mm512_mask_sub_ps(sum, less, sum, weight) : sum;
     }
 };
 
 inline bool walks_depthwise(const Term& term) {
-    return term.unit && term.k_h == 3 && term.k_w == 3 && term.dilation_w == 1 && (term.stride_w == 1 || term.stride_w == 2);
+    return term.planes > 0 && term.k_h == 3 && term.k_w == 3 && term.dilation_w == 1 && (term.stride_w == 1 || term.stride_w == 2);
 }
 
-template <class Sink>
+template <int kPlanes, class Sink>
 SNN_APART void walk_depthwise(const Layer& layer, const Term& term, const int8_t* image, int64_t out_y, int64_t at,
                               int64_t c, Sink& out) {
     Sink sink = out;  // copies that no store can change
-    const DepthwiseRow row(term, image, out_y, c);
+    const DepthwiseRow<kPlanes> row(term, image, out_y, c);
     const Vector limit = sink.limit(c);
     const int64_t out_w = layer.out_w, channels = layer.out_c, pad = term.pad_w;
     const auto send = [&](const __m512& sum) __attribute__((always_inline)) {
@@ -169,21 +183,21 @@ SNN_APART void walk_depthwise(const Layer& layer, const Term& term, const int8_t
 }
 #endif
 
-template <bool Unit, class Sink>
+template <int kPlanes, class Sink>
 SNN_APART void convolve_depthwise(const Layer& layer, const Term& term, const Tile& tile, const int8_t* image,
                                   Sink& out) {
     const int64_t channels = term.in_c, pixel = pixel_bytes(term);
     int64_t walked = 0;  // channels that are done
 #if defined(SNN_AVX512)
-    if (walks_depthwise(term))
-        for (; walked + 16 <= channels; walked += 16)
+    if constexpr (kPlanes > 0)
+        for (; walks_depthwise(term) && walked + 16 <= channels; walked += 16)
             for (int64_t y = tile.top; y < tile.bottom; y++)
-                walk_depthwise(layer, term, image, y, (y - tile.top) * layer.out_w * channels, walked, out);
+                walk_depthwise<kPlanes>(layer, term, image, y, (y - tile.top) * layer.out_w * channels, walked, out);
     if (walked == channels) return;
 #endif
     Sink sink = out;  // a copy that no store can change
     each_pixel(layer, term, tile, image, [&](int64_t, const Lines& lines, const Window& columns, int64_t at) {
-        depthwise_pixel<Unit>(term, lines, columns, pixel, at, walked, sink);
+        depthwise_pixel<kPlanes>(term, lines, columns, pixel, at, walked, sink);
     });
     out = sink;
 }

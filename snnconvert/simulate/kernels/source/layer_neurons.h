@@ -39,15 +39,14 @@ inline void fire_as(float* __restrict v, const float* __restrict threshold, floa
     *sent_units += sum;
 }
 
-// v -> spikes from element `at` of the tile on, and the reset; counts points at the frame's entry of (2, frames)
-inline void fire(const Layer& layer, Scratch& scratch, int64_t at, int64_t n, int8_t* out, int64_t* counts) {
+// v -> spikes from element `at` of the tile on, and the reset; counts spikes and units
+inline void fire(const Layer& layer, Scratch& scratch, int64_t at, int64_t n, int8_t* out, int64_t* spikes, int64_t* units) {
     const float levels = static_cast<float>(layer.levels);
-    int64_t* units_sent = counts + layer.frames;
-#define SNN_MODEL(model)                                                                                        \
-    case model:                                                                                                 \
-        return fire_as<model>(scratch.v + at, scratch.threshold + at, scratch.sent + at, levels, n, out, counts, \
-                              units_sent);
+    float *v = scratch.v + at, *threshold = scratch.threshold + at, *sent = scratch.sent + at;
+#define SNN_MODEL(model) \
+    case model: return fire_as<model>(v, threshold, sent, levels, n, out, spikes, units);
     switch (layer.model) {
+        SNN_MODEL(kIf)
         SNN_MODEL(kTernary)
         SNN_MODEL(kTernaryLate)
         SNN_MODEL(kBurst)
@@ -55,12 +54,6 @@ inline void fire(const Layer& layer, Scratch& scratch, int64_t at, int64_t n, in
         SNN_MODEL(kSigned)
     }
 #undef SNN_MODEL
-}
-
-// the same for integrate-and-fire neurons, all of the tile, into its units
-inline void fire_units(Scratch& scratch, int64_t n) {
-    int64_t spikes = 0, units = 0;  // counted as bits
-    fire_as<kIf>(scratch.v, scratch.threshold, scratch.sent, 1.0f, n, scratch.units, &spikes, &units);
 }
 
 }  // namespace

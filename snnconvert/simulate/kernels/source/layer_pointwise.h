@@ -11,7 +11,7 @@ struct Pointwise {
 
     static bool serve(const Term& term) {
 #if defined(SNN_AVX512)
-        return term.unit && term.groups == 1 && term.k_h == 1 && term.k_w == 1;
+        return term.planes > 0 && term.groups == 1 && term.k_h == 1 && term.k_w == 1;
 #else
         (void)term;
         return false;

@@ -27,15 +27,17 @@ void max_pool_as(const Pool& pool, int64_t item, Count lowest) {
     typedef Count Block __attribute__((vector_size(64)));
     typedef int8_t Increment __attribute__((vector_size(kLanes)));
     Buffer<Count> received_buffer(in + 1), best_buffer((bottom - top) * out_line + 1);
-    Buffer<int8_t> units(pool.unit ? in + 1 : 1), sent_units(pool.unit ? (bottom - top) * out_line + 1 : 1);
+    const int64_t pixel = pool.planes * ((c_n + 7) / 8);  // bytes of one, if spikes are bits
+    Buffer<int8_t> units(pool.planes > 0 ? in + 1 : 1), sent_units(pool.planes > 0 ? (bottom - top) * out_line + 1 : 1);
     Count* __restrict received = received_buffer.data;
     for (int64_t frame = 0; frame < pool.frames; frame++) {
         const int64_t sample = frame * pool.batch + image;
         const int64_t in_pixel = (sample * pool.in_h + first) * pool.in_w, out_pixel = (sample * pool.out_h + top) * pool.out_w;
         const int8_t* __restrict spikes = pool.spikes + in_pixel * c_n;
         int8_t* __restrict sent = static_cast<int8_t*>(pool.pooled) + out_pixel * c_n;
-        if (pool.unit) {
-            expand_pixels(pool.spikes + in_pixel * ((c_n + 7) / 8), in / larger<int64_t>(c_n, 1), c_n, units.data);
+        if (pool.planes > 0) {
+            const auto* bits = reinterpret_cast<const uint8_t*>(pool.spikes) + in_pixel * pixel;
+            expand_pixels(bits, (last - first) * pool.in_w, c_n, pool.planes, units.data);
             spikes = units.data;
             sent = sent_units.data;
         }
@@ -72,9 +74,9 @@ void max_pool_as(const Pool& pool, int64_t item, Count lowest) {
                 }
             }
         }
-        if (pool.unit)
-            condense_pixels(sent_units.data, (bottom - top) * pool.out_w, c_n,
-                            static_cast<uint8_t*>(pool.pooled) + out_pixel * ((c_n + 7) / 8));
+        if (pool.planes > 0)
+            condense_pixels(sent_units.data, (bottom - top) * pool.out_w, c_n, pool.planes,
+                            static_cast<uint8_t*>(pool.pooled) + out_pixel * pixel);
     }
 }
 
@@ -85,8 +87,8 @@ void run_max_pool(const Pool& pool, int64_t item) {
 }
 
 void run_sum_pool(const Pool& pool, int64_t item) {
-    const int64_t c_n = pool.channels, bytes = (c_n + 7) / 8, outputs = pool.out_h * pool.out_w;
-    const int8_t* spikes = pool.spikes + item * pool.in_h * pool.in_w * bytes;
+    const int64_t c_n = pool.channels, bytes = pool.planes * ((c_n + 7) / 8), outputs = pool.out_h * pool.out_w;
+    const auto* spikes = reinterpret_cast<const uint8_t*>(pool.spikes) + item * pool.in_h * pool.in_w * bytes;
     Buffer<int8_t> units(c_n + 1);
     Buffer<int32_t> sums(c_n + 1);
     const bool small = pool.k_h * pool.k_w <= INT8_MAX;
@@ -95,7 +97,7 @@ void run_sum_pool(const Pool& pool, int64_t item) {
         std::memset(sums.data, 0, sizeof(int32_t) * static_cast<size_t>(c_n));
         for (int64_t y = larger<int64_t>(y0, 0); y < smaller(y0 + pool.k_h, pool.in_h); y++)
             for (int64_t x = larger<int64_t>(x0, 0); x < smaller(x0 + pool.k_w, pool.in_w); x++) {
-                expand(spikes + (y * pool.in_w + x) * bytes, c_n, units.data);
+                expand_pixels(spikes + (y * pool.in_w + x) * bytes, 1, c_n, pool.planes, units.data);
                 for (int64_t c = 0; c < c_n; c++) sums.data[c] += units.data[c];
             }
         const int64_t at = (item * outputs + p) * c_n;

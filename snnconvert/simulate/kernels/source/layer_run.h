@@ -18,20 +18,31 @@ SNN_INLINE void each_piece(const Layer& layer, const Tile& tile, int64_t first_p
     for (int64_t p = 0; p < tile.pixels; p++) piece(p * tile.width, from + p * layer.out_c, tile.width);
 }
 
-// The tile's pixels of spikes shaped like the output, as bits side by side, each pixel in whole bytes.
-inline const uint8_t* bits_of(const Layer& layer, const Tile& tile, const int8_t* spikes, int64_t frame, uint8_t* room) {
-    const int64_t pixel = (layer.out_c + 7) / 8, width = (tile.width + 7) / 8;
-    const auto* from = reinterpret_cast<const uint8_t*>(spikes) + tile.pixel(layer, frame) * pixel + tile.first / 8;
-    if (tile.whole) return from;
-    for (int64_t p = 0; p < tile.pixels; p++)
-        std::memcpy(room + p * width, from + p * pixel, static_cast<size_t>(width));
+// Bytes of one plane of a tile.
+inline int64_t plane_bytes(const Tile& tile) { return tile.pixels * ((tile.width + 7) / 8); }
+
+// The tile's pixels of spikes shaped like the output, as planes of bits, each pixel in whole bytes, planes one after the other.
+inline const uint8_t* bits_of(const Layer& layer, const Tile& tile, const Term& term, int64_t frame, uint8_t* room) {
+    const int64_t plane = (layer.out_c + 7) / 8, pixel = term.planes * plane, width = (tile.width + 7) / 8;
+    const auto* from = reinterpret_cast<const uint8_t*>(term.spikes) + tile.pixel(layer, frame) * pixel + tile.first / 8;
+    if (tile.whole && term.planes == 1) return from;
+    for (int64_t k = 0; k < term.planes; k++)
+        for (int64_t p = 0; p < tile.pixels; p++)
+            std::memcpy(room + k * plane_bytes(tile) + p * width, from + p * pixel + k * plane, static_cast<size_t>(width));
     return room;
 }
 
+// Calls row(element, byte of its plane, n) for what lies side by side in a plane of the tile.
+template <class Row>
+SNN_INLINE void in_rows(const Tile& tile, const Row& row) {
+    if (tile.width % 8 == 0) return row(int64_t{0}, int64_t{0}, tile.elements);
+    for (int64_t p = 0; p < tile.pixels; p++) row(p * tile.width, p * ((tile.width + 7) / 8), tile.width);
+}
+
 // asks for what the next frame reads or writes
-inline void fetch(const Layer& layer, const Tile& tile, const int8_t* spikes, int64_t frame, bool bits) {
+inline void fetch(const Layer& layer, const Tile& tile, const int8_t* spikes, int64_t frame, int64_t planes) {
     if (frame >= layer.frames || !tile.whole) return;
-    const int64_t pixel = bits ? (layer.out_c + 7) / 8 : layer.out_c;
+    const int64_t pixel = planes > 0 ? planes * ((layer.out_c + 7) / 8) : layer.out_c;
     const int8_t* from = spikes + tile.pixel(layer, frame) * pixel;
     for (int64_t i = 0; i < tile.pixels * pixel; i += 64) __builtin_prefetch(from + i, 1);
 }
@@ -49,7 +60,7 @@ inline void add_term(const Layer& layer, const Prepared& prepared, const Tile& t
         return convolve(layer, term, prepared.geometry, tile, frame, scratch, sink);
     }
     if (term.kind == kScaledSpikes) {
-        fetch(layer, tile, term.spikes, frame + 1, term.unit);
+        fetch(layer, tile, term.spikes, frame + 1, term.planes);
         const float* factor = prepared.factor;
         const auto add = [&](int64_t at, const int8_t* spikes, int64_t n) {
             if (first)
@@ -57,9 +68,12 @@ inline void add_term(const Layer& layer, const Prepared& prepared, const Tile& t
             else
                 for (int64_t i = 0; i < n; i++) current[at + i] += static_cast<float>(spikes[i]) * factor[at + i];
         };
-        if (term.unit) {
-            const uint8_t* bits = bits_of(layer, tile, term.spikes, frame, scratch.more_bits);
-            expand_pixels(bits, tile.pixels, tile.width, scratch.units);
+        if (term.planes > 0) {
+            const uint8_t* bits = bits_of(layer, tile, term, frame, scratch.more_bits);
+            const uint8_t* minus = term.planes == 2 ? bits + plane_bytes(tile) : nullptr;
+            in_rows(tile, [&](int64_t at, int64_t byte, int64_t n) {
+                expand(bits + byte, minus != nullptr ? minus + byte : nullptr, n, scratch.units + at);
+            });
             return add(0, scratch.units, tile.elements);
         }
         return each_piece(layer, tile, tile.pixel(layer, frame),
@@ -75,11 +89,16 @@ inline void add_term(const Layer& layer, const Prepared& prepared, const Tile& t
     });
 }
 
+// Planes of what the neurons send, 0 for units.
+inline int64_t planes_of(const Layer& layer) {
+    return layer.model == kIf ? 1 : layer.model == kTernary || layer.model == kTernaryLate ? 2 : 0;
+}
+
 // The convolution whose sums go into the neurons while they are in registers, or -1. It has to be the last summand; of
 // two the order does not matter.
 inline int64_t fused_term(const Layer& layer, const Tile& tile) {
 #if defined(SNN_AVX512)
-    if (layer.model != kIf || layer.wait != 0 || tile.width % 16 != 0) return -1;
+    if (planes_of(layer) == 0 || layer.wait != 0 || tile.width % 16 != 0) return -1;
     for (int64_t k = layer.terms - 1; k >= 0; k--) {
         const Term& term = layer.term[k];
         const bool whole = term.groups == 1 || term.depthwise;
@@ -92,10 +111,10 @@ inline int64_t fused_term(const Layer& layer, const Tile& tile) {
 }
 
 #if defined(SNN_AVX512)
-// Integrate-and-fire neurons whose current lies in memory: N vectors of channels from `c` on, of all pixels of a tile.
-template <int N>
-SNN_APART void fire_channels(const FireInto& out, const float* current, int64_t pixels, int64_t channels, int64_t c) {
-    FireInto sink = out;
+// Neurons whose current lies in memory: N vectors of channels from `c` on, of all pixels of a tile.
+template <int N, bool kSigned>
+SNN_APART void fire_channels(const FireInto<kSigned>& out, const float* current, int64_t pixels, int64_t channels, int64_t c) {
+    FireInto<kSigned> sink = out;
     Vector limit[N];
     for (int n = 0; n < N; n++) limit[n] = sink.limit(c + 16 * n);
     for (int64_t at = c; at < pixels * channels; at += channels) {
@@ -104,51 +123,58 @@ SNN_APART void fire_channels(const FireInto& out, const float* current, int64_t 
     }
 }
 
-inline void fire_from(const FireInto& sink, const float* current, int64_t pixels, int64_t channels) {
+template <bool kSigned>
+inline void fire_from(const FireInto<kSigned>& sink, const float* current, int64_t pixels, int64_t channels) {
     int64_t c = 0;
     for (; c + 64 <= channels; c += 64) fire_channels<4>(sink, current, pixels, channels, c);
     for (; c < channels; c += 16) fire_channels<1>(sink, current, pixels, channels, c);
 }
 #endif
 
-// Where the tile's spikes of one frame go.
+// Where the tile's spikes of one frame go, if they are bits.
 class Sent {
    public:
     Sent(const Layer& layer, const Tile& tile, int64_t frame, Scratch& scratch)
-        : layer_(layer), tile_(tile), frame_(frame), width_((tile.width + 7) / 8), pixel_((layer.out_c + 7) / 8) {
-        const int64_t first = tile.pixel(layer, frame);
-        if (layer.model == kIf) {
-            to_ = reinterpret_cast<uint8_t*>(layer.spikes) + first * pixel_ + tile.first / 8;
-            bits = tile.whole ? to_ : scratch.bits;
-        }
+        : planes(planes_of(layer)), layer_(layer), tile_(tile), frame_(frame), plane_((layer.out_c + 7) / 8) {
+        if (planes == 0) return;
+        to_ = reinterpret_cast<uint8_t*>(layer.spikes) + tile.pixel(layer, frame) * planes * plane_ + tile.first / 8;
+        bits = tile.whole && planes == 1 ? to_ : scratch.bits;
+        minus = planes == 2 ? bits + plane_bytes(tile) : nullptr;
     }
 
-    uint8_t* bits = nullptr;  // of model kIf: the pixels side by side
+    int64_t planes;
+    uint8_t* bits = nullptr;  // the pixels side by side
+    uint8_t* minus = nullptr;
 
-    // after `bits` is written
+    // after all planes are written
     void finish(int64_t* counts) const {
-        const int64_t fired = count_bits(bits, tile_.pixels * width_);
+        const int64_t fired = count_bits(bits, planes * plane_bytes(tile_));
         counts[frame_] += fired;
         counts[layer_.frames + frame_] += fired;
-        if (tile_.whole) return;
-        for (int64_t p = 0; p < tile_.pixels; p++)
-            std::memcpy(to_ + p * pixel_, bits + p * width_, static_cast<size_t>(width_));
+        if (bits == to_) return;
+        const int64_t width = (tile_.width + 7) / 8;
+        for (int64_t k = 0; k < planes; k++) {
+            const uint8_t* from = bits + k * plane_bytes(tile_);
+            uint8_t* to = to_ + k * plane_;
+            for (int64_t p = 0; p < tile_.pixels; p++, from += width, to += planes * plane_)
+                std::memcpy(to, from, static_cast<size_t>(width));
+        }
     }
 
    private:
     const Layer& layer_;
     const Tile& tile_;
-    int64_t frame_, width_, pixel_;
+    int64_t frame_, plane_;
     uint8_t* to_ = nullptr;
 };
 
 void run_layer(const Layer& layer, const Plan& plan, int64_t item, Workspace& workspace, int64_t* counts) {
     const Tile tile(layer, plan, item);
     const int64_t n = tile.elements, fused = fused_term(layer, tile);
-    const auto is_scaled = [&](int64_t k) { return layer.term[k].kind == kScaledSpikes && layer.term[k].unit; };
+    const auto is_scaled = [&](int64_t k) { return layer.term[k].kind == kScaledSpikes && layer.term[k].planes > 0; };
     const int64_t scaled = fused >= 0 && layer.terms == 2 && is_scaled(1 - fused) ? 1 - fused : -1;
 #if defined(SNN_AVX512)
-    const bool in_memory = layer.model == kIf && layer.wait == 0 && tile.whole && tile.width % 16 == 0 &&
+    const bool in_memory = planes_of(layer) > 0 && layer.wait == 0 && tile.whole && tile.width % 16 == 0 &&
                            layer.terms == 1 && (layer.term[0].kind == kFrames || layer.term[0].kind == kConstant);
 #endif
     Prepared prepared[kMostTerms];
@@ -197,20 +223,44 @@ void run_layer(const Layer& layer, const Plan& plan, int64_t item, Workspace& wo
         }
     }
     workspace.block = tile.first;
+#if defined(SNN_AVX512)
+    // work(sink), whose currents, and what is known of them already, go into the neurons while they are in registers
+    const auto into_neurons = [&](const Sent& sent, const float* current, int64_t step, const auto& work) {
+        const auto with = [&](auto sink) {
+            sink.v = scratch.v;
+            sink.sent = scratch.sent;
+            sink.late = layer.model == kTernaryLate;
+            sink.bits = sent.bits;
+            sink.minus = sent.minus;
+            sink.by_channel = by_channel;
+            sink.threshold = by_channel ? layer.threshold : scratch.threshold;
+            sink.current = current;
+            sink.scaled = sink.scaled_minus = nullptr;
+            if (scaled >= 0) {
+                const Term& other = layer.term[scaled];
+                sink.scaled = bits_of(layer, tile, other, step, scratch.more_bits);
+                if (other.planes == 2) sink.scaled_minus = sink.scaled + plane_bytes(tile);
+                sink.factor_by_channel = other.factor_stride == 0;
+                sink.factor = sink.factor_by_channel ? other.values : prepared[scaled].factor;
+                fetch(layer, tile, other.spikes, step + 1, other.planes);
+            }
+            work(sink);
+        };
+        layer.model == kIf ? with(FireInto<false>{}) : with(FireInto<true>{});
+        sent.finish(counts);
+    };
+#endif
     for (int64_t step = 0; step < layer.frames + layer.wait; step++) {
         const int64_t frame = step - layer.wait;
         const bool sends = layer.model != kNone && frame >= 0;
         const Sent sent(layer, tile, sends ? frame : 0, scratch);
-        if (sends) fetch(layer, tile, layer.spikes, frame + 1, layer.model == kIf);
+        if (sends) fetch(layer, tile, layer.spikes, frame + 1, sent.planes);
         if (step < layer.frames) {
 #if defined(SNN_AVX512)
             if (in_memory) {
                 const Term& term = layer.term[0];
-                const int64_t pixel = tile.pixel(layer, term.kind == kFrames ? step : 0);
-                const FireInto sink{scratch.v, by_channel ? layer.threshold : scratch.threshold, by_channel, nullptr,
-                                    nullptr, nullptr, false, sent.bits};
-                fire_from(sink, term.values + pixel * layer.out_c, tile.pixels, layer.out_c);
-                sent.finish(counts);
+                const float* from = term.values + tile.pixel(layer, term.kind == kFrames ? step : 0) * layer.out_c;
+                into_neurons(sent, nullptr, step, [&](auto& sink) { fire_from(sink, from, tile.pixels, layer.out_c); });
                 continue;
             }
 #endif
@@ -231,31 +281,26 @@ void run_layer(const Layer& layer, const Plan& plan, int64_t item, Workspace& wo
             }
 #if defined(SNN_AVX512)
             if (fused >= 0) {
-                FireInto sink{scratch.v, by_channel ? layer.threshold : scratch.threshold, by_channel,
-                              first ? nullptr : current, nullptr, nullptr, false, sent.bits};
-                if (scaled >= 0) {
-                    const Term& other = layer.term[scaled];
-                    sink.scaled = bits_of(layer, tile, other.spikes, step, scratch.more_bits);
-                    sink.factor_by_channel = other.factor_stride == 0;
-                    sink.factor = sink.factor_by_channel ? other.values : prepared[scaled].factor;
-                    fetch(layer, tile, other.spikes, step + 1, true);
-                }
-                convolve(layer, *prepared[fused].term, prepared[fused].geometry, tile, step, scratch, sink);
-                sent.finish(counts);
+                const Prepared& last = prepared[fused];
+                into_neurons(sent, first ? nullptr : current, step,
+                             [&](auto& sink) { convolve(layer, *last.term, last.geometry, tile, step, scratch, sink); });
                 continue;
             }
 #endif
             for (int64_t i = 0; i < n; i++) scratch.v[i] += current[i];
         }
         if (!sends) continue;
-        if (layer.model == kIf) {
-            fire_units(scratch, n);
-            condense_pixels(scratch.units, tile.pixels, tile.width, sent.bits);
+        if (sent.planes > 0) {
+            int64_t counted[2] = {0, 0};  // again, as bits
+            fire(layer, scratch, 0, n, scratch.units, counted, counted + 1);
+            in_rows(tile, [&](int64_t at, int64_t byte, int64_t count) {
+                condense(scratch.units + at, count, sent.bits + byte, sent.planes == 2 ? sent.minus + byte : nullptr);
+            });
             sent.finish(counts);
             continue;
         }
         each_piece(layer, tile, tile.pixel(layer, frame), [&](int64_t at, int64_t to, int64_t count) {
-            fire(layer, scratch, at, count, layer.spikes + to, counts + frame);
+            fire(layer, scratch, at, count, layer.spikes + to, counts + frame, counts + layer.frames + frame);
         });
     }
 }

@@ -30,16 +30,22 @@ struct AddTo {
 };
 
 #if defined(SNN_AVX512)
-// Integrate-and-fire neurons at once, while the current is in a register; channels come in sixteens.
+// Neurons at once, while the current is in a register: integrate-and-fire, or ternary ones (kTernary or kTernaryLate), which
+// may take back what they have sent. Channels come in sixteens.
+template <bool kSigned>
 struct FireInto {
     float* v;
+    float* sent;      // ternary: how much more was sent than taken back
+    bool late;        // ternary: takes back at minus the threshold, not below zero
+    uint8_t* bits;
+    uint8_t* minus;   // ternary: the second plane
     const float* threshold;
-    bool by_channel;        // threshold (C), else as the tile
-    const float* current;   // what the other summands gave, or null
-    const uint8_t* scaled;  // bits of the other summand where it is spikes times a factor, or null
+    bool by_channel;            // threshold (C), else as the tile
+    const float* current;       // what the other summands gave, or null
+    const uint8_t* scaled;      // bits of the other summand where it is spikes times a factor, or null
+    const uint8_t* scaled_minus;  // and its second plane, or null
     const float* factor;
     bool factor_by_channel;
-    uint8_t* bits;
 
     Vector limit(int64_t c) const { return by_channel ? load(threshold + c) : Vector{}; }
 
@@ -52,15 +58,33 @@ struct FireInto {
         __m512 sum = reinterpret_cast<__m512>(given);
         if (current != nullptr) sum = _mm512_add_ps(sum, _mm512_loadu_ps(current + at));
         if (scaled != nullptr) {
-            __mmask16 set;
-            std::memcpy(&set, scaled + (at >> 3), sizeof set);
-            sum = _mm512_mask_add_ps(sum, set, sum, _mm512_loadu_ps(factor + (factor_by_channel ? c : at)));
+            const __m512 each = _mm512_loadu_ps(factor + (factor_by_channel ? c : at));
+            sum = _mm512_mask_add_ps(sum, mask(scaled, at), sum, each);
+            if (scaled_minus != nullptr) sum = _mm512_mask_sub_ps(sum, mask(scaled_minus, at), sum, each);
         }
-        const __m512 membrane = _mm512_add_ps(_mm512_loadu_ps(v + at), sum);
         const __m512 limit = by_channel ? reinterpret_cast<__m512>(shared) : _mm512_loadu_ps(threshold + at);
+        __m512 membrane = _mm512_add_ps(_mm512_loadu_ps(v + at), sum);
         const __mmask16 fires = _mm512_cmp_ps_mask(membrane, limit, _CMP_GE_OQ);
-        _mm512_storeu_ps(v + at, _mm512_mask_sub_ps(membrane, fires, membrane, limit));
         std::memcpy(bits + (at >> 3), &fires, sizeof fires);
+        if (kSigned) {
+            const __m512 zero = _mm512_setzero_ps(), one = _mm512_set1_ps(1.0f);
+            __m512 before = _mm512_loadu_ps(sent + at);
+            const __mmask16 low = late ? _mm512_cmp_ps_mask(membrane, _mm512_sub_ps(zero, limit), _CMP_LE_OQ)
+                                       : _mm512_cmp_ps_mask(membrane, zero, _CMP_LT_OQ);
+            const __mmask16 less = _mm512_mask_cmp_ps_mask(low, before, zero, _CMP_GT_OQ);
+            std::memcpy(minus + (at >> 3), &less, sizeof less);
+            before = _mm512_mask_add_ps(before, fires, before, one);
+            _mm512_storeu_ps(sent + at, _mm512_mask_sub_ps(before, less, before, one));
+            membrane = _mm512_mask_add_ps(membrane, less, membrane, limit);
+        }
+        _mm512_storeu_ps(v + at, _mm512_mask_sub_ps(membrane, fires, membrane, limit));
+    }
+
+   private:
+    static __mmask16 mask(const uint8_t* plane, int64_t at) {
+        __mmask16 set;
+        std::memcpy(&set, plane + (at >> 3), sizeof set);
+        return set;
     }
 };
 #endif
