@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test lint sanitize clean
 
 $(BIN)/snnconvert: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +28,19 @@ lint: $(BIN)/.test-installed
 
 test: lint
 	$(BIN)/python -m pytest -n 2
+
+# the native kernels' tests with sanitizers (GCC, Linux), on a copy: two minutes
+SANITIZED := build/sanitized
+sanitize: $(BIN)/.test-installed
+	rm -rf $(SANITIZED)
+	mkdir -p $(SANITIZED)
+	cp -r snnconvert tests setup.py pyproject.toml README.md $(SANITIZED)
+	rm -f $(SANITIZED)/snnconvert/simulate/kernels/_native*
+	cd $(SANITIZED) && SNNCONVERT_SANITIZE=1 $(abspath $(BIN))/python setup.py --quiet build_ext --inplace
+	cd $(SANITIZED) && LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
+		ASAN_OPTIONS=detect_leaks=0 SNNCONVERT_KERNELS=native PYTHONPATH=. $(abspath $(BIN))/python -m pytest -n 2 -q \
+		-p no:cacheprovider tests/simulate/test_native_convolutions.py tests/simulate/test_kernels.py \
+		tests/simulate/test_window_kernels.py
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info

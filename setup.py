@@ -5,12 +5,17 @@ Without a working C++ compiler the package installs all the same and simulates w
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
 
 SOURCE = Path("snnconvert/simulate/kernels/source")
+# `make sanitize` looks for reads and writes out of bounds, and for what C++ leaves undefined
+SANITIZED = (
+    ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"] if os.environ.get("SNNCONVERT_SANITIZE") else []
+)
 WINDOWS = sys.platform == "win32"  # the kernels use vector types of GCC and Clang: MSVC fails, and torch takes over
 
 native = Extension(
@@ -30,8 +35,9 @@ native = Extension(
         "-fno-math-errno",
         "-fno-trapping-math",
         "-fvisibility=hidden",
+        *(["-O1", "-g", *SANITIZED] if SANITIZED else []),
     ],
-    extra_link_args=[] if WINDOWS else ["-pthread"],
+    extra_link_args=[] if WINDOWS else ["-pthread", *SANITIZED],
 )
 
 setup(ext_modules=[native])

@@ -297,13 +297,17 @@ class Worlds:
         _, folded, packed = kept
         if folded is None:
             return None
-        if self.native is None or packed is None or sent.density > DENSE_FROM:
+        frames, planes = self.schedule.frames, sent.planes
+        outputs = len(sent.units) * math.prod(shape)
+        tables = packed is not None and planes > 0
+        if packed is not None and tables:
+            tables = tables_pay(packed, sent.density / planes, outputs // packed.outputs)
+        if self.native is None or packed is None or (sent.density > DENSE_FROM and not tables):
             moved = sent.units.to(folded.weight.dtype)
             ordered = moved.contiguous(memory_format=torch.channels_last) if moved.ndim == 4 else moved
             return Frames(folded(ordered).float(), constant=False)
-        frames, outputs = self.schedule.frames, len(sent.units) * math.prod(shape) // packed.outputs
-        spikes = self.native.condensed(sent.units) if sent.unit else sent.units
-        terms = [Convolution(spikes, packed, sent.unit and tables_pay(packed, sent.density, outputs))]
+        spikes = self.native.condensed(sent.units, planes) if planes else sent.units
+        terms = [Convolution(spikes, packed, tables)]
         return Frames(self.native.currents(terms, frames, len(sent.units) // frames, shape), constant=False)
 
     def _fold(self, op: Conv | Linear, source: Sent) -> tuple[Conv | Linear | None, Packed | None]:
@@ -316,7 +320,7 @@ class Worlds:
         op.float()
         assert isinstance(folded, Conv | Linear)
         fits = self.native is not None and source.units.dtype == torch.int8 and rank in (1, 3)
-        return folded, pack(folded) if fits else None
+        return folded, pack(folded, max(source.planes, 1)) if fits else None
 
     def _evaluate(self, op: Op, inputs: list[Frames]) -> Frames:
         if all(value.constant for value in inputs):
@@ -360,7 +364,9 @@ class Worlds:
         """Increments of the running maximum in units, (frames * batch, *shape)."""
         units, frames = sent.units, self.schedule.frames
         if self.native is not None and units.ndim == 4 and units.dtype == torch.int8:
-            pooled = self.native.max_pool(self.native.condensed(units) if sent.unit else units, op, frames, shape)
+            pooled = self.native.max_pool(
+                self.native.condensed(units, sent.planes) if sent.planes else units, op, frames, shape
+            )
             return self.native.expanded(pooled) if isinstance(pooled, Bits) else pooled
         received = self.by_frames(units).cumsum(0, dtype=torch.float32).flatten(0, 1)
         return self._increments(op(received)).to(units.dtype)

@@ -36,6 +36,13 @@ class Sent:
         """Whether all pixels of a channel have the same amplitude."""
         return self.amplitude.ndim == self.units.ndim - 1 and self.amplitude[0].numel() == 1
 
+    @property
+    def planes(self) -> int:
+        """Planes of bits that hold the units, 0 if none do."""
+        if self.units.dtype != torch.int8 or self.largest > 1:
+            return 0
+        return 1 if self.unit else 2
+
     def values(self) -> Tensor:
         """As a current in units of the ANN's activations."""
         return self.units.float() * self.amplitude

@@ -54,10 +54,16 @@ def random_conv(layer: tuple[int, int, tuple[int, int], tuple[int, int], tuple[i
     return Conv(weight, bias, stride=stride, padding=padding, dilation=(1, 1), groups=groups)
 
 
-def random_spikes(count: int, shape: tuple[int, ...], density: float) -> Tensor:
+def random_spikes(count: int, shape: tuple[int, ...], density: float, planes: int = 1) -> Tensor:
     random = torch.Generator().manual_seed(count)
     spikes = (torch.rand((count, *shape), generator=random) < density).to(torch.int8)
+    if planes == 2:
+        spikes *= torch.randint(0, 2, spikes.shape, generator=random, dtype=torch.int8) * 2 - 1
     return spikes.contiguous(memory_format=torch.channels_last)
+
+
+def whole(native: Native, spikes: Bits | Tensor) -> Tensor:
+    return native.expanded(spikes) if isinstance(spikes, Bits) else spikes
 
 
 @pytest.mark.parametrize("instructions", INSTRUCTIONS)
@@ -70,48 +76,54 @@ def test_currents_and_neurons(
     packed = pack(op)
     assert packed is not None
     assert (packed.integers is not None) == (finest == 32 and op.groups == 1)
-    for density in (0.0, 0.2, 0.9):
-        spikes = random_spikes(frames * batch, (op.weight.shape[1] * op.groups, 9, 7), density)
-        expected = op(spikes.float())
-        shape = tuple(expected.shape[1:])
-        bits, other = native.condensed(spikes), random_spikes(frames * batch, shape, 0.5)
-        assert torch.equal(native.expanded(bits), spikes)
-        threshold = torch.linspace(0.5, 2.0, shape[0])[None]
-        membrane = Membrane("if", 1, 0, threshold, threshold / 2)
-        factor = torch.linspace(-1.0, 1.0, shape[0])[None].contiguous()
-        scaled = other.float() * factor[0, :, None, None]
-        for terms in (
-            [Convolution(spikes, packed)],
-            [Convolution(bits, packed)],
-            [Convolution(bits, packed, tables=True)],
-        ):
-            assert torch.equal(native.currents(terms, frames, batch, shape), expected)
-            for shortcut in ([], [ScaledSpikes(other, factor)], [ScaledSpikes(native.condensed(other), factor)]):
-                current = expected + scaled if shortcut else expected
-                fused = native.neurons([*terms, *shortcut], membrane, frames, batch, shape)
-                apart = native.neurons([Current(current, False)], membrane, frames, batch, shape)
-                assert torch.equal(fused[1], apart[1])
-                assert isinstance(fused[0], Bits)
-                assert isinstance(apart[0], Bits)
-                assert torch.equal(fused[0].bytes, apart[0].bytes)
-                assert int(native.expanded(fused[0]).sum()) == int(fused[1][0].sum())
+    for planes in (1, 2):
+        packed, model = pack(op, planes), {1: "if", 2: "ternary"}[planes]
+        assert packed is not None
+        for density in (0.0, 0.2, 0.9):
+            spikes = random_spikes(frames * batch, (op.weight.shape[1] * op.groups, 9, 7), density, planes)
+            expected = op(spikes.float())
+            shape = tuple(expected.shape[1:])
+            bits, other = native.condensed(spikes, planes), random_spikes(frames * batch, shape, 0.5, planes)
+            assert torch.equal(native.expanded(bits), spikes)
+            threshold = torch.linspace(0.5, 2.0, shape[0])[None]
+            membrane = Membrane(model, 1, 0, threshold, threshold / 2)
+            factor = torch.linspace(-1.0, 1.0, shape[0])[None].contiguous()
+            scaled = other.float() * factor[0, :, None, None]
+            ways = [Convolution(bits, packed), Convolution(bits, packed, tables=True)]
+            if planes == 1 or op.groups > 1:
+                ways.append(Convolution(spikes, packed))
+            for term in ways:
+                assert torch.equal(native.currents([term], frames, batch, shape), expected)
+                for join in (
+                    [],
+                    [ScaledSpikes(other, factor)],
+                    [ScaledSpikes(native.condensed(other, planes), factor)],
+                ):
+                    fused = native.neurons([term, *join], membrane, frames, batch, shape)
+                    current = Current(expected + scaled if join else expected, False)
+                    apart = native.neurons([current], membrane, frames, batch, shape)
+                    assert torch.equal(fused[1], apart[1])
+                    sent = whole(native, fused[0])
+                    assert torch.equal(sent, whole(native, apart[0]))
+                    assert int(sent.abs().sum()) == int(fused[1][0].sum())
 
 
 @pytest.mark.parametrize("instructions", INSTRUCTIONS)
-@pytest.mark.parametrize(("frames", "largest"), [(7, 1), (140, 1), (3, 127), (260, 127)])
-def test_maximum_of_what_was_received(frames: int, largest: int, instructions: str) -> None:
+@pytest.mark.parametrize(
+    ("frames", "largest", "planes"), [(7, 1, 1), (140, 1, 1), (140, 1, 2), (3, 127, 0), (260, 127, 0)]
+)
+def test_maximum_of_what_was_received(frames: int, largest: int, planes: int, instructions: str) -> None:
     """Whatever the type that counts: 8 bits, 16 bits (140 spikes, 3 times 127 units), 32 bits."""
     native = native_with(instructions)
-    spikes = random_spikes(frames * 2, (5, 6, 7), 0.9) * largest
+    spikes = random_spikes(frames * 2, (5, 6, 7), 0.9, planes) * largest
     op = MaxPool(kernel=(3, 2), stride=(2, 2), padding=(1, 0), dilation=(1, 1), ceil_mode=False)
     received = spikes.view(frames, 2, 5, 6, 7).cumsum(0)
     best = op(received.flatten(0, 1).float()).view(frames, 2, 5, 3, 3)
     expected = torch.cat([best[:1], best[1:] - best[:-1]]).flatten(0, 1)
-    given = [spikes, native.condensed(spikes)] if largest == 1 else [spikes]
-    for each in given:
-        pooled = native.max_pool(each, op, frames, (5, 3, 3))
-        assert isinstance(pooled, Bits) == isinstance(each, Bits)
-        assert torch.equal((native.expanded(pooled) if isinstance(pooled, Bits) else pooled).float(), expected)
+    for given in [spikes, native.condensed(spikes, planes)] if planes else [spikes]:
+        pooled = native.max_pool(given, op, frames, (5, 3, 3))
+        assert isinstance(pooled, Bits) == isinstance(given, Bits)
+        assert torch.equal(whole(native, pooled).float(), expected)
 
 
 @pytest.mark.parametrize("instructions", INSTRUCTIONS)
@@ -122,9 +134,10 @@ def test_sums_of_windows(
 ) -> None:
     """Also of more pixels than an int8 can count."""
     native = native_with(instructions)
-    spikes = random_spikes(6, (channels, 12, 13), 0.9)
     op = SumPool(kernel=kernel, stride=stride, padding=padding)
-    expected = op(spikes.float())
-    sums = native.sum_pool(native.condensed(spikes), op, 3, tuple(expected.shape[1:]))
-    assert sums.is_floating_point() == (kernel == (12, 13))
-    assert torch.equal(sums.float(), expected)
+    for planes in (1, 2):
+        spikes = random_spikes(6, (channels, 12, 13), 0.9, planes)
+        expected = op(spikes.float())
+        sums = native.sum_pool(native.condensed(spikes, planes), op, 3, tuple(expected.shape[1:]))
+        assert sums.is_floating_point() == (kernel == (12, 13))
+        assert torch.equal(sums.float(), expected)

@@ -18,6 +18,20 @@ SNN_INLINE void each_piece(const Layer& layer, const Tile& tile, int64_t first_p
     for (int64_t p = 0; p < tile.pixels; p++) piece(p * tile.width, from + p * layer.out_c, tile.width);
 }
 
+// Copies `count` pieces of `size` bytes that are `from_step` and `to_step` bytes apart.
+inline void copy_pieces(const uint8_t* from, int64_t from_step, uint8_t* to, int64_t to_step, int64_t size, int64_t count) {
+    const auto copy = [&](auto known) {  // sizes known to the compiler
+        for (int64_t i = 0; i < count; i++, from += from_step, to += to_step) std::memcpy(to, from, sizeof known);
+    };
+    switch (size) {
+        case 2: return copy(uint16_t{});
+        case 4: return copy(uint32_t{});
+        case 8: return copy(uint64_t{});
+    }
+    for (int64_t i = 0; i < count; i++, from += from_step, to += to_step)
+        std::memcpy(to, from, static_cast<size_t>(size));
+}
+
 // Bytes of one plane of a tile.
 inline int64_t plane_bytes(const Tile& tile) { return tile.pixels * ((tile.width + 7) / 8); }
 
@@ -27,8 +41,7 @@ inline const uint8_t* bits_of(const Layer& layer, const Tile& tile, const Term& 
     const auto* from = reinterpret_cast<const uint8_t*>(term.spikes) + tile.pixel(layer, frame) * pixel + tile.first / 8;
     if (tile.whole && term.planes == 1) return from;
     for (int64_t k = 0; k < term.planes; k++)
-        for (int64_t p = 0; p < tile.pixels; p++)
-            std::memcpy(room + k * plane_bytes(tile) + p * width, from + p * pixel + k * plane, static_cast<size_t>(width));
+        copy_pieces(from + k * plane, pixel, room + k * plane_bytes(tile), width, width, tile.pixels);
     return room;
 }
 
@@ -153,12 +166,8 @@ class Sent {
         counts[layer_.frames + frame_] += fired;
         if (bits == to_) return;
         const int64_t width = (tile_.width + 7) / 8;
-        for (int64_t k = 0; k < planes; k++) {
-            const uint8_t* from = bits + k * plane_bytes(tile_);
-            uint8_t* to = to_ + k * plane_;
-            for (int64_t p = 0; p < tile_.pixels; p++, from += width, to += planes * plane_)
-                std::memcpy(to, from, static_cast<size_t>(width));
-        }
+        for (int64_t k = 0; k < planes; k++)
+            copy_pieces(bits + k * plane_bytes(tile_), width, to_ + k * plane_, planes * plane_, width, tile_.pixels);
     }
 
    private:

@@ -125,11 +125,14 @@ SNN_INLINE void look_up(const char* tables, const uint8_t* bytes, int64_t run, V
             sum[chain % kMostChains][n] += entry;
         }
     };
-    if (kRun != 0 && kRun <= 8) {
-        uint64_t eight;
-        std::memcpy(&eight, bytes, sizeof eight);  // perhaps too many: there is slack
+    if (kRun != 0) {
         SNN_UNROLL
-        for (int i = 0; i < kRun; i++) add(i, i, eight >> (8 * i) & 0xff);
+        for (int first = 0; first < kRun; first += 8) {
+            uint64_t eight;
+            std::memcpy(&eight, bytes + first, sizeof eight);  // perhaps too many: there is slack
+            SNN_UNROLL
+            for (int i = first; i < kRun && i < first + 8; i++) add(i, i, eight >> (8 * (i - first)) & 0xff);
+        }
         return;
     }
     int64_t i = 0;
@@ -260,8 +263,10 @@ inline void look_up_with(const Layer& layer, const Term& term, const Tables& tab
                          const uint8_t* spikes, int64_t line, Sink& sink) {
     const int64_t run = tables.wide * tables.bytes;
     const auto with = [&](const auto& tile) { tile(layer, term, tables, block, spikes, line, sink); };
-    if (term.dilation_w == 1 && term.k_h == 3 && N == 1 && run == (kPairs ? 8 : 6))  // 16 inputs
-        return with(look_up_tile<V, N, 3, kPairs ? 8 : 6, kPairs, Sink>);
+    if (term.dilation_w == 1 && term.k_h == 3 && N == 1) {  // 16 inputs, in one plane or in two
+        if (run == (kPairs ? 8 : 6)) return with(look_up_tile<V, N, 3, kPairs ? 8 : 6, kPairs, Sink>);
+        if (run == (kPairs ? 16 : 12)) return with(look_up_tile<V, N, 3, kPairs ? 16 : 12, kPairs, Sink>);
+    }
     if (term.k_h == 1 && term.k_w == 1 && !kPairs) {
         switch (run) {
             case 4: return with(look_up_tile<V, N, 1, 4, kPairs, Sink>);
