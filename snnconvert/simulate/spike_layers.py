@@ -39,18 +39,21 @@ class LaidOut:
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
-        self.made: dict[tuple[fx.Node, str], Tensor] = {}
+        self.parameters: dict[tuple[fx.Node, str], Tensor] = {}
+        self.membranes: dict[fx.Node, Membrane] = {}
 
     def parameter(self, node: fx.Node, name: str, tensor: Tensor) -> Tensor:
         """`tensor`, a parameter of the operator at `node`, by `layout.per_element`."""
-        if (node, name) not in self.made:
-            self.made[node, name] = per_element(tensor, tuple(node.meta["shape"]), tensor.dtype)
-        return self.made[node, name]
+        if (node, name) not in self.parameters:
+            self.parameters[node, name] = per_element(tensor, tuple(node.meta["shape"]), tensor.dtype)
+        return self.parameters[node, name]
 
     def membrane(self, node: fx.Node, op: Neuron) -> Membrane:
         """What kernels have to know of the neurons at `node`."""
-        threshold, initial = (self.parameter(node, name, getattr(op, name)) for name in ("threshold", "initial"))
-        return Membrane(op.model, op.levels, self.schedule.waited, threshold, initial)
+        if node not in self.membranes:
+            threshold, initial = (self.parameter(node, name, getattr(op, name)) for name in ("threshold", "initial"))
+            self.membranes[node] = Membrane(op.model, op.levels, self.schedule.waited, threshold, initial)
+        return self.membranes[node]
 
 
 class SpikeLayers:
@@ -79,6 +82,7 @@ class SpikeLayers:
         self.schedule = laid_out.schedule
         summands = {node for node, op in ops.items() if isinstance(op, Scale | Conv | Linear | Add)}
         self.lazy = {node for node in summands if isinstance(ops[node], Scale) or len(node.users) == 1} - set(outputs)
+        self.sources = {node: arguments(node) for node in ops}
         self.packed: dict[tuple[fx.Node, int], Packed | None] = {}
 
     def neurons(
@@ -87,7 +91,7 @@ class SpikeLayers:
         """What the neurons at `node` send, and their spikes and units in each frame; None where torch has to do it."""
         if op.levels > MOST_UNITS or op.threshold.dtype != torch.float32:
             return None
-        (source,) = arguments(node)
+        (source,) = self.sources[node]
         shape = tuple(node.meta["shape"])
         terms = self._summands(source, shape, values)
         if terms is None or len(terms) > MOST_TERMS:  # some of it is float64: torch adds it up
@@ -98,7 +102,7 @@ class SpikeLayers:
         membrane = self.laid_out.membrane(node, op)
         sent, counts = self.native.neurons(terms, membrane, self.schedule.frames, batch, shape)
         spikes, units = counts.unbind()
-        return Spikes(sent, int(spikes.sum()) / max(len(sent) * math.prod(shape), 1)), (spikes, units)
+        return Spikes(sent, int(counts.numpy()[0].sum()) / max(len(sent) * math.prod(shape), 1)), (spikes, units)
 
     def evaluated(self, node: fx.Node, op: Op, inputs: Sequence[Value]) -> Value | None:
         """`op` on spikes by a kernel of its own, or by moving them; None where torch has to do it on real values."""
@@ -110,7 +114,7 @@ class SpikeLayers:
         source, shape = spikes[0], tuple(node.meta["shape"])
         if isinstance(op, Conv | Linear):
             return self._weighted(node, op, source, shape)
-        return self._pooled(op, source, shape) if len(arguments(node)[0].meta["shape"]) == 3 else None
+        return self._pooled(op, source, shape) if len(self.sources[node][0].meta["shape"]) == 3 else None
 
     def units(self, spikes: Spikes) -> Tensor:
         """Spikes as int8 (frames * batch, *sample)."""
@@ -131,7 +135,7 @@ class SpikeLayers:
             return self._one(node, values)
         if isinstance(op, Add):
             return self._sum(node, shape, values)
-        source = self.value(arguments(node)[0], values)
+        source = self.value(self.sources[node][0], values)
         if isinstance(source, Spikes) and isinstance(op, Scale):
             return [ScaledSpikes(source.sent, self.laid_out.parameter(node, "factor", op.factor))]
         by_spikes = self._by_spikes(node, source) if isinstance(source, Spikes) and not _one_dimensional(op) else None
@@ -142,7 +146,7 @@ class SpikeLayers:
         return [Current(value.tensor, value.constant)] if value.tensor.dtype == torch.float32 else None
 
     def _sum(self, node: fx.Node, shape: tuple[int, ...], values: dict[fx.Node, Value]) -> list[Summand] | None:
-        first, *others = arguments(node)
+        first, *others = self.sources[node]
         terms = self._summands(first, shape, values)
         for other in others:
             more = self._summands(other, shape, values)
@@ -180,7 +184,7 @@ class SpikeLayers:
     def _pack(self, node: fx.Node, planes: int) -> Packed | None:
         """The weights of `node` for the kernels, or None where they do not serve."""
         if (node, planes) not in self.packed:
-            op, rank = self.ops[node], len(arguments(node)[0].meta["shape"])
+            op, rank = self.ops[node], len(self.sources[node][0].meta["shape"])
             fits = (isinstance(op, Conv) and rank in (2, 3)) or (isinstance(op, Linear) and rank < 3)
             self.packed[node, planes] = pack(op, planes) if fits and isinstance(op, Conv | Linear) else None
         return self.packed[node, planes]

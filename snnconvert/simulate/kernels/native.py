@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -125,7 +126,7 @@ class Current:
 Summand = Convolution | ScaledSpikes | Current
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Membrane:
     """A neuron layer: model, levels, steps of wait, and its parameters laid out by `layout.per_element`."""
 
@@ -147,7 +148,8 @@ class Native:
     def __init__(self, library: ctypes.CDLL, instructions: int = len(INSTRUCTIONS) - 1) -> None:
         self._library = library
         self._instructions = min(instructions, int(library.snnconvert_instructions()))
-        self._known: WeakKeyDictionary[Packed, dict[int, _Term]] = WeakKeyDictionary()
+        self._known_weights: WeakKeyDictionary[Packed, dict[int, _Term]] = WeakKeyDictionary()
+        self._known_neurons: WeakKeyDictionary[Membrane, _Layer] = WeakKeyDictionary()
 
     @property
     def instructions(self) -> str:
@@ -169,9 +171,8 @@ class Native:
         """
         planes, count = PLANES.get(membrane.model, 0), frames * batch
         out = empty_bits(count, shape, planes) if planes else out_tensor(count, shape, torch.int8)
-        layer = _Layer(model=MODELS[membrane.model], levels=membrane.levels, wait=membrane.wait, spikes=address(out))
-        layer.threshold, layer.threshold_stride = _parameter(membrane.threshold)
-        layer.initial, layer.initial_stride = _parameter(membrane.initial)
+        layer = _Layer.from_buffer_copy(self._neurons(membrane))
+        layer.spikes = address(out)
         return out, self._run(layer, terms, frames, batch, shape)
 
     def currents(self, terms: Sequence[Summand], frames: int, batch: int, shape: tuple[int, ...]) -> Tensor:
@@ -187,7 +188,7 @@ class Native:
         height, width, channels = physical(shape)
         kept: list[Tensor] = []
         array = (_Term * len(terms))(*(self._term(term, channels, kept) for term in terms))
-        counts = torch.zeros((2, frames), dtype=torch.int64)
+        counts = torch.from_numpy(np.zeros((2, frames), dtype=np.int64))
         layer.frames, layer.batch, layer.out_h, layer.out_w, layer.out_c = frames, batch, height, width, channels
         layer.terms, layer.term, layer.counts = len(terms), array, counts.data_ptr()
         layer.threads = torch.get_num_threads()
@@ -249,9 +250,19 @@ class Native:
         made.tables = planes == 1 and term.tables and packed.groups == 1
         return made
 
+    def _neurons(self, membrane: Membrane) -> _Layer:
+        """A layer of which nothing is known but its neurons; made once, as this is done for every run."""
+        made = self._known_neurons.get(membrane)
+        if made is None:
+            made = _Layer(model=MODELS[membrane.model], levels=membrane.levels, wait=membrane.wait)
+            made.threshold, made.threshold_stride = _parameter(membrane.threshold)
+            made.initial, made.initial_stride = _parameter(membrane.initial)
+            self._known_neurons[membrane] = made
+        return made
+
     def _weights(self, packed: Packed, planes: int) -> _Term:
-        """All that kernels have to know of a convolution but its spikes; made once, as this is done for every run."""
-        known = self._known.setdefault(packed, {})
+        """All that kernels have to know of a convolution but its spikes; made once as well."""
+        known = self._known_weights.setdefault(packed, {})
         if planes not in known:
             made = _Term(kind=0, values=packed.weight.data_ptr(), bias=packed.bias.data_ptr(), in_c=packed.inputs)
             made.groups, made.depthwise, made.planes = packed.groups, packed.depthwise, planes
