@@ -298,10 +298,10 @@ class Worlds:
         if folded is None:
             return None
         frames, planes = self.schedule.frames, sent.planes
-        outputs = len(sent.units) * math.prod(shape)
-        tables = packed is not None and planes > 0
-        if packed is not None and tables:
-            tables = tables_pay(packed, sent.density / planes, outputs // packed.outputs)
+        tables = False
+        if self.native is not None and packed is not None and planes:
+            outputs = len(sent.units) * math.prod(shape) // packed.outputs
+            tables = tables_pay(packed, sent.density / planes, outputs, self.native.instructions)
         if self.native is None or packed is None or (sent.density > DENSE_FROM and not tables):
             moved = sent.units.to(folded.weight.dtype)
             ordered = moved.contiguous(memory_format=torch.channels_last) if moved.ndim == 4 else moved

@@ -178,7 +178,9 @@ class SpikeLayers:
         if packed is None:
             return None
         outputs = len(source.sent) * math.prod(node.meta["shape"]) // packed.outputs
-        tables = source.bits is not None and tables_pay(packed, source.density / planes, outputs)
+        tables = source.bits is not None and tables_pay(
+            packed, source.density / planes, outputs, self.native.instructions
+        )
         return Convolution(source.sent, packed, tables) if tables or source.density < dense_from(packed) else None
 
     def _pack(self, node: fx.Node, planes: int) -> Packed | None:
