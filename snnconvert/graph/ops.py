@@ -85,12 +85,15 @@ class Conv(Op):
         super().__init__()
         self.tensor("weight", weight)
         self.tensor("bias", bias)
-        self.stride, self.padding, self.dilation = tuple(stride), tuple(padding), tuple(dilation)
-        self.groups = groups
+        self.stride, self.padding, self.groups = tuple(stride), tuple(padding), groups
+        # a kernel of one has nothing to dilate, and torch 2.13 crashes on some of those that are
+        self.dilation = tuple(1 if size == 1 else step for size, step in zip(weight.shape[2:], dilation, strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
         rank = self.weight.ndim - 2
         function = (F.conv1d, F.conv2d, F.conv3d)[rank - 1]
+        if rank == 2 and x.shape[1] == 1 and x.stride(1) != x.shape[2] * x.shape[3]:
+            x = x.reshape(-1).view(x.shape)  # torch 2.13 is wrong on one channel whose stride is that of channels last
         return function(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 

@@ -38,6 +38,9 @@ MOVES: list[tuple[Op, list[tuple[int, ...]], bool]] = [
     (Pad(pads=(0, 0, 0, 0, 8, 3)), [(5, 3, 4)], False),
     (Pad(pads=(0, 0, 0, 0, 1, 2)), [(16, 3, 4)], False),
     (Pad(pads=(0, 0, 0, 0, 0, -8)), [(24, 3, 4)], True),
+    (Pad(pads=(0, 0, 0, 0, 0, -8)), [(12, 3, 4)], False),
+    (Pad(pads=(0, 0, 0, 0, -8, -8)), [(21, 3, 4)], False),
+    (Pad(pads=(0, 0, 0, 0, -8, -5)), [(21, 3, 4)], True),
     (Reshape(shape=(20,)), [(20, 1, 1)], True),
     (Reshape(shape=(24,)), [(6, 2, 2)], False),
     (Permute(dims=(0, 2, 1)), [(6, 7)], False),
@@ -56,6 +59,7 @@ def test_moves_are_those_of_the_spikes(op: Op, shapes: list[tuple[int, ...]], as
     if found is not None:
         assert found.planes == planes
         assert torch.equal(native.expanded(found), expected)
+        assert torch.equal(found.bytes, native.condensed(expected, planes).bytes)  # nothing beyond the channels
 
 
 def test_spikes_of_different_neurons_are_unpacked() -> None:

@@ -5,11 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
+from snnconvert.graph.dialect import Builder
+from snnconvert.graph.neuron_ops import Neuron
+from snnconvert.graph.ops import Add, Conv, Linear, Reshape
+from snnconvert.graph.schedule import Schedule
+from snnconvert.graph.types import Origin, Snn, Source
 from snnconvert.simulate import layer_engine
-from snnconvert.simulate.chunks import chunk_size, planned_size
+from snnconvert.simulate.chunks import chunk_size, frame_bytes, planned_size
 from snnconvert.simulate.evaluate import evaluate, rerun
+from snnconvert.simulate.kernels import native_available
+from snnconvert.simulate.kernels.native import MOST_TERMS
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.measure import Batch, regrouped
 from snnconvert.simulate.memory import out_of_memory, with_smaller_chunks
@@ -70,6 +77,33 @@ def test_evaluation_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
     again = rerun(snn, images, batch_size=7)
     assert np.array_equal(again.predictions, alone.predictions)
     assert again.notes
+
+
+@pytest.mark.skipif(not native_available(), reason="the native kernels were not built")
+def test_what_kernels_do_not_compute_in_passing_counts() -> None:
+    """Spikes are bits; sums with more summands than the kernels take, and several sums in one, are floats over time."""
+
+    def added(*groups: int) -> tuple[float, float]:
+        builder = Builder({"input": torch.zeros(2, 8, 4, 4)})
+        origin, ones = Origin("a", "test"), torch.ones(8, 1, 1)
+        spikes = builder.call(Neuron(ones, ones, model="if", levels=1), builder.inputs["input"], origin=origin)
+        geometry = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1)}
+
+        def convolved() -> fx.Node:
+            return builder.call(Conv(torch.ones(8, 8, 1, 1), None, **geometry), spikes, origin=origin)
+
+        sums = [builder.call(Add(), *(convolved() for _ in range(count)), origin=origin) for count in groups]
+        total = sums[0] if len(sums) == 1 else builder.call(Add(), *sums, origin=origin)
+        sent = builder.call(Neuron(ones, ones, model="ternary", levels=1), total, origin=origin)
+        last = builder.call(Reshape(shape=(128,)), sent, origin=origin)
+        graph = builder.finish([builder.call(Linear(torch.ones(3, 128)), last, origin=origin)])
+        snn = Snn(graph, Schedule("streaming", 5, 2), (8, 4, 4), ("output",), Source("a", "", "", "test"), {}, {})
+        return frame_bytes(snn)
+
+    assert added(2) == (4 * 3, 128 * 2 / 8)
+    assert added(MOST_TERMS) == (4 * 3, 128 * 2 / 8)
+    assert added(MOST_TERMS + 1)[0] == 4 * 128
+    assert added(2, 2)[0] == 4 * 128
 
 
 def test_a_device_is_filled_as_far_as_it_is_free(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,7 +115,8 @@ def _padded(op: Pad, bits: Bits, shape: tuple[int, ...]) -> Bits | None:
     by_axis = {_axis(len(shape) - i, len(shape)): op.pads[2 * i : 2 * i + 2] for i in range(len(op.pads) // 2)}
     before, after = by_axis.get(CHANNELS, (0, 0))
     channels = physical(bits.shape)[2]
-    if before % 8 or (after < 0 and after % 8) or (after > 0 and channels % 8):
+    cut = after < 0 and physical(shape)[2] % 8  # bits of channels that are gone would stay
+    if before % 8 or cut or (after > 0 and channels % 8):
         return None
     by_axis[CHANNELS] = (before // 8, -(-physical(shape)[2] // 8) - before // 8 - -(-channels // 8))
     sizes = [size for axis in (CHANNELS, 3, 2, 1) for size in by_axis.get(axis, (0, 0))]

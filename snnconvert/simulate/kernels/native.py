@@ -237,12 +237,11 @@ class Native:
             return _Term(kind=1, spikes=_spikes(spikes, kept), values=values, factor_stride=stride, planes=planes)
         packed = term.packed
         height, width, inputs = physical(sample_of(spikes))
+        grouped = packed.groups > 1 and not packed.depthwise
         if packed.groups == 1 and planes == 2:
             inputs, planes = 2 * 8 * -(-inputs // 8), 1  # both planes as channels
-        elif isinstance(spikes, Bits) and not packed.depthwise and packed.inputs // packed.groups % 8:
+        elif isinstance(spikes, Bits) and grouped and (planes == 2 or packed.inputs // packed.groups % 8):
             spikes, planes = self.expanded(spikes), 0  # a group has to begin a byte
-        elif isinstance(spikes, Bits) and not packed.depthwise and packed.groups > 1 and planes == 2:
-            spikes, planes = self.expanded(spikes), 0
         if packed.outputs != channels or packed.inputs != inputs:
             raise InternalError("a packed layer does not fit its input or output")
         made = _Term.from_buffer_copy(self._weights(packed, planes))

@@ -186,9 +186,10 @@ SNN_APART void walk_depthwise(const Layer& layer, const Term& term, const int8_t
 template <int kPlanes, class Sink>
 SNN_APART void convolve_depthwise(const Layer& layer, const Term& term, const Tile& tile, const int8_t* image,
                                   Sink& out) {
-    const int64_t channels = term.in_c, pixel = pixel_bytes(term);
+    const int64_t pixel = pixel_bytes(term);
     int64_t walked = 0;  // channels that are done
 #if defined(SNN_AVX512)
+    const int64_t channels = term.in_c;
     if constexpr (kPlanes > 0)
         for (; walks_depthwise(term) && walked + 16 <= channels; walked += 16)
             for (int64_t y = tile.top; y < tile.bottom; y++)

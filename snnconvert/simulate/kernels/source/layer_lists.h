@@ -54,7 +54,7 @@ struct Lists {
         const int64_t wide = term.k_w * term.in_c;
         uint16_t* end = scratch.rows;
         int8_t* values_end = scratch.values;
-        for (int64_t ky = lines.first; ky < lines.last; ky++) {
+        for (int64_t ky = lines.first; ky < lines.last && columns.first < columns.last; ky++) {
             const int64_t y = lines.origin + ky * term.dilation_h - top;
             const int32_t* start = starts + y * (term.in_w + 1) + columns.origin;
             const int64_t first = start[columns.first], count = start[columns.last] - first;

@@ -100,7 +100,7 @@ struct Tables {
         }
         line = columns * bytes;
         const int64_t first = larger<int64_t>(0, -top), last = smaller(rows, term.in_h - top);
-        const auto row = static_cast<size_t>(smaller(term.in_w, columns - term.pad_w) * bytes);
+        const auto row = static_cast<size_t>(larger<int64_t>(0, smaller(term.in_w, columns - term.pad_w)) * bytes);
         for (int64_t y = first; y < last; y++)
             std::memcpy(lines + (y * columns + term.pad_w) * bytes, spikes + (top + y) * term.in_w * bytes, row);
         return lines;
