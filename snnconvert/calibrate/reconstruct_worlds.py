@@ -300,7 +300,7 @@ class Worlds:
         frames, planes = self.schedule.frames, sent.planes
         tables = False
         if self.native is not None and packed is not None and planes:
-            outputs = len(sent.units) * math.prod(shape) // packed.outputs
+            outputs = len(sent.units) * math.prod(shape) // packed.outputs // torch.get_num_threads()
             tables = tables_pay(packed, sent.density / planes, outputs, self.native.instructions)
         if self.native is None or packed is None or (sent.density > DENSE_FROM and not tables):
             moved = sent.units.to(folded.weight.dtype)

@@ -177,7 +177,7 @@ class SpikeLayers:
         packed = self._pack(node, planes)
         if packed is None:
             return None
-        outputs = len(source.sent) * math.prod(node.meta["shape"]) // packed.outputs
+        outputs = len(source.sent) * math.prod(node.meta["shape"]) // packed.outputs // torch.get_num_threads()
         tables = source.bits is not None and tables_pay(
             packed, source.density / planes, outputs, self.native.instructions
         )

@@ -106,10 +106,10 @@ def tables_pay(packed: Packed, density: float, outputs: int, instructions: str) 
     Args:
         packed: the weights.
         density: share of bits that are set.
-        outputs: output pixels of all samples, for which a table serves.
+        outputs: output pixels of all samples for each thread: every thread makes tables of its own.
         instructions: of the processor.
     """
-    if packed.groups > 1 or outputs < OUTPUTS_WORTH_TABLES / 2:
+    if packed.groups > 1 or outputs < OUTPUTS_WORTH_TABLES:
         return False
     if math.prod(packed.kernel) * -(-packed.inputs // 8) > MOST_TABLES:
         return False
