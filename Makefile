@@ -29,7 +29,7 @@ lint: $(BIN)/.test-installed
 test: lint
 	$(BIN)/python -m pytest -n 2
 
-# the native kernels' tests with sanitizers (GCC, Linux), on a copy: two minutes
+# the native kernels' tests with sanitizers (GCC, Linux), on a copy: some two minutes
 SANITIZED := build/sanitized
 sanitize: $(BIN)/.test-installed
 	rm -rf $(SANITIZED)
