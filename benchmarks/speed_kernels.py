@@ -37,8 +37,8 @@ class Path:
         spikes = (torch.rand(TIMESTEPS * BATCH, inputs, size, size) < density).to(torch.int8)
         self.spikes: Tensor = spikes.contiguous(memory_format=torch.channels_last)
         self.bits = native.condensed(self.spikes)
-        outputs_each = TIMESTEPS * BATCH * size * size // torch.get_num_threads()
-        self.by_tables = tables_pay(packed, density, outputs_each, native.instructions)
+        outputs_in_all = TIMESTEPS * BATCH * size * size
+        self.by_tables = tables_pay(packed, density, outputs_in_all, native.instructions)
         self.by_lists = density < dense_from(packed)
 
     def _run(self, term: Any) -> None:

@@ -12,12 +12,9 @@ from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.schedule import Schedule
 from snnconvert.neurons import NEURONS, State
 from snnconvert.simulate.kernels import Native
-from snnconvert.simulate.kernels.bits import Bits
 from snnconvert.simulate.kernels.layout import per_element
-from snnconvert.simulate.kernels.native import Current, Membrane
+from snnconvert.simulate.kernels.native import MOST_UNITS, Current, Membrane
 from snnconvert.simulate.window_neurons import send_windows
-
-INT8 = 127
 
 
 @dataclass(frozen=True)
@@ -52,16 +49,15 @@ class Soma:
             return send_windows(op, current.double(), self.schedule).to(torch.int32)
         wait = self.schedule.waited
         frames, constant = self.schedule.frames, len(current) == 1
-        if self.native is not None and self.levels <= INT8:
+        if self.native is not None and self.levels <= MOST_UNITS:
             shape = tuple(current.shape[2:])
             membrane = Membrane(self.model, self.levels, wait, per_element(threshold, shape), per_element(start, shape))
             terms = [Current(current.flatten(0, 1), constant and frames > 1)]
             sent, _ = self.native.neurons(terms, membrane, frames, current.shape[1], shape)
-            units = self.native.expanded(sent) if isinstance(sent, Bits) else sent
-            return units.view(frames, -1, *shape)
+            return self.native.expanded(sent).view(frames, -1, *shape)
         model = NEURONS[self.model]
         state = model.init(current[0], start)
-        whole = torch.int8 if self.levels <= INT8 else torch.int32
+        whole = torch.int8 if self.levels <= MOST_UNITS else torch.int32
         out = torch.empty((frames, *current.shape[1:]), dtype=whole)
         for step in range(frames + wait):
             if step < frames:

@@ -28,8 +28,8 @@ from snnconvert.graph.edit import kind_of
 from snnconvert.graph.ops import Conv, Linear, MaxPool, Op, Role
 from snnconvert.graph.schedule import Schedule
 from snnconvert.simulate.chunks import widest
+from snnconvert.simulate.frames import Frames
 from snnconvert.simulate.kernels import choose
-from snnconvert.simulate.kernels.bits import Bits
 from snnconvert.simulate.kernels.layout import Packed, pack, tables_pay
 from snnconvert.simulate.kernels.native import Convolution
 
@@ -38,14 +38,6 @@ CHUNK_BYTES = 16 * 2**20
 KEPT_BYTES = 2**31
 DENSE_FROM = 0.4
 BRANCHING = (Role.JOIN, Role.WEIGHTED, Role.POOL, Role.MAXPOOL, Role.ANALOG, Role.AFFINE)
-
-
-@dataclass
-class Frames:
-    """A value over time: (frames * batch, *sample), frame-major; or (batch, *sample) where it is constant in time."""
-
-    tensor: Tensor
-    constant: bool
 
 
 @dataclass
@@ -297,17 +289,15 @@ class Worlds:
         _, folded, packed = kept
         if folded is None:
             return None
-        frames, planes = self.schedule.frames, sent.planes
-        tables = False
+        frames, planes, tables = self.schedule.frames, sent.planes, False
         if self.native is not None and packed is not None and planes:
-            outputs = len(sent.units) * math.prod(shape) // packed.outputs // torch.get_num_threads()
+            outputs = len(sent.units) * math.prod(shape) // packed.outputs
             tables = tables_pay(packed, sent.density / planes, outputs, self.native.instructions)
         if self.native is None or packed is None or (sent.density > DENSE_FROM and not tables):
             moved = sent.units.to(folded.weight.dtype)
             ordered = moved.contiguous(memory_format=torch.channels_last) if moved.ndim == 4 else moved
             return Frames(folded(ordered).float(), constant=False)
-        spikes = self.native.condensed(sent.units, planes) if planes else sent.units
-        terms = [Convolution(spikes, packed, tables)]
+        terms = [Convolution(self.native.in_planes(sent.units, planes), packed, tables)]
         return Frames(self.native.currents(terms, frames, len(sent.units) // frames, shape), constant=False)
 
     def _fold(self, op: Conv | Linear, source: Sent) -> tuple[Conv | Linear | None, Packed | None]:
@@ -364,10 +354,8 @@ class Worlds:
         """Increments of the running maximum in units, (frames * batch, *shape)."""
         units, frames = sent.units, self.schedule.frames
         if self.native is not None and units.ndim == 4 and units.dtype == torch.int8:
-            pooled = self.native.max_pool(
-                self.native.condensed(units, sent.planes) if sent.planes else units, op, frames, shape
-            )
-            return self.native.expanded(pooled) if isinstance(pooled, Bits) else pooled
+            pooled = self.native.max_pool(self.native.in_planes(units, sent.planes), op, frames, shape)
+            return self.native.expanded(pooled)
         received = self.by_frames(units).cumsum(0, dtype=torch.float32).flatten(0, 1)
         return self._increments(op(received)).to(units.dtype)
 

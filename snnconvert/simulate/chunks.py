@@ -11,12 +11,13 @@ import torch
 from torch import fx
 
 from snnconvert.graph.dialect import arguments, calls, op_of
-from snnconvert.graph.neuron_ops import Neuron, Scale, SumPool
-from snnconvert.graph.ops import Add, Constant, Conv, Linear, MaxPool, Op, Role
+from snnconvert.graph.neuron_ops import Neuron, SumPool
+from snnconvert.graph.ops import Add, Constant, Conv, MaxPool, Op, Role
 from snnconvert.graph.schedule import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.simulate.kernels import choose
 from snnconvert.simulate.kernels.native import MOST_TERMS, PLANES
+from snnconvert.simulate.spike_layers import may_wait
 
 # values of so many bytes are read back from the cache that cores share: floats (eight images of ResNet-20 at T = 32
 # without native kernels), and spikes (32 of them), which take part in more layers at once
@@ -65,16 +66,14 @@ def _sends(op: Op) -> bool:
 
 def _in_passing(node: fx.Node, op: Op) -> bool:
     """Whether the kernel of the neurons that read `node` computes it."""
+    by_kernel = may_wait(node, op)
     if isinstance(op, Conv):
-        by_kernel = op.weight.ndim == 4 and (op.groups == 1 or op.weight.shape[1] == 1)
+        by_kernel = by_kernel and op.weight.ndim == 4 and (op.groups == 1 or op.weight.shape[1] == 1)
     elif isinstance(op, Add):  # one of several sums, or too many summands, is finished first
         sums = [source for source in arguments(node) if source.op == "call_module" and isinstance(op_of(source), Add)]
-        by_kernel = len(sums) < 2 and len(arguments(node)) + len(sums) <= MOST_TERMS
-    else:
-        by_kernel = isinstance(op, Linear | Scale)
-    alone = isinstance(op, Scale) or len(node.users) == 1
+        by_kernel = by_kernel and len(sums) < 2 and len(arguments(node)) + len(sums) <= MOST_TERMS
     joined = all(user.op == "call_module" and isinstance(op_of(user), Neuron | Add) for user in node.users)
-    return by_kernel and alone and joined
+    return by_kernel and joined
 
 
 def chunk_size(snn: Snn, target_bytes: int = TARGET_BYTES, spike_bytes: int = SPIKE_BYTES) -> int:

@@ -51,7 +51,6 @@ class LayerEngine:
         self.nodes: list[fx.Node] = list(self.graph.graph.nodes)
         self.outputs = output_nodes(self.graph)
         self.ops = {node: op_of(node) for node in self.nodes if node.op == "call_module"}
-        self.sources = {node: arguments(node) for node in self.ops}
         self.laid_out = LaidOut(self.schedule)
         native = choose() if self.device.type == "cpu" else None
         self.windows: WindowLayers | None = None
@@ -94,7 +93,7 @@ class LayerEngine:
                 else:
                     self._value(node, values)
                 if op.role in (Role.NEURON, Role.DELAY):
-                    source = self.sources[node][0].name
+                    source = arguments(node)[0].name
                     if op.role == Role.DELAY and source in spikes:
                         spikes[node.name], units[node.name] = spikes[source], units[source]
                     elif fused is None:
@@ -117,7 +116,7 @@ class LayerEngine:
 
     def _value(self, node: fx.Node, values: dict[fx.Node, Value]) -> Value:
         if node not in values:
-            values[node] = self._evaluate(node, [self._value(source, values) for source in self.sources[node]])
+            values[node] = self._evaluate(node, [self._value(source, values) for source in arguments(node)])
         return values[node]
 
     def _frames(self, node: fx.Node, values: dict[fx.Node, Value]) -> Frames:
@@ -157,7 +156,7 @@ class LayerEngine:
     def _on_device(
         self, fused: FusedNeurons, node: fx.Node, op: Neuron, values: dict[fx.Node, Value], batch: int
     ) -> tuple[Frames, Tensor] | None:
-        (source,) = self.sources[node]
+        (source,) = arguments(node)
         if op.threshold.dtype != torch.float32 or source.meta["shape"] != node.meta["shape"]:
             return None
         value, shape = self._frames(source, values), tuple(node.meta["shape"])
@@ -203,9 +202,8 @@ class LayerEngine:
         return Frames(walk(op, by_frame, frames, self.schedule.waited), constant=False)
 
     def _read_out(self, value: Value) -> Tensor:
-        return by_frames(self._over_time(self._real(value)).double(), self.schedule.frames)[
-            self.schedule.read_from :
-        ].cumsum(0)
+        over_time = by_frames(self._over_time(self._real(value)).double(), self.schedule.frames)
+        return over_time[self.schedule.read_from :].cumsum(0)
 
 
 def to_host(tensor: Tensor) -> Tensor:

@@ -40,7 +40,6 @@ class LaidOut:
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
         self.parameters: dict[tuple[fx.Node, str], Tensor] = {}
-        self.membranes: dict[fx.Node, Membrane] = {}
 
     def parameter(self, node: fx.Node, name: str, tensor: Tensor) -> Tensor:
         """`tensor`, a parameter of the operator at `node`, by `layout.per_element`."""
@@ -50,10 +49,8 @@ class LaidOut:
 
     def membrane(self, node: fx.Node, op: Neuron) -> Membrane:
         """What kernels have to know of the neurons at `node`."""
-        if node not in self.membranes:
-            threshold, initial = (self.parameter(node, name, getattr(op, name)) for name in ("threshold", "initial"))
-            self.membranes[node] = Membrane(op.model, op.levels, self.schedule.waited, threshold, initial)
-        return self.membranes[node]
+        threshold, initial = (self.parameter(node, name, getattr(op, name)) for name in ("threshold", "initial"))
+        return Membrane(op.model, op.levels, self.schedule.waited, threshold, initial)
 
 
 class SpikeLayers:
@@ -80,9 +77,7 @@ class SpikeLayers:
     ) -> None:
         self.native, self.laid_out, self.ops, self.value = native, laid_out, ops, value
         self.schedule = laid_out.schedule
-        summands = {node for node, op in ops.items() if isinstance(op, Scale | Conv | Linear | Add)}
-        self.lazy = {node for node in summands if isinstance(ops[node], Scale) or len(node.users) == 1} - set(outputs)
-        self.sources = {node: arguments(node) for node in ops}
+        self.lazy = {node for node, op in ops.items() if may_wait(node, op)} - set(outputs)
         self.packed: dict[tuple[fx.Node, int], Packed | None] = {}
 
     def neurons(
@@ -91,7 +86,7 @@ class SpikeLayers:
         """What the neurons at `node` send, and their spikes and units in each frame; None where torch has to do it."""
         if op.levels > MOST_UNITS or op.threshold.dtype != torch.float32:
             return None
-        (source,) = self.sources[node]
+        (source,) = arguments(node)
         shape = tuple(node.meta["shape"])
         terms = self._summands(source, shape, values)
         if terms is None or len(terms) > MOST_TERMS:  # some of it is float64: torch adds it up
@@ -102,7 +97,7 @@ class SpikeLayers:
         membrane = self.laid_out.membrane(node, op)
         sent, counts = self.native.neurons(terms, membrane, self.schedule.frames, batch, shape)
         spikes, units = counts.unbind()
-        return Spikes(sent, int(counts.numpy()[0].sum()) / max(len(sent) * math.prod(shape), 1)), (spikes, units)
+        return Spikes(sent, int(spikes.sum()) / max(len(sent) * math.prod(shape), 1)), (spikes, units)
 
     def evaluated(self, node: fx.Node, op: Op, inputs: Sequence[Value]) -> Value | None:
         """`op` on spikes by a kernel of its own, or by moving them; None where torch has to do it on real values."""
@@ -114,11 +109,11 @@ class SpikeLayers:
         source, shape = spikes[0], tuple(node.meta["shape"])
         if isinstance(op, Conv | Linear):
             return self._weighted(node, op, source, shape)
-        return self._pooled(op, source, shape) if len(self.sources[node][0].meta["shape"]) == 3 else None
+        return self._pooled(op, source, shape) if len(arguments(node)[0].meta["shape"]) == 3 else None
 
     def units(self, spikes: Spikes) -> Tensor:
         """Spikes as int8 (frames * batch, *sample)."""
-        return self.native.expanded(spikes.sent) if isinstance(spikes.sent, Bits) else spikes.sent
+        return self.native.expanded(spikes.sent)
 
     def real(self, value: Value) -> Frames:
         """A value in floating point."""
@@ -135,7 +130,7 @@ class SpikeLayers:
             return self._one(node, values)
         if isinstance(op, Add):
             return self._sum(node, shape, values)
-        source = self.value(self.sources[node][0], values)
+        source = self.value(arguments(node)[0], values)
         if isinstance(source, Spikes) and isinstance(op, Scale):
             return [ScaledSpikes(source.sent, self.laid_out.parameter(node, "factor", op.factor))]
         by_spikes = self._by_spikes(node, source) if isinstance(source, Spikes) and not _one_dimensional(op) else None
@@ -146,7 +141,7 @@ class SpikeLayers:
         return [Current(value.tensor, value.constant)] if value.tensor.dtype == torch.float32 else None
 
     def _sum(self, node: fx.Node, shape: tuple[int, ...], values: dict[fx.Node, Value]) -> list[Summand] | None:
-        first, *others = self.sources[node]
+        first, *others = arguments(node)
         terms = self._summands(first, shape, values)
         for other in others:
             more = self._summands(other, shape, values)
@@ -161,8 +156,7 @@ class SpikeLayers:
         line = _one_dimensional(op)
         if line:  # an image of height 1
             units = self.units(source).unsqueeze(2)
-            bits = source.bits
-            source = Spikes(self.native.condensed(units, bits.planes) if bits is not None else units, source.density)
+            source = Spikes(self.native.in_planes(units, planes_of(source.sent)), source.density)
             shape = (shape[0], 1, shape[1])
         term = self._by_spikes(node, source)
         if term is None:
@@ -177,7 +171,7 @@ class SpikeLayers:
         packed = self._pack(node, planes)
         if packed is None:
             return None
-        outputs = len(source.sent) * math.prod(node.meta["shape"]) // packed.outputs // torch.get_num_threads()
+        outputs = len(source.sent) * math.prod(node.meta["shape"]) // packed.outputs
         tables = source.bits is not None and tables_pay(
             packed, source.density / planes, outputs, self.native.instructions
         )
@@ -186,7 +180,7 @@ class SpikeLayers:
     def _pack(self, node: fx.Node, planes: int) -> Packed | None:
         """The weights of `node` for the kernels, or None where they do not serve."""
         if (node, planes) not in self.packed:
-            op, rank = self.ops[node], len(self.sources[node][0].meta["shape"])
+            op, rank = self.ops[node], len(arguments(node)[0].meta["shape"])
             fits = (isinstance(op, Conv) and rank in (2, 3)) or (isinstance(op, Linear) and rank < 3)
             self.packed[node, planes] = pack(op, planes) if fits and isinstance(op, Conv | Linear) else None
         return self.packed[node, planes]
@@ -222,7 +216,12 @@ class SpikeLayers:
             with threads_for(work_of(op, units)):
                 result = op(*units)
         planes = max(planes_of(value.sent) for value in inputs) if len(bits) == len(inputs) else 0
-        return Spikes(self.native.condensed(result, planes) if planes else result, density)
+        return Spikes(self.native.in_planes(result, planes), density)
+
+
+def may_wait(node: fx.Node, op: Op) -> bool:
+    """Whether the kernel of the neurons that read `node` may compute it in passing."""
+    return isinstance(op, Scale) or (isinstance(op, Conv | Linear | Add) and len(node.users) == 1)
 
 
 def _elements(sent: Bits | Tensor) -> int:

@@ -64,10 +64,6 @@ def random_spikes(count: int, shape: tuple[int, ...], density: float, planes: in
     return spikes.contiguous(memory_format=torch.channels_last)
 
 
-def whole(native: Native, spikes: Bits | Tensor) -> Tensor:
-    return native.expanded(spikes) if isinstance(spikes, Bits) else spikes
-
-
 @pytest.mark.parametrize("instructions", INSTRUCTIONS)
 @pytest.mark.parametrize("finest", [32, 4096], ids=["integers", "floats"])
 @pytest.mark.parametrize("layer", LAYERS, ids=str)
@@ -105,8 +101,8 @@ def test_currents_and_neurons(
                     current = Current(expected + scaled if join else expected, False)
                     apart = native.neurons([current], membrane, frames, batch, shape)
                     assert torch.equal(fused[1], apart[1])
-                    sent = whole(native, fused[0])
-                    assert torch.equal(sent, whole(native, apart[0]))
+                    sent = native.expanded(fused[0])
+                    assert torch.equal(sent, native.expanded(apart[0]))
                     assert int(sent.abs().sum()) == int(fused[1][0].sum())
 
 
@@ -125,7 +121,7 @@ def test_maximum_of_what_was_received(frames: int, largest: int, planes: int, in
     for given in [spikes, native.condensed(spikes, planes)] if planes else [spikes]:
         pooled = native.max_pool(given, op, frames, (5, 3, 3))
         assert isinstance(pooled, Bits) == isinstance(given, Bits)
-        assert torch.equal(whole(native, pooled).float(), expected)
+        assert torch.equal(native.expanded(pooled).float(), expected)
 
 
 @pytest.mark.parametrize("instructions", INSTRUCTIONS)

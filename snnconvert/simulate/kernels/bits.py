@@ -28,6 +28,11 @@ def physical(shape: tuple[int, ...]) -> tuple[int, int, int]:
     return 1, 1, math.prod(shape)
 
 
+def bytes_for(channels: int) -> int:
+    """Bytes of one plane of a pixel."""
+    return -(-channels // 8)
+
+
 @dataclass(frozen=True)
 class Bits:
     """Spikes as bits, channels last, the lowest first; every pixel begins a byte, what is beyond its channels is zero.
@@ -48,7 +53,7 @@ class Bits:
     def bytes(self) -> Tensor:
         """The bytes as (count, height, width, planes, ceil(channels / 8)), see `physical`."""
         height, width, channels = physical(self.shape)
-        return self.memory[:-READ_BEYOND].view(self.count, height, width, self.planes, -(-channels // 8))
+        return self.memory[:-READ_BEYOND].view(self.count, height, width, self.planes, bytes_for(channels))
 
     def __len__(self) -> int:
         return self.count
@@ -69,7 +74,7 @@ class Bits:
 def empty_bits(count: int, shape: tuple[int, ...], planes: int) -> Bits:
     """Room for the spikes of so many samples."""
     height, width, channels = physical(shape)
-    size = count * height * width * planes * -(-channels // 8)
+    size = count * height * width * planes * bytes_for(channels)
     return Bits(torch.empty(size + READ_BEYOND, dtype=torch.uint8), count, shape, planes)
 
 
@@ -105,7 +110,7 @@ def _sliced(op: Slice, bits: Bits, shape: tuple[int, ...]) -> Bits | None:
     if axis == CHANNELS:
         if op.step != 1 or start % 8 or (stop % 8 and stop != physical(bits.shape)[2]):
             return None
-        start, stop = start // 8, -(-stop // 8)
+        start, stop = start // 8, bytes_for(stop)
     index = [slice(None)] * 5
     index[axis] = slice(start, stop, op.step)
     return _copied(bits.bytes[tuple(index)], shape, bits.planes)
@@ -118,7 +123,7 @@ def _padded(op: Pad, bits: Bits, shape: tuple[int, ...]) -> Bits | None:
     cut = after < 0 and physical(shape)[2] % 8  # bits of channels that are gone would stay
     if before % 8 or cut or (after > 0 and channels % 8):
         return None
-    by_axis[CHANNELS] = (before // 8, -(-physical(shape)[2] // 8) - before // 8 - -(-channels // 8))
+    by_axis[CHANNELS] = (before // 8, bytes_for(physical(shape)[2]) - before // 8 - bytes_for(channels))
     sizes = [size for axis in (CHANNELS, 3, 2, 1) for size in by_axis.get(axis, (0, 0))]
     return _copied(F.pad(bits.bytes, sizes), shape, bits.planes)
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from snnconvert.convert.exact import finest_grids
 from snnconvert.graph.ops import Conv, Linear
-from snnconvert.simulate.kernels.bits import Bits, physical
+from snnconvert.simulate.kernels.bits import Bits, bytes_for, physical
 
 LANES = 16
 MOST_ROWS = 2**16 - 1
@@ -56,7 +56,7 @@ def per_element(parameter: Tensor, shape: tuple[int, ...], dtype: torch.dtype = 
     return rows.to(dtype).contiguous()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Packed:
     """Weights of a 1-D or 2-D convolution or a linear layer (a 1 x 1 convolution) in the kernels' order.
 
@@ -106,12 +106,13 @@ def tables_pay(packed: Packed, density: float, outputs: int, instructions: str) 
     Args:
         packed: the weights.
         density: share of bits that are set.
-        outputs: output pixels of all samples for each thread: every thread makes tables of its own.
+        outputs: output pixels of all samples.
         instructions: of the processor.
     """
+    outputs //= torch.get_num_threads()  # every thread makes tables of its own
     if packed.groups > 1 or outputs < OUTPUTS_WORTH_TABLES:
         return False
-    if math.prod(packed.kernel) * -(-packed.inputs // 8) > MOST_TABLES:
+    if math.prod(packed.kernel) * bytes_for(packed.inputs) > MOST_TABLES:
         return False
     if packed.outputs <= LANES or (packed.inputs <= 2 * LANES and packed.kernel == (1, 1)):
         return True

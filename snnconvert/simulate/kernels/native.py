@@ -9,16 +9,14 @@ from collections.abc import Sequence
 from ctypes import POINTER, Structure, byref, c_int, c_int64, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from snnconvert.errors import InternalError
 from snnconvert.graph.neuron_ops import SumPool
 from snnconvert.graph.ops import MaxPool
-from snnconvert.simulate.kernels.bits import Bits, empty_bits, physical
+from snnconvert.simulate.kernels.bits import Bits, bytes_for, empty_bits, physical
 from snnconvert.simulate.kernels.layout import Packed, address, out_tensor, sample_of
 
 VERSION = 7
@@ -126,7 +124,7 @@ class Current:
 Summand = Convolution | ScaledSpikes | Current
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Membrane:
     """A neuron layer: model, levels, steps of wait, and its parameters laid out by `layout.per_element`."""
 
@@ -148,8 +146,6 @@ class Native:
     def __init__(self, library: ctypes.CDLL, instructions: int = len(INSTRUCTIONS) - 1) -> None:
         self._library = library
         self._instructions = min(instructions, int(library.snnconvert_instructions()))
-        self._known_weights: WeakKeyDictionary[Packed, dict[int, _Term]] = WeakKeyDictionary()
-        self._known_neurons: WeakKeyDictionary[Membrane, _Layer] = WeakKeyDictionary()
 
     @property
     def instructions(self) -> str:
@@ -171,8 +167,9 @@ class Native:
         """
         planes, count = PLANES.get(membrane.model, 0), frames * batch
         out = empty_bits(count, shape, planes) if planes else out_tensor(count, shape, torch.int8)
-        layer = _Layer.from_buffer_copy(self._neurons(membrane))
-        layer.spikes = address(out)
+        layer = _Layer(model=MODELS[membrane.model], levels=membrane.levels, wait=membrane.wait, spikes=address(out))
+        layer.threshold, layer.threshold_stride = _parameter(membrane.threshold)
+        layer.initial, layer.initial_stride = _parameter(membrane.initial)
         return out, self._run(layer, terms, frames, batch, shape)
 
     def currents(self, terms: Sequence[Summand], frames: int, batch: int, shape: tuple[int, ...]) -> Tensor:
@@ -188,7 +185,7 @@ class Native:
         height, width, channels = physical(shape)
         kept: list[Tensor] = []
         array = (_Term * len(terms))(*(self._term(term, channels, kept) for term in terms))
-        counts = torch.from_numpy(np.zeros((2, frames), dtype=np.int64))
+        counts = torch.zeros((2, frames), dtype=torch.int64)
         layer.frames, layer.batch, layer.out_h, layer.out_w, layer.out_c = frames, batch, height, width, channels
         layer.terms, layer.term, layer.counts = len(terms), array, counts.data_ptr()
         layer.threads = torch.get_num_threads()
@@ -222,10 +219,16 @@ class Native:
         self.call("snnconvert_condense", _both(bits, _memory(units, torch.int8, kept)))
         return bits
 
-    def expanded(self, bits: Bits) -> Tensor:
-        """Bits as int8 spikes (count, *shape)."""
-        units = out_tensor(len(bits), bits.shape, torch.int8)
-        self.call("snnconvert_expand", _both(bits, units.data_ptr()))
+    def in_planes(self, units: Tensor, planes: int) -> Bits | Tensor:
+        """Int8 spikes as bits in so many planes, or as they are for none."""
+        return self.condensed(units, planes) if planes else units
+
+    def expanded(self, spikes: Bits | Tensor) -> Tensor:
+        """Spikes as int8 (count, *shape)."""
+        if not isinstance(spikes, Bits):
+            return spikes
+        units = out_tensor(len(spikes), spikes.shape, torch.int8)
+        self.call("snnconvert_expand", _both(spikes, units.data_ptr()))
         return units
 
     def _term(self, term: Summand, channels: int, kept: list[Tensor]) -> _Term:
@@ -239,40 +242,21 @@ class Native:
         height, width, inputs = physical(sample_of(spikes))
         grouped = packed.groups > 1 and not packed.depthwise
         if packed.groups == 1 and planes == 2:
-            inputs, planes = 2 * 8 * -(-inputs // 8), 1  # both planes as channels
+            inputs, planes = 2 * 8 * bytes_for(inputs), 1  # both planes as channels
         elif isinstance(spikes, Bits) and grouped and (planes == 2 or packed.inputs // packed.groups % 8):
             spikes, planes = self.expanded(spikes), 0  # a group has to begin a byte
         if packed.outputs != channels or packed.inputs != inputs:
             raise InternalError("a packed layer does not fit its input or output")
-        made = _Term.from_buffer_copy(self._weights(packed, planes))
-        made.spikes, made.in_h, made.in_w = _spikes(spikes, kept), height, width
-        made.tables = planes == 1 and term.tables and packed.groups == 1
+        made = _Term(kind=0, spikes=_spikes(spikes, kept), values=packed.weight.data_ptr(), bias=packed.bias.data_ptr())
+        made.in_h, made.in_w, made.in_c, made.groups, made.planes = height, width, inputs, packed.groups, planes
+        made.depthwise, made.tables = packed.depthwise, planes == 1 and term.tables and packed.groups == 1
+        if planes and packed.integers is not None and packed.steps is not None:
+            made.integers, made.steps = packed.integers.data_ptr(), packed.steps.data_ptr()
+        if planes and packed.columns is not None:
+            made.columns = packed.columns.data_ptr()
+        (made.k_h, made.k_w), (made.stride_h, made.stride_w) = packed.kernel, packed.stride
+        (made.pad_h, made.pad_w), (made.dilation_h, made.dilation_w) = packed.padding, packed.dilation
         return made
-
-    def _neurons(self, membrane: Membrane) -> _Layer:
-        """A layer of which nothing is known but its neurons; made once, as this is done for every run."""
-        made = self._known_neurons.get(membrane)
-        if made is None:
-            made = _Layer(model=MODELS[membrane.model], levels=membrane.levels, wait=membrane.wait)
-            made.threshold, made.threshold_stride = _parameter(membrane.threshold)
-            made.initial, made.initial_stride = _parameter(membrane.initial)
-            self._known_neurons[membrane] = made
-        return made
-
-    def _weights(self, packed: Packed, planes: int) -> _Term:
-        """All that kernels have to know of a convolution but its spikes; made once as well."""
-        known = self._known_weights.setdefault(packed, {})
-        if planes not in known:
-            made = _Term(kind=0, values=packed.weight.data_ptr(), bias=packed.bias.data_ptr(), in_c=packed.inputs)
-            made.groups, made.depthwise, made.planes = packed.groups, packed.depthwise, planes
-            (made.k_h, made.k_w), (made.stride_h, made.stride_w) = packed.kernel, packed.stride
-            (made.pad_h, made.pad_w), (made.dilation_h, made.dilation_w) = packed.padding, packed.dilation
-            if planes and packed.integers is not None and packed.steps is not None:
-                made.integers, made.steps = packed.integers.data_ptr(), packed.steps.data_ptr()
-            if planes and packed.columns is not None:
-                made.columns = packed.columns.data_ptr()
-            known[planes] = made
-        return known[planes]
 
     def call(self, entry: str, layer: Structure) -> None:
         """Call an entry point of the library that takes one structure, with this instruction set."""
@@ -318,9 +302,7 @@ def _pool(
     spikes: Bits | Tensor, op: MaxPool | SumPool, frames: int, shape: tuple[int, ...], kept: list[Tensor]
 ) -> _Pool:
     pool = _Pool(frames=frames, batch=len(spikes) // frames, threads=torch.get_num_threads())
-    pool.in_h, pool.in_w, pool.channels = physical(
-        spikes.shape if isinstance(spikes, Bits) else tuple(spikes.shape[1:])
-    )
+    pool.in_h, pool.in_w, pool.channels = physical(sample_of(spikes))
     (pool.out_h, pool.out_w), (pool.k_h, pool.k_w), (pool.stride_h, pool.stride_w) = shape[1:], op.kernel, op.stride
     (pool.pad_h, pool.pad_w), pool.dilation_h, pool.dilation_w = op.padding, 1, 1
     pool.spikes, pool.planes = _spikes(spikes, kept), planes_of(spikes)

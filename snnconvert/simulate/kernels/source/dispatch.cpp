@@ -32,9 +32,7 @@ Plan::Plan(const Layer& layer) : blocks(1), block(layer.out_c), tabled(false), p
         for (int64_t k = 0; k < layer.terms; k++) {
             const Term& term = layer.term[k];
             if (term.kind != kConvolution) continue;
-            const int64_t tables = term.k_h * (term.k_w + (pairs ? term.stride_w : 0)) * ((term.in_c + 7) / 8);
-            const int64_t lanes = term.integers != nullptr ? 2 * kLanes : kLanes;
-            table_bytes += tables * 257 * 64 * (pairs ? 1 : (block + lanes - 1) / lanes);
+            table_bytes += tables_of(term, pairs) * table_bytes_of(vectors_of(term, block, pairs));
         }
     }
     // membranes stay in the first two caches, in the first where they are nearly all; and there are some tiles for every

@@ -16,6 +16,9 @@ constexpr int64_t kMostTerms = 8;
 constexpr int64_t kSlack = 64;  // decoders and vector stores may write, and readers of bits read, so many elements too far
 
 
+// bytes that so many bits take
+constexpr int64_t bytes_for(int64_t bits) { return (bits + 7) / 8; }
+
 enum TermKind : int64_t { kConvolution = 0, kScaledSpikes = 1, kFrames = 2, kConstant = 3 };
 enum Model : int64_t { kIf = 0, kTernary = 1, kTernaryLate = 2, kBurst = 3, kGraded = 4, kSigned = 5, kNone = 6 };
 
@@ -84,6 +87,20 @@ struct Plan {
     explicit Plan(const Layer& layer);
     int64_t items(const Layer& layer) const { return blocks * layer.batch * tiles; }
 };
+
+// Tables of sums by bytes of spikes (see layer_tables.h). A table has an entry more than there are bytes: entries of the
+// same byte then do not share a line of the cache.
+constexpr int64_t kVectorBytes = 64;
+constexpr int64_t table_bytes_of(int64_t vectors) { return (256 + 1) * kVectorBytes * vectors; }
+constexpr int64_t kernel_columns(const Term& term, bool pairs) { return term.k_w + (pairs ? term.stride_w : 0); }
+constexpr int64_t tables_of(const Term& term, bool pairs) {
+    return term.k_h * kernel_columns(term, pairs) * bytes_for(term.in_c);
+}
+// vectors of so many outputs, of two pixels of up to 16
+constexpr int64_t vectors_of(const Term& term, int64_t outputs, bool pairs) {
+    const int64_t lanes = term.integers != nullptr ? 32 : 16;
+    return pairs ? 1 : (outputs + lanes - 1) / lanes;
+}
 
 // What a worker keeps from item to item: the tables of a block.
 struct Workspace {

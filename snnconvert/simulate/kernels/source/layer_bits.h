@@ -5,7 +5,7 @@ namespace {
 
 // bytes of one input pixel
 inline int64_t pixel_bytes(const Term& term) {
-    return term.planes > 0 ? term.planes * ((term.in_c + 7) / 8) : term.in_c;
+    return term.planes > 0 ? term.planes * bytes_for(term.in_c) : term.in_c;
 }
 
 #if !defined(SNN_AVX512)
@@ -51,7 +51,7 @@ inline void condense(const int8_t* units, int64_t n, uint8_t* bits, uint8_t* min
         const __mmask64 valid = n - i >= 64 ? ~__mmask64{0} : (__mmask64{1} << (n - i)) - 1;
         const __m512i bytes = _mm512_maskz_loadu_epi8(valid, units + i);
         const __mmask64 less = _mm512_movepi8_mask(bytes), set = _mm512_test_epi8_mask(bytes, bytes) & ~less;
-        const size_t count = n - i >= 64 ? 8 : static_cast<size_t>((n - i + 7) / 8);
+        const size_t count = n - i >= 64 ? 8 : static_cast<size_t>(bytes_for(n - i));
         std::memcpy(bits + i / 8, &set, count);
         if (minus != nullptr) std::memcpy(minus + i / 8, &less, count);
     }
@@ -68,14 +68,14 @@ inline void condense(const int8_t* units, int64_t n, uint8_t* bits, uint8_t* min
 
 // the same for pixels, each of which has its planes one after the other
 inline void expand_pixels(const uint8_t* bits, int64_t pixels, int64_t channels, int64_t planes, int8_t* to) {
-    const int64_t plane = (channels + 7) / 8;
+    const int64_t plane = bytes_for(channels);
     if (planes == 1 && channels % 8 == 0) return expand(bits, nullptr, pixels * channels, to);
     for (int64_t p = 0; p < pixels; p++, bits += planes * plane, to += channels)
         expand(bits, planes == 2 ? bits + plane : nullptr, channels, to);
 }
 
 inline void condense_pixels(const int8_t* units, int64_t pixels, int64_t channels, int64_t planes, uint8_t* bits) {
-    const int64_t plane = (channels + 7) / 8;
+    const int64_t plane = bytes_for(channels);
     if (planes == 1 && channels % 8 == 0) return condense(units, pixels * channels, bits, nullptr);
     for (int64_t p = 0; p < pixels; p++, bits += planes * plane, units += channels)
         condense(units, channels, bits, planes == 2 ? bits + plane : nullptr);
@@ -95,12 +95,12 @@ inline int64_t count_bits(const void* bits, int64_t bytes) {
 }
 
 void run_expand(const Bits& bits, int64_t first, int64_t last) {
-    const uint8_t* from = bits.bits + first * bits.planes * ((bits.channels + 7) / 8);
+    const uint8_t* from = bits.bits + first * bits.planes * bytes_for(bits.channels);
     expand_pixels(from, last - first, bits.channels, bits.planes, bits.units + first * bits.channels);
 }
 
 void run_condense(const Bits& bits, int64_t first, int64_t last) {
-    uint8_t* to = bits.bits + first * bits.planes * ((bits.channels + 7) / 8);
+    uint8_t* to = bits.bits + first * bits.planes * bytes_for(bits.channels);
     condense_pixels(bits.units + first * bits.channels, last - first, bits.channels, bits.planes, to);
 }
 

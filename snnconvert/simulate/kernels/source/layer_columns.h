@@ -41,7 +41,7 @@ struct Columns {
 #if defined(SNN_AVX512)
     SNN_APART void fill(const Term& term, const int8_t* image) const {
         Decoder<true> decoder(entries, nullptr);
-        const int64_t in_w = term.in_w, in_c = term.in_c, bytes = (in_c + 7) / 8, line = in_w * bytes, height = rows;
+        const int64_t in_w = term.in_w, in_c = term.in_c, bytes = bytes_for(in_c), line = in_w * bytes, height = rows;
         int32_t* start = starts;
         for (int64_t x = 0; x < in_w; x++) {
             const int8_t* pixel = image + top * line + x * bytes;

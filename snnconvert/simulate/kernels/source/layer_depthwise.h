@@ -15,7 +15,7 @@ SNN_INLINE void depthwise_channels(const Term& term, const Lines& lines, const W
             const int8_t* spikes = line + x * across;
             const Vector weight = load(weights + x * channels);
             sum += kPlanes > 0 ? where_set(spikes, weight) : weight * widen(spikes);
-            if (kPlanes == 2) sum -= where_set(spikes + (channels + 7) / 8, weight);
+            if (kPlanes == 2) sum -= where_set(spikes + bytes_for(channels), weight);
         }
     }
     sink(at + c, c, sum, 16);
@@ -35,7 +35,7 @@ SNN_INLINE void depthwise_bits(const Term& term, const Lines& lines, const Windo
         for (int64_t x = columns.first; x < columns.last; x++) {
             __mmask64 set, less = 0;
             std::memcpy(&set, line + x * across, sizeof set);
-            if (kPlanes == 2) std::memcpy(&less, line + x * across + (channels + 7) / 8, sizeof less);
+            if (kPlanes == 2) std::memcpy(&less, line + x * across + bytes_for(channels), sizeof less);
             SNN_UNROLL
             for (int n = 0; n < 4; n++) {
                 const __m512 weight = _mm512_loadu_ps(weights + x * channels + 16 * n);
@@ -70,7 +70,7 @@ SNN_INLINE void depthwise_pixel(const Term& term, const Lines& lines, const Wind
             for (int64_t x = columns.first; x < columns.last; x++) {
                 const int8_t* spikes = line + x * term.dilation_w * pixel;
                 int units = kPlanes > 0 ? *spikes >> (c % 8) & 1 : *spikes;
-                if (kPlanes == 2) units -= spikes[(channels + 7) / 8] >> (c % 8) & 1;
+                if (kPlanes == 2) units -= spikes[bytes_for(channels)] >> (c % 8) & 1;
                 sum[0] += term.values[(y * term.k_w + x) * channels + c] * static_cast<float>(units);
             }
         sink(at + c, c, sum, 1);
@@ -88,7 +88,7 @@ struct DepthwiseRow {
     int64_t plane, pixel, in_w;
 
     DepthwiseRow(const Term& term, const int8_t* image, int64_t out_y, int64_t c)
-        : bias(_mm512_loadu_ps(term.bias + c)), plane((term.in_c + 7) / 8), pixel(kPlanes * plane), in_w(term.in_w) {
+        : bias(_mm512_loadu_ps(term.bias + c)), plane(bytes_for(term.in_c)), pixel(kPlanes * plane), in_w(term.in_w) {
         SNN_UNROLL
         for (int ky = 0; ky < 3; ky++) {
             const int64_t y = out_y * term.stride_h - term.pad_h + ky * term.dilation_h;
@@ -145,7 +145,7 @@ struct DepthwiseRow {
 };
 
 inline bool walks_depthwise(const Term& term) {
-    return term.planes > 0 && term.k_h == 3 && term.k_w == 3 && term.dilation_w == 1 && (term.stride_w == 1 || term.stride_w == 2);
+    return term.k_h == 3 && term.k_w == 3 && term.dilation_w == 1 && (term.stride_w == 1 || term.stride_w == 2);
 }
 
 template <int kPlanes, class Sink>

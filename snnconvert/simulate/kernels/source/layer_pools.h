@@ -27,7 +27,7 @@ void max_pool_as(const Pool& pool, int64_t item, Count lowest) {
     typedef Count Block __attribute__((vector_size(64)));
     typedef int8_t Increment __attribute__((vector_size(kLanes)));
     Buffer<Count> received_buffer(in + 1), best_buffer((bottom - top) * out_line + 1);
-    const int64_t pixel = pool.planes * ((c_n + 7) / 8);  // bytes of one, if spikes are bits
+    const int64_t pixel = pool.planes * bytes_for(c_n);  // bytes of one, if spikes are bits
     Buffer<int8_t> units(pool.planes > 0 ? in + 1 : 1), sent_units(pool.planes > 0 ? (bottom - top) * out_line + 1 : 1);
     Count* __restrict received = received_buffer.data;
     for (int64_t frame = 0; frame < pool.frames; frame++) {
@@ -87,7 +87,7 @@ void run_max_pool(const Pool& pool, int64_t item) {
 }
 
 void run_sum_pool(const Pool& pool, int64_t item) {
-    const int64_t c_n = pool.channels, bytes = pool.planes * ((c_n + 7) / 8), outputs = pool.out_h * pool.out_w;
+    const int64_t c_n = pool.channels, bytes = pool.planes * bytes_for(c_n), outputs = pool.out_h * pool.out_w;
     const auto* spikes = reinterpret_cast<const uint8_t*>(pool.spikes) + item * pool.in_h * pool.in_w * bytes;
     Buffer<int8_t> units(c_n + 1);
     Buffer<int32_t> sums(c_n + 1);

@@ -33,11 +33,11 @@ inline void copy_pieces(const uint8_t* from, int64_t from_step, uint8_t* to, int
 }
 
 // Bytes of one plane of a tile.
-inline int64_t plane_bytes(const Tile& tile) { return tile.pixels * ((tile.width + 7) / 8); }
+inline int64_t plane_bytes(const Tile& tile) { return tile.pixels * bytes_for(tile.width); }
 
 // The tile's pixels of spikes shaped like the output, as planes of bits, each pixel in whole bytes, planes one after the other.
 inline const uint8_t* bits_of(const Layer& layer, const Tile& tile, const Term& term, int64_t frame, uint8_t* room) {
-    const int64_t plane = (layer.out_c + 7) / 8, pixel = term.planes * plane, width = (tile.width + 7) / 8;
+    const int64_t plane = bytes_for(layer.out_c), pixel = term.planes * plane, width = bytes_for(tile.width);
     const auto* from = reinterpret_cast<const uint8_t*>(term.spikes) + tile.pixel(layer, frame) * pixel + tile.first / 8;
     if (tile.whole && term.planes == 1) return from;
     for (int64_t k = 0; k < term.planes; k++)
@@ -49,13 +49,13 @@ inline const uint8_t* bits_of(const Layer& layer, const Tile& tile, const Term& 
 template <class Row>
 SNN_INLINE void in_rows(const Tile& tile, const Row& row) {
     if (tile.width % 8 == 0) return row(int64_t{0}, int64_t{0}, tile.elements);
-    for (int64_t p = 0; p < tile.pixels; p++) row(p * tile.width, p * ((tile.width + 7) / 8), tile.width);
+    for (int64_t p = 0; p < tile.pixels; p++) row(p * tile.width, p * bytes_for(tile.width), tile.width);
 }
 
 // asks for what the next frame reads or writes
 inline void fetch(const Layer& layer, const Tile& tile, const int8_t* spikes, int64_t frame, int64_t planes) {
     if (frame >= layer.frames || !tile.whole) return;
-    const int64_t pixel = planes > 0 ? planes * ((layer.out_c + 7) / 8) : layer.out_c;
+    const int64_t pixel = planes > 0 ? planes * bytes_for(layer.out_c) : layer.out_c;
     const int8_t* from = spikes + tile.pixel(layer, frame) * pixel;
     for (int64_t i = 0; i < tile.pixels * pixel; i += 64) __builtin_prefetch(from + i, 1);
 }
@@ -148,7 +148,7 @@ inline void fire_from(const FireInto<kSigned>& sink, const float* current, int64
 class Sent {
    public:
     Sent(const Layer& layer, const Tile& tile, int64_t frame, Scratch& scratch)
-        : planes(planes_of(layer)), layer_(layer), tile_(tile), frame_(frame), plane_((layer.out_c + 7) / 8) {
+        : planes(planes_of(layer)), layer_(layer), tile_(tile), frame_(frame), plane_(bytes_for(layer.out_c)) {
         if (planes == 0) return;
         to_ = reinterpret_cast<uint8_t*>(layer.spikes) + tile.pixel(layer, frame) * planes * plane_ + tile.first / 8;
         bits = tile.whole && planes == 1 ? to_ : scratch.bits;
@@ -165,7 +165,7 @@ class Sent {
         counts[frame_] += fired;
         counts[layer_.frames + frame_] += fired;
         if (bits == to_) return;
-        const int64_t width = (tile_.width + 7) / 8;
+        const int64_t width = bytes_for(tile_.width);
         for (int64_t k = 0; k < planes; k++)
             copy_pieces(bits + k * plane_bytes(tile_), width, to_ + k * plane_, planes * plane_, width, tile_.pixels);
     }

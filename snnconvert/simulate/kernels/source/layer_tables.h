@@ -18,14 +18,12 @@ struct Tables {
     bool pairs = false, copied = false;
     uint8_t* lines = nullptr;  // where `copied`: the tile's input rows (rows, columns, bytes), zero outside the image
 
-    static constexpr int64_t kEntries = 256;
-
     Tables() = default;
     Tables(const Layer& layer, const Plan& plan, const Term& term, int64_t width, int64_t out_rows)
-        : wide(term.k_w + (plan.pairs ? term.stride_w : 0)),
+        : wide(kernel_columns(term, plan.pairs)),
           bytes(pixel_bytes(term)),
-          vectors(plan.pairs ? 1 : term.integers != nullptr ? (width + 31) / 32 : (width + 15) / 16),
-          table((kEntries + 1) * 64 * vectors),  // one more: entries of the same byte do not share a line of the cache
+          vectors(vectors_of(term, width, plan.pairs)),
+          table(table_bytes_of(vectors)),
           rows((out_rows - 1) * term.stride_h + (term.k_h - 1) * term.dilation_h + 1),
           columns((layer.out_w - 1) * term.stride_w + (term.k_w - 1) * term.dilation_w + 1),
           pairs(plan.pairs),
@@ -33,7 +31,7 @@ struct Tables {
         if (pairs) columns += term.stride_w;  // the last pixel may have no neighbour
     }
 
-    int64_t all_bytes(const Term& term) const { return term.k_h * wide * bytes * table; }
+    int64_t all_bytes(const Term& term) const { return tables_of(term, pairs) * table; }
     int64_t floats() const { return copied ? (rows * columns * bytes + kSlack) / 4 + 1 : 0; }
 
     void place(float* to) {
@@ -116,7 +114,7 @@ constexpr int kMostChains = 1;  // a vector is more than one register
 // adds what `run` bytes select, from one table each; kRun: their number, 0 if known at run time only
 template <int N, int kRun, class V>
 SNN_INLINE void look_up(const char* tables, const uint8_t* bytes, int64_t run, V (*sum)[N]) {
-    constexpr int64_t kEntry = N * static_cast<int64_t>(sizeof(V)), kTable = (Tables::kEntries + 1) * kEntry;
+    constexpr int64_t kEntry = N * kVectorBytes, kTable = table_bytes_of(N);
     const auto add = [&](int chain, int64_t i, uint64_t byte) __attribute__((always_inline)) {
         SNN_UNROLL
         for (int n = 0; n < N; n++) {
@@ -224,7 +222,7 @@ SNN_APART void look_up_tile(const Layer& layer, const Term& term, const Tables& 
     const int64_t run = kRun != 0 ? kRun : whole ? tables.wide * bytes : bytes, runs = whole ? 1 : tables.wide;
     const int64_t k_h = kLines != 0 ? kLines : term.k_h, down = term.dilation_h * line, rows_down = term.stride_h * line;
     const int64_t out_w = layer.out_w;
-    const int64_t more = run * (Tables::kEntries + 1) * N * static_cast<int64_t>(sizeof(V));  // not from memory: a constant
+    const int64_t more = run * table_bytes_of(N);  // not from memory: a constant
     const char* first_table = tables.sums;
     constexpr int kStep = kPairs ? 2 : 1;
     int64_t at = 0;
