@@ -34,12 +34,12 @@ from torch import Tensor
 from snnconvert.allocator import keep_freed_memory
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order, observed
+from snnconvert.compile.balance import with_identity_sites
+from snnconvert.compile.spikify import NeuronChoice
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.passes import canonicalize
-from snnconvert.convert.spikify import NeuronChoice
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.synthetic import synthetic_inputs
-from snnconvert.graph.balance import with_identity_sites
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Ann
 from snnconvert.simulate.measure import Batch, measure

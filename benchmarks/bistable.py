@@ -32,22 +32,22 @@ from torch import Tensor
 from snnconvert.allocator import keep_freed_memory
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order, observed
-from snnconvert.calibrate.streaming_twin import streaming_twin
+from snnconvert.compile.balance import with_identity_sites
+from snnconvert.compile.spikify import NeuronChoice
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.passes import canonicalize
-from snnconvert.convert.spikify import NeuronChoice
-from snnconvert.graph.balance import with_identity_sites
 from snnconvert.graph.dialect import calls
 from snnconvert.graph.neuron_ops import Synchronous
 from snnconvert.graph.ops import Identity
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.search import candidates, choose
-from snnconvert.simulate.ablation import Plan, Subject
-from snnconvert.simulate.ablation import ablation as ablation_of
 from snnconvert.simulate.chunks import chunk_size
 from snnconvert.simulate.layer_engine import LayerEngine
-from snnconvert.simulate.phase_layers import PhaseLayers
+from snnconvert.study.ablation import Plan, Subject
+from snnconvert.study.ablation import ablation as ablation_of
+from snnconvert.study.phase_layers import PhaseLayers
+from snnconvert.study.streaming_twin import streaming_twin
 
 DATA = Path(os.environ.get("SNNCONVERT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 CALIBRATION_IMAGES = 256

@@ -20,14 +20,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from snnconvert.cost.chip import pareto, rows_of
 from snnconvert.data.selection import images_for
 from snnconvert.graph.checkpoint import load_snn
 from snnconvert.report.charts_detail import sweep_chart
-from snnconvert.report.chip import pareto, rows_of
 from snnconvert.report.figures import on_paper
 from snnconvert.report.statistics import wilson_interval
-from snnconvert.simulate.evaluate import rerun
 from snnconvert.simulate.integer import SCALES, IntegerCurve, integer_curve
+from snnconvert.study.evaluate import rerun
 
 
 def main() -> None:

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from snnconvert.allocator import keep_freed_memory
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order
+from snnconvert.compile.spikify import NeuronChoice
 from snnconvert.convert.approximate import candidates
 from snnconvert.convert.architectures import build_architecture
 from snnconvert.convert.check import check
@@ -40,7 +41,6 @@ from snnconvert.convert.onnx_reference import compare_with_onnxruntime
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.passes.logits import keep_logits
 from snnconvert.convert.pytorch import import_module, relative_difference
-from snnconvert.convert.spikify import NeuronChoice
 from snnconvert.convert.units import analog_nodes, with_units
 from snnconvert.convert.weights import apply_weights, load_weights
 from snnconvert.data.datasets import load_dataset

@@ -27,12 +27,12 @@ from coverage import labelled_model, pack_rows
 from snnconvert.allocator import keep_freed_memory
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order, observed
+from snnconvert.compile.balance import balance, with_identity_sites
+from snnconvert.compile.spikify import NeuronChoice
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.passes.logits import keep_logits
-from snnconvert.convert.spikify import NeuronChoice
 from snnconvert.convert.units import with_units
 from snnconvert.errors import SnnConvertError
-from snnconvert.graph.balance import balance, with_identity_sites
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.simulate.measure import Batch, measure
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order
+from snnconvert.compile.precision import PRECISIONS, in_precision
+from snnconvert.compile.spikify import NeuronChoice
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.passes import canonicalize
-from snnconvert.convert.precision import PRECISIONS, in_precision
-from snnconvert.convert.spikify import NeuronChoice
 from snnconvert.graph.dialect import arguments, calls, output_nodes
 from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.schedule import Schedule, site_depths

@@ -12,20 +12,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from snnconvert.calibrate.observe import in_canonical_order
-from snnconvert.calibrate.shift import IMAGES, Shift, find_shift
-from snnconvert.calibrate.streaming_twin import TWIN, streaming_twin
+from snnconvert.compile.precision import in_precision
 from snnconvert.convert.encoder import with_input_encoder
-from snnconvert.convert.precision import in_precision
 from snnconvert.convert.units import refuse_overflow, with_units
 from snnconvert.data.selection import Inputs, select_inputs
 from snnconvert.errors import OptionError
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.request import Request, check_request
-from snnconvert.simulate.ablation import Subject, ablation, nothing_affordable, planned
 from snnconvert.simulate.early_exit import with_early_exit
-from snnconvert.simulate.evaluate import Spread, evaluate, read, rerun
 from snnconvert.stages import Alone, Outcome, open_ann, spiking, timed, with_bundled_data
+from snnconvert.study.ablation import Subject, ablation, nothing_affordable, planned
+from snnconvert.study.evaluate import Spread, evaluate, read, rerun
+from snnconvert.study.shift import IMAGES, Shift, find_shift
+from snnconvert.study.streaming_twin import TWIN, streaming_twin
 
 __all__ = ["Outcome", "Request", "convert_model", "run"]
 # images on which the original network has to give finite numbers before anything is calibrated

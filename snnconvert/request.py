@@ -7,9 +7,9 @@ from typing import Any
 
 from snnconvert.calibrate import METHODS
 from snnconvert.calibrate.options import check_options
+from snnconvert.compile.precision import PRECISIONS
+from snnconvert.compile.spikify import NeuronChoice
 from snnconvert.convert import encoder
-from snnconvert.convert.precision import PRECISIONS
-from snnconvert.convert.spikify import NeuronChoice
 from snnconvert.convert.units import WAYS
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import OptionError

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from snnconvert.calibrate.observe import observed
-from snnconvert.convert.spikify import NeuronChoice
+from snnconvert.compile.balance import with_identity_sites
+from snnconvert.compile.spikify import NeuronChoice
 from snnconvert.errors import BudgetError, OptionError
-from snnconvert.graph.balance import with_identity_sites
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.progress import Progress, silent

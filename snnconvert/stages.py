@@ -14,28 +14,28 @@ import torch
 from torch import Tensor, nn
 
 from snnconvert.calibrate import METHODS, Task
-from snnconvert.calibrate.shift import Shift
+from snnconvert.compile.balance import with_identity_sites
+from snnconvert.compile.spikify import NeuronChoice
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.onnx_reference import Comparison, compare_with_onnxruntime
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.passes.logits import keep_logits
 from snnconvert.convert.pytorch import import_module
-from snnconvert.convert.spikify import NeuronChoice
 from snnconvert.convert.units import refuse_analog, refuse_overflow, refuse_without_sites
+from snnconvert.data.bundled import bundled, data_path
 from snnconvert.data.datasets import load_dataset
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.selection import Inputs
 from snnconvert.errors import InternalError, OptionError
-from snnconvert.graph.balance import with_identity_sites
 from snnconvert.graph.dialect import class_count
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.progress import Progress
 from snnconvert.request import Request
 from snnconvert.search import AUTO, WINDOWS, Candidate, Trial, candidates, choose, eligible, with_several_answers
-from snnconvert.simulate.evaluate import Evaluation
 from snnconvert.simulate.measure import FitCurve
-from snnconvert.zoo.catalogue import bundled, data_path
+from snnconvert.study.evaluate import Evaluation
+from snnconvert.study.shift import Shift
 
 # float32 engines differ by rounding alone: YOLOX-nano by 1.05e-4 on noise, 400 nodes deep
 TOLERANCE = 2e-4

@@ -47,7 +47,7 @@ def test_the_networks_beside_it_need_not_leave_early() -> None:
 
 
 def test_without_data_agreement_is_compared() -> None:
-    from snnconvert.zoo.catalogue import model_path
+    from snnconvert.data.bundled import model_path
 
     request = replace(REQUEST, model=str(model_path("digits-resnet")), compare_at=(3,), calibration="mse", limit=None)
     section = document_of(run(request), command_line="")["anytime"]

@@ -13,11 +13,11 @@ from unittest import mock
 
 import pytest
 
-from snnconvert.cli import main, with_command
+from snnconvert.cli.main import main, with_command
+from snnconvert.data.bundled import dataset_for
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.graph.checkpoint import load_snn, save_snn
 from snnconvert.report.document import faults
-from snnconvert.zoo.catalogue import dataset_for
 
 DATA = str(dataset_for("digits-cnn")[1])
 
@@ -193,7 +193,7 @@ def test_a_reader_that_leaves_early_changes_nothing(converted: Path) -> None:
         read_end, write_end = os.pipe()
         os.close(read_end)
         done = subprocess.run(
-            [sys.executable, "-m", "snnconvert.cli", *arguments],
+            [sys.executable, "-m", "snnconvert.cli.main", *arguments],
             stdout=write_end, stderr=subprocess.PIPE, cwd=converted, check=False, text=True,
         )  # fmt: skip
         os.close(write_end)

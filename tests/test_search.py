@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent / "simulate"))
 from random_networks import calibrated, images, random_ann
 
 from snnconvert import search
-from snnconvert.convert.spikify import NeuronChoice, spikify
+from snnconvert.compile.spikify import NeuronChoice, spikify
 from snnconvert.errors import OptionError
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Ann, Snn

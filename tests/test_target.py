@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from snnconvert.data.bundled import model_path
 from snnconvert.target import LARGEST, Attempt, best_of, smallest, unreachable
-from snnconvert.zoo.catalogue import model_path
 from tests.test_tiny import command
 
 

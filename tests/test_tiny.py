@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from snnconvert.cli import main
+from snnconvert.cli.main import main
 from snnconvert.graph.checkpoint import load_snn
 from snnconvert.pipeline import Request, convert_model, run
 from snnconvert.simulate.layer_engine import LayerEngine
@@ -57,7 +57,7 @@ def test_the_bundled_network_keeps_its_accuracy(converted: Path) -> None:
 def test_a_checkpoint_reproduces_its_accuracies(
     converted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from snnconvert.zoo.catalogue import dataset_for
+    from snnconvert.data.bundled import dataset_for
 
     _, test, _ = dataset_for("digits-resnet")
     arguments = ["run", str(converted / "digits-resnet.snn"), "--data", str(test), "--json", "--batch-size", "7"]
@@ -81,7 +81,7 @@ def test_engines_agree_on_the_saved_network(converted: Path) -> None:
 def test_calibration_does_not_depend_on_order_or_batch_size(tmp_path: Path) -> None:
     import numpy as np
 
-    from snnconvert.zoo.catalogue import dataset_for
+    from snnconvert.data.bundled import dataset_for
 
     train, test, preprocessing = dataset_for("digits-resnet")
     stored = np.load(train)
@@ -172,7 +172,7 @@ def test_an_interrupted_zoo_says_what_is_kept(
 
 
 def test_without_data_nothing_is_claimed() -> None:
-    from snnconvert.zoo.catalogue import model_path
+    from snnconvert.data.bundled import model_path
 
     outcome = run(Request(model=str(model_path("digits-resnet")), timesteps=4, calibration_samples=32))
     assert outcome.evaluation.ann_correct is None

@@ -22,7 +22,7 @@ from snnconvert.allocator import hand_back_beyond
 from snnconvert.calibrate.packed_units import mean_sent
 from snnconvert.calibrate.pixels import at_pixels, inside_padding, keeps_pixels, pads_zeros, pixels_read
 from snnconvert.calibrate.sent_spikes import Sent, Spikes, side_by_side
-from snnconvert.convert.exact import on_grid
+from snnconvert.compile.exact import on_grid
 from snnconvert.graph.dialect import arguments, op_of, output_nodes
 from snnconvert.graph.edit import kind_of
 from snnconvert.graph.ops import Conv, Linear, MaxPool, Op, Role

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.calibrate.observe import Range, broadcastable
-from snnconvert.convert.spikify import NeuronChoice, spikify
+from snnconvert.compile.spikify import NeuronChoice, spikify
 from snnconvert.graph.dialect import arguments, op_of
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Ann, Calibration, SiteCalibration, Snn

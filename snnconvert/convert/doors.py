@@ -37,7 +37,7 @@ def open_model(
         UnsupportedError: the network holds operators without a form in the dialect.
     """
     if model.startswith("zoo:"):
-        from snnconvert.zoo.catalogue import model_path
+        from snnconvert.data.bundled import model_path
 
         _refuse_arch(model, arch)
         return _open_onnx(Path(model_path(model.removeprefix("zoo:"))), input_shape, output_name)

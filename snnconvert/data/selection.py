@@ -7,13 +7,13 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from snnconvert.data.bundled import data_path
 from snnconvert.data.datasets import Dataset, check_labels, load_dataset, shared_images
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.sampling import balanced_sample, split_calibration
 from snnconvert.data.synthetic import guess_range, synthetic_inputs
 from snnconvert.graph.dialect import class_count
 from snnconvert.graph.types import Ann, Snn
-from snnconvert.zoo.catalogue import data_path
 
 SYNTHETIC_EVALUATION = 64
 

@@ -9,6 +9,9 @@ from typing import Any
 
 import torch
 
+from snnconvert.cost.energy import LayerOperations, energy, layer_rows
+from snnconvert.cost.energy_constants import Constants, load_constants
+from snnconvert.cost.energy_over_time import over_time
 from snnconvert.data.datasets import Dataset
 from snnconvert.graph.dialect import calls, sites
 from snnconvert.graph.neuron_ops import Neuron
@@ -16,16 +19,13 @@ from snnconvert.graph.schedule import plan
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.report import wording
 from snnconvert.report.document import assemble
-from snnconvert.report.energy import LayerOperations, energy, layer_rows
-from snnconvert.report.energy_constants import Constants, load_constants
-from snnconvert.report.energy_over_time import over_time
 from snnconvert.report.outcomes import outcomes
 from snnconvert.report.sections import inside_section
 from snnconvert.report.statistics import wilson_interval
-from snnconvert.simulate.evaluate import Evaluation, Studies
 from snnconvert.simulate.measure import FitCurve
-from snnconvert.simulate.operations import Operations
 from snnconvert.stages import Outcome
+from snnconvert.study.evaluate import Evaluation, Studies
+from snnconvert.study.operations import Operations
 
 
 def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str, ...] = ()) -> dict[str, Any]:

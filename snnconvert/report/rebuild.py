@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from snnconvert.cost.energy_constants import Constants
 from snnconvert.data.datasets import Dataset
 from snnconvert.graph.dialect import calls, class_count
 from snnconvert.graph.neuron_ops import Neuron
@@ -12,7 +13,6 @@ from snnconvert.graph.schedule import plan
 from snnconvert.graph.types import Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.report.document import assemble
-from snnconvert.report.energy_constants import Constants
 from snnconvert.report.from_run import (
     calibration_section,
     candidate_rows,
@@ -22,7 +22,7 @@ from snnconvert.report.from_run import (
     tool,
 )
 from snnconvert.report.outcomes import outcomes
-from snnconvert.simulate.evaluate import Watchers, rerun
+from snnconvert.study.evaluate import Watchers, rerun
 
 
 def neuron_section(snn: Snn) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snnconvert.simulate.look_inside import Example, LookInside
+from snnconvert.study.look_inside import Example, LookInside
 
 LARGEST_PICTURE = 96
 MOST_POINTS = 64

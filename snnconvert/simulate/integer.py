@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from snnconvert.convert.exact import by_output, by_rows, finest_grids
+from snnconvert.compile.exact import by_output, by_rows, finest_grids
 from snnconvert.errors import OptionError
 from snnconvert.graph.dialect import arguments, calls, op_of, output_nodes
 from snnconvert.graph.neuron_ops import Neuron, Scale, Snap

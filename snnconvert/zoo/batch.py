@@ -334,11 +334,11 @@ def preflight(entry: Entry, folder: Path) -> SnnConvertError | None:
         entry: a model of a manifest.
         folder: what its relative paths start from; made the working directory meanwhile.
     """
+    from snnconvert.cost.energy_constants import load_constants
+    from snnconvert.data.bundled import data_path
     from snnconvert.data.preprocessing import Preprocessing
-    from snnconvert.report.energy_constants import load_constants
     from snnconvert.request import Request
     from snnconvert.stages import open_ann, with_bundled_data
-    from snnconvert.zoo.catalogue import data_path
     from snnconvert.zoo.fetch import check_file, needed
 
     try:

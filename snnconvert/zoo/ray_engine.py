@@ -190,7 +190,7 @@ def simulate_in(
     """Simulate a part of an evaluation set; runs in a Ray worker."""
     from snnconvert.data.datasets import load_dataset
     from snnconvert.graph.checkpoint import load_snn
-    from snnconvert.simulate.evaluate import simulate_part
+    from snnconvert.study.evaluate import simulate_part
     from snnconvert.zoo.worker import memory_limit
 
     keep_freed_memory()

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from snnconvert.data.bundled import FOLDER, MODELS, BundledModel, dataset_for
 from snnconvert.data.datasets import load_dataset
 from snnconvert.data.sampling import balanced_sample
-from snnconvert.zoo.catalogue import FOLDER, MODELS, BundledModel, dataset_for
 from snnconvert.zoo.digits_networks import DigitsCnn, DigitsResNet
 
 TEST_IMAGES = 597

@@ -28,7 +28,7 @@ from snnconvert.zoo.fetch import check_file, needed
 from snnconvert.zoo.rows import CONVERTED, Row, clear, converted_row, failed_row, judged, log_path, row_path, write_row
 
 if TYPE_CHECKING:
-    from snnconvert.simulate.evaluate import Spread
+    from snnconvert.study.evaluate import Spread
 
 _REPORT_EVERY = 0.2
 _MEMORY_SIGNS = ("can't allocate memory", "bad_alloc", "bad allocation", "failed to allocate", "cannot allocate memory")
@@ -68,11 +68,11 @@ def convert_task(task: Mapping[str, Any], progress: Progress = silent, spread: S
 
 
 def _convert(task: Mapping[str, Any], folder: Path, progress: Progress, spread: Spread | None) -> Row:
+    from snnconvert.cost.energy_constants import load_constants
     from snnconvert.data.preprocessing import Preprocessing
     from snnconvert.graph.checkpoint import save_snn
     from snnconvert.pipeline import run
     from snnconvert.report.document import write_report
-    from snnconvert.report.energy_constants import load_constants
     from snnconvert.report.from_run import document_of
     from snnconvert.report.gate import Gates
     from snnconvert.request import Request

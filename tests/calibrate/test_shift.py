@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from snnconvert.data.bundled import data_path
 from snnconvert.pipeline import run
 from snnconvert.report.from_run import document_of
 from snnconvert.request import Request
 from snnconvert.stages import Outcome
-from snnconvert.zoo.catalogue import data_path
 
 
 def converted(tmp_path: Path, calibration_contrast: float, headroom: float = 0.0) -> Outcome:

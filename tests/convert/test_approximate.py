@@ -13,13 +13,13 @@ from torch.nn import functional as F
 
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order
+from snnconvert.compile.spikify import NeuronChoice
 from snnconvert.convert.approximate import approximate, candidates, remarks
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.passes.logits import keep_logits
 from snnconvert.convert.piecewise import fit
 from snnconvert.convert.pytorch import import_module
-from snnconvert.convert.spikify import NeuronChoice
 from snnconvert.convert.units import analog_nodes, refuse_analog, with_units
 from snnconvert.errors import UnsupportedError
 from snnconvert.graph.analog_ops import FUNCTIONS

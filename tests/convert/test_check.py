@@ -49,7 +49,7 @@ def mixed(tmp_path: Path) -> Path:
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "snnconvert.cli", "check", *arguments], check=False, capture_output=True, text=True
+        [sys.executable, "-m", "snnconvert.cli.main", "check", *arguments], check=False, capture_output=True, text=True
     )
 
 

@@ -136,7 +136,7 @@ def test_onnx_files_and_zoo_names_reach_the_onnx_door(folder: Path, monkeypatch:
     path = folder / "net.onnx"
     path.write_bytes(b"\x08\x01")
     monkeypatch.setitem(sys.modules, "snnconvert.convert.onnx_import", SimpleNamespace(import_onnx=import_onnx))
-    monkeypatch.setitem(sys.modules, "snnconvert.zoo.catalogue", SimpleNamespace(model_path=lambda name: folder / name))
+    monkeypatch.setitem(sys.modules, "snnconvert.data.bundled", SimpleNamespace(model_path=lambda name: folder / name))
     assert open_model(str(path), output_name="logits", input_shape=(1, 8, 8)) == "ann"
     assert open_model("zoo:net.onnx") == "ann"
     assert seen == [(path, "logits", (1, 8, 8)), (path, None, None)]

@@ -18,8 +18,8 @@ from snnconvert.pipeline import Request, convert_model, run
 from snnconvert.report.from_run import document_of
 from snnconvert.simulate.bistable_engine import BistableEngine
 from snnconvert.simulate.layer_engine import LayerEngine
-from snnconvert.simulate.operations import domains
 from snnconvert.simulate.step_engine import StepEngine
+from snnconvert.study.operations import domains
 
 COMMON = {"model": "zoo:digits-resnet", "calibration_samples": 64, "limit": 20, "input_encoder": "spiking"}
 

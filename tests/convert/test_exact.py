@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from snnconvert.convert.exact import COARSEST, COARSEST_WINDOWED, on_grid
+from snnconvert.compile.exact import COARSEST, COARSEST_WINDOWED, on_grid
 from snnconvert.graph.ops import Conv, ConvTranspose, Linear
 
 

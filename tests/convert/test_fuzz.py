@@ -14,12 +14,12 @@ from torch import Tensor, fx, nn
 
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order
+from snnconvert.compile.balance import with_identity_sites
+from snnconvert.compile.spikify import NeuronChoice
 from snnconvert.convert.onnx_import import import_onnx
 from snnconvert.convert.onnx_reference import compare_with_onnxruntime
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.pytorch import import_module
-from snnconvert.convert.spikify import NeuronChoice
-from snnconvert.graph.balance import with_identity_sites
 from snnconvert.graph.dialect import arguments, op_of, output_nodes
 from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.schedule import Schedule, site_depths

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from snnconvert.convert.exact import finest_grids
-from snnconvert.convert.precision import in_precision
+from snnconvert.compile.exact import finest_grids
+from snnconvert.compile.precision import in_precision
 from snnconvert.errors import OptionError
 from snnconvert.graph.dialect import calls
 from snnconvert.graph.ops import Conv, ConvTranspose, Linear

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order
 from snnconvert.calibrate.rate_norm import clipped
+from snnconvert.compile.spikify import NeuronChoice
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.pytorch import import_module
-from snnconvert.convert.spikify import NeuronChoice
 from snnconvert.errors import OptionError, OutputError
 from snnconvert.graph import checkpoint
 from snnconvert.graph.checkpoint import load_snn, save_snn

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import fx
 
+from snnconvert.compile.balance import balance, verify_balanced, with_identity_sites
 from snnconvert.errors import InternalError
-from snnconvert.graph.balance import balance, verify_balanced, with_identity_sites
 from snnconvert.graph.dialect import Builder, arguments, calls, propagate_shapes
 from snnconvert.graph.edit import kind_of
 from snnconvert.graph.ops import Add, Concat, Conv, Identity, Op, Pad, Relu

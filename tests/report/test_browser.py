@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from make_document import make_document, make_parts
 
+from snnconvert.cost.energy import LayerOperations, energy
+from snnconvert.cost.energy_over_time import over_time
 from snnconvert.report.compare import compare
 from snnconvert.report.document import assemble
-from snnconvert.report.energy import LayerOperations, energy
-from snnconvert.report.energy_over_time import over_time
 from snnconvert.report.render_comparison import render_comparison_html
 from snnconvert.report.render_html import render_html
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from make_document import make_parts
 
+from snnconvert.cost.chip import Target, chip_section, load_target, pareto, violations
 from snnconvert.data.datasets import Dataset, load_dataset
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import OptionError
 from snnconvert.report import wording
-from snnconvert.report.chip import Target, chip_section, load_target, pareto, violations
 from snnconvert.report.document import assemble
 from snnconvert.report.render_html import render_html
 from snnconvert.simulate.layer_engine import LayerEngine

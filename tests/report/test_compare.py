@@ -8,12 +8,12 @@ import pytest
 from make_document import make_document, make_parts
 from markupsafe import escape
 
+from snnconvert.cost.energy import energy
 from snnconvert.errors import OptionError
 from snnconvert.report import statistics, wording
 from snnconvert.report.charts import charts
 from snnconvert.report.compare import HEAD, TEST_HEAD, cells, compare, render_comparison
 from snnconvert.report.document import assemble
-from snnconvert.report.energy import energy
 from snnconvert.report.figures import on_paper, write_beside, write_figures
 from snnconvert.report.outcomes import of_document, outcomes, pack, unpack
 from snnconvert.report.render_comparison import _costs, _curves, headline, render_comparison_html

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import vl_convert
 
+from snnconvert.cost.energy import LayerOperations, energy, layer_rows
+from snnconvert.cost.energy_constants import default_constants, load_constants
+from snnconvert.cost.energy_over_time import MATCHED, over_time
 from snnconvert.errors import OptionError
 from snnconvert.report.charts_energy import energy_time_chart
-from snnconvert.report.energy import LayerOperations, energy, layer_rows
-from snnconvert.report.energy_constants import default_constants, load_constants
-from snnconvert.report.energy_over_time import MATCHED, over_time
 
 ROW = LayerOperations(1e6, 3e5, 2e4, 100, 400, 60, 900, weight_reads=2e5, payload_bits=2)
 SERIES = {

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from make_document import make_document
 from typer.testing import CliRunner
 
-from snnconvert.cli import app
+from snnconvert.cli.main import app
 from snnconvert.errors import DataError, OptionError
 from snnconvert.report.document import dumps
 from snnconvert.report.expression import Quantity, parse_condition

@@ -5,10 +5,10 @@ import math
 import jsonschema
 import pytest
 
+from snnconvert.cost.energy import LayerOperations, energy
+from snnconvert.cost.energy_constants import default_constants
 from snnconvert.errors import InternalError
 from snnconvert.report.document import plain, schema
-from snnconvert.report.energy import LayerOperations, energy
-from snnconvert.report.energy_constants import default_constants
 
 
 def layers(rate: float, timesteps: int) -> list[LayerOperations]:

@@ -14,10 +14,10 @@ import pytest
 from make_document import make_document, make_parts
 from rich.console import Console
 
+from snnconvert.cost.energy import energy
 from snnconvert.report import wording
 from snnconvert.report.charts import MOST_SMALL_CHARTS, charts, small_layers
 from snnconvert.report.document import assemble
-from snnconvert.report.energy import energy
 from snnconvert.report.render_csv import curve_csv, layers_csv
 from snnconvert.report.render_html import render_html
 from snnconvert.report.render_markdown import render_markdown

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from snnconvert.convert.spikify import NeuronChoice, spikify
-from snnconvert.graph.balance import with_identity_sites
+from snnconvert.compile.balance import with_identity_sites
+from snnconvert.compile.spikify import NeuronChoice, spikify
 from snnconvert.graph.dialect import Builder, arguments, calls, output_nodes, sites
 from snnconvert.graph.ops import Add, AveragePool, Concat, Conv, Linear, MaxPool, Op, Pad, Relu, Reshape, Slice
 from snnconvert.graph.schedule import Schedule, site_depths

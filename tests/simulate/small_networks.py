@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from snnconvert.convert.spikify import NeuronChoice, spikify
+from snnconvert.compile.spikify import NeuronChoice, spikify
 from snnconvert.graph.dialect import Builder, sites
 from snnconvert.graph.ops import Add, AveragePool, Conv, Linear, MaxPool, Mean, Pad, Relu, Reshape
 from snnconvert.graph.schedule import Schedule, site_depths

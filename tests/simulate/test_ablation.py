@@ -12,17 +12,17 @@ from small_networks import SHAPE, small_ann
 from torch import fx
 
 from snnconvert.calibrate import METHODS, Task
-from snnconvert.calibrate.streaming_twin import TWIN, streaming_twin
-from snnconvert.convert.spikify import NeuronChoice
-from snnconvert.graph.balance import with_identity_sites
+from snnconvert.compile.balance import with_identity_sites
+from snnconvert.compile.spikify import NeuronChoice
 from snnconvert.graph.dialect import Builder, calls
 from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.ops import Add, Conv, Linear, Op, Relu, Reshape
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Ann, Origin, Snn, Source
-from snnconvert.simulate import ablation as module
-from snnconvert.simulate.ablation import Plan, Subject, ablation, nothing_affordable, planned
 from snnconvert.simulate.layer_engine import LayerEngine
+from snnconvert.study import ablation as module
+from snnconvert.study.ablation import Plan, Subject, ablation, nothing_affordable, planned
+from snnconvert.study.streaming_twin import TWIN, streaming_twin
 
 IMAGES = torch.rand(12, *SHAPE, generator=torch.Generator().manual_seed(5))
 LABELS = np.arange(12) % 3

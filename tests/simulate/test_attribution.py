@@ -10,16 +10,16 @@ from small_networks import pictures, small_snn
 from test_operations import Recording
 from torch import Tensor
 
-from snnconvert.convert.spikify import NeuronChoice, spikify
+from snnconvert.compile.spikify import NeuronChoice, spikify
 from snnconvert.graph.checkpoint import load_snn, save_snn
 from snnconvert.graph.dialect import Builder, sites
 from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.ops import Clip, Linear, Op, Relu
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Ann, Calibration, Origin, SiteCalibration, Snn, Source
-from snnconvert.simulate.attribution import CAUSES, LOCAL, Attribution, Split, culprit, in_double, neuron_inputs
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.measure import watched_run
+from snnconvert.study.attribution import CAUSES, LOCAL, Attribution, Split, culprit, in_double, neuron_inputs
 
 
 def watched(snn: Snn, ann: Ann | None, images: Tensor, chunks: int = 1) -> Attribution:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from random_networks import images, quantised, random_snn, waiting_snn
 from torch import Tensor
 
+from snnconvert.compile.balance import verify_balanced
 from snnconvert.errors import InternalError
-from snnconvert.graph.balance import verify_balanced
 from snnconvert.graph.dialect import calls, op_of, sites
 from snnconvert.graph.neuron_ops import Neuron, Synchronous
 from snnconvert.graph.schedule import Schedule, plan, site_depths

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.calibrate import METHODS, Task
+from snnconvert.compile.spikify import NeuronChoice
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.passes import canonicalize
-from snnconvert.convert.spikify import NeuronChoice
 from snnconvert.graph.dialect import arguments, calls, output_nodes
 from snnconvert.graph.neuron_ops import Neuron, Synchronous
 from snnconvert.graph.schedule import Schedule, site_depths

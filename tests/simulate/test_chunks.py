@@ -14,13 +14,13 @@ from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Origin, Snn, Source
 from snnconvert.simulate import layer_engine
 from snnconvert.simulate.chunks import chunk_size, frame_bytes, planned_size
-from snnconvert.simulate.evaluate import evaluate, rerun
 from snnconvert.simulate.kernels import native_available
 from snnconvert.simulate.kernels.native import MOST_TERMS
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.measure import Batch, regrouped
 from snnconvert.simulate.memory import out_of_memory, with_smaller_chunks
 from snnconvert.simulate.result import Probe, Simulation
+from snnconvert.study.evaluate import evaluate, rerun
 from tests.simulate.small_networks import pictures, small_snn
 
 devices: list[str] = []

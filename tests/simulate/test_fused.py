@@ -17,10 +17,10 @@ from torch import Tensor
 
 from snnconvert.errors import OptionError
 from snnconvert.simulate import layer_engine
-from snnconvert.simulate.evaluate import rerun
 from snnconvert.simulate.kernels import FusedNeurons, choose_fused, fused
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.step_engine import StepEngine
+from snnconvert.study.evaluate import rerun
 from tests.simulate.small_networks import pictures, small_snn
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ import torch
 from random_networks import calibrated, images, random_ann
 from small_networks import pictures, small_snn
 
-from snnconvert.convert.spikify import NeuronChoice, spikify
+from snnconvert.compile.spikify import NeuronChoice, spikify
 from snnconvert.errors import OptionError
 from snnconvert.graph.dialect import calls
 from snnconvert.graph.neuron_ops import Neuron, Scale

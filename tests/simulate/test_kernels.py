@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, fx
 
-from snnconvert import cli
+from snnconvert.cli import main as cli
 from snnconvert.errors import OptionError
 from snnconvert.graph.dialect import Builder
 from snnconvert.graph.neuron_ops import Neuron, Scale, SumPool

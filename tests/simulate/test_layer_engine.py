@@ -12,9 +12,9 @@ from torch import Tensor
 
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order
+from snnconvert.compile.spikify import NeuronChoice
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.passes import canonicalize
-from snnconvert.convert.spikify import NeuronChoice
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.simulate.chunks import chunk_size

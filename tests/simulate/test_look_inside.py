@@ -10,9 +10,9 @@ from snnconvert.graph.ops import Op
 from snnconvert.graph.types import Snn
 from snnconvert.report.sections import inside_section, picture
 from snnconvert.simulate.layer_engine import LayerEngine
-from snnconvert.simulate.look_inside import EXAMPLE_IMAGES, LookInside
 from snnconvert.simulate.measure import watched_run
 from snnconvert.simulate.step_engine import StepEngine
+from snnconvert.study.look_inside import EXAMPLE_IMAGES, LookInside
 
 
 class Traced(StepEngine):

@@ -15,7 +15,7 @@ from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.ops import Conv, Linear
 from snnconvert.graph.types import Snn
 from snnconvert.neurons import NEURONS, State
-from snnconvert.simulate.operations import operations
+from snnconvert.study.operations import operations
 
 pytest.importorskip("neurobench", reason="neurobench is not installed")
 

@@ -16,8 +16,8 @@ from snnconvert.simulate.bistable_engine import BistableEngine
 from snnconvert.simulate.flow import domains
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.measure import watched_run
-from snnconvert.simulate.operations import SERIES, OperationCounter, operations
 from snnconvert.simulate.step_engine import StepEngine
+from snnconvert.study.operations import SERIES, OperationCounter, operations
 
 
 class Recording(StepEngine):

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from random_networks import images, random_snn
 
-from snnconvert.convert.spikify import NeuronChoice, spikify
+from snnconvert.compile.spikify import NeuronChoice, spikify
 from snnconvert.errors import InternalError
 from snnconvert.graph.dialect import Builder, calls
 from snnconvert.graph.neuron_ops import Synchronous
@@ -15,8 +15,8 @@ from snnconvert.graph.ops import Conv, Linear, Relu, Reshape
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Ann, Calibration, Origin, SiteCalibration, Snn, Source
 from snnconvert.simulate.bistable_engine import BistableEngine
-from snnconvert.simulate.phase_layers import PhaseLayers
-from snnconvert.simulate.plain_phase import PhaseEngine
+from snnconvert.study.phase_layers import PhaseLayers
+from snnconvert.study.plain_phase import PhaseEngine
 
 
 @settings(max_examples=30, deadline=None)

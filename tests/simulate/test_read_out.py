@@ -12,12 +12,12 @@ import torch
 from snnconvert.graph.checkpoint import load_snn, save_snn
 from snnconvert.graph.schedule import plan
 from snnconvert.graph.types import Snn
-from snnconvert.simulate.evaluate import Watchers
 from snnconvert.simulate.integer import IntegerEngine
 from snnconvert.simulate.kernels import native_available
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.measure import Batch, decisions, measure
 from snnconvert.simulate.step_engine import StepEngine
+from snnconvert.study.evaluate import Watchers
 from tests.simulate.random_networks import images, waiting_snn
 from tests.simulate.small_networks import pictures, small_snn
 

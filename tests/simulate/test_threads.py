@@ -120,7 +120,7 @@ def test_the_command_line_waits_quietly() -> None:
 
     code = (
         "import os, sys; sys.argv = ['snnconvert', '--help']\n"
-        "from snnconvert import cli\n"
+        "from snnconvert.cli import main as cli\n"
         "try: cli.main()\nexcept SystemExit: pass\n"
         "assert 'torch' not in sys.modules\nprint(os.environ.get('OMP_WAIT_POLICY'))"
     )

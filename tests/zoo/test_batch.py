@@ -19,7 +19,7 @@ import torch
 from tiny_zoo import factory, write_folder, write_manifest, write_onnx
 from typer.testing import CliRunner
 
-from snnconvert.cli_zoo import zoo_app
+from snnconvert.cli.zoo import zoo_app
 from snnconvert.convert.doors import open_model
 from snnconvert.errors import OptionError, OutputError
 from snnconvert.graph.checkpoint import load_snn

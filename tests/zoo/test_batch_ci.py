@@ -39,7 +39,7 @@ def perform(folder: Path, **inputs: str) -> tuple[int, str, dict[str, str]]:
     bin_folder = folder / "bin"
     bin_folder.mkdir(exist_ok=True)
     command = bin_folder / "snnconvert"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m snnconvert.cli "$@"\n')
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m snnconvert.cli.main "$@"\n')
     command.chmod(0o755)
     files = {name: folder / name for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
     environment = {

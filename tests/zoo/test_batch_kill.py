@@ -25,7 +25,18 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="ch
 
 def start(folder: Path, out: str) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(Path(snnconvert.__file__).parents[1])}
-    command = [sys.executable, "-P", "-m", "snnconvert.cli", "zoo", "run", str(folder / "zoo.toml"), "-j", "2", "-q"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "snnconvert.cli.main",
+        "zoo",
+        "run",
+        str(folder / "zoo.toml"),
+        "-j",
+        "2",
+        "-q",
+    ]
     return subprocess.Popen([*command, "--out", str(folder / out)], env=environment, stderr=subprocess.PIPE)
 
 

@@ -10,9 +10,9 @@ import onnxruntime
 import pytest
 import torch
 
+from snnconvert.data.bundled import FOLDER, MODELS, dataset_for, model_path
 from snnconvert.data.datasets import check_labels, load_dataset
 from snnconvert.errors import OptionError
-from snnconvert.zoo.catalogue import FOLDER, MODELS, dataset_for, model_path
 from snnconvert.zoo.digits_networks import DigitsCnn, DigitsResNet
 from snnconvert.zoo.train_digits import NETWORKS, build
 

@@ -15,7 +15,7 @@ import torch
 from tiny_zoo import write_folder, write_onnx
 from typer.testing import CliRunner
 
-from snnconvert.cli_zoo import zoo_app
+from snnconvert.cli.zoo import zoo_app
 from snnconvert.convert.doors import open_model
 from snnconvert.errors import DataError, ModelFileError, OptionError
 from snnconvert.zoo import fetch

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from snnconvert.convert.exact import finest_grids
+from snnconvert.compile.exact import finest_grids
 from snnconvert.graph.ops import Conv, Linear
 from snnconvert.simulate.kernels.bits import Bits, bytes_for, physical
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, fx
 
-from snnconvert.convert.exact import INPUT_BITS, Weighted, on_double_grid, on_grid, power_of_two_above
+from snnconvert.compile.balance import balance
+from snnconvert.compile.exact import INPUT_BITS, Weighted, on_double_grid, on_grid, power_of_two_above
 from snnconvert.errors import UnsupportedError
-from snnconvert.graph.balance import balance
 from snnconvert.graph.dialect import Stage, arguments, calls, op_of, output_nodes, verify
 from snnconvert.graph.edit import copied, finish, insert_after, redirect, replace_op
 from snnconvert.graph.neuron_ops import Neuron, RateNorm, Scale, Snap, SumPool

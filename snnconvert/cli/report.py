@@ -12,7 +12,7 @@ import typer
 from snnconvert.errors import OptionError
 
 if TYPE_CHECKING:
-    from snnconvert.commands import Talk
+    from snnconvert.cli.commands import Talk
 
 CHECKPOINT, FILES = "Checkpoint", "Files written"
 Data = Annotated[str | None, typer.Option(help="Data to measure on, as for convert.", rich_help_panel=CHECKPOINT)]
@@ -107,10 +107,10 @@ def debug(
     from snnconvert.data.selection import images_for
     from snnconvert.graph.checkpoint import load_snn
     from snnconvert.report.rebuild import neuron_section
-    from snnconvert.simulate.attribution import Attribution
     from snnconvert.simulate.chunks import chunk_size
     from snnconvert.simulate.layer_engine import LayerEngine
     from snnconvert.simulate.measure import watched_run
+    from snnconvert.study.attribution import Attribution
 
     talk = _talk(quiet, as_json)
     snn = load_snn(checkpoint)
@@ -136,8 +136,8 @@ def _recorded_drop(evaluation: dict[str, Any]) -> float | None:
 
 
 def _talk(quiet: bool, as_json: bool) -> Talk:
-    from snnconvert.cli import command_line
-    from snnconvert.commands import Talk
+    from snnconvert.cli.commands import Talk
+    from snnconvert.cli.main import command_line
 
     return Talk(quiet=quiet, as_json=as_json, command_line=command_line())
 
@@ -158,10 +158,10 @@ def _measured(  # noqa: PLR0917
     energy_constants: str | None,
     talk: Talk,
 ) -> dict[str, Any]:
+    from snnconvert.cost.chip import Target, chip_section, load_target
+    from snnconvert.cost.energy_constants import load_constants
     from snnconvert.data.selection import images_for
     from snnconvert.graph.checkpoint import load_snn
-    from snnconvert.report.chip import Target, chip_section, load_target
-    from snnconvert.report.energy_constants import load_constants
     from snnconvert.report.rebuild import rebuilt_document
 
     limits = None if target is None else load_target(target)

@@ -27,14 +27,14 @@ from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.ops import Role
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.progress import Progress, silent
-from snnconvert.simulate.attribution import activations, in_double, neuron_inputs
 from snnconvert.simulate.chunks import chunk_size
 from snnconvert.simulate.layer_engine import LayerEngine
-from snnconvert.simulate.look_inside import extent
 from snnconvert.simulate.measure import decisions
-from snnconvert.simulate.phase_layers import PhaseLayers
-from snnconvert.simulate.plain_phase import rigid_operators
 from snnconvert.simulate.result import Probe, Simulation, joined
+from snnconvert.study.attribution import activations, in_double, neuron_inputs
+from snnconvert.study.look_inside import extent
+from snnconvert.study.phase_layers import PhaseLayers
+from snnconvert.study.plain_phase import rigid_operators
 
 # multiplications of dense passes, all steps of all arms: a few seconds of one core
 BUDGET = 2.5e11

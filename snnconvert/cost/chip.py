@@ -77,7 +77,7 @@ def load_target(name: str) -> Target:
     Raises:
         OptionError: no such file or name, no TOML, an unknown key, or a value of the wrong kind.
     """
-    folder = resources.files("snnconvert.report").joinpath("targets")
+    folder = resources.files("snnconvert.cost").joinpath("targets")
     bundled = sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
     hint = f"name a TOML file, or one of the bundled targets: {', '.join(bundled)}"
     try:

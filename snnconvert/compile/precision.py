@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from snnconvert.convert.exact import by_output, by_rows, finest_grids, round_to
+from snnconvert.compile.exact import by_output, by_rows, finest_grids, round_to
 from snnconvert.errors import OptionError
 from snnconvert.graph.dialect import Stage, calls, verify
 from snnconvert.graph.edit import copied, finish, replace_op

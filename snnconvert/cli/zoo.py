@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snnconvert.cli_options import CHANGES, GATE_OPTIONS, gathered, make_changes, make_gates
+from snnconvert.cli.options import CHANGES, GATE_OPTIONS, gathered, make_changes, make_gates
 
 if TYPE_CHECKING:
     from snnconvert.report.gate import Gates

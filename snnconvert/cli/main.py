@@ -16,13 +16,13 @@ from typing import Annotated
 import typer
 
 from snnconvert.allocator import keep_freed_memory
-from snnconvert.cli_check import Approximate, ApproximateName, StrictSpiking, check
-from snnconvert.cli_options import CalibrationName, NeuronName, PhasesName, PrecisionName, ScheduleName, gates_of
-from snnconvert.cli_output import Patient
-from snnconvert.cli_report import Csv, EnergyConstants, Figures, Markdown, debug
-from snnconvert.cli_report import report as report_command
-from snnconvert.cli_values import preprocessing_of, shape_of, steps_of, steps_or_auto
-from snnconvert.cli_zoo import gate, zoo_app
+from snnconvert.cli.check import Approximate, ApproximateName, StrictSpiking, check
+from snnconvert.cli.options import CalibrationName, NeuronName, PhasesName, PrecisionName, ScheduleName, gates_of
+from snnconvert.cli.output import Patient
+from snnconvert.cli.report import Csv, EnergyConstants, Figures, Markdown, debug
+from snnconvert.cli.report import report as report_command
+from snnconvert.cli.values import preprocessing_of, shape_of, steps_of, steps_or_auto
+from snnconvert.cli.zoo import gate, zoo_app
 from snnconvert.errors import SnnConvertError
 from snnconvert.threads import wait_quietly
 
@@ -233,7 +233,7 @@ def convert(  # noqa: PLR0917
     as_json: Json = False,
 ) -> None:
     """Convert MODEL, measure it, and write the checkpoint and the report."""
-    from snnconvert import commands
+    from snnconvert.cli import commands
 
     given = {"percentile": percentile, "granularity": granularity, "headroom": headroom}
     chosen = preprocessing_of(
@@ -296,7 +296,7 @@ def run(  # noqa: PLR0917
     as_json: Json = False,
 ) -> None:
     """Run a converted network on data; on its own evaluation data the figures come out bit for bit."""
-    from snnconvert import commands
+    from snnconvert.cli import commands
 
     talk = commands.Talk(quiet=quiet, as_json=as_json, command_line=command_line())
     commands.rerun(
@@ -317,7 +317,7 @@ def info(
     as_json: Json = False,
 ) -> None:
     """Print what a checkpoint holds."""
-    from snnconvert import commands
+    from snnconvert.cli import commands
 
     commands.info(checkpoint, commands.Talk(quiet=False, as_json=as_json, command_line=command_line()))
 

@@ -38,7 +38,7 @@ class Constants:
 
 @cache
 def _bundled() -> dict[str, Any]:
-    text = resources.files("snnconvert.report").joinpath("energy.toml").read_text("utf-8")
+    text = resources.files("snnconvert.cost").joinpath("energy.toml").read_text("utf-8")
     return tomllib.loads(text)
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from snnconvert.report.energy import NETWORK, LayerOperations, activation_bits, compared
-from snnconvert.report.energy_constants import Constants, default_constants
+from snnconvert.cost.energy import NETWORK, LayerOperations, activation_bits, compared
+from snnconvert.cost.energy_constants import Constants, default_constants
 
 MATCHED = "ANN of equal capacity"
 _COUNTS = {

@@ -15,8 +15,8 @@ from snnconvert.graph.dialect import calls, op_of, origin_of
 from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.ops import Conv, ConvTranspose, Linear
 from snnconvert.graph.types import Snn
-from snnconvert.simulate.attribution import in_double, neuron_inputs
 from snnconvert.simulate.result import Probe, Simulation
+from snnconvert.study.attribution import in_double, neuron_inputs
 
 RATE_IMAGES = 4
 EXAMPLE_IMAGES = 48

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from snnconvert.cost.energy_constants import Constants, break_even_points, default_constants
 from snnconvert.errors import InternalError
-from snnconvert.report.energy_constants import Constants, break_even_points, default_constants
 
 _BASELINES = ("fp32 ANN", "INT8 ANN")
 ARITHMETIC, REUSE, NO_REUSE, NETWORK = (

@@ -20,7 +20,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from snnconvert import progress as reporting
-from snnconvert.convert.precision import in_precision
+from snnconvert.compile.precision import in_precision
+from snnconvert.cost.energy_constants import load_constants
 from snnconvert.data.selection import images_for
 from snnconvert.errors import BudgetError, GateError, OptionError, OutputError
 from snnconvert.graph.checkpoint import describe, load_snn, save_snn
@@ -32,15 +33,14 @@ from snnconvert.pipeline import Request
 from snnconvert.pipeline import run as run_pipeline
 from snnconvert.report import wording
 from snnconvert.report.document import dumps, plain, write_report
-from snnconvert.report.energy_constants import load_constants
 from snnconvert.report.figures import write_beside
 from snnconvert.report.from_run import document_of, energy_section, rerun_document
 from snnconvert.report.gate import Gates, Status, check_document, worst_layer
 from snnconvert.report.render_terminal import print_summary
 from snnconvert.report.wording import flat
-from snnconvert.simulate.evaluate import rerun as rerun_checkpoint
 from snnconvert.simulate.kernels import missing
-from snnconvert.simulate.operations import OperationCounter, operations
+from snnconvert.study.evaluate import rerun as rerun_checkpoint
+from snnconvert.study.operations import OperationCounter, operations
 from snnconvert.target import Attempt, best_of, beyond_the_original, smallest, unreachable
 
 

@@ -76,7 +76,7 @@ def check(  # noqa: PLR0917
         raise OptionError("check needs no data", hint="leave --data out, or add --find-preprocessing")
     import logging
 
-    from snnconvert.cli_values import shape_of
+    from snnconvert.cli.values import shape_of
     from snnconvert.convert.check import check_model
     from snnconvert.data.preprocessing import Preprocessing
 
@@ -136,7 +136,7 @@ def _fits(  # noqa: PLR0917
 ) -> list[Fit]:
     from snnconvert.convert.doors import open_model
     from snnconvert.convert.preprocessing_search import find_preprocessing
-    from snnconvert.zoo.catalogue import data_path
+    from snnconvert.data.bundled import data_path
 
     ann = open_model(model, arch=arch, input_shape=shape, output_name=output_name)
     return find_preprocessing(ann, str(data_path(data)), base=base, label_offset=label_offset)

@@ -19,9 +19,9 @@ from snnconvert.graph.types import Snn
 from snnconvert.simulate.kernels import Native, choose
 from snnconvert.simulate.kernels.layout import per_element
 from snnconvert.simulate.kernels.native_windows import Emitter, Values, send_by_step
-from snnconvert.simulate.plain_phase import PhaseEngine
 from snnconvert.simulate.result import Simulation, joined
 from snnconvert.simulate.window_layers import in_order
+from snnconvert.study.plain_phase import PhaseEngine
 
 TARGET_BYTES = 32 * 2**20
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from snnconvert.calibrate.task import Task
-from snnconvert.convert.spikify import NeuronChoice
+from snnconvert.compile.spikify import NeuronChoice
 from snnconvert.graph.dialect import calls
 from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.schedule import Schedule

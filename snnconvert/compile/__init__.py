@@ -1,0 +1,1 @@
+"""From a calibrated network and a schedule to a spiking network whose sums are exact."""

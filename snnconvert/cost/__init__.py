@@ -1,0 +1,1 @@
+"""What a network costs on hardware: energy, and the limits of chips."""
