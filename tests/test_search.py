@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent / "simulate"))
-
 from random_networks import calibrated, images, random_ann
 
 from snnconvert import search

@@ -2,7 +2,8 @@
 
 The data are scikit-learn's copy of "Optical Recognition of Handwritten Digits" (E. Alpaydin, C. Kaynak, UCI Machine
 Learning Repository, 1998, doi:10.24432/C50P49, CC BY 4.0): 1,797 images of 8 x 8 pixels with values 0..16, split here
-once into training and test images (`train_digits.py`). Calibrate on the training file, measure on the test file.
+once into training and test images (`benchmarks/train_digits.py`). Calibrate on the training file, measure on the test
+file.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class BundledModel:
         preprocessing: what the model was trained with.
         input_shape: one sample, batch excluded.
         classes: number of outputs.
-        accuracy: top-1 on the test file, a fraction, measured with onnxruntime by `train_digits.py`.
+        accuracy: top-1 on the test file, a fraction, measured with onnxruntime by `benchmarks/train_digits.py`.
         licence: of the weights and of the data.
     """
 

@@ -9,12 +9,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from digits_networks import DigitsCnn, DigitsResNet
+from train_digits import NETWORKS, build
 
 from snnconvert.data.bundled import FOLDER, MODELS, dataset_for, model_path
 from snnconvert.data.datasets import check_labels, load_dataset
 from snnconvert.errors import OptionError
-from snnconvert.zoo.digits_networks import DigitsCnn, DigitsResNet
-from snnconvert.zoo.train_digits import NETWORKS, build
 
 NAMES = sorted(MODELS)
 

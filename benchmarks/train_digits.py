@@ -1,4 +1,4 @@
-"""Train the bundled digit networks and write their ONNX files: `python -m snnconvert.zoo.train_digits`.
+"""Train the bundled digit networks and write their ONNX files: `python benchmarks/train_digits.py`.
 
 Seeded, under a minute on one CPU core. The data files are written only where they are missing, which needs
 scikit-learn. The test images choose nothing: the recipe is fixed, and the last epoch is kept.
@@ -13,13 +13,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from digits_networks import DigitsCnn, DigitsResNet
 from torch import Tensor
 from torch.nn import functional as F
 
 from snnconvert.data.bundled import FOLDER, MODELS, BundledModel, dataset_for
 from snnconvert.data.datasets import load_dataset
 from snnconvert.data.sampling import balanced_sample
-from snnconvert.zoo.digits_networks import DigitsCnn, DigitsResNet
 
 TEST_IMAGES = 597
 SEED = 0
