@@ -114,12 +114,6 @@ class Pool:
             coming += 1
 
     def _hire(self) -> None:
-        root = str(Path(snnconvert.__file__).resolve().parent.parent)
-        path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
-        count = str(self.threads)
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), count)
-        # Waiting threads must not spin: other workers need the cores.
-        environment = {**os.environ, **threads, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": path}
         self.started += 1
         log = self.scratch / f"worker-{self.started}.txt"
         with log.open("wb") as stream:
@@ -130,7 +124,7 @@ class Pool:
                 stdout=subprocess.PIPE,
                 stderr=stream,
                 cwd=self.folder,
-                env=environment,
+                env={**os.environ, **worker_environment(self.threads)},
             )
         worker = _Worker(process, log, deadline=time.monotonic() + _START_LIMIT)
         os.set_blocking(worker.pipe.fileno(), False)
@@ -211,14 +205,25 @@ class Pool:
             self._dismiss(worker)
             if worker.task is None:
                 raise InternalError(f"a worker process did not start within {_START_LIMIT:.0f} s")
-            seconds = worker.task["limits"]["seconds"]
-            row = failed_row(
-                worker.task,
-                "time",
-                f"not done after {seconds:g} s; it was at {worker.stage}",
-                hint="raise limits.seconds, or lower limit or timesteps",
-            )
-            self.watcher.finished(worker.task, {**row, "seconds": seconds})
+            self.watcher.finished(worker.task, late_row(worker.task, f"; it was at {worker.stage}"))
+
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """The variables of a process that converts with so many threads and imports the package from where it lies now."""
+    root = str(Path(snnconvert.__file__).resolve().parent.parent)
+    path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
+    counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+    # Waiting threads must not spin: other workers need the cores.
+    return counts | {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": path}
+
+
+def late_row(task: Task, place: str = "") -> Row:
+    """The row of a model that took longer than it may; `place` says where it was."""
+    seconds = task["limits"]["seconds"]
+    reason = f"not done after {seconds:g} s{place}"
+    return failed_row(task, "time", reason, hint="raise limits.seconds, or lower limit or timesteps") | {
+        "seconds": seconds
+    }
 
 
 def _ending(code: int) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,10 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import snnconvert
 from snnconvert.allocator import keep_freed_memory
 from snnconvert.errors import InternalError, LostError, OptionError, OutputError, SnnConvertError
-from snnconvert.zoo.processes import ATTEMPTS, Task, Watcher
+from snnconvert.zoo.processes import ATTEMPTS, Task, Watcher, late_row, worker_environment
 from snnconvert.zoo.rows import Row, failed_row, log_path
 
 if TYPE_CHECKING:
@@ -82,7 +80,9 @@ class RayEngine:
             ) from error
 
     def _work(self, ray: Any, tasks: Sequence[Task]) -> None:
-        remote = ray.remote(max_retries=0, **_settings(self.threads))(convert_in)
+        environment = {"env_vars": worker_environment(self.threads)}
+        settings = {"num_cpus": self.threads, "max_calls": _CALLS, "runtime_env": environment}
+        remote = ray.remote(max_retries=0, **settings)(convert_in)
         shards = self.jobs // len(tasks)
         waiting = deque((task, 1) for task in tasks)
         flying: dict[Any, tuple[Task, int, float]] = {}
@@ -110,9 +110,7 @@ class RayEngine:
             if time.monotonic() > deadline:
                 ray.cancel(reference, force=True)
                 del flying[reference]
-                seconds = task["limits"]["seconds"]
-                row = failed_row(task, "time", f"not done after {seconds:g} s", hint="raise limits.seconds")
-                self.watcher.finished(task, {**row, "seconds": seconds})
+                self.watcher.finished(task, late_row(task))
 
 
 def convert_in(task: dict[str, Any], folder: str, shards: int, threads: int) -> Row:
@@ -199,15 +197,6 @@ def simulate_in(
         snn = load_snn(checkpoint)
         whole = load_dataset(name, preprocessing=preprocessing, input_shape=shape)
         return simulate_part(snn, replace(whole.subset(positions), labels=labels), reference, batch_size=64)
-
-
-def _settings(threads: int) -> dict[str, Any]:
-    """Of a Ray task with so many threads."""
-    root = str(Path(snnconvert.__file__).resolve().parent.parent)
-    path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    variables = dict.fromkeys(names, str(threads)) | {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": path}
-    return {"num_cpus": threads, "max_calls": _CALLS, "runtime_env": {"env_vars": variables}}
 
 
 def _refused(task: Task, error: BaseException) -> Row:

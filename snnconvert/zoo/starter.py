@@ -1,8 +1,8 @@
 """A first manifest for a folder of models, with what can be guessed guessed, and every guess said.
 
 Data sets are told by their names (test, val: to measure on; train, calib: to calibrate on) and matched to models by the
-shape of their images. Of preprocessing, the candidate is taken with which the network itself is most often right on
-some labelled images, calibration images where there are any.
+shape of their images. Of the usual normalisations, the one is taken with which the network itself is most often right
+on some labelled images, calibration images where there are any (see `convert.preprocessing_search`).
 """
 
 from __future__ import annotations
@@ -12,26 +12,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from snnconvert.convert.doors import open_model
+from snnconvert.convert.preprocessing_search import Fit, find_preprocessing
 from snnconvert.convert.weights import SUFFIXES
-from snnconvert.data.datasets import Dataset, load_dataset
+from snnconvert.data.datasets import load_dataset
 from snnconvert.data.preprocessing import Preprocessing
-from snnconvert.data.sampling import balanced_sample
 from snnconvert.errors import DataError, SnnConvertError
+from snnconvert.graph.dialect import class_count
 from snnconvert.graph.types import Ann
 from snnconvert.report.statistics import near_chance
 from snnconvert.zoo.manifest import safe_name
 
-CANDIDATES = {
-    "0..1": Preprocessing(),
-    "ImageNet's mean and std": Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), scale=255.0),
-    "CIFAR-10's mean and std": Preprocessing(mean=(0.4914, 0.4822, 0.4465), std=(0.2471, 0.2435, 0.2616), scale=255.0),
-    "-1..1": Preprocessing(mean=(1.0,), std=(1.0,), scale=127.5),
-    "0..255": Preprocessing(scale=1.0),
-    "0..255, BGR, minus Caffe's mean": Preprocessing(mean=(104.0, 117.0, 123.0), scale=1.0, channels="BGR"),
-}
 _IMAGES = 200
 _MEASURE, _CALIBRATE = ("test", "val", "eval"), ("train", "calib")
 
@@ -106,44 +97,28 @@ def _guess(path: Path, data: list[Path], base: Path) -> _Guess:
     if best is None:
         remarks.append("preprocessing is not known: none of those tried makes the network right; add preprocessing")
         return _Guess(tuple(lines), tuple(remarks))
-    name, accuracy = best
     if offset:
         lines.append(f"label_offset = {offset}")
         remarks.append(f"guessed: label_offset {offset}, for it has one output more than there are labels")
-    lines.append(f"preprocessing = {_table(CANDIDATES[name])}")
-    remarks.append(f"guessed: preprocessing {name}, with which it is right on {accuracy:.1f} % of {_IMAGES} images")
+    lines.append(f"preprocessing = {_table(best.preprocessing)}")
+    remarks.append(
+        f"guessed: preprocessing {best.name}, with which it is right on {best.accuracy:.1f} % of {best.images} images"
+    )
     return _Guess(tuple(lines), tuple(remarks))
 
 
-def _preprocessing(ann: Ann, path: Path) -> tuple[int, tuple[str, float] | None]:
-    """(label offset, (name, accuracy) of the best candidate, or None if the best is hardly better than guessing)."""
-    with torch.inference_mode():
-        classes = int(ann.graph(torch.zeros(1, *ann.input_shape))[0].flatten(1).shape[1])
-    offset = 0
-    found: dict[str, float] = {}
-    for name, candidate in CANDIDATES.items():
-        try:
-            whole = load_dataset(path, preprocessing=candidate, input_shape=ann.input_shape)
-        except SnnConvertError:
-            continue  # three means for one channel, for instance
-        if whole.labels is None:
-            return 0, None
-        offset = int(int(whole.labels.max()) + 2 == classes and classes > 2)
-        sample = whole.subset(balanced_sample(whole.labels, len(whole), _IMAGES, 0))
-        found[name] = _accuracy(ann, sample, offset)
-    if not found:
+def _preprocessing(ann: Ann, path: Path) -> tuple[int, Fit | None]:
+    """(label offset, the best normalisation, or None if the best is hardly better than guessing)."""
+    labels = load_dataset(path, preprocessing=Preprocessing(), input_shape=ann.input_shape).labels
+    if labels is None:
         return 0, None
-    best = max(found, key=found.__getitem__)
-    return offset, None if near_chance(found[best], classes) else (best, found[best])
-
-
-def _accuracy(ann: Ann, data: Dataset, offset: int) -> float:
-    right = 0
-    for images, labels in data.batches(50):
-        assert labels is not None
-        with torch.inference_mode():
-            right += int((ann.graph(images)[0].flatten(1).argmax(1) == labels + offset).sum())
-    return 100.0 * right / len(data)
+    classes = class_count(ann.graph)
+    offset = int(int(labels.max()) + 2 == classes and classes > 2)
+    try:
+        best = find_preprocessing(ann, str(path), label_offset=offset, images=_IMAGES)[0]
+    except SnnConvertError:
+        return 0, None  # labels that are no classes of the network
+    return offset, None if near_chance(best.accuracy, classes) else best
 
 
 def _fits(path: Path, ann: Ann) -> bool:

@@ -21,7 +21,7 @@ from snnconvert.errors import DataError, ModelFileError, OptionError
 from snnconvert.zoo import fetch
 from snnconvert.zoo.limits import Limits, parse_bytes
 from snnconvert.zoo.manifest import load_manifest
-from snnconvert.zoo.starter import CANDIDATES, starter_manifest
+from snnconvert.zoo.starter import starter_manifest
 from snnconvert.zoo.toml_lines import line_index
 
 FULL = """
@@ -268,7 +268,8 @@ def test_starter_guesses_and_says_so(tmp_path: Path) -> None:
     (entry,) = load_manifest(manifest(tmp_path, text)).entries
     assert entry.source == "net.onnx"
     assert entry.options["calibration_data"] == "train.npz"
-    assert entry.options["preprocessing"] == CANDIDATES["-1..1"]
+    found = entry.options["preprocessing"]
+    assert (found.scale, found.mean, found.std) == (255.0, (0.5,), (0.5,))
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no models"):
         starter_manifest(tmp_path / "empty", tmp_path)
