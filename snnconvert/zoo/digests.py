@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import stat
 from collections.abc import Iterable
 from functools import cache
 from importlib import metadata
@@ -45,10 +46,15 @@ class Digests:
             write_atomically({self._store: json.dumps(self._used)})
 
     def file(self, path: Path) -> str:
-        """SHA-256 of a file; "missing" where there is none, so that its appearance changes the hash."""
+        """SHA-256 of a file; "missing" where there is none, so that its appearance changes the hash.
+
+        Devices and pipes count as missing: they may never end, and here no limit of time or memory applies.
+        """
         path = path.resolve()
         try:
             state = path.stat()
+            if not stat.S_ISREG(state.st_mode):
+                return "missing"
             mark = [state.st_size, state.st_mtime_ns, state.st_ino]
             row = self._used.get(str(path)) or self._known.get(str(path))
             if row is None or row[:3] != mark:

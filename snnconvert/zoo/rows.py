@@ -32,7 +32,7 @@ def failed_row(task: Mapping[str, Any], kind: str, reason: str, *, hint: str = "
     """The row of a model without a result.
 
     Args:
-        kind: name of the exception, or "time", "memory", "crash".
+        kind: name of the exception, or "time", "memory", "crash", "place" (the disk's or the system's fault).
     """
     return {
         "schema": SCHEMA,

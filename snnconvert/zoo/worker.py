@@ -8,6 +8,7 @@ at once when stdin is closed, so it never outlives whoever started it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import json
 import logging
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snnconvert.allocator import hand_back_memory, keep_freed_memory, kept_memory
-from snnconvert.errors import InternalError, SnnConvertError
+from snnconvert.errors import InternalError, OutputError, SnnConvertError, UserError
 from snnconvert.progress import Progress, silent
 from snnconvert.zoo.fetch import check_file, needed
 from snnconvert.zoo.rows import CONVERTED, Row, clear, converted_row, failed_row, judged, log_path, row_path, write_row
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
     from snnconvert.study.evaluate import Spread
 
 _REPORT_EVERY = 0.2
+# what says nothing of the model: no room, a broken or read-only disk, too many open files, a lost network share
+_PLACE = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EIO", "EROFS", "EMFILE", "ENFILE", "ESTALE", "ETIMEDOUT", "EHOSTDOWN", "ENOMEM")
+    if hasattr(errno, name)
+}
 _MEMORY_SIGNS = ("can't allocate memory", "bad_alloc", "bad allocation", "failed to allocate", "cannot allocate memory")
 
 
@@ -111,7 +118,21 @@ def _failure(task: Mapping[str, Any], error: SnnConvertError, kind: str) -> Row:
             hint="raise limits.memory, or lower batch_size",
             causes=(error.message[:300],),
         )
+    if (fault := _fault_of_the_place(error)) is not None:
+        text = error.message if isinstance(error, UserError) else str(fault)
+        return failed_row(task, "place", text, hint="make room, or mend the disk; the next run tries it again")
     return failed_row(task, kind, error.message, hint=error.hint, causes=error.causes)
+
+
+def _fault_of_the_place(error: BaseException | None) -> OSError | None:
+    """What the disk or the system refused, where a conversion failed for that and not for its model."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _PLACE:
+            return error
+        if isinstance(error, OutputError):  # safetensors, for instance, passes on the text alone
+            return OSError(error.message)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _out_of_memory(error: BaseException | None) -> bool:

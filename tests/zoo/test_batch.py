@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import json
 import os
 import shutil
@@ -27,6 +28,7 @@ from snnconvert.report.document import load_report
 from snnconvert.report.gate import Gates
 from snnconvert.report.wording import headline
 from snnconvert.zoo.batch import Outcome, Quiet, Result, Settings, preflight, run_zoo
+from snnconvert.zoo.digests import Digests
 from snnconvert.zoo.manifest import load_manifest
 from snnconvert.zoo.processes import Task, Watcher
 from snnconvert.zoo.worker import convert_task
@@ -354,3 +356,39 @@ def test_energy_constants_lie_beside_the_manifest(folder: Path, monkeypatch: pyt
     error = preflight(load_manifest(path).entries[0], folder)
     assert error is not None
     assert "mine.toml cannot be read" in error.message
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EROFS, "Read-only file system"),
+        OutputError("cannot write net.snn: no room", hint="make room"),
+    ],
+    ids=["raw", "read-only", "wrapped"],
+)
+def test_what_is_not_the_models_fault_is_tried_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    path = write_manifest(folder, factory("good"))
+
+    def full(*_: object, **__: object) -> None:
+        raise fault
+
+    with monkeypatch.context() as patched:
+        patched.setattr("snnconvert.graph.checkpoint.save_snn", full)
+        outcome, _ = run(path, engine=Inline)
+        assert rows(outcome)["good"]["kind"] == "place"
+        assert "defect" not in rows(outcome)["good"]["hint"]
+    outcome, done = run(path, engine=Inline)
+    assert done == ["good"]
+    assert rows(outcome)["good"]["status"] == "converted"
+
+
+def test_a_device_behind_a_model_is_no_file(folder: Path) -> None:
+    """Reading it would never end, and the process that looks for changes has no limit of time."""
+    (folder / "endless").symlink_to("/dev/zero")
+    digests = Digests(folder / "digests.json")
+    assert digests.file(folder / "endless") == digests.file(folder / "nothing") == "missing"
+    os.mkfifo(folder / "pipe")
+    assert digests.file(folder / "pipe") == "missing"
