@@ -15,6 +15,7 @@ from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import OptionError
 from snnconvert.graph.schedule import KINDS, MOST_TIMESTEPS
 from snnconvert.neurons import RECTIFIERS
+from snnconvert.study.studies import check_studies
 
 # units per step of the neurons that may send more than one, where the user does not say
 LEVELS = {"burst": 5, "graded": 15}
@@ -32,7 +33,8 @@ class Request:
     usual one (LEVELS); `read_from` is the number of first steps that the read-out leaves out, None lets the calibration
     choose; `early_exit` is the share of images that has to keep the last step's answer when clear ones stop early;
     `calibrate_for` are earlier steps after which the network is to be right as well; `compare_at` are steps at which it
-    is compared with networks that are calibrated for so many steps alone, as it is at those of `calibrate_for`.
+    is compared with networks that are calibrated for so many steps alone, as it is at those of `calibrate_for`;
+    `studies` are further questions, by the names of `study.studies.by_name`.
     """
 
     model: str
@@ -68,6 +70,7 @@ class Request:
     approximate: str = "auto"
     strict_spiking: bool = False
     energy_constants: str | None = None
+    studies: tuple[str, ...] = ()
 
     @property
     def units(self) -> int:
@@ -209,4 +212,5 @@ def _check_combinations(request: Request) -> None:
             f"--read-from {request.read_from} does not fit --schedule bistable, which answers window by window",
             hint="leave --read-from out, or choose --schedule streaming or wait",
         )
+    check_studies(request.studies, None if request.schedule == "auto" else request.schedule)
     check_options(request.calibration, request.options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,13 +17,14 @@ from snnconvert.calibrate import METHODS, Task
 from snnconvert.compile.balance import with_identity_sites
 from snnconvert.compile.spikify import NeuronChoice
 from snnconvert.convert.doors import open_model
+from snnconvert.convert.encoder import with_input_encoder
 from snnconvert.convert.onnx_reference import Comparison, compare_with_onnxruntime
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.passes.logits import keep_logits
 from snnconvert.convert.pytorch import import_module
-from snnconvert.convert.units import refuse_analog, refuse_overflow, refuse_without_sites
+from snnconvert.convert.units import refuse_analog, refuse_overflow, refuse_without_sites, with_units
 from snnconvert.data.bundled import bundled, data_path
-from snnconvert.data.datasets import load_dataset
+from snnconvert.data.datasets import Dataset, load_dataset
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.selection import Inputs
 from snnconvert.errors import InternalError, OptionError
@@ -33,15 +34,17 @@ from snnconvert.graph.types import Ann, Snn
 from snnconvert.progress import Progress
 from snnconvert.request import Request
 from snnconvert.search import AUTO, WINDOWS, Candidate, Trial, candidates, choose, eligible, with_several_answers
-from snnconvert.simulate.measure import FitCurve
-from snnconvert.study.evaluate import Evaluation
-from snnconvert.study.shift import Shift
+from snnconvert.study.converted import Converted, Means
+from snnconvert.study.evaluate import Evaluation, Spread, evaluate, rerun
+from snnconvert.study.studies import STUDIES
 
 # float32 engines differ by rounding alone: YOLOX-nano by 1.05e-4 on noise, 400 nodes deep
 TOLERANCE = 2e-4
 # methods whose calibration takes long enough to compare schedules on fewer images first
 COSTLY = ("reconstruct", "snn-calibration-light", "local-threshold-balancing")
 DRAFT_IMAGES = 128
+# images on which the original network has to give finite numbers before anything is calibrated
+CHECKED_IMAGES = 32
 
 
 @dataclass(frozen=True)
@@ -54,20 +57,18 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Alone:
-    """A network calibrated for one number of steps only: its schedule, and its curve on the same images."""
-
-    schedule: Schedule
-    curve: FitCurve
-
-
-@dataclass(frozen=True)
 class Outcome:
     """What a conversion leaves behind; `report.from_run` turns it into a report.
 
-    `rounded` is the curve of the same network in the precision that was asked for, if that is not float32; `ablation`
-    is what the two neurons of a bistable network are worth; `alone` is what networks of `Request.compared` do; `shift`
-    is where the evaluation images drive the network further than the calibration images did.
+    Attributes:
+        request: what was asked for, with the neuron that was chosen.
+        ann: the network with functions replaced by units.
+        facts: what is known of it besides.
+        inputs: the images.
+        snn: the spiking network.
+        evaluation: how both did on the evaluation images.
+        studies: what else was found out, by the names of `study.studies.STUDIES`.
+        timings: seconds of each stage.
     """
 
     request: Request
@@ -76,11 +77,8 @@ class Outcome:
     inputs: Inputs
     snn: Snn
     evaluation: Evaluation
+    studies: Mapping[str, Any]
     timings: dict[str, float]
-    rounded: FitCurve | None = None
-    ablation: dict[str, Any] | None = None
-    alone: tuple[Alone, ...] = ()
-    shift: Shift | None = None
 
 
 @contextmanager
@@ -148,6 +146,58 @@ def open_ann(request: Request, module: nn.Module | None = None) -> tuple[Ann, Fa
         declined = request.approximate == "analog"
         refuse_analog(ann, spared=not declined, untried=declined)
     return ann, Facts(class_count(ann.graph), comparison, ann.source.notes)
+
+
+def with_encoder(request: Request, ann: Ann, images: Tensor) -> tuple[Ann, Ann]:
+    """`ann` with its functions replaced by units, and the network to convert: that with the encoder asked for.
+
+    Args:
+        request: how functions are approximated, and how images enter.
+        ann: a canonical network.
+        images: calibration inputs in canonical order.
+
+    Raises:
+        DataError: if the network overflows on the first of the images.
+    """
+    with torch.inference_mode():
+        refuse_overflow(ann.source.name, ann.graph(images[:CHECKED_IMAGES])[0])
+    ann, network = with_units(ann, images, way=request.approximate, strict=request.strict_spiking)
+    if request.input_encoder == "spiking":
+        network = with_input_encoder(network)
+        ann = replace(ann, source=network.source)
+    return ann, network
+
+
+def measured(
+    request: Request, ann: Ann, snn: Snn, data: Dataset | Tensor, *, progress: Progress, spread: Spread | None
+) -> Evaluation:
+    """`snn` beside `ann` on the evaluation images."""
+    size, device = request.batch_size, request.device
+    return evaluate(ann, snn, data, batch_size=size, progress=progress, device=device, spread=spread)
+
+
+def studied(request: Request, converted: Converted, timings: dict[str, float], progress: Progress) -> Mapping[str, Any]:
+    """The results of all studies that `request` asks for, by name."""
+    alone = replace(request, schedule="streaming", calibrate_for=(), compare_at=(), early_exit=None, studies=())
+
+    def convert_for(steps: int, progress: Progress) -> Snn:
+        wanted, record = replace(alone, timesteps=steps), converted.inputs.calibration_record
+        return spiking(wanted, converted.network, converted.images, record, progress)[0]
+
+    measure = partial(
+        rerun,
+        data=converted.inputs.measured,
+        batch_size=request.batch_size,
+        device=request.device,
+        reference=converted.evaluation.reference,
+    )
+    means = Means(measure, convert_for, request.compared, request.precision, progress)
+    found = {}
+    for name, study in STUDIES.items():
+        if study.wanted(request):
+            with timed(timings, name):
+                found[name] = study.function()(converted, means)
+    return found
 
 
 def _with_remark(opened: Ann, found: Comparison, samples: int) -> Ann:

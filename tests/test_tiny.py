@@ -148,7 +148,7 @@ def test_an_interrupted_run_leaves_nothing(
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("snnconvert.pipeline.evaluate", interrupt)
+    monkeypatch.setattr("snnconvert.pipeline.measured", interrupt)
     assert command(monkeypatch, "zoo:digits-cnn", "-T", "2", "--calibration-samples", "8", "--quiet") == 130
     assert list(tmp_path.iterdir()) == []
     assert "interrupted" in capsys.readouterr().err

@@ -160,6 +160,16 @@ def convert(  # noqa: PLR0917
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    study: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--study",
+            metavar="NAME",
+            help="Find out more, at more time; may be given several times. ablation: what bistable and synchronous "
+            "neurons are worth (bistable networks).",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     early_exit: Annotated[
         float | None,
         typer.Option(
@@ -263,6 +273,7 @@ def convert(  # noqa: PLR0917
             "early_exit": early_exit,
             "calibrate_for": steps_of("--calibrate-for", calibrate_for),
             "compare_at": steps_of("--compare-at", compare_at),
+            "studies": tuple(study or ()),
             "limit": limit,
             "batch_size": batch_size,
             "seed": seed,

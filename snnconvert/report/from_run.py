@@ -26,6 +26,7 @@ from snnconvert.simulate.measure import FitCurve
 from snnconvert.stages import Outcome
 from snnconvert.study.evaluate import Evaluation, Studies
 from snnconvert.study.operations import Operations
+from snnconvert.study.variants import NetworkForT
 
 
 def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -33,8 +34,8 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
     curve, snn, inputs = outcome.evaluation.curve, outcome.snn, outcome.inputs
     labelled = bool(inputs.evaluation_record.get("labelled"))
     record = calibration_section(snn)
-    if outcome.shift is not None:
-        record["shift"] = asdict(outcome.shift)
+    if outcome.studies["shift"] is not None:
+        record["shift"] = asdict(outcome.studies["shift"])
     notes = [*inputs.notes, *curve.notes]
     used, given = record.get("images"), record["samples"]
     if used is not None and used < given:
@@ -80,7 +81,7 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
         comparison=outcome.facts.comparison,
         paired=outcome.evaluation.paired,
         early_exit=curve.early_exit,
-        ablation=outcome.ablation,
+        ablation=outcome.studies.get("ablation"),
         anytime=anytime_section(outcome, labelled=labelled),
         **study_sections(outcome.evaluation.studies, snn, inputs.evaluation, constants),
         warnings=[],
@@ -94,7 +95,8 @@ def anytime_section(outcome: Outcome, *, labelled: bool) -> dict[str, Any] | Non
 
     The last row is that of the last step, where a network that serves no other steps is its own.
     """
-    if not outcome.alone:
+    networks: tuple[NetworkForT, ...] = outcome.studies.get("networks per T", ())
+    if not networks:
         return None
     whole, request = outcome.evaluation.curve, outcome.request
     rows = [
@@ -104,7 +106,7 @@ def anytime_section(outcome: Outcome, *, labelled: bool) -> dict[str, Any] | Non
             "own": {**point_row(own.curve, own.schedule.timesteps, labelled=labelled), "same": False}
             | {"read_from": own.schedule.read_from},
         }
-        for own in outcome.alone
+        for own in networks
     ]
     if rows[-1]["t"] != request.timesteps:
         last = point_row(whole, request.timesteps, labelled=labelled)
@@ -130,9 +132,10 @@ def point_row(curve: FitCurve, step: int, *, labelled: bool) -> dict[str, Any]:
 
 def precision_section(outcome: Outcome, *, labelled: bool) -> dict[str, Any] | None:
     """Last answers with rounded weights beside those in float32; None if everything is float32."""
-    curve, rounded = outcome.evaluation.curve, outcome.rounded
-    if rounded is None:
+    curve, found = outcome.evaluation.curve, outcome.studies.get("precision")
+    if found is None:
         return None
+    rounded: FitCurve = found.curve
     samples = max(curve.samples, 1)
 
     def accuracy(of: FitCurve) -> float | None:
@@ -140,7 +143,7 @@ def precision_section(outcome: Outcome, *, labelled: bool) -> dict[str, Any] | N
         return None if right is None else 100 * right / samples
 
     return {
-        "name": outcome.request.precision,
+        "name": found.precision,
         "accuracy": accuracy(rounded),
         "float32_accuracy": accuracy(curve),
         "same_answers": 100 * float((rounded.predictions == curve.predictions).sum()) / samples,

@@ -32,9 +32,12 @@ from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.measure import decisions
 from snnconvert.simulate.result import Probe, Simulation, joined
 from snnconvert.study.attribution import activations, in_double, neuron_inputs
+from snnconvert.study.converted import Converted, Means
+from snnconvert.study.evaluate import read
 from snnconvert.study.look_inside import extent
 from snnconvert.study.phase_layers import PhaseLayers
 from snnconvert.study.plain_phase import rigid_operators
+from snnconvert.study.streaming_twin import TWIN, streaming_twin
 
 # multiplications of dense passes, all steps of all arms: a few seconds of one core
 BUDGET = 2.5e11
@@ -100,6 +103,19 @@ class Plan:
     images: int
     arms: tuple[Arm, ...]
     left_out: str | None
+
+
+def ablation_of(converted: Converted, means: Means) -> dict[str, Any]:
+    """The report's section of a conversion, on the first of its evaluation images."""
+    snn, network = converted.snn, converted.network
+    plan = planned(snn)
+    if not plan.images:
+        return nothing_affordable(snn, plan)
+    images, labels = next(iter(read(converted.inputs.measured, plan.images)))
+    with torch.inference_mode():
+        reference = converted.ann.graph(images)[0].flatten(1).argmax(1).numpy()
+    subject = Subject(snn, network, streaming_twin(network, snn, converted.inputs.calibration), TWIN)
+    return ablation(subject, images, reference, labels, plan=plan, progress=means.progress)
 
 
 def planned(snn: Snn) -> Plan:

@@ -15,6 +15,8 @@ from snnconvert.calibrate.observe import observed
 from snnconvert.graph.dialect import calls, origin_of
 from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.types import Ann, Snn
+from snnconvert.study.converted import Converted, Means
+from snnconvert.study.evaluate import read
 
 IMAGES = 32
 # of a layer's activations (root of the sum of squares): less is nothing to worry about
@@ -29,6 +31,15 @@ class Shift:
     origin: str
     calibration: float
     evaluation: float
+
+
+def shift_of(converted: Converted, means: Means) -> Shift | None:
+    """Whether the evaluation images of a conversion are of another kind; None where they are not, or there are none."""
+    del means
+    if converted.inputs.evaluation is None:
+        return None
+    measured, _ = next(iter(read(converted.inputs.evaluation, IMAGES)))
+    return find_shift(converted.network, converted.snn, converted.images, measured)
 
 
 @torch.inference_mode()

@@ -346,13 +346,14 @@ def _coerced(value: Any, kind: Any) -> tuple[Any, str]:
         return next((row for row in tried if not row[1]), (None, " or ".join(row[1] for row in tried)))
     whole = isinstance(value, int) and not isinstance(value, bool)
     origin = typing.get_origin(kind) or kind
+    element, elements = (str, "texts") if typing.get_args(kind)[:1] == (str,) else (int, "whole numbers")
     fitting = {
         bool: (isinstance(value, bool), "true or false"),
         int: (whole, "a whole number"),
         float: (whole or isinstance(value, float), "a number"),
         str: (isinstance(value, str), "a text"),
         dict: (isinstance(value, dict), "a table"),
-        tuple: (isinstance(value, list) and all(type(item) is int for item in value), "a list of whole numbers"),
+        tuple: (isinstance(value, list) and all(type(item) is element for item in value), f"a list of {elements}"),
     }
     fits, wanted = fitting.get(origin, (True, ""))
     if not fits:

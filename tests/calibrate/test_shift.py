@@ -39,7 +39,7 @@ def converted(tmp_path: Path, calibration_contrast: float, headroom: float = 0.0
 
 def test_images_of_the_same_kind_raise_no_warning(tmp_path: Path) -> None:
     outcome = converted(tmp_path, 1.0)
-    assert outcome.shift is None
+    assert outcome.studies["shift"] is None
     document = document_of(outcome, command_line="")
     assert "shift" not in document["calibration"]
     assert "calibration_shift" not in [row["code"] for row in document["warnings"]]
@@ -47,7 +47,7 @@ def test_images_of_the_same_kind_raise_no_warning(tmp_path: Path) -> None:
 
 def test_brighter_images_are_noticed_where_they_are_cut_off_first(tmp_path: Path) -> None:
     outcome = converted(tmp_path, 0.4)
-    shift = outcome.shift
+    shift = outcome.studies["shift"]
     assert shift is not None
     assert shift.evaluation > 0.05
     assert shift.evaluation > 2 * shift.calibration
@@ -79,8 +79,8 @@ def test_headroom_is_the_remedy_that_the_warning_names(tmp_path: Path) -> None:
         row for row in document_of(without, command_line="")["warnings"] if row["code"] == "calibration_shift"
     ]
     assert "--headroom" in warning["hint"]
-    assert without.shift is not None
-    assert with_room.shift is None
+    assert without.studies["shift"] is not None
+    assert with_room.studies["shift"] is None
 
 
 def test_a_report_says_when_memory_left_images_out() -> None:

@@ -1,0 +1,110 @@
+"""Studies: what can be found out about a converted network besides its curve, and how each is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+
+from snnconvert.errors import OptionError
+
+
+class Asked(Protocol):
+    """What of a request decides which studies are made."""
+
+    @property
+    def studies(self) -> tuple[str, ...]:
+        """Those asked for by name."""
+
+    @property
+    def precision(self) -> str:
+        """Of the weights."""
+
+    @property
+    def compared(self) -> tuple[int, ...]:
+        """Numbers of steps for which networks of their own are made."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """One study.
+
+    Attributes:
+        place: MODULE:FUNCTION; the function takes `study.converted.Converted` and `Means`, and is imported when it
+            is asked for.
+        summary: what is found out, for the command line's help.
+        option: the option that asks for it; None if it is always made.
+        wanted: whether a request asks for it.
+        schedule: the kind of schedule that it needs; None for any.
+    """
+
+    place: str
+    summary: str
+    option: str | None
+    wanted: Callable[[Asked], bool]
+    schedule: str | None = None
+
+    def function(self) -> Callable[..., Any]:
+        """The function that makes it."""
+        module, name = self.place.split(":")
+        found: Callable[..., Any] = getattr(import_module(module), name)
+        return found
+
+
+STUDIES = {
+    "shift": Study(
+        "snnconvert.study.shift:shift_of",
+        "whether evaluation images drive the network further than calibration images did",
+        None,
+        lambda _: True,
+    ),
+    "ablation": Study(
+        "snnconvert.study.ablation:ablation_of",
+        "what bistable and synchronous neurons are worth (bistable networks)",
+        "--study",
+        lambda request: "ablation" in request.studies,
+        schedule="bistable",
+    ),
+    "precision": Study(
+        "snnconvert.study.variants:in_lower_precision",
+        "what rounded weights do to the answers",
+        "--precision",
+        lambda request: request.precision != "float32",
+    ),
+    "networks per T": Study(
+        "snnconvert.study.variants:networks_per_t",
+        "what networks that are calibrated for one number of steps alone do",
+        "--compare-at",
+        lambda request: bool(request.compared),
+    ),
+}
+
+
+def by_name() -> dict[str, Study]:
+    """The studies that `--study` asks for."""
+    return {name: study for name, study in STUDIES.items() if study.option == "--study"}
+
+
+def check_studies(names: Sequence[str], schedule: str | None, *, chosen: bool = False) -> None:
+    """Refuse studies that there are not, or that need another schedule.
+
+    Args:
+        names: as after `--study`.
+        schedule: the kind of schedule; None if it is still to be chosen.
+        chosen: whether it is the one that was chosen, not the one that was asked for.
+
+    Raises:
+        OptionError: naming the study and what is allowed.
+    """
+    known = by_name()
+    for name in names:
+        if name not in known:
+            raise OptionError(f"--study {name!r} is not known", hint=f"choose one of {', '.join(known)}")
+        needed = known[name].schedule
+        if schedule is not None and needed not in (None, schedule):
+            met = f"the {schedule} network that --schedule auto chose" if chosen else f"--schedule {schedule}"
+            raise OptionError(
+                f"--study {name} does not fit {met}: it is for {needed} networks",
+                hint=f"leave --study {name} out, or choose --schedule {needed}",
+            )
