@@ -35,13 +35,13 @@ from snnconvert.allocator import keep_freed_memory
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order, observed
 from snnconvert.compile.balance import with_identity_sites
-from snnconvert.compile.spikify import NeuronChoice
+from snnconvert.compile.network import compile_network
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.passes import canonicalize
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.synthetic import synthetic_inputs
 from snnconvert.graph.schedule import Schedule, site_depths
-from snnconvert.graph.types import Ann
+from snnconvert.graph.types import Ann, NeuronChoice
 from snnconvert.simulate.measure import Batch, measure
 
 DATA = Path(os.environ.get("SNNCONVERT_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -139,7 +139,7 @@ class Bench:
         begun, used = time.perf_counter(), time.process_time()
         calibration = METHODS[key["method"]](task)
         seconds, processor = time.perf_counter() - begun, time.process_time() - used
-        snn = task.spikify(calibration)
+        snn = compile_network(calibration)
         curve = measure(snn, [Batch(self.test, self.labels, self.reference)], total=len(self.test))
         return {
             **key,

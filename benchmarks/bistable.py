@@ -33,14 +33,14 @@ from snnconvert.allocator import keep_freed_memory
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order, observed
 from snnconvert.compile.balance import with_identity_sites
-from snnconvert.compile.spikify import NeuronChoice
+from snnconvert.compile.network import compile_network
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.passes import canonicalize
 from snnconvert.graph.dialect import calls
 from snnconvert.graph.neuron_ops import Synchronous
 from snnconvert.graph.ops import Identity
 from snnconvert.graph.schedule import Schedule, site_depths
-from snnconvert.graph.types import Ann, Snn
+from snnconvert.graph.types import Ann, NeuronChoice, Snn
 from snnconvert.search import candidates, choose
 from snnconvert.simulate.chunks import chunk_size
 from snnconvert.simulate.layer_engine import LayerEngine
@@ -106,7 +106,7 @@ class Setting:
     def snn(self, schedule: Schedule, method: str = "mse", **options: Any) -> Snn:
         ann = with_identity_sites(self.ann, schedule)
         task = Task(ann, in_canonical_order(self.calibration), schedule, NeuronChoice(), options=options)
-        return task.spikify(METHODS[method](task))
+        return compile_network(METHODS[method](task))
 
     def bistable(self, window: int, frames: int = 1, **options: str) -> Snn:
         steps = (self.depth + 1 + 2 * (frames - 1)) * window
@@ -320,7 +320,7 @@ def auto(setting: Setting, args: argparse.Namespace) -> None:
 
     def make(ann: Ann, schedule: Schedule) -> Snn:
         task = Task(ann, in_canonical_order(setting.calibration), schedule, NeuronChoice())
-        return task.spikify(METHODS["mse"](task))
+        return compile_network(METHODS["mse"](task))
 
     for total in args.totals:
         for trial in choose(setting.ann, candidates(setting.ann, total), make, setting.calibration):

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from snnconvert.allocator import keep_freed_memory
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order
-from snnconvert.compile.spikify import NeuronChoice
+from snnconvert.compile.network import compile_network
 from snnconvert.convert.approximate import candidates
 from snnconvert.convert.architectures import build_architecture
 from snnconvert.convert.check import check
@@ -49,7 +49,7 @@ from snnconvert.data.sampling import balanced_sample
 from snnconvert.errors import SnnConvertError
 from snnconvert.graph.dialect import origin_of
 from snnconvert.graph.schedule import Schedule, site_depths
-from snnconvert.graph.types import Ann
+from snnconvert.graph.types import Ann, NeuronChoice
 from snnconvert.simulate.layer_engine import LayerEngine
 
 ROOT = Path(__file__).parents[1]
@@ -271,7 +271,7 @@ def simulated(network: Ann, calibration: Tensor, images: Tensor, neuron: NeuronC
     schedule = Schedule("streaming", timesteps, max(site_depths(network.graph).values()))
     seen = in_canonical_order(torch.cat([calibration, images]))
     task = Task(network, seen, schedule, neuron, {"percentile": 100.0})
-    engine = LayerEngine(task.spikify(METHODS["percentile"](task)))
+    engine = LayerEngine(compile_network(METHODS["percentile"](task)))
     parts = [engine.run(images[index : index + 1]).outputs[0] for index in range(len(images))]
     return torch.cat(parts, 1)
 

@@ -28,12 +28,13 @@ from snnconvert.allocator import keep_freed_memory
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order, observed
 from snnconvert.compile.balance import balance, with_identity_sites
-from snnconvert.compile.spikify import NeuronChoice
+from snnconvert.compile.network import compile_network
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.passes.logits import keep_logits
 from snnconvert.convert.units import with_units
 from snnconvert.errors import SnnConvertError
 from snnconvert.graph.schedule import Schedule, site_depths
+from snnconvert.graph.types import NeuronChoice
 from snnconvert.simulate.measure import Batch, measure
 
 RESULTS = Path(__file__).parent / "results" / "labelled.jsonl"
@@ -79,7 +80,7 @@ class Bench:
         begun, started = time.process_time(), time.monotonic()
         task = Task(network, self.calibration, schedule, NeuronChoice(key["neuron"], key["levels"]), key["options"])
         calibration = METHODS[key["method"]](task)
-        snn = task.spikify(calibration)
+        snn = compile_network(calibration)
         calibrated, wall = time.process_time(), time.monotonic() - started
         curve = measure(snn, [Batch(self.images, self.labels, self.reference)], total=len(self.images))
         return {

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order
+from snnconvert.compile.network import compile_network
 from snnconvert.compile.precision import PRECISIONS, in_precision
-from snnconvert.compile.spikify import NeuronChoice
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.passes import canonicalize
 from snnconvert.graph.dialect import arguments, calls, output_nodes
 from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.schedule import Schedule, site_depths
-from snnconvert.graph.types import Ann, Snn
+from snnconvert.graph.types import Ann, NeuronChoice, Snn
 from snnconvert.simulate import spike_layers
 from snnconvert.simulate.chunks import chunk_size
 from snnconvert.simulate.layer_engine import LayerEngine
@@ -81,7 +81,7 @@ def converted(ann: Ann, images: Tensor, timesteps: int, *, windows: int | None =
     else:
         schedule = Schedule("bistable", (depth + windows) * WINDOW, depth, window=WINDOW)
     task = Task(ann, in_canonical_order(images[:16]), schedule, NeuronChoice())
-    return task.spikify(METHODS["percentile"](task))
+    return compile_network(METHODS["percentile"](task))
 
 
 # --- contestants ----------------------------------------------------------------------------------

@@ -43,16 +43,15 @@ def run(
     with timed(timings, "calibrate"):
         images = in_canonical_order(inputs.calibration)
         ann, network = with_encoder(request, ann, images)
-        snn, neuron = spiking(request, network, images, inputs.calibration_record, progress)
-        request = request.with_neuron(neuron)
+        snn = spiking(request, ann, network, images=images, inputs=inputs, progress=progress)
+        request = request.with_neuron(snn.neuron)
         if request.early_exit is not None:
             snn = with_early_exit(snn, images, request.early_exit, progress)
         check_studies(request.studies, snn.schedule.kind, chosen=True)
     with timed(timings, "simulate"):
         evaluation = measured(request, ann, snn, inputs.measured, progress=progress, spread=spread)
     studies = studied(request, Converted(ann, network, snn, images, inputs, evaluation), timings, progress)
-    record = {**inputs.evaluation_record, **evaluation.figures()}
-    snn = replace(snn, preprocessing=inputs.preprocessing, evaluation=record)
+    snn = replace(snn, evaluation={**inputs.evaluation_record, **evaluation.figures()})
     return Outcome(request, ann, facts, inputs, snn, evaluation, studies, timings)
 
 

@@ -8,12 +8,12 @@ from typing import Any
 from snnconvert.calibrate import METHODS
 from snnconvert.calibrate.options import check_options
 from snnconvert.compile.precision import PRECISIONS
-from snnconvert.compile.spikify import NeuronChoice
 from snnconvert.convert import encoder
 from snnconvert.convert.units import WAYS
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import OptionError
 from snnconvert.graph.schedule import KINDS, MOST_TIMESTEPS
+from snnconvert.graph.types import NeuronChoice
 from snnconvert.neurons import RECTIFIERS
 from snnconvert.study.studies import check_studies
 

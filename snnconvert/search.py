@@ -17,10 +17,9 @@ from torch import Tensor
 
 from snnconvert.calibrate.observe import observed
 from snnconvert.compile.balance import with_identity_sites
-from snnconvert.compile.spikify import NeuronChoice
 from snnconvert.errors import BudgetError, OptionError
 from snnconvert.graph.schedule import Schedule, site_depths
-from snnconvert.graph.types import Ann, Snn
+from snnconvert.graph.types import Ann, NeuronChoice, Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.simulate.agreement import rank
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.compile.balance import with_identity_sites
-from snnconvert.compile.spikify import NeuronChoice
+from snnconvert.compile.network import compile_network
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.encoder import with_input_encoder
 from snnconvert.convert.onnx_reference import Comparison, compare_with_onnxruntime
@@ -30,7 +30,7 @@ from snnconvert.data.selection import Inputs
 from snnconvert.errors import InternalError, OptionError
 from snnconvert.graph.dialect import class_count
 from snnconvert.graph.schedule import Schedule
-from snnconvert.graph.types import Ann, Snn
+from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, Snn
 from snnconvert.progress import Progress
 from snnconvert.request import Request
 from snnconvert.search import AUTO, WINDOWS, Candidate, Trial, candidates, choose, eligible, with_several_answers
@@ -181,8 +181,8 @@ def studied(request: Request, converted: Converted, timings: dict[str, float], p
     alone = replace(request, schedule="streaming", calibrate_for=(), compare_at=(), early_exit=None, studies=())
 
     def convert_for(steps: int, progress: Progress) -> Snn:
-        wanted, record = replace(alone, timesteps=steps), converted.inputs.calibration_record
-        return spiking(wanted, converted.network, converted.images, record, progress)[0]
+        wanted, images, inputs = replace(alone, timesteps=steps), converted.images, converted.inputs
+        return spiking(wanted, converted.ann, converted.network, images=images, inputs=inputs, progress=progress)
 
     measure = partial(
         rerun,
@@ -243,32 +243,75 @@ def _check_fits(request: Request, found: Sequence[Candidate]) -> None:
 
 
 def spiking(
-    request: Request, ann: Ann, images: Tensor, record: dict[str, Any], progress: Progress
-) -> tuple[Snn, NeuronChoice]:
-    """Calibrate and spikify with the neuron and schedule that were asked for, or with the best of those that fit.
+    request: Request, original: Ann, network: Ann, *, images: Tensor, inputs: Inputs, progress: Progress
+) -> Snn:
+    """Calibrate and compile with the neuron and schedule that were asked for, or with the best of those that fit.
 
     Args:
         request: schedule, neuron and calibration method.
-        ann: the network to convert.
+        original: the network before anything was approximated; kept with the calibration.
+        network: the network to convert.
         images: calibration inputs in canonical order.
-        record: where they come from; kept with the calibration's own record.
+        inputs: where they come from and how they were prepared.
         progress: called as work goes on.
 
     Raises:
         OptionError: if no schedule fits into the budget of time steps.
     """
-    free = request.read_from is None and request.early_exit is None  # who wants to stop early reads every step
-    options = request.options if free else {**request.options, "read_out": False}
-    if request.calibrate_for:
-        options = {**options, "read_at": request.calibrate_for}
+    options = _method_options(request)
 
     def make(network: Ann, schedule: Schedule, neuron: NeuronChoice, count: int = len(images)) -> Snn:
         task = Task(network, images[:count], schedule, neuron, options, progress)
-        calibration = METHODS[request.calibration](task)
-        return replace(task.spikify(calibration), calibration={**record, **calibration.record})
+        return compile_network(_calibrated(task, request, original, inputs))
 
+    found = _candidates(request, network)
+    if len(eligible(found)) == 1:
+        trials = [Trial(one, chosen=one.schedule is not None) for one in found]
+    else:
+        costly = request.calibration in COSTLY and len(images) > DRAFT_IMAGES
+        draft = partial(make, count=DRAFT_IMAGES) if costly else make
+        trials = choose(network, found, draft, images, progress)
+        if costly:
+            trials = [replace(trial, snn=None) if trial.chosen else trial for trial in trials]
+    (best,) = [trial for trial in trials if trial.chosen]
+    schedule, neuron = best.candidate.schedule, best.candidate.neuron
+    assert schedule is not None
+    snn = best.snn or make(with_identity_sites(network, schedule), schedule, neuron)
+    rows = [(replace(trial, snn=snn) if trial.chosen else trial).record() for trial in trials]
+    assert snn.calibrated is not None
+    record = {**snn.calibrated.record, "schedules": rows}
+    return replace(snn, calibration=record, calibrated=replace(snn.calibrated, record=record))
+
+
+def _method_options(request: Request) -> dict[str, Any]:
+    """The calibration method's own options, and those that follow from what the network is for."""
+    free = request.read_from is None and request.early_exit is None  # who wants to stop early reads every step
+    options = request.options if free else {**request.options, "read_out": False}
+    return {**options, "read_at": request.calibrate_for} if request.calibrate_for else options
+
+
+def _calibrated(task: Task, request: Request, original: Ann, inputs: Inputs) -> Calibrated:
+    """What the method that was asked for makes of `task`, with the choices that whoever compiles it has to know."""
+    found = METHODS[request.calibration](task)
+    return replace(
+        found,
+        original=original,
+        approximate=request.approximate,
+        input_encoder=request.input_encoder,
+        preprocessing=inputs.preprocessing,
+        label_offset=request.label_offset,
+        record={**inputs.calibration_record, **found.record},
+    )
+
+
+def _candidates(request: Request, network: Ann) -> list[Candidate]:
+    """The neurons and schedules to try.
+
+    Raises:
+        OptionError: if none fits that an option was given for.
+    """
     found = candidates(
-        ann,
+        network,
         request.timesteps,
         neurons=request.neurons,
         schedules=_schedules(request),
@@ -280,19 +323,4 @@ def spiking(
         read_from=request.read_from or 0,
     )
     _check_fits(request, found)
-    if request.early_exit is not None:
-        found = with_several_answers(found)
-    if len(eligible(found)) == 1:
-        trials = [Trial(one, chosen=one.schedule is not None) for one in found]
-    else:
-        costly = request.calibration in COSTLY and len(images) > DRAFT_IMAGES
-        draft = partial(make, count=DRAFT_IMAGES) if costly else make
-        trials = choose(ann, found, draft, images, progress)
-        if costly:
-            trials = [replace(trial, snn=None) if trial.chosen else trial for trial in trials]
-    (best,) = [trial for trial in trials if trial.chosen]
-    schedule, neuron = best.candidate.schedule, best.candidate.neuron
-    assert schedule is not None
-    snn = best.snn or make(with_identity_sites(ann, schedule), schedule, neuron)
-    rows = [(replace(trial, snn=snn) if trial.chosen else trial).record() for trial in trials]
-    return replace(snn, calibration={**snn.calibration, "schedules": rows}), neuron
+    return found if request.early_exit is None else with_several_answers(found)

@@ -7,10 +7,10 @@ import torch
 from random_networks import calibrated, images, random_ann
 
 from snnconvert import search
-from snnconvert.compile.spikify import NeuronChoice, spikify
+from snnconvert.compile.network import compile_network
 from snnconvert.errors import OptionError
 from snnconvert.graph.schedule import Schedule, site_depths
-from snnconvert.graph.types import Ann, Snn
+from snnconvert.graph.types import Ann, NeuronChoice, Snn
 from snnconvert.search import candidates, choose, eligible, with_several_answers
 
 
@@ -44,7 +44,7 @@ def test_the_best_agreement_is_chosen_and_ineligible_ones_keep_their_reason() ->
 
     def make(network: Ann, schedule: Schedule, neuron: NeuronChoice) -> Snn:
         made.append(schedule)
-        return spikify(network, calibrated(network, schedule, 5), schedule, neuron, input_bound=4.0)
+        return compile_network(calibrated(network, schedule, 5), neuron=neuron)
 
     depth = max(site_depths(ann.graph).values())
     trials = choose(ann, candidates(ann, (depth + 1) * 3), make, torch.cat([images(s) for s in range(20)]))
@@ -81,7 +81,7 @@ def test_neurons_after_a_good_one_are_not_even_made(
 
     def make(network: Ann, schedule: Schedule, neuron: NeuronChoice) -> Snn:
         made.append(neuron.model)
-        return spikify(network, calibrated(network, schedule, 5), schedule, neuron, input_bound=4.0)
+        return compile_network(calibrated(network, schedule, 5), neuron=neuron)
 
     found = candidates(ann, 16, neurons=NEURONS, schedules=["streaming"])
     trials = choose(ann, found, make, torch.cat([images(s) for s in range(20)]))

@@ -227,5 +227,7 @@ def test_one_network_for_several_steps_is_compared_with_one_for_each(
         assert row["this"]["accuracy"] == report["fit_curve"]["accuracy"][row["t"] - 1]
         assert not row["own"]["same"]
         assert row["own"]["spikes_per_image"] != row["this"]["spikes_per_image"]
-    assert load_snn(tmp_path / "digits-resnet.snn").calibration["early_exit"]["share"] == 0.95
+    early_exit = load_snn(tmp_path / "digits-resnet.snn").early_exit
+    assert early_exit is not None
+    assert early_exit.share == 0.95
     assert sum(report["early_exit"]["images"]) == 40

@@ -1,4 +1,4 @@
-"""Calibration methods: METHODS maps the value of `--calibration` to a function from Task to Calibration."""
+"""Calibration methods: METHODS maps the value of `--calibration` to a function from Task to Calibrated."""
 
 from __future__ import annotations
 

@@ -16,11 +16,11 @@ from torch import Tensor, fx
 from snnconvert.calibrate.observe import BATCH, broadcastable, by_channel, ranges
 from snnconvert.calibrate.task import Task
 from snnconvert.graph.dialect import arguments, op_of
-from snnconvert.graph.types import Calibration
+from snnconvert.graph.types import Calibrated
 
 
 @torch.inference_mode()
-def calibrate_local_threshold_balancing(task: Task) -> Calibration:
+def calibrate_local_threshold_balancing(task: Task) -> Calibrated:
     """Balance each channel's threshold by what exceeds it.
 
     Options:
@@ -43,7 +43,7 @@ def calibrate_local_threshold_balancing(task: Task) -> Calibration:
         bound = torch.where(thresholds[name] > 0, thresholds[name].double(), site.largest)
         sites[name] = task.site(bound, site, initial)
     options = {"passes": passes, "initial": initial}
-    return Calibration(graph, sites, {"method": "local-threshold-balancing", "options": options, "candidates": []})
+    return task.calibrated(graph, sites, {"method": "local-threshold-balancing", "options": options, "candidates": []})
 
 
 def _excess(

@@ -15,13 +15,13 @@ from torch import Tensor
 from snnconvert.calibrate.histogram import centres, histograms
 from snnconvert.calibrate.observe import Range, ranges
 from snnconvert.calibrate.task import Task
-from snnconvert.graph.types import Calibration
+from snnconvert.graph.types import Calibrated
 from snnconvert.neurons import NEURONS
 
 FACTORS = torch.arange(100, 4, -1, dtype=torch.float64) / 100
 
 
-def calibrate_mse(task: Task) -> Calibration:
+def calibrate_mse(task: Task) -> Calibrated:
     """Search each channel's bound over fractions of its maximum.
 
     Options:
@@ -45,7 +45,7 @@ def calibrate_mse(task: Task) -> Calibration:
     }
     options = {"initial": initial, "headroom": headroom}
     record = {"method": "mse", "options": options, "levels": levels, "candidates": []}
-    return Calibration(graph, result, record)
+    return task.calibrated(graph, result, record)
 
 
 def effective_levels(task: Task) -> int:

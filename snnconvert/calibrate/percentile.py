@@ -7,10 +7,10 @@ import torch
 from snnconvert.calibrate.histogram import centres, histograms
 from snnconvert.calibrate.observe import ranges
 from snnconvert.calibrate.task import Task
-from snnconvert.graph.types import Calibration
+from snnconvert.graph.types import Calibrated
 
 
-def calibrate_percentile(task: Task) -> Calibration:
+def calibrate_percentile(task: Task) -> Calibrated:
     """Bound each channel (or layer) by the given percentile of all its activations, zeros included.
 
     Options:
@@ -46,7 +46,7 @@ def calibrate_percentile(task: Task) -> Calibration:
         "options": {"percentile": share * 100, "granularity": granularity, "initial": initial},
         "candidates": [],
     }
-    return Calibration(graph, result, record)
+    return task.calibrated(graph, result, record)
 
 
 def _values_per_channel(task: Task, name: str, channels: int) -> int:

@@ -12,7 +12,7 @@ ranked by what counts: the spiking network's own agreement with the ANN at T, on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,9 +21,10 @@ from torch.nn import functional as F
 
 from snnconvert.calibrate.observe import Range, broadcastable, observed, ranges
 from snnconvert.calibrate.task import Task
+from snnconvert.compile.network import compile_network
 from snnconvert.graph.edit import copied, replace_op
 from snnconvert.graph.neuron_ops import RateNorm
-from snnconvert.graph.types import Calibration
+from snnconvert.graph.types import Calibrated
 from snnconvert.simulate.agreement import rank
 
 GRID = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
@@ -45,7 +46,7 @@ class Objective:
         return {"name": f"p = {self.p:g}", **told}
 
 
-def calibrate_rate_norm(task: Task) -> Calibration:
+def calibrate_rate_norm(task: Task) -> Calibrated:
     """Choose p by the rate inference objective, then among its neighbours by the SNN's agreement.
 
     Options:
@@ -69,8 +70,8 @@ def calibrate_rate_norm(task: Task) -> Calibration:
     neighbours = sorted({max(best - 1, 0), best, min(best + 1, len(grid) - 1)})
     ranked = []
     for index in neighbours:
-        calibration = _at(task, found, grid[index], granularity, weight)
-        agreement = _agreement(task, calibration, teacher) if len(neighbours) > 1 else 0.0
+        calibrated = _at(task, found, grid[index], granularity, weight)
+        agreement = _agreement(task, calibrated, teacher) if len(neighbours) > 1 else 0.0
         ranked.append((agreement, -objectives[index].value, index))
     chosen = max(ranked)[2]
     agreements = {index: agreement for agreement, _, index in ranked}
@@ -83,7 +84,7 @@ def calibrate_rate_norm(task: Task) -> Calibration:
         for i, one in enumerate(objectives)
     ]
     result = _at(task, found, grid[chosen], granularity, weight)
-    return Calibration(graph, result.sites, {**result.record, "candidates": candidates})
+    return replace(result, record={**result.record, "candidates": candidates})
 
 
 def default_weight(task: Task) -> float:
@@ -130,17 +131,17 @@ def objective(task: Task, found: dict[str, Range], teacher: Tensor, p: float, we
     return Objective(p, mean, omega, mean + weight * omega)
 
 
-def _at(task: Task, found: dict[str, Range], p: float, granularity: str, weight: float) -> Calibration:
+def _at(task: Task, found: dict[str, Range], p: float, granularity: str, weight: float) -> Calibrated:
     result = {name: task.site(site.largest * p, site) for name, site in found.items()}
     record = {
         "method": "rnl",
         "options": {"p": p, "lambda": weight, "granularity": granularity, "initial": 0.5},
         "dead_channels": {name: site.dead for name, site in found.items() if site.dead},
     }
-    return Calibration(task.ann.graph, result, record)
+    return task.calibrated(task.ann.graph, result, record)
 
 
-def _agreement(task: Task, calibration: Calibration, teacher: Tensor) -> float:
+def _agreement(task: Task, calibrated: Calibrated, teacher: Tensor) -> float:
     images = task.images[:RANKING_IMAGES]
-    agreement, _ = rank(task.spikify(calibration), images, teacher[: len(images)].argmax(1))
+    agreement, _ = rank(compile_network(calibrated), images, teacher[: len(images)].argmax(1))
     return agreement

@@ -44,7 +44,7 @@ from snnconvert.calibrate.task import Task
 from snnconvert.graph.dialect import arguments, op_of, origin_of
 from snnconvert.graph.edit import copied, kind_of, replace_op
 from snnconvert.graph.ops import Conv, Linear, Op, Role
-from snnconvert.graph.types import Calibration, SiteCalibration
+from snnconvert.graph.types import Calibrated, SiteCalibration
 from snnconvert.neurons import NEURONS
 
 # a later first answer has to be worth it: errors of the read-out within this factor of the least count as equal
@@ -60,7 +60,7 @@ PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 
 @torch.inference_mode()
-def calibrate_reconstruct(task: Task) -> Calibration:
+def calibrate_reconstruct(task: Task) -> Calibrated:
     """Solve every layer against the spiking network's own spikes.
 
     Options:
@@ -146,7 +146,7 @@ class Reconstruction:
         self.read_from: int = task.schedule.read_from
         self.tried: list[dict[str, Any]] = []
 
-    def run(self) -> Calibration:
+    def run(self) -> Calibrated:
         """Calibrate every operator and site."""
         self.worlds.begin(self.chunks)
         for index, node in enumerate(self.events):
@@ -172,7 +172,7 @@ class Reconstruction:
             "layers": self.layers,
             "candidates": self.tried,
         }
-        return Calibration(self.graph, self.sites, record, self.read_from)
+        return self.task.calibrated(self.graph, self.sites, record, read_from=self.read_from)
 
     # --- which node is read when ---
 

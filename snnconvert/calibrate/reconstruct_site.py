@@ -120,7 +120,7 @@ class SiteStep:
         entry["error_after"] = float(fit.errors[1].sum()) / power
         entry["channels"] = len(fit.threshold)
         threshold = found.shaped(fit.threshold)
-        site = SiteCalibration(threshold, threshold * soma.levels, found.shaped(fit.initial))
+        site = SiteCalibration(threshold, found.shaped(fit.initial))
         for chunk in in_turn(self.chunks):
             self._emit(chunk, node, soma, site)
         return site, entry

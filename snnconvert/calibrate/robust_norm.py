@@ -7,12 +7,12 @@ from typing import Any
 
 from snnconvert.calibrate.percentile import calibrate_percentile
 from snnconvert.calibrate.task import Task
-from snnconvert.graph.types import Calibration
+from snnconvert.graph.types import Calibrated
 
 DEFAULTS: dict[str, Any] = {"percentile": 99.9, "granularity": "layer", "initial": 0.0}
 
 
-def calibrate_robust_norm(task: Task) -> Calibration:
+def calibrate_robust_norm(task: Task) -> Calibrated:
     """The percentile method with the published settings.
 
     Options:
@@ -21,4 +21,4 @@ def calibrate_robust_norm(task: Task) -> Calibration:
         initial: membrane potential at t = 0 as a fraction of the threshold, default 0.
     """
     found = calibrate_percentile(replace(task, options={**DEFAULTS, **task.options}))
-    return Calibration(found.graph, found.sites, {**found.record, "method": "robust-norm"})
+    return replace(found, record={**found.record, "method": "robust-norm"})

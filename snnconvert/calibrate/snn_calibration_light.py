@@ -7,6 +7,8 @@ steps; here it is in the membrane from the start.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from snnconvert.calibrate.histogram import histograms
@@ -15,11 +17,11 @@ from snnconvert.calibrate.observe import Range, ranges
 from snnconvert.calibrate.reconstruct import Reconstruction
 from snnconvert.calibrate.reconstruct_site import Options
 from snnconvert.calibrate.task import Task
-from snnconvert.graph.types import Calibration
+from snnconvert.graph.types import Calibrated
 
 
 @torch.inference_mode()
-def calibrate_snn_calibration_light(task: Task) -> Calibration:
+def calibrate_snn_calibration_light(task: Task) -> Calibrated:
     """Squared-error thresholds, then sequential bias correction.
 
     Options:
@@ -44,4 +46,4 @@ def calibrate_snn_calibration_light(task: Task) -> Calibration:
     reconstruction.bounds = [bounds]
     result = reconstruction.run()
     record = {**result.record, "method": "snn-calibration-light", "options": {"granularity": granularity}}
-    return Calibration(result.graph, result.sites, record)
+    return replace(result, record=record)

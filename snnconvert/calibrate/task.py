@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.calibrate.observe import Range, broadcastable
-from snnconvert.compile.spikify import NeuronChoice, spikify
-from snnconvert.graph.dialect import arguments, op_of
+from snnconvert.compile.spikify import levels_of
+from snnconvert.graph.dialect import Stage, arguments, op_of, verify
 from snnconvert.graph.schedule import Schedule
-from snnconvert.graph.types import Ann, Calibration, SiteCalibration, Snn
+from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, SiteCalibration
 from snnconvert.progress import Progress, silent
 
 REACH_IMAGES = 32
@@ -43,7 +43,7 @@ class Task:
     @property
     def levels(self) -> int:
         """Units that a neuron can send in one frame."""
-        return self.schedule.levels if self.schedule.kind == "bistable" else self.neuron.levels
+        return levels_of(self.schedule, self.neuron)
 
     @property
     def resolution(self) -> int:
@@ -71,18 +71,28 @@ class Task:
         initial = self.schedule.initial if initial is None else initial
         shaped = broadcastable(bound.double(), found.axis, found.rank)
         start = broadcastable(bound.double() * 0 + initial, found.axis, found.rank)
-        return SiteCalibration((shaped / self.levels).float(), shaped.float(), start.float())
+        return SiteCalibration((shaped / self.levels).float(), start.float())
 
-    def spikify(self, calibration: Calibration) -> Snn:
-        """The spiking network that `calibration` leads to in this task's schedule, read out as it chose."""
-        chosen = calibration.read_from
-        return spikify(
-            self.ann,
-            calibration,
-            self.schedule if chosen is None else replace(self.schedule, read_from=chosen),
-            self.neuron,
+    def calibrated(
+        self,
+        graph: fx.GraphModule,
+        sites: dict[str, SiteCalibration],
+        record: dict[str, Any],
+        *,
+        read_from: int | None = None,
+    ) -> Calibrated:
+        """What a method found: its graph, its sites and an account of them.
+
+        `read_from` is the number of frames that the read-out leaves out at the start, where the method chose it.
+        """
+        return Calibrated(
+            network=replace(self.ann, graph=verify(graph, Stage.CALIBRATED)),
+            sites=sites,
+            schedule=self.schedule if read_from is None else replace(self.schedule, read_from=read_from),
+            neuron=self.neuron,
             input_bound=self.input_bound,
-            reach=reach(calibration.graph, self.images[:REACH_IMAGES]),
+            reach=reach(graph, self.images[:REACH_IMAGES]),
+            record=record,
         )
 
 
@@ -104,4 +114,4 @@ def reach(graph: fx.GraphModule, images: Tensor) -> dict[str, float]:
     return found
 
 
-Method = Callable[[Task], Calibration]
+Method = Callable[[Task], Calibrated]

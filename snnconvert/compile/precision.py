@@ -44,7 +44,7 @@ def in_precision(snn: Snn, precision: str) -> Snn:
             replace_op(graph, node, _rounded(op, precision))
     finish(graph)
     verify(graph, Stage.SNN)
-    return replace(snn, graph=graph)
+    return replace(snn, graph=graph, precision=precision)
 
 
 def _rounded(op: Weighted, precision: str) -> Weighted:

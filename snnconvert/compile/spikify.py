@@ -15,15 +15,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, fx
 
-from snnconvert.compile.balance import balance
 from snnconvert.compile.exact import INPUT_BITS, Weighted, on_double_grid, on_grid, power_of_two_above
-from snnconvert.errors import UnsupportedError
-from snnconvert.graph.dialect import Stage, arguments, calls, op_of, output_nodes, verify
-from snnconvert.graph.edit import copied, finish, insert_after, redirect, replace_op
+from snnconvert.graph.dialect import Stage, arguments, op_of, output_nodes, verify
+from snnconvert.graph.edit import finish, insert_after, redirect, replace_op
 from snnconvert.graph.neuron_ops import Neuron, RateNorm, Scale, Snap, SumPool
 from snnconvert.graph.ops import Affine, AveragePool, Clip, Conv, ConvTranspose, Linear, Op, Pad, Role
 from snnconvert.graph.schedule import Schedule
-from snnconvert.graph.types import Ann, Calibration, SiteCalibration, Snn
+from snnconvert.graph.types import Calibrated, NeuronChoice
 
 ANALOG_BOUND = 2.0**12
 HEADROOM = 2.0**6
@@ -46,81 +44,39 @@ class Value:
     signed: bool = False
 
 
-@dataclass(frozen=True)
-class NeuronChoice:
-    """Which neuron replaces the activations: a name from NEURONS and its units per step."""
-
-    model: str = "if"
-    levels: int = 1
+def levels_of(schedule: Schedule, neuron: NeuronChoice) -> int:
+    """Units that a neuron can send in one frame."""
+    return schedule.levels if schedule.kind == "bistable" else neuron.levels
 
 
-def spikify(
-    ann: Ann,
-    calibration: Calibration,
-    schedule: Schedule,
-    neuron: NeuronChoice,
-    *,
-    input_bound: float,
-    reach: dict[str, float] | None = None,
-    preprocessing: dict[str, object] | None = None,
-) -> Snn:
-    """Replace every site by a neuron and fold all amplitudes.
+def spikify(graph: fx.GraphModule, calibrated: Calibrated, schedule: Schedule, neuron: NeuronChoice) -> fx.GraphModule:
+    """Replace every site of `graph` by a neuron and fold all amplitudes, in place.
 
     Args:
-        ann: where the calibration's graph came from.
-        calibration: thresholds of every site of `calibration.graph`.
-        schedule: when sites integrate and emit.
-        neuron: model of the neurons at rectifying sites.
-        input_bound: largest absolute input value that summation must stay exact for.
-        reach: largest absolute value seen at nodes of `calibration.graph`. Worst cases multiply along chains of layers
+        graph: a copy of the calibrated graph, balanced for `schedule`.
+        calibrated: thresholds of every site, and how large values are. Worst cases multiply along chains of layers
             without neurons until nothing is left of the values' own bits; `HEADROOM` times what was seen is enough
             (beyond that sums are rounded as any other, not wrong).
-        preprocessing: stored with the network.
-
-    Raises:
-        UnsupportedError: if the graph has no activation site at all.
+        schedule: when sites integrate and emit.
+        neuron: model of the neurons at rectifying sites.
     """
-    graph = balance(copied(calibration.graph), schedule)
-    if not any(op.role == Role.SITE for _, op in calls(graph)):
-        raise UnsupportedError(
-            f"{ann.source.name} has no activation that could become a spiking neuron",
-            hint="a network without ReLU-like activations stays as it is: there is nothing to convert",
-        )
-    walk = _Walk(graph, calibration.sites, schedule, neuron, input_bound)
-    walk.reach = reach or {}
-    walk.run()
-    finish(graph)
-    verify(graph, Stage.SNN)
-    return Snn(
-        graph=graph,
-        schedule=schedule,
-        input_shape=ann.input_shape,
-        outputs=ann.outputs,
-        source=ann.source,
-        preprocessing=dict(preprocessing or {}),
-        calibration=calibration.record,
-    )
+    _Walk(graph, calibrated, schedule, neuron).run()
+    return verify(finish(graph), Stage.SNN)
 
 
 class _Walk:
-    def __init__(
-        self,
-        graph: fx.GraphModule,
-        calibrated: dict[str, SiteCalibration],
-        schedule: Schedule,
-        neuron: NeuronChoice,
-        input_bound: float,
-    ) -> None:
+    def __init__(self, graph: fx.GraphModule, calibrated: Calibrated, schedule: Schedule, neuron: NeuronChoice) -> None:
         self.graph, self.calibrated, self.schedule, self.neuron = graph, calibrated, schedule, neuron
         self.windowed = schedule.kind == "bistable"
+        self.levels = levels_of(schedule, neuron)
+        # what a full frame is worth stays as it was calibrated: more units are smaller ones
+        self.finer = levels_of(calibrated.schedule, calibrated.neuron) / self.levels
         self.values: dict[fx.Node, Value] = {}
-        self.input_bound = input_bound
-        self.reach: dict[str, float] = {}
 
     def run(self) -> None:
         for node in list(self.graph.graph.nodes):
             if node.op == "placeholder":
-                self.values[node] = Value("analog", self.input_bound)
+                self.values[node] = Value("analog", self.calibrated.input_bound)
             elif node.op == "call_module":
                 found = self._convert(node, op_of(node))
                 self.values[node] = found if found.domain == "spikes" else self._within_reach(node, found)
@@ -130,7 +86,7 @@ class _Walk:
                 self._as_current(node, output)
 
     def _within_reach(self, node: fx.Node, value: Value) -> Value:
-        seen = self.reach.get(node.name)
+        seen = self.calibrated.reach.get(node.name)
         return value if seen is None else replace(value, bound=min(value.bound, max(HEADROOM * seen, 1e-6)))
 
     def _convert(self, node: fx.Node, op: Op) -> Value:
@@ -158,17 +114,16 @@ class _Walk:
         ):  # bits to spare for the sums of many windows, as in `_weighted`
             value = self.values[source]
             self._insert(source, node, Snap(grid=power_of_two_above(value.bound) * 2.0**-INPUT_BITS), "snapped", value)
-        found = self.calibrated[node.name]
+        found = self.calibrated.sites[node.name]
         signed = type(op).__name__ == "Identity" or (isinstance(op, RateNorm) and op.signed)
         model = "signed" if signed else "bistable" if self.windowed else self.neuron.model
-        levels = self.schedule.levels if self.windowed else self.neuron.levels
-        threshold = found.threshold.float()
+        threshold = found.threshold.float() * self.finer
         initial = found.initial.float() * threshold
         ceiling = op.high if isinstance(op, Clip) else None
-        made = Neuron(threshold, initial, model=model, levels=levels, ceiling=ceiling)
+        made = Neuron(threshold, initial, model=model, levels=self.levels, ceiling=ceiling)
         replace_op(self.graph, node, made.double() if self.windowed else made)
         may_be_negative = signed or (not self.windowed and model in ("ternary", "ternary-late", "graded"))
-        return Value("spikes", float(levels), amplitude=threshold.double(), signed=may_be_negative)
+        return Value("spikes", float(self.levels), amplitude=threshold.double(), signed=may_be_negative)
 
     def _weighted(self, node: fx.Node, op: Op) -> Value:
         assert isinstance(op, Conv | ConvTranspose | Linear)

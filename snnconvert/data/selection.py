@@ -173,7 +173,7 @@ def images_for(snn: Snn, data: str, limit: int | None) -> Dataset:
         data_path(data),
         preprocessing=Preprocessing.from_dict(snn.preprocessing),
         input_shape=snn.input_shape,
-        label_offset=int(snn.evaluation.get("label_offset") or 0),
+        label_offset=snn.label_offset,
     )
     check_labels(dataset, class_count(snn.graph))
     return select_again(snn.evaluation, dataset, limit)

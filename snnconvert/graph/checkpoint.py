@@ -23,7 +23,7 @@ from snnconvert.files import atomic
 from snnconvert.graph.dialect import KINDS, Stage, arguments, calls, op_of, origin_of, values_of, verify
 from snnconvert.graph.ops import Op
 from snnconvert.graph.schedule import MOST_TIMESTEPS, Schedule, site_depths
-from snnconvert.graph.types import Origin, Snn, Source
+from snnconvert.graph.types import EarlyExit, Origin, Snn, Source
 
 SCHEMA = "snnconvert-checkpoint/1"
 _RECOVER = "convert the model again, or copy the file again"
@@ -109,7 +109,7 @@ def describe(snn: Snn) -> dict[str, Any]:
         "outputs": list(snn.outputs),
         "source": asdict(snn.source),
         "preprocessing": snn.preprocessing,
-        "calibration": snn.calibration,
+        "calibration": snn.calibration | ({} if snn.early_exit is None else {"early_exit": asdict(snn.early_exit)}),
         "evaluation": snn.evaluation,
         "versions": {"torch": torch.__version__.split("+")[0], "python": platform.python_version()},
     }
@@ -161,6 +161,7 @@ def _restore(header: dict[str, Any], tensors: dict[str, Tensor]) -> Snn:
     graph.output(tuple(made[name] for name in header["returns"]))
     module = fx.GraphModule(root, graph).eval()
     source = {**header["source"], "notes": tuple(header["source"]["notes"])}
+    early = header["calibration"].pop("early_exit", None)
     return Snn(
         graph=verify(module, Stage.SNN),
         schedule=Schedule(**header["schedule"]),
@@ -170,6 +171,8 @@ def _restore(header: dict[str, Any], tensors: dict[str, Tensor]) -> Snn:
         preprocessing=header["preprocessing"],
         calibration=header["calibration"],
         evaluation=header["evaluation"],
+        early_exit=None if early is None else EarlyExit(**early),
+        label_offset=int(header["evaluation"].get("label_offset") or 0),
     )
 
 

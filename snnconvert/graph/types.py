@@ -1,6 +1,6 @@
 """The value that each stage of the main path hands to the next. All are frozen.
 
-Ann -> Calibration -> Snn -> FitCurve -> report
+Ann -> Calibrated -> Snn -> FitCurve -> report
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Ann:
-    """A network in the dialect, at stage ANN.
+    """A network in the dialect that computes with real numbers: at stage ANN, or CALIBRATED inside `Calibrated`.
 
     Attributes:
         graph: a GraphModule in which every node is a placeholder, the output, or a `call_module` of a kind in KINDS.
@@ -58,39 +58,90 @@ class Ann:
 
 
 @dataclass(frozen=True)
-class SiteCalibration:
-    """What calibration found for one activation site, in units of the ANN activation.
+class NeuronChoice:
+    """Which neuron replaces the activations: a name from NEURONS and its units per step."""
+
+    model: str = "if"
+    levels: int = 1
+
+
+@dataclass(frozen=True)
+class EarlyExit:
+    """When an image stops being simulated, as `simulate.early_exit` found it on calibration images.
 
     Attributes:
-        threshold: value of one spike, shape broadcastable to one sample, for instance (C, 1, 1).
-        bound: largest representable activation per channel (equals threshold for binary streaming neurons).
+        share: of answers that have to be those of the last step.
+        margin: largest mean logit less the second largest at which an image leaves.
+        images: calibration images the margin was found on.
+        agreement: of their answers with those of the last step, per cent.
+    """
+
+    share: float
+    margin: float
+    images: int
+    agreement: float
+
+
+@dataclass(frozen=True)
+class SiteCalibration:
+    """What calibration found for one activation site.
+
+    Attributes:
+        threshold: value of one unit in units of the ANN activation, shape broadcastable to one sample, e.g. (C, 1, 1).
         initial: membrane potential at t = 0, as a fraction of the threshold.
     """
 
     threshold: Tensor
-    bound: Tensor
     initial: Tensor
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """Thresholds of every site, and how they were found.
+class Calibrated:
+    """A calibrated network: real numbers still, and all that `compile_network` needs to make it spike.
 
     Attributes:
-        graph: the ANN the thresholds belong to; its weights differ from the source where a method changed them.
-        record: JSON-able account of the method, its options, the images used and the candidates tried.
-        read_from: frames that the read-out leaves out at the start, where the method chose it; None otherwise.
+        network: at stage CALIBRATED; its weights differ from the original where a method changed them, its sites are
+            float activations.
+        sites: threshold and membrane start of every site of `network`.
+        schedule: the schedule that thresholds were found for, with the read-out's start as it was chosen.
+        neuron: the neuron they were found for.
+        input_bound: largest absolute input value that summation has to stay exact for.
+        reach: largest absolute value seen on calibration images, by node of `network`.
+        original: the canonical network before anything was approximated or calibrated, at stage ANN; None if left out.
+        early_exit: in `schedule`, where it was asked for.
+        approximate: what was asked for functions such as SiLU (`convert.units.WAYS`).
+        input_encoder: how the input enters (`convert.encoder.WAYS`).
+        preprocessing: of images, JSON-able.
+        label_offset: what is taken off the labels of data.
+        record: JSON-able account of the method, its options, the images used and the candidates tried. Nothing that is
+            computed is read from it.
     """
 
-    graph: fx.GraphModule
+    network: Ann
     sites: dict[str, SiteCalibration]
-    record: dict[str, Any]
-    read_from: int | None = None
+    schedule: Schedule
+    neuron: NeuronChoice
+    input_bound: float
+    reach: dict[str, float] = field(default_factory=dict)
+    original: Ann | None = None
+    early_exit: EarlyExit | None = None
+    approximate: str = "auto"
+    input_encoder: str = "analog"
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+    label_offset: int = 0
+    record: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Snn:
-    """A spiking network: the graph at stage SNN, its schedule, and all that is needed to run it again."""
+    """A spiking network: the graph at stage SNN, its schedule, and all that is needed to run it again.
+
+    Attributes:
+        graph: at stage SNN, weights in `precision`.
+        calibration: the account of the calibration, see `Calibrated.record`.
+        evaluation: figures of the conversion's own evaluation, and how its images are chosen again.
+        calibrated: what the network was compiled from; None for files that do not hold it.
+    """
 
     graph: fx.GraphModule
     schedule: Schedule
@@ -100,3 +151,8 @@ class Snn:
     preprocessing: dict[str, Any]
     calibration: dict[str, Any]
     evaluation: dict[str, Any] = field(default_factory=dict)
+    neuron: NeuronChoice = NeuronChoice()
+    precision: str = "float32"
+    early_exit: EarlyExit | None = None
+    label_offset: int = 0
+    calibrated: Calibrated | None = None

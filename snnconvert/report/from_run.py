@@ -245,7 +245,8 @@ def model_section(ann: Ann) -> dict[str, Any]:
 
 def calibration_section(snn: Snn) -> dict[str, Any]:
     """How the thresholds were found, without what was tried (see `candidate_rows`)."""
-    return {name: value for name, value in snn.calibration.items() if name not in ("candidates", "schedules")}
+    account = {name: value for name, value in snn.calibration.items() if name not in ("candidates", "schedules")}
+    return account if snn.early_exit is None else {**account, "early_exit": asdict(snn.early_exit)}
 
 
 def candidate_rows(snn: Snn) -> list[dict[str, Any]]:

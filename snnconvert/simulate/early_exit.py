@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from snnconvert.errors import OptionError
-from snnconvert.graph.types import Snn
+from snnconvert.graph.types import EarlyExit, Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.simulate.chunks import chunk_size
 from snnconvert.simulate.layer_engine import LayerEngine
@@ -43,8 +43,11 @@ def with_early_exit(snn: Snn, images: Tensor, share: float, progress: Progress =
         decided.append(sums.argmax(2))
         progress("early exit", min(start + size, len(images)), len(images))
     limit, agreement = smallest_limit(torch.cat(found, 1), torch.cat(decided, 1), share)
-    chosen = {"share": share, "margin": limit, "images": len(images), "agreement": 100 * agreement}
-    return replace(snn, calibration={**snn.calibration, "early_exit": chosen})
+    chosen = EarlyExit(share, limit, len(images), 100 * agreement)
+    calibrated = snn.calibrated
+    if calibrated is not None and calibrated.schedule == snn.schedule:
+        calibrated = replace(calibrated, early_exit=chosen)
+    return replace(snn, early_exit=chosen, calibrated=calibrated)
 
 
 def margins(sums: Tensor) -> Tensor:
@@ -82,11 +85,11 @@ class Exits:
     """Counts after which answer images leave, and how often they are right then.
 
     Args:
-        snn: a network; without a limit in its calibration nothing is counted.
+        snn: a network; without early exit nothing is counted.
     """
 
     def __init__(self, snn: Snn) -> None:
-        self.chosen: dict[str, Any] | None = snn.calibration.get("early_exit")
+        self.chosen = snn.early_exit
         self.steps = snn.schedule.answer_steps
         self.counts = np.zeros(len(self.steps), np.int64)
         self.same = self.correct = 0
@@ -96,7 +99,7 @@ class Exits:
         """Running sums (answers, batch, *classes), the classes (answers, batch) they stand for, and the labels."""
         if self.chosen is None:
             return
-        index = leaving(margins(sums.flatten(2).cpu()), float(self.chosen["margin"])).numpy()
+        index = leaving(margins(sums.flatten(2).cpu()), self.chosen.margin).numpy()
         answer = decided[index, np.arange(len(index))]
         self.counts += np.bincount(index, minlength=len(self.counts))
         self.same += int((answer == decided[-1]).sum())
@@ -117,9 +120,9 @@ class Exits:
             return None
         used = np.flatnonzero(self.counts)
         return {
-            "share": self.chosen["share"],
-            "margin": self.chosen["margin"],
-            "calibration_images": self.chosen["images"],
+            "share": self.chosen.share,
+            "margin": self.chosen.margin,
+            "calibration_images": self.chosen.images,
             "mean_steps": float(np.dot(self.counts, self.steps)) / count,
             "worst_steps": self.steps[int(used[-1])],
             "agreement": 100 * self.same / count,

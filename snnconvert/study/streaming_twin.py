@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from snnconvert.calibrate.task import Task
-from snnconvert.compile.spikify import NeuronChoice
+from snnconvert.compile.network import compile_network
 from snnconvert.graph.dialect import calls
 from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.schedule import Schedule
-from snnconvert.graph.types import Ann, Calibration, SiteCalibration, Snn
+from snnconvert.graph.types import Ann, NeuronChoice, SiteCalibration, Snn
 
 # what `streaming_twin` makes, for a report
 TWIN = (
@@ -33,6 +33,6 @@ def streaming_twin(ann: Ann, snn: Snn, images: Tensor) -> Snn:
     for node, op in calls(snn.graph):
         if isinstance(op, Neuron):
             bound = op.threshold.float() * op.levels
-            sites[node.name] = SiteCalibration(bound, bound, bound * 0 + 0.5)
+            sites[node.name] = SiteCalibration(bound, bound * 0 + 0.5)
     schedule = Schedule("streaming", snn.schedule.timesteps, snn.schedule.depth)
-    return Task(ann, images, schedule, NeuronChoice()).spikify(Calibration(ann.graph, sites, {}))
+    return compile_network(Task(ann, images, schedule, NeuronChoice()).calibrated(ann.graph, sites, {}))

@@ -16,25 +16,26 @@ from snnconvert.calibrate.observe import Range, ranges
 from snnconvert.calibrate.reconstruct import WORTH, Reconstruction, calibrate_reconstruct
 from snnconvert.calibrate.reconstruct_site import Options
 from snnconvert.calibrate.task import Task
+from snnconvert.compile.network import compile_network
 from snnconvert.graph.dialect import sites
 from snnconvert.graph.edit import copied, replace_op
 from snnconvert.graph.ops import Clip
-from snnconvert.graph.types import Ann, Calibration
+from snnconvert.graph.types import Ann, Calibrated
 from snnconvert.simulate.kernels import native_available
 from snnconvert.simulate.layer_engine import LayerEngine
 
 KINDS = ("plain", "residual", "preactivation", "depthwise", "concat")
 
 
-def logits(one: Task, calibration: Calibration, inputs: Tensor) -> Tensor:
+def logits(calibration: Calibrated, inputs: Tensor) -> Tensor:
     """Mean logits of the deployed network."""
-    snn = one.spikify(calibration)
+    snn = compile_network(calibration)
     return LayerEngine(snn).run(inputs).outputs[0][-1] / len(snn.schedule.answer_steps)
 
 
-def error(one: Task, calibration: Calibration, inputs: Tensor) -> float:
+def error(one: Task, calibration: Calibrated, inputs: Tensor) -> float:
     wanted = one.ann.graph(inputs)[0].double()
-    return float((logits(one, calibration, inputs) - wanted).square().mean() / wanted.var())
+    return float((logits(calibration, inputs) - wanted).square().mean() / wanted.var())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -90,7 +91,7 @@ def test_what_is_simulated_is_what_is_deployed(kind: str) -> None:
         again = watched.run()
     deployed: dict[str, Tensor] = {}
     batch = watched.chunks[0].images
-    LayerEngine(one.spikify(again)).run(batch, lambda name, frames: deployed.update({name: frames.float()}))
+    LayerEngine(compile_network(again)).run(batch, lambda name, frames: deployed.update({name: frames.float()}))
     for name, spikes in seen.items():
         assert (deployed[name] != spikes).float().mean() < 0.002, name
         assert torch.equal(again.sites[name].threshold, calibrate.sites[name].threshold)
@@ -129,7 +130,8 @@ def test_headroom_keeps_thresholds_up(  # noqa: PLR0917
     def least(headroom: float) -> float:
         calibration = METHODS[method](replace(one, options={"headroom": headroom} if headroom else {}))
         return min(
-            float((site.bound.flatten() / found[name].largest).min()) for name, site in calibration.sites.items()
+            float((one.levels * site.threshold.flatten() / found[name].largest).min())
+            for name, site in calibration.sites.items()
         )
 
     assert least(0.0) < 0.95
@@ -148,14 +150,14 @@ def test_headroom_ends_where_the_activation_itself_saturates() -> None:
     assert [one.ceiling for one in found.values()] == [0.5, *[math.inf] * (len(found) - 1)]
 
 
-def same(first: Calibration, second: Calibration) -> bool:
+def same(first: Calibrated, second: Calibrated) -> bool:
     sites = all(
         torch.equal(one.threshold, second.sites[name].threshold)
         and torch.equal(one.initial, second.sites[name].initial)
         for name, one in first.sites.items()
     )
-    states = second.graph.state_dict()
-    return sites and all(torch.equal(value, states[name]) for name, value in first.graph.state_dict().items())
+    states = second.network.graph.state_dict()
+    return sites and all(torch.equal(value, states[name]) for name, value in first.network.graph.state_dict().items())
 
 
 def test_the_order_of_the_images_does_not_matter() -> None:
@@ -178,7 +180,7 @@ def test_the_ann_is_left_alone() -> None:
     ann = network("residual")
     before = {name: value.clone() for name, value in ann.graph.state_dict().items()}
     calibration = calibrate_reconstruct(task(ann, images(20)))
-    assert calibration.graph is not ann.graph
+    assert calibration.network.graph is not ann.graph
     assert all(torch.equal(value, before[name]) for name, value in ann.graph.state_dict().items())
 
 
@@ -198,7 +200,7 @@ def test_no_held_out_error_rises() -> None:
 @pytest.mark.parametrize("count", [1, 3, 9])
 def test_few_images_are_enough_to_run(count: int) -> None:
     one = task(network("depthwise"), images(count))
-    assert torch.isfinite(logits(one, calibrate_reconstruct(one), images(4, seed=5))).all()
+    assert torch.isfinite(logits(calibrate_reconstruct(one), images(4, seed=5))).all()
 
 
 def test_a_memory_limit_takes_fewer_images() -> None:
@@ -221,10 +223,10 @@ def test_the_read_out_is_chosen_on_held_out_images_and_at_no_other_cost() -> Non
     (chosen,) = [row for row in free.record["candidates"] if row["chosen"]]
     assert len(errors) == 3
     assert chosen["error"] <= WORTH * min(errors.values())
-    assert chosen["name"] == f"read-out leaves out {free.read_from} steps"
-    assert task(ann, given, timesteps=4).spikify(free).schedule.read_from == free.read_from
+    assert chosen["name"] == f"read-out leaves out {free.schedule.read_from} steps"
+    assert compile_network(free).schedule.read_from == free.schedule.read_from
     first = calibrate_reconstruct(task(ann, given, timesteps=4, options={"read_out": False}))
-    assert first.read_from == 0
+    assert first.schedule.read_from == 0
     assert first.record["candidates"] == []
     for name, site in first.sites.items():
         assert torch.equal(site.threshold, free.sites[name].threshold)
@@ -234,9 +236,10 @@ def test_the_classifier_is_solved_for_the_frames_that_are_read() -> None:
     ann, given, fresh = network("residual"), images(120), images(120, seed=2)
     late = task(ann, given, timesteps=4, read_from=2)
     solved = calibrate_reconstruct(late)
-    assert solved.read_from == 2
+    assert solved.schedule.read_from == 2
     other = calibrate_reconstruct(task(ann, given, timesteps=4, options={"read_out": False}))
-    assert error(late, solved, fresh) < error(late, replace(other, read_from=2), fresh)
+    read_late = replace(other, schedule=replace(other.schedule, read_from=2))
+    assert error(late, solved, fresh) < error(late, read_late, fresh)
 
 
 def test_a_network_that_ends_in_spikes_has_its_read_out_chosen_too() -> None:
@@ -268,7 +271,7 @@ def test_one_network_can_serve_several_numbers_of_steps(kind: str) -> None:
     errors = []
     for reads in ((), (3,)):
         one = task(ann, given, timesteps=10, options={"read_at": reads, "read_out": False})
-        sums = LayerEngine(one.spikify(calibrate_reconstruct(one))).run(fresh).outputs[0]
+        sums = LayerEngine(compile_network(calibrate_reconstruct(one))).run(fresh).outputs[0]
         errors.append([float((sums[t - 1] / t - wanted).square().mean() / wanted.var()) for t in (3, 10)])
     (early, late), (early_too, late_too) = errors
     assert early_too < 0.9 * early

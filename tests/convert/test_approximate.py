@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order
-from snnconvert.compile.spikify import NeuronChoice
+from snnconvert.compile.network import compile_network
 from snnconvert.convert.approximate import approximate, candidates, remarks
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.passes import canonicalize
@@ -26,7 +26,7 @@ from snnconvert.graph.analog_ops import FUNCTIONS
 from snnconvert.graph.dialect import arguments, calls, sites
 from snnconvert.graph.edit import kind_of
 from snnconvert.graph.schedule import Schedule, site_depths
-from snnconvert.graph.types import Ann
+from snnconvert.graph.types import Ann, NeuronChoice
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.step_engine import StepEngine
 
@@ -186,7 +186,7 @@ def test_the_engines_agree_and_converge(name: str, way: str) -> None:
     for timesteps in (6, 32, 256):
         schedule = Schedule("streaming", timesteps, max(site_depths(network.graph).values()))
         wanted = Task(network, in_canonical_order(torch.cat([images(32), x])), schedule, NeuronChoice("ternary"))
-        snn = wanted.spikify(METHODS["percentile"](Task(**{**vars(wanted), "options": {"percentile": 100.0}})))
+        snn = compile_network(METHODS["percentile"](Task(**{**vars(wanted), "options": {"percentile": 100.0}})))
         seen = LayerEngine(snn).run(x)
         if timesteps == 6:
             oracle = StepEngine(snn).run(x)
@@ -228,6 +228,6 @@ def test_the_sigmoid_network_of_the_data_pack(data_pack: Path) -> None:
     network = with_units(ann, in_canonical_order(calibration), way="units", strict=True)[1]
     schedule = Schedule("streaming", 16, max(site_depths(network.graph).values()))
     wanted = Task(network, in_canonical_order(calibration), schedule, NeuronChoice())
-    sums = LayerEngine(wanted.spikify(METHODS["percentile"](wanted))).run(x).outputs[0][-1]
+    sums = LayerEngine(compile_network(METHODS["percentile"](wanted))).run(x).outputs[0][-1]
     right = float((sums.argmax(1) == labels).double().mean())
     assert right >= float((ann.graph(x)[0].argmax(1) == labels).double().mean()) - 0.01

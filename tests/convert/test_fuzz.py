@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order
 from snnconvert.compile.balance import with_identity_sites
-from snnconvert.compile.spikify import NeuronChoice
+from snnconvert.compile.network import compile_network
 from snnconvert.convert.onnx_import import import_onnx
 from snnconvert.convert.onnx_reference import compare_with_onnxruntime
 from snnconvert.convert.passes import canonicalize
@@ -23,7 +23,7 @@ from snnconvert.convert.pytorch import import_module
 from snnconvert.graph.dialect import arguments, op_of, output_nodes
 from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.schedule import Schedule, site_depths
-from snnconvert.graph.types import Ann, Snn
+from snnconvert.graph.types import Ann, NeuronChoice, Snn
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.step_engine import StepEngine
 
@@ -45,7 +45,7 @@ def task(ann: Ann, kind: str, neuron: str = "if") -> Task:
 
 def spiking(ann: Ann, kind: str, neuron: str = "if") -> Snn:
     wanted = task(ann, kind, neuron)
-    return wanted.spikify(METHODS["percentile"](wanted))
+    return compile_network(METHODS["percentile"](wanted))
 
 
 def quantised(snn: Snn, batch: Tensor) -> tuple[dict[str, Tensor], Tensor]:
@@ -124,6 +124,6 @@ def test_long_chains_without_neurons_keep_their_precision() -> None:
         {"percentile": 100.0},
     )
     batch = images(ann, 4, 1)
-    mean = LayerEngine(wanted.spikify(METHODS["percentile"](wanted))).run(batch).outputs[0][-1] / 256
+    mean = LayerEngine(compile_network(METHODS["percentile"](wanted))).run(batch).outputs[0][-1] / 256
     exact = ann.graph(batch)[0]
     assert float((mean - exact).norm() / exact.norm()) < 0.02

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order
 from snnconvert.calibrate.rate_norm import clipped
-from snnconvert.compile.spikify import NeuronChoice
+from snnconvert.compile.network import compile_network
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.pytorch import import_module
 from snnconvert.errors import OptionError, OutputError
@@ -21,7 +21,7 @@ from snnconvert.graph.checkpoint import load_snn, save_snn
 from snnconvert.graph.dialect import calls
 from snnconvert.graph.neuron_ops import SumPool
 from snnconvert.graph.schedule import Schedule, site_depths
-from snnconvert.graph.types import Snn
+from snnconvert.graph.types import NeuronChoice, Snn
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.step_engine import StepEngine
 from tests.convert.networks import NETWORKS, network, samples
@@ -37,7 +37,7 @@ def task(name: str, timesteps: int, neuron: str = "if", levels: int = 1) -> Task
 
 def spiking(name: str, timesteps: int, neuron: str = "if", levels: int = 1) -> Snn:
     wanted = task(name, timesteps, neuron, levels)
-    return wanted.spikify(METHODS["mse"](wanted))
+    return compile_network(METHODS["mse"](wanted))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -71,9 +71,9 @@ def test_logits_converge_to_the_clipped_network(name: str) -> None:
     for timesteps in (32, 512):
         wanted = task(name, timesteps)
         calibration = METHODS["percentile"](wanted)
-        snn = wanted.spikify(calibration)
+        snn = compile_network(calibration)
         batch = samples(4, seed=3)
-        limit = clipped(wanted.ann.graph, {site: one.bound for site, one in calibration.sites.items()})(batch)[0]
+        limit = clipped(wanted.ann.graph, {site: one.threshold for site, one in calibration.sites.items()})(batch)[0]
         mean = LayerEngine(snn).run(batch).outputs[0][-1] / timesteps
         errors[timesteps] = float((mean - limit).norm() / limit.norm())
     assert errors[512] < max(errors[32] / 8, 1e-4)
@@ -132,7 +132,7 @@ def test_signals_are_pooled_exactly(kind: str) -> None:
     schedule = Schedule(kind, 12, depth, wait=1 if kind == "wait" else 0)
     batch = torch.rand(8, 2, 40, generator=torch.Generator().manual_seed(1))
     wanted = Task(ann, in_canonical_order(batch), schedule, NeuronChoice("if", 1))
-    snn = wanted.spikify(METHODS["mse"](wanted))
+    snn = compile_network(METHODS["mse"](wanted))
     pools = [op for _, op in calls(snn.graph) if isinstance(op, SumPool)]
     assert pools and all(torch.equal(pool(x), pool(x).round()) for pool in pools for x in [torch.ones(1, 6, 40) * 5])
     fast, slow = LayerEngine(snn).run(batch).outputs[0], StepEngine(snn).run(batch).outputs[0]

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.compile.balance import with_identity_sites
-from snnconvert.compile.spikify import NeuronChoice, spikify
+from snnconvert.compile.network import compile_network
 from snnconvert.graph.dialect import Builder, arguments, calls, output_nodes, sites
 from snnconvert.graph.ops import Add, AveragePool, Concat, Conv, Linear, MaxPool, Op, Pad, Relu, Reshape, Slice
 from snnconvert.graph.schedule import Schedule, site_depths
-from snnconvert.graph.types import Ann, Calibration, Origin, SiteCalibration, Snn, Source
+from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, Origin, SiteCalibration, Snn, Source
 
 CHANNELS, SIZE = 2, 4
 
@@ -122,7 +122,7 @@ def images(seed: int, count: int = 2) -> Tensor:
     return torch.tensor(values, dtype=torch.float32) / 32
 
 
-def calibrated(ann: Ann, schedule: Schedule, seed: int) -> Calibration:
+def calibrated(ann: Ann, schedule: Schedule, seed: int) -> Calibrated:
     """Thresholds of one to three significant bits; before a max pooling one per layer."""
     rng = np.random.default_rng(seed)
     found = {}
@@ -130,11 +130,11 @@ def calibrated(ann: Ann, schedule: Schedule, seed: int) -> Calibration:
         shape = node.meta["shape"]
         unit = rng.integers(1, 8, (shape[0],)) * 2.0 ** rng.integers(-5, -2)
         threshold = torch.tensor(unit, dtype=torch.float32).reshape(-1, *([1] * (len(shape) - 1)))
-        found[node.name] = SiteCalibration(threshold, threshold * schedule.levels, threshold * 0 + schedule.initial)
-    return Calibration(ann.graph, found, {})
+        found[node.name] = SiteCalibration(threshold, threshold * 0 + schedule.initial)
+    return Calibrated(ann, found, schedule, NeuronChoice(), input_bound=4.0)
 
 
-def random_snn(seed: int, **options: object) -> tuple[Snn, Ann, Calibration]:
+def random_snn(seed: int, **options: object) -> tuple[Snn, Ann, Calibrated]:
     """A random network in a bistable schedule of one window, unless `frames` asks for more."""
     frames = int(str(options.pop("frames", 1)))
     ann = random_ann(seed)
@@ -144,7 +144,7 @@ def random_snn(seed: int, **options: object) -> tuple[Snn, Ann, Calibration]:
     total = (depth + 1 + 2 * (frames - 1)) * probe.window
     schedule = Schedule("bistable", total, depth, **options)  # type: ignore[arg-type]
     calibration = calibrated(ann, schedule, seed)
-    return spikify(ann, calibration, schedule, NeuronChoice(), input_bound=4.0), ann, calibration
+    return compile_network(calibration), ann, calibration
 
 
 def waiting_snn(seed: int, *, model: str, wait: int, frames: int) -> Snn:
@@ -152,10 +152,10 @@ def waiting_snn(seed: int, *, model: str, wait: int, frames: int) -> Snn:
     ann = with_identity_sites(random_ann(seed), Schedule("wait", 10**6, 1, wait=wait))
     depth = max(site_depths(ann.graph).values())
     schedule = Schedule("wait", depth * wait + frames, depth, wait=wait)
-    return spikify(ann, calibrated(ann, schedule, seed), schedule, NeuronChoice(model), input_bound=4.0)
+    return compile_network(calibrated(ann, schedule, seed), neuron=NeuronChoice(model))
 
 
-def quantised(ann: Ann, calibration: Calibration, schedule: Schedule, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+def quantised(ann: Ann, calibration: Calibrated, schedule: Schedule, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """The K-bit quantised ANN in float64, without any notion of time: codes of every site, and the first output."""
     codes: dict[str, Tensor] = {}
     values: dict[fx.Node, Tensor] = {}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from snnconvert.compile.spikify import NeuronChoice, spikify
+from snnconvert.compile.network import compile_network
 from snnconvert.graph.dialect import Builder, sites
 from snnconvert.graph.ops import Add, AveragePool, Conv, Linear, MaxPool, Mean, Pad, Relu, Reshape
 from snnconvert.graph.schedule import Schedule, site_depths
-from snnconvert.graph.types import Ann, Calibration, Origin, SiteCalibration, Snn, Source
+from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, Origin, SiteCalibration, Snn, Source
 
 SHAPE = (2, 6, 6)
 
@@ -74,9 +74,9 @@ def small_snn(
         if pool == "max" or len(node.meta["shape"]) == 1:
             bound = torch.full_like(bound, unit)
         each = plan.levels if kind == "bistable" else levels
-        found[node.name] = SiteCalibration(bound / each, bound, bound * 0 + 0.5)
-    calibration = Calibration(ann.graph, found, {"method": "test"})
-    return spikify(ann, calibration, plan, NeuronChoice(neuron, levels), input_bound=2.0), ann
+        found[node.name] = SiteCalibration(bound / each, bound * 0 + 0.5)
+    found_for = Calibrated(ann, found, plan, NeuronChoice(neuron, levels), input_bound=2.0)
+    return compile_network(found_for), ann
 
 
 def pictures(count: int, seed: int = 1) -> Tensor:

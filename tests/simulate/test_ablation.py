@@ -13,12 +13,12 @@ from torch import fx
 
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.compile.balance import with_identity_sites
-from snnconvert.compile.spikify import NeuronChoice
+from snnconvert.compile.network import compile_network
 from snnconvert.graph.dialect import Builder, calls
 from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.ops import Add, Conv, Linear, Op, Relu, Reshape
 from snnconvert.graph.schedule import Schedule, site_depths
-from snnconvert.graph.types import Ann, Origin, Snn, Source
+from snnconvert.graph.types import Ann, NeuronChoice, Origin, Snn, Source
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.study import ablation as module
 from snnconvert.study.ablation import Plan, Subject, ablation, nothing_affordable, planned
@@ -54,7 +54,7 @@ def bistable(ann: Ann | None = None, window: int = 5, frames: int = 1) -> tuple[
     schedule = Schedule("bistable", (depth + 1 + 2 * (frames - 1)) * window, depth, window=window)
     ann = with_identity_sites(ann, schedule)
     task = Task(ann, IMAGES, schedule, NeuronChoice())
-    return ann, task.spikify(METHODS["mse"](task))
+    return ann, compile_network(METHODS["mse"](task))
 
 
 def measured(ann: Ann, snn: Snn, labels: np.ndarray | None = LABELS) -> dict:  # type: ignore[type-arg]

@@ -10,13 +10,13 @@ from small_networks import pictures, small_snn
 from test_operations import Recording
 from torch import Tensor
 
-from snnconvert.compile.spikify import NeuronChoice, spikify
+from snnconvert.compile.network import compile_network
 from snnconvert.graph.checkpoint import load_snn, save_snn
 from snnconvert.graph.dialect import Builder, sites
 from snnconvert.graph.neuron_ops import Neuron
 from snnconvert.graph.ops import Clip, Linear, Op, Relu
 from snnconvert.graph.schedule import Schedule, site_depths
-from snnconvert.graph.types import Ann, Calibration, Origin, SiteCalibration, Snn, Source
+from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, Origin, SiteCalibration, Snn, Source
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.measure import watched_run
 from snnconvert.study.attribution import CAUSES, LOCAL, Attribution, Split, culprit, in_double, neuron_inputs
@@ -111,11 +111,11 @@ def with_thresholds(ann: Ann, thresholds: list[Tensor], timesteps: int = 16) -> 
     """`ann`, whose sites have these thresholds in data-flow order."""
     sites_of = [node.name for node, _ in sites(ann.graph)]
     found = {
-        name: SiteCalibration(threshold, threshold, threshold * 0 + 0.5)
+        name: SiteCalibration(threshold, threshold * 0 + 0.5)
         for name, threshold in zip(sites_of, thresholds, strict=True)
     }
     schedule = Schedule("streaming", timesteps, max(site_depths(ann.graph).values()))
-    return spikify(ann, Calibration(ann.graph, found, {}), schedule, NeuronChoice(), input_bound=8.0)
+    return compile_network(Calibrated(ann, found, schedule, NeuronChoice(), input_bound=8.0))
 
 
 def one_layer(site: Op) -> Ann:

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.calibrate import METHODS, Task
-from snnconvert.compile.spikify import NeuronChoice
+from snnconvert.compile.network import compile_network
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.passes import canonicalize
 from snnconvert.graph.dialect import arguments, calls, output_nodes
 from snnconvert.graph.neuron_ops import Neuron, Synchronous
 from snnconvert.graph.schedule import Schedule, site_depths
-from snnconvert.graph.types import Snn
+from snnconvert.graph.types import NeuronChoice, Snn
 from snnconvert.simulate.bistable_engine import BistableEngine
 from snnconvert.simulate.layer_engine import LayerEngine
 
@@ -44,7 +44,7 @@ def test_resnet20_is_its_quantised_ann_and_the_oracle_agrees(data_pack: Path) ->
         images = (torch.from_numpy(data["x"][:32]).permute(0, 3, 1, 2) / 255.0 - 0.45) / 0.225
     schedule = Schedule("bistable", 60, depth, window=3)
     task = Task(ann, images.float(), schedule, NeuronChoice())
-    snn = task.spikify(METHODS["mse"](task))
+    snn = compile_network(METHODS["mse"](task))
     assert sum(isinstance(op, Synchronous) for _, op in calls(snn.graph)) == 9
     batch = images[:2].float()
     found: dict[str, Tensor] = {}

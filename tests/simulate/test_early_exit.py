@@ -44,6 +44,7 @@ def test_the_checkpoint_keeps_the_limit_and_every_run_counts(tmp_path: Path) -> 
     chosen = with_early_exit(snn, pictures(60), 0.9)
     save_snn(chosen, tmp_path / "early.snn")
     again = load_snn(tmp_path / "early.snn")
+    assert again.early_exit is not None
     batch = pictures(40, seed=5)
     sums = LayerEngine(snn).run(batch).outputs[0]
     labels = sums[-1].argmax(1).numpy()
@@ -56,7 +57,7 @@ def test_the_checkpoint_keeps_the_limit_and_every_run_counts(tmp_path: Path) -> 
     assert found is not None
     assert found == curves[1].early_exit
     assert found["steps"] == list(range(2, 13))
-    left = leaving(margins(sums), again.calibration["early_exit"]["margin"])
+    left = leaving(margins(sums), again.early_exit.margin)
     assert found["images"] == torch.bincount(left, minlength=11).tolist()
     assert found["mean_steps"] == pytest.approx(float(left.double().mean()) + 2)
     assert 2 <= found["mean_steps"] < found["worst_steps"] <= 12

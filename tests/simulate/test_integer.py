@@ -8,7 +8,7 @@ import torch
 from random_networks import calibrated, images, random_ann
 from small_networks import pictures, small_snn
 
-from snnconvert.compile.spikify import NeuronChoice, spikify
+from snnconvert.compile.network import compile_network
 from snnconvert.errors import OptionError
 from snnconvert.graph.dialect import calls
 from snnconvert.graph.neuron_ops import Neuron, Scale
@@ -24,7 +24,7 @@ def dyadic_snn(seed: int, kind: str = "streaming") -> Snn:
     ann = random_ann(seed)
     depth = max(site_depths(ann.graph).values())
     plan = Schedule(kind, 8 + depth * (kind == "wait"), depth, wait=int(kind == "wait"))
-    return spikify(ann, calibrated(ann, plan, seed), plan, NeuronChoice(), input_bound=4.0)
+    return compile_network(calibrated(ann, plan, seed))
 
 
 @pytest.mark.parametrize("scale_per", SCALES)

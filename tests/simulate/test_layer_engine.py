@@ -12,11 +12,11 @@ from torch import Tensor
 
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order
-from snnconvert.compile.spikify import NeuronChoice
+from snnconvert.compile.network import compile_network
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.passes import canonicalize
 from snnconvert.graph.schedule import Schedule, site_depths
-from snnconvert.graph.types import Snn
+from snnconvert.graph.types import NeuronChoice, Snn
 from snnconvert.simulate.chunks import chunk_size
 from snnconvert.simulate.kernels import native_available
 from snnconvert.simulate.layer_engine import LayerEngine
@@ -43,7 +43,7 @@ def resnet(images: Tensor) -> Snn:
     ann = canonicalize(open_model(weights, arch=arch, input_shape=(3, 32, 32)))
     depth = max(site_depths(ann.graph).values())
     task = Task(ann, in_canonical_order(images), Schedule("streaming", 6, depth), NeuronChoice())
-    return task.spikify(METHODS["percentile"](task))
+    return compile_network(METHODS["percentile"](task))
 
 
 @needs_data

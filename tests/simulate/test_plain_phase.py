@@ -7,13 +7,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from random_networks import images, random_snn
 
-from snnconvert.compile.spikify import NeuronChoice, spikify
+from snnconvert.compile.network import compile_network
 from snnconvert.errors import InternalError
 from snnconvert.graph.dialect import Builder, calls
 from snnconvert.graph.neuron_ops import Synchronous
 from snnconvert.graph.ops import Conv, Linear, Relu, Reshape
 from snnconvert.graph.schedule import Schedule
-from snnconvert.graph.types import Ann, Calibration, Origin, SiteCalibration, Snn, Source
+from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, Origin, SiteCalibration, Snn, Source
 from snnconvert.simulate.bistable_engine import BistableEngine
 from snnconvert.study.phase_layers import PhaseLayers
 from snnconvert.study.plain_phase import PhaseEngine
@@ -64,9 +64,9 @@ def worked_example() -> Snn:
     x = builder.call(Linear(torch.ones(1, 1)), x, origin=Origin("out", "test"))
     ann = Ann(builder.finish([x]), (2, 1, 1), ("out",), Source("example", "", "", "test"))
     unit = torch.full((1, 1, 1), 0.125)
-    found = {name: SiteCalibration(unit, 7 * unit, 0 * unit) for name in ("first", "second")}
+    found = {name: SiteCalibration(unit, 0 * unit) for name in ("first", "second")}
     schedule = Schedule("bistable", 15, 2, window=3, rounding="floor")
-    return spikify(ann, Calibration(ann.graph, found, {}), schedule, NeuronChoice(), input_bound=1.0)
+    return compile_network(Calibrated(ann, found, schedule, NeuronChoice(), input_bound=1.0))
 
 
 def test_plain_phase_coding_fires_where_the_ann_is_silent_and_the_bistable_neuron_does_not() -> None:

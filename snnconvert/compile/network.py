@@ -1,0 +1,54 @@
+"""From calibrated floats to a spiking network: balance, fold, round, in the precision that is asked for."""
+
+from __future__ import annotations
+
+from snnconvert.compile.balance import balance
+from snnconvert.compile.precision import in_precision
+from snnconvert.compile.spikify import spikify
+from snnconvert.errors import UnsupportedError
+from snnconvert.graph.dialect import sites
+from snnconvert.graph.edit import copied
+from snnconvert.graph.schedule import Schedule
+from snnconvert.graph.types import Calibrated, NeuronChoice, Snn
+
+
+def compile_network(
+    calibrated: Calibrated,
+    schedule: Schedule | None = None,
+    neuron: NeuronChoice | None = None,
+    precision: str = "float32",
+) -> Snn:
+    """The spiking network that `calibrated` becomes.
+
+    Args:
+        calibrated: thresholds and weights; not changed. What a full frame of a neuron is worth stays the same in every
+            schedule.
+        schedule: when sites integrate and emit; the calibration's own where it is None.
+        neuron: at rectifying sites; the calibration's own where it is None.
+        precision: of weights, one of PRECISIONS.
+
+    Raises:
+        UnsupportedError: if the graph has no activation site at all.
+        OptionError: if the precision is not known.
+    """
+    network, schedule, neuron = calibrated.network, schedule or calibrated.schedule, neuron or calibrated.neuron
+    if not sites(network.graph):
+        raise UnsupportedError(
+            f"{network.source.name} has no activation that could become a spiking neuron",
+            hint="a network without ReLU-like activations stays as it is: there is nothing to convert",
+        )
+    snn = Snn(
+        graph=spikify(balance(copied(network.graph), schedule), calibrated, schedule, neuron),
+        schedule=schedule,
+        input_shape=network.input_shape,
+        outputs=network.outputs,
+        source=network.source,
+        preprocessing=calibrated.preprocessing,
+        calibration=calibrated.record,
+        neuron=neuron,
+        # the margin belongs to the answers of this schedule
+        early_exit=calibrated.early_exit if schedule == calibrated.schedule else None,
+        label_offset=calibrated.label_offset,
+        calibrated=calibrated,
+    )
+    return in_precision(snn, precision)
