@@ -37,8 +37,7 @@ from snnconvert.compile.network import compile_network
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.passes import canonicalize
 from snnconvert.graph.dialect import calls
-from snnconvert.graph.neuron_ops import Synchronous
-from snnconvert.graph.ops import Identity
+from snnconvert.graph.kinds import Identity, Synchronous
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Ann, NeuronChoice, Snn
 from snnconvert.search import candidates, choose

@@ -36,7 +36,7 @@ from torch import Tensor  # noqa: E402
 
 from snnconvert.graph.checkpoint import save_snn  # noqa: E402
 from snnconvert.graph.dialect import calls  # noqa: E402
-from snnconvert.graph.neuron_ops import Neuron  # noqa: E402
+from snnconvert.graph.kinds import Neuron  # noqa: E402
 from snnconvert.graph.types import Ann, Snn  # noqa: E402
 from snnconvert.simulate.kernels import choose  # noqa: E402
 

@@ -19,7 +19,7 @@ from snnconvert.compile.precision import PRECISIONS, in_precision
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.passes import canonicalize
 from snnconvert.graph.dialect import arguments, calls, output_nodes
-from snnconvert.graph.neuron_ops import Neuron
+from snnconvert.graph.kinds import Neuron
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Ann, NeuronChoice, Snn
 from snnconvert.simulate import spike_layers

@@ -8,7 +8,7 @@ import torch
 from speed_timing import Row, Stopwatch, over
 from torch import Tensor
 
-from snnconvert.graph.ops import Conv
+from snnconvert.graph.kinds import Conv
 from snnconvert.graph.types import Snn
 from snnconvert.simulate.kernels import Native, choose
 from snnconvert.simulate.kernels.layout import dense_from, pack, tables_pay

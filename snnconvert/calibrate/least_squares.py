@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from snnconvert.graph.ops import Conv, Linear, Op
+from snnconvert.graph.kinds import Conv, Linear, Op
 
 # entries of a Cholesky factor that is kept (8 bytes each)
 KEPT_FACTOR = 2**22

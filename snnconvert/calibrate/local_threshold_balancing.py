@@ -15,8 +15,8 @@ from torch import Tensor, fx
 
 from snnconvert.calibrate.observe import BATCH, broadcastable, by_channel, ranges
 from snnconvert.calibrate.task import Task
-from snnconvert.graph.dialect import arguments, op_of
 from snnconvert.graph.types import Calibrated
+from snnconvert.graph.walk import applied, walk
 
 
 @torch.inference_mode()
@@ -50,17 +50,17 @@ def _excess(
     graph: fx.GraphModule, batch: Tensor, thresholds: dict[str, Tensor], axes: dict[str, int]
 ) -> dict[str, Tensor]:
     """Mean excess over the thresholds per channel and site, while clipped values flow on."""
-    values: dict[fx.Node, Tensor] = {}
     means: dict[str, Tensor] = {}
-    for node in graph.graph.nodes:
-        if node.op == "placeholder":
-            values[node] = batch
-        elif node.op == "call_module":
-            value = op_of(node)(*(values[source] for source in arguments(node)))
-            if node.name in thresholds:
-                axis = axes[node.name]
-                limit = broadcastable(thresholds[node.name], axis, value.ndim - 1)
-                means[node.name] = by_channel((value - limit).clamp(min=0), axis).mean(1)
-                value = torch.minimum(value, limit)
-            values[node] = value
+
+    def clipped(node: fx.Node, inputs: list[Tensor]) -> Tensor:
+        value = applied(node, inputs)
+        if node.name not in thresholds:
+            return value
+        axis = axes[node.name]
+        limit = broadcastable(thresholds[node.name], axis, value.ndim - 1)
+        means[node.name] = by_channel((value - limit).clamp(min=0), axis).mean(1)
+        return torch.minimum(value, limit)
+
+    for _ in walk(graph, batch, clipped):
+        pass
     return means

@@ -15,8 +15,8 @@ from torch import Tensor, fx
 
 from snnconvert.data.sampling import canonical_order
 from snnconvert.graph.dialect import arguments, op_of, output_nodes, sites
-from snnconvert.graph.edit import kind_of
-from snnconvert.graph.ops import Clip, Role
+from snnconvert.graph.kinds import Activation, Role, Weighted
+from snnconvert.graph.walk import walk
 from snnconvert.progress import Progress, silent
 
 BATCH = 64
@@ -43,25 +43,17 @@ def observed(graph: fx.GraphModule, images: Tensor, what: str, progress: Progres
     """Run the ANN on `images` batch by batch and yield what each site saw."""
     wanted = {node for node, _ in sites(graph)}
     size = batch_of(graph)
+    returned = output_nodes(graph)
     for start in range(0, len(images), size):
-        values: dict[fx.Node, Tensor] = {}
         before: dict[str, Tensor] = {}
         after: dict[str, Tensor] = {}
-        remaining = {node: len(node.users) for node in graph.graph.nodes}
-        for node in graph.graph.nodes:
-            if node.op == "placeholder":
-                values[node] = images[start : start + size]
-            elif node.op == "call_module":
-                inputs = [values[source] for source in arguments(node)]
-                values[node] = op_of(node)(*inputs)
-                if node in wanted:
-                    before[node.name], after[node.name] = inputs[0], values[node]
-            if node.op != "output":
-                for source in node.all_input_nodes:
-                    remaining[source] -= 1
-                    if remaining[source] == 0:
-                        del values[source]
-        yield Observation(before, after, tuple(values[node] for node in output_nodes(graph)))
+        outputs: dict[fx.Node, Tensor] = {}
+        for node, inputs, value in walk(graph, images[start : start + size]):
+            if node in wanted:
+                before[node.name], after[node.name] = inputs[0], value
+            if node in returned:
+                outputs[node] = value
+        yield Observation(before, after, tuple(outputs[node] for node in returned))
         progress(what, min(start + size, len(images)), len(images))
 
 
@@ -77,9 +69,10 @@ def channel_axis(node: fx.Node) -> int:
         return 0
     source = node
     while source.op == "call_module":
-        if kind_of(source) == "Linear":
-            return len(node.meta["shape"]) - 1
-        if op_of(source).role in (Role.WEIGHTED, Role.WIRING, Role.POOL, Role.MAXPOOL):
+        op = op_of(source)
+        if isinstance(op, Weighted):
+            return len(node.meta["shape"]) - 1 if op.features_last else 0
+        if op.role in (Role.WIRING, Role.POOL, Role.MAXPOOL):
             return 0
         source = arguments(source)[0]
     return 0
@@ -130,12 +123,12 @@ def ranges(graph: fx.GraphModule, images: Tensor, progress: Progress = silent) -
             maximum = by_channel(values, axes[name]).abs().amax(1)
             largest[name] = torch.maximum(largest[name], maximum) if name in largest else maximum
     found = {}
-    for node, op in sites(graph):
+    for node, _ in sites(graph):
         maximum = rounded_up(largest[node.name].double())
         layer = float(maximum.max()) or 1.0
         filled = torch.where(maximum > 0, maximum, torch.full_like(maximum, layer))
         dead = int((maximum <= 0).sum())
-        ceiling = op.high if isinstance(op, Clip) else math.inf
+        ceiling = op_of(node, Activation).ceiling
         found[node.name] = Range(filled, axes[node.name], len(node.meta["shape"]), dead, ceiling)
     return found, torch.cat(outputs)
 

@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from snnconvert.graph.dialect import arguments, op_of
 from snnconvert.graph.edit import kind_of
-from snnconvert.graph.ops import Concat, Conv, Pad
+from snnconvert.graph.kinds import Concat, Conv, Pad
 
 
 def at_pixels(values: Tensor, pixels: Tensor) -> Tensor:

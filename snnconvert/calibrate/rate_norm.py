@@ -23,7 +23,7 @@ from snnconvert.calibrate.observe import Range, broadcastable, observed, ranges
 from snnconvert.calibrate.task import Task
 from snnconvert.compile.network import compile_network
 from snnconvert.graph.edit import copied, replace_op
-from snnconvert.graph.neuron_ops import RateNorm
+from snnconvert.graph.kinds import RateNorm
 from snnconvert.graph.types import Calibrated
 from snnconvert.simulate.agreement import rank
 

@@ -43,7 +43,7 @@ from snnconvert.calibrate.reconstruct_worlds import Worlds, chunk_images, in_tur
 from snnconvert.calibrate.task import Task
 from snnconvert.graph.dialect import arguments, op_of, origin_of
 from snnconvert.graph.edit import copied, kind_of, replace_op
-from snnconvert.graph.ops import Conv, Linear, Op, Role
+from snnconvert.graph.kinds import Conv, Linear, Op, Role
 from snnconvert.graph.types import Calibrated, SiteCalibration
 from snnconvert.neurons import NEURONS
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from snnconvert.calibrate.packed_units import mean_sent
-from snnconvert.graph.neuron_ops import Neuron
+from snnconvert.graph.kinds import Neuron
 from snnconvert.graph.schedule import Schedule
 from snnconvert.neurons import NEURONS, State
 from snnconvert.simulate.kernels import Native

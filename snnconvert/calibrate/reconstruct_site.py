@@ -16,7 +16,7 @@ from snnconvert.calibrate.reconstruct_worlds import Chunk, Worlds, in_turn
 from snnconvert.calibrate.sent_spikes import Sent
 from snnconvert.graph.dialect import arguments, op_of
 from snnconvert.graph.edit import replace_op
-from snnconvert.graph.ops import Conv, Linear
+from snnconvert.graph.kinds import Conv, Linear
 from snnconvert.graph.types import SiteCalibration
 from snnconvert.neurons import NEURONS
 

@@ -25,7 +25,7 @@ from snnconvert.calibrate.sent_spikes import Sent, Spikes, side_by_side
 from snnconvert.compile.exact import on_grid
 from snnconvert.graph.dialect import arguments, op_of, output_nodes
 from snnconvert.graph.edit import kind_of
-from snnconvert.graph.ops import Conv, Linear, MaxPool, Op, Role
+from snnconvert.graph.kinds import Conv, Linear, MaxPool, Op, Role
 from snnconvert.graph.schedule import Schedule
 from snnconvert.simulate.chunks import widest
 from snnconvert.simulate.frames import Frames

@@ -12,9 +12,11 @@ from torch import Tensor, fx
 
 from snnconvert.calibrate.observe import Range, broadcastable
 from snnconvert.compile.spikify import levels_of
-from snnconvert.graph.dialect import Stage, arguments, op_of, verify
+from snnconvert.graph.dialect import verify
+from snnconvert.graph.kinds import Stage
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, SiteCalibration
+from snnconvert.graph.walk import walk
 from snnconvert.progress import Progress, silent
 
 REACH_IMAGES = 32
@@ -99,19 +101,7 @@ class Task:
 @torch.inference_mode()
 def reach(graph: fx.GraphModule, images: Tensor) -> dict[str, float]:
     """The largest absolute value of every node on `images` (n, *sample), by name."""
-    found: dict[str, float] = {}
-    last = {source: node for node in graph.graph.nodes for source in node.all_input_nodes}
-    values: dict[fx.Node, Tensor] = {}
-    for node in graph.graph.nodes:
-        if node.op == "placeholder":
-            values[node] = images
-        elif node.op == "call_module":
-            values[node] = op_of(node)(*(values[source] for source in arguments(node)))
-            found[node.name] = float(values[node].abs().max())
-        for source in node.all_input_nodes:
-            if last[source] is node:
-                values.pop(source, None)
-    return found
+    return {node.name: float(value.abs().max()) for node, _, value in walk(graph, images) if node.op == "call_module"}
 
 
 Method = Callable[[Task], Calibrated]

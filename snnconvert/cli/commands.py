@@ -25,8 +25,7 @@ from snnconvert.cost.energy_constants import load_constants
 from snnconvert.data.selection import images_for
 from snnconvert.errors import BudgetError, GateError, OptionError, OutputError
 from snnconvert.graph.checkpoint import describe, load_snn, save_snn
-from snnconvert.graph.dialect import calls
-from snnconvert.graph.neuron_ops import Neuron
+from snnconvert.graph.dialect import calls, neurons_of
 from snnconvert.graph.schedule import plan
 from snnconvert.graph.types import Snn
 from snnconvert.pipeline import Request
@@ -291,7 +290,7 @@ def info(checkpoint: Path, talk: Talk) -> None:
     ):
         told = flat({name: value for name, value in section.items() if name not in left_out})
         console.print(f"{title}: {', '.join(f'{name} {value}' for name, value in told)}", highlight=False)
-    thresholds = {node.name: op.threshold for node, op in calls(snn.graph) if isinstance(op, Neuron)}
+    thresholds = {node.name: op.threshold for node, op in neurons_of(snn.graph).items()}
     shapes = {node.name: node.meta["shape"] for node, _ in calls(snn.graph)}
     table = Table(box=SIMPLE_HEAD, title="plan", title_justify="left")
     for title in ("layer", "depth", "neurons", "threshold", "integrates", "emits"):

@@ -20,10 +20,9 @@ from dataclasses import replace
 from torch import fx
 
 from snnconvert.errors import InternalError
-from snnconvert.graph.dialect import Stage, arguments, op_of, origin_of, verify
+from snnconvert.graph.dialect import arguments, op_of, origin_of, verify
 from snnconvert.graph.edit import copied, finish, insert_after, kind_of, redirect
-from snnconvert.graph.neuron_ops import Synchronous
-from snnconvert.graph.ops import Identity, Role
+from snnconvert.graph.kinds import Identity, Role, Stage, Synchronous
 from snnconvert.graph.schedule import SPIKING, Schedule, site_depths
 from snnconvert.graph.types import Ann
 
@@ -131,7 +130,7 @@ def is_moving(node: fx.Node) -> bool:
     seen: set[fx.Node] = set()
     while stack and not found:
         current = stack.pop()
-        if current in seen or current.op != "call_module" or kind_of(current) == "Constant":
+        if current in seen or current.op != "call_module" or not op_of(current).reads:
             continue
         seen.add(current)
         found = op_of(current).role in SPIKING

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from snnconvert.graph.ops import Conv, ConvTranspose, Linear
+from snnconvert.graph.kinds import Weighted
 
 FLOAT32_BITS = 24
 FLOAT64_BITS = 52
@@ -23,8 +23,6 @@ COARSEST = 2.0**-13
 COARSEST_WINDOWED = 2.0**-9
 INPUT_BITS = 26
 
-Weighted = Conv | ConvTranspose | Linear
-
 
 def power_of_two_above(value: float) -> float:
     """The smallest power of two that is at least `value` (1 for 0)."""
@@ -33,7 +31,7 @@ def power_of_two_above(value: float) -> float:
 
 def fan_in_sums(op: Weighted) -> tuple[Tensor, Tensor]:
     """Sums of the positive and of the negated negative weights that reach each output channel, float64."""
-    rows = by_rows(op, op.weight.double())
+    rows = op.by_rows(op.weight.double())
     return rows.clamp(min=0).sum(1), (-rows).clamp(min=0).sum(1)
 
 
@@ -68,36 +66,19 @@ def on_grid(op: Weighted, peak: float, *, signed: bool, windowed: bool) -> tuple
     single = rounding_noise(op, grids) <= (COARSEST_WINDOWED if windowed else COARSEST)
     if not single:
         grids = grids / 2.0 ** (FLOAT64_BITS - FLOAT32_BITS)
-    rounded = _rounded(op, by_output(op, grids), grids)
+    rounded = _rounded(op, op.by_output(grids), grids)
     return (rounded.float() if single else rounded), float(sums.max())
 
 
 def rounding_noise(op: Weighted, grids: Tensor) -> float:
     """What rounding to `grids` adds to the outputs, relative to what the weights make of independent inputs."""
     squares = op.weight.double().square()
-    power = by_rows(op, squares).mean(1)
+    power = op.by_rows(squares).mean(1)
     return float(((grids.square() / 12).sum() / power.sum().clamp(min=1e-300)).sqrt())
 
 
 def _powers_above(values: Tensor) -> Tensor:
     return torch.where(values > 0, 2.0 ** values.clamp(min=1e-300).log2().ceil(), torch.ones_like(values))
-
-
-def by_rows(op: Weighted, weight: Tensor) -> Tensor:
-    """Weights as (output channels, everything that reaches one)."""
-    if isinstance(op, ConvTranspose):
-        grouped = weight.reshape(op.groups, weight.shape[0] // op.groups, weight.shape[1], -1)
-        return grouped.permute(0, 2, 1, 3).reshape(op.groups * weight.shape[1], -1)
-    return weight.reshape(weight.shape[0], -1)
-
-
-def by_output(op: Weighted, values: Tensor) -> Tensor:
-    """One value per output channel, shaped to multiply the weights."""
-    spatial = [1] * (op.weight.ndim - 2)
-    if isinstance(op, ConvTranspose):
-        own = values.reshape(op.groups, 1, -1).expand(-1, op.weight.shape[0] // op.groups, -1)
-        return own.reshape(op.weight.shape[0], -1, *spatial)
-    return values.reshape(-1, 1, *spatial)
 
 
 def on_double_grid(op: Weighted, input_bound: float) -> tuple[Weighted, float, float]:

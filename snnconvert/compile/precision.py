@@ -14,18 +14,16 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from snnconvert.compile.exact import by_output, by_rows, finest_grids, round_to
+from snnconvert.compile.exact import finest_grids, round_to
 from snnconvert.errors import OptionError
-from snnconvert.graph.dialect import Stage, calls, verify
+from snnconvert.graph.dialect import calls, verify
 from snnconvert.graph.edit import copied, finish, replace_op
-from snnconvert.graph.ops import Conv, ConvTranspose, Linear
+from snnconvert.graph.kinds import Stage, Weighted
 from snnconvert.graph.types import Snn
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 LARGEST = 127
 BFLOAT16_BITS = 8
-
-Weighted = Conv | ConvTranspose | Linear
 
 
 def in_precision(snn: Snn, precision: str) -> Snn:
@@ -39,24 +37,23 @@ def in_precision(snn: Snn, precision: str) -> Snn:
     if precision == "float32":
         return snn
     graph = copied(snn.graph)
-    for node, op in calls(graph):
-        if isinstance(op, Conv | ConvTranspose | Linear):
-            replace_op(graph, node, _rounded(op, precision))
+    for node, op in list(calls(graph, Weighted)):
+        replace_op(graph, node, _rounded(op, precision))
     finish(graph)
     verify(graph, Stage.SNN)
     return replace(snn, graph=graph, precision=precision)
 
 
 def _rounded(op: Weighted, precision: str) -> Weighted:
-    rows, bias = by_rows(op, op.weight.double()), op.bias
+    rows, bias = op.by_rows(op.weight.double()), op.bias
     shared = bias is not None and bias.dtype == torch.float32  # spikes come in: weights and bias have one grid
     grids = 2 * finest_grids(rows if bias is None or not shared else torch.cat([rows, bias.double()[:, None]], 1))
     grids = torch.where(grids.isinf(), 1.0, grids)
     if precision == "int8":
-        steps = by_output(op, (torch.ceil(rows.abs().amax(1) / (LARGEST * grids)) * grids).clamp(min=grids))
+        steps = op.by_output((torch.ceil(rows.abs().amax(1) / (LARGEST * grids)) * grids).clamp(min=grids))
         weight = round_to(op.weight, steps)
     else:
-        weight = _to_bfloat16(round_to(op.weight, by_output(op, grids)))
+        weight = _to_bfloat16(round_to(op.weight, op.by_output(grids)))
     if bias is not None and shared:
         bias = round_to(bias, grids).float()
     return op.rebuilt(weight=weight.to(op.weight.dtype), bias=bias)

@@ -1,7 +1,7 @@
 """Turn a calibrated ANN into a spiking network: every activation site becomes a neuron with unit spikes.
 
-The walk follows the data flow and knows of each value whether it is *analog* (constant in time, before the first
-spikes), *spikes* (integers, with an amplitude still to be folded into whatever reads them) or a *current*.
+The walk follows the data flow and knows what flows at each node (see `graph.flow`); spikes have an amplitude that is
+still to be folded into whatever reads them.
 Amplitudes and pooling factors go into the next weights, which are then rounded (see `exact`); where there are no
 weights to take them, a Scale is inserted.
 """
@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, fx
 
-from snnconvert.compile.exact import INPUT_BITS, Weighted, on_double_grid, on_grid, power_of_two_above
-from snnconvert.graph.dialect import Stage, arguments, op_of, output_nodes, verify
+from snnconvert.compile.exact import INPUT_BITS, on_double_grid, on_grid, power_of_two_above
+from snnconvert.graph.dialect import arguments, op_of, output_nodes, verify
 from snnconvert.graph.edit import finish, insert_after, redirect, replace_op
-from snnconvert.graph.neuron_ops import Neuron, RateNorm, Scale, Snap, SumPool
-from snnconvert.graph.ops import Affine, AveragePool, Clip, Conv, ConvTranspose, Linear, Op, Pad, Role
+from snnconvert.graph.flow import Flow, flows, through
+from snnconvert.graph.kinds import Activation, Affine, Neuron, Op, Role, Scale, Snap, Stage, Weighted
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Calibrated, NeuronChoice
 
@@ -32,13 +32,13 @@ class Value:
     """What the walk knows of a node's output.
 
     Attributes:
-        domain: "analog", "spikes" or "current".
+        domain: what flows.
         bound: largest absolute value; for spikes the largest number of units in a frame.
         amplitude: ANN value of one unit, broadcastable to one sample; spikes only.
         signed: whether spikes may be negative.
     """
 
-    domain: str
+    domain: Flow
     bound: float
     amplitude: Tensor | None = None
     signed: bool = False
@@ -61,7 +61,8 @@ def spikify(graph: fx.GraphModule, calibrated: Calibrated, schedule: Schedule, n
         neuron: model of the neurons at rectifying sites.
     """
     _Walk(graph, calibrated, schedule, neuron).run()
-    return verify(finish(graph), Stage.SNN)
+    flows(finish(graph))
+    return verify(graph, Stage.SNN)
 
 
 class _Walk:
@@ -76,12 +77,12 @@ class _Walk:
     def run(self) -> None:
         for node in list(self.graph.graph.nodes):
             if node.op == "placeholder":
-                self.values[node] = Value("analog", self.calibrated.input_bound)
+                self.values[node] = Value(Flow.CONSTANT, self.calibrated.input_bound)
             elif node.op == "call_module":
                 found = self._convert(node, op_of(node))
-                self.values[node] = found if found.domain == "spikes" else self._within_reach(node, found)
+                self.values[node] = found if found.domain == Flow.SPIKES else self._within_reach(node, found)
         for node in output_nodes(self.graph):
-            if self.values[node].domain == "spikes":
+            if self.values[node].domain == Flow.SPIKES:
                 (output,) = [user for user in node.users if user.op == "output"]
                 self._as_current(node, output)
 
@@ -96,7 +97,7 @@ class _Walk:
             Role.AFFINE: self._affine,
             Role.WIRING: self._wiring,
             Role.POOL: self._pool,
-            Role.MAXPOOL: self._max_pool,
+            Role.MAXPOOL: self._pool,
             Role.JOIN: self._join,
             Role.ANALOG: self._analog,
             Role.DELAY: self._delay,
@@ -107,7 +108,7 @@ class _Walk:
 
     def _site(self, node: fx.Node, op: Op) -> Value:
         (source,) = arguments(node)
-        if self.values[source].domain == "spikes":
+        if self.values[source].domain == Flow.SPIKES:
             self._as_current(source, node)
         elif (
             self.windowed and source.op == "placeholder"
@@ -115,27 +116,26 @@ class _Walk:
             value = self.values[source]
             self._insert(source, node, Snap(grid=power_of_two_above(value.bound) * 2.0**-INPUT_BITS), "snapped", value)
         found = self.calibrated.sites[node.name]
-        signed = type(op).__name__ == "Identity" or (isinstance(op, RateNorm) and op.signed)
-        model = "signed" if signed else "bistable" if self.windowed else self.neuron.model
+        assert isinstance(op, Activation)
+        model = "signed" if op.signed else "bistable" if self.windowed else self.neuron.model
         threshold = found.threshold.float() * self.finer
         initial = found.initial.float() * threshold
-        ceiling = op.high if isinstance(op, Clip) else None
+        ceiling = None if math.isinf(op.ceiling) else op.ceiling
         made = Neuron(threshold, initial, model=model, levels=self.levels, ceiling=ceiling)
         replace_op(self.graph, node, made.double() if self.windowed else made)
-        may_be_negative = signed or (not self.windowed and model in ("ternary", "ternary-late", "graded"))
-        return Value("spikes", float(self.levels), amplitude=threshold.double(), signed=may_be_negative)
+        may_be_negative = op.signed or (not self.windowed and model in ("ternary", "ternary-late", "graded"))
+        return Value(Flow.SPIKES, float(self.levels), amplitude=threshold.double(), signed=may_be_negative)
 
     def _weighted(self, node: fx.Node, op: Op) -> Value:
-        assert isinstance(op, Conv | ConvTranspose | Linear)
+        assert isinstance(op, Weighted)
         (source,) = arguments(node)
         value = self.values[source]
-        if value.domain == "spikes":
+        if value.domain == Flow.SPIKES:
             amplitude = self._per_input(source, op)
             if amplitude is not None:
-                exact = _scaled_inputs(op, amplitude)
-                folded, bound = on_grid(exact, value.bound, signed=value.signed, windowed=self.windowed)
+                folded, bound = on_grid(op.reading(amplitude), value.bound, signed=value.signed, windowed=self.windowed)
                 replace_op(self.graph, node, folded)
-                return Value("current", bound)
+                return Value(Flow.CURRENT, bound)
             source, value = self._as_current(source, node)
         rounded, grid, bound = on_double_grid(op, value.bound)
         bound = self._within_reach(node, Value(value.domain, bound)).bound
@@ -154,7 +154,7 @@ class _Walk:
             return value
         assert isinstance(op, Affine)
         scale = op.scale.double()
-        if value.domain == "spikes":
+        if value.domain == Flow.SPIKES:
             assert value.amplitude is not None
             amplitude = torch.as_tensor(value.amplitude * scale)
             bound = value.bound * float(amplitude.abs().max()) + float(op.shift.abs().max())
@@ -162,77 +162,51 @@ class _Walk:
                 replace_op(self.graph, node, self._elementwise(Scale(amplitude.float())))
             else:
                 replace_op(self.graph, node, self._elementwise(Affine(amplitude.float(), op.shift.float())))
-            return Value("current", bound)
-        if value.domain == "analog":
+            return Value(Flow.CURRENT, bound)
+        if value.domain == Flow.CONSTANT:
             op.double()
         else:
             self._elementwise(op)
         return Value(value.domain, value.bound * float(scale.abs().max()) + float(op.shift.abs().max()))
 
     def _wiring(self, node: fx.Node, op: Op) -> Value:
-        sources = arguments(node)
-        if type(op).__name__ == "Constant":
+        if not op.reads:
             op.double()
-            return Value("analog", float(op.get_buffer("value").abs().max()))
-        domains = {self.values[source].domain for source in sources}
-        padded = isinstance(op, Pad) and op.value != 0.0
-        if domains == {"spikes"} and not padded:
-            values = [self.values[source] for source in sources]
-            amplitudes = [self._full_amplitude(source) for source in sources]
-            moved = op(*amplitudes)[0]
-            if isinstance(op, Pad):
-                moved = op(*amplitudes)[0]
-                inside = op(*[torch.ones_like(amplitude) for amplitude in amplitudes])[0]
-                moved = _fill_padding(moved, inside)
+            return Value(Flow.CONSTANT, op.brings)
+        sources = arguments(node)
+        values = [self.values[source] for source in sources]
+        if through(op, [value.domain for value in values]) == Flow.SPIKES:
+            moved = op.moved_amplitude(*(self._full_amplitude(source) for source in sources))[0]
             return Value(
-                "spikes",
+                Flow.SPIKES,
                 max(value.bound for value in values),
                 amplitude=_compressed(moved),
                 signed=any(value.signed for value in values),
             )
-        for source in sources:
-            if self.values[source].domain == "spikes":
-                self._as_current(source, node)
-        values = [self.values[source] for source in arguments(node)]
-        bound = max([value.bound for value in values] + ([abs(op.value)] if isinstance(op, Pad) else []))
-        return Value("analog" if {value.domain for value in values} == {"analog"} else "current", bound)
+        values = self._real_inputs(node)
+        return Value(self._domain(op, values), max(op.brings, *(value.bound for value in values)))
 
     def _pool(self, node: fx.Node, op: Op) -> Value:
         (source,) = arguments(node)
-        value = self.values[source]
-        if isinstance(op, SumPool):
-            return value
-        if value.domain == "spikes" and isinstance(op, AveragePool) and not op.ceil_mode:
-            area = math.prod(op.kernel)
+        value, form = self.values[source], op.on_spikes()
+        if value.domain == Flow.SPIKES:
             amplitude = self._pooled_amplitude(source)
-            if amplitude is not None and (op.count_include_pad or not any(op.padding)):
-                made = SumPool(kernel=op.kernel, stride=op.stride, padding=op.padding)
-                replace_op(self.graph, node, made)
-                return Value("spikes", value.bound * area, amplitude=amplitude / area, signed=value.signed)
-        if value.domain == "spikes":
+            if amplitude is not None and form is not None:
+                made, area = form
+                if made is not op:
+                    replace_op(self.graph, node, made)
+                return Value(Flow.SPIKES, value.bound * area, amplitude=amplitude / area, signed=value.signed)
+            # counts of different worth: the engines take the maximum of sums of currents
             source, value = self._as_current(source, node)
+        if op.role == Role.MAXPOOL:
+            return value
         self._insert(source, node, Snap(grid=2.0 ** (math.ceil(math.log2(value.bound + 1e-30)) - 26)), "snapped", value)
         return Value(value.domain, value.bound)
 
-    def _max_pool(self, node: fx.Node, op: Op) -> Value:
-        del op
-        (source,) = arguments(node)
-        value = self.values[source]
-        if value.domain == "spikes":
-            amplitude = self._pooled_amplitude(source)
-            if amplitude is None:  # counts of different worth: the engines take the maximum of sums of currents
-                return self._as_current(source, node)[1]
-            return Value("spikes", value.bound, amplitude=amplitude, signed=value.signed)
-        return value
-
     def _join(self, node: fx.Node, op: Op) -> Value:
-        del op
-        for source in dict.fromkeys(arguments(node)):
-            if self.values[source].domain == "spikes":
-                self._as_current(source, node)
-        values = [self.values[source] for source in arguments(node)]
-        domain = "analog" if all(value.domain == "analog" for value in values) else "current"
-        if self.windowed and domain == "current":
+        values = self._real_inputs(node)
+        domain = self._domain(op, values)
+        if self.windowed and domain == Flow.CURRENT:
             self._in_float64(node)
         return Value(domain, sum(value.bound for value in values))
 
@@ -248,17 +222,23 @@ class _Walk:
 
     def _analog(self, node: fx.Node, op: Op) -> Value:
         op.double()
-        for source in dict.fromkeys(arguments(node)):
-            if self.values[source].domain == "spikes":
-                self._as_current(source, node)
-        values = [self.values[source] for source in arguments(node)]
-        return Value("analog" if all(value.domain == "analog" for value in values) else "current", ANALOG_BOUND)
+        return Value(self._domain(op, self._real_inputs(node)), ANALOG_BOUND)
 
     def _delay(self, node: fx.Node, op: Op) -> Value:
         del op
         return self.values[arguments(node)[0]]
 
     # --- helpers ---
+
+    def _domain(self, op: Op, values: list[Value]) -> Flow:
+        return through(op, [value.domain for value in values])
+
+    def _real_inputs(self, node: fx.Node) -> list[Value]:
+        """What flows into `node` once spikes have become currents."""
+        for source in dict.fromkeys(arguments(node)):
+            if self.values[source].domain == Flow.SPIKES:
+                self._as_current(source, node)
+        return [self.values[source] for source in arguments(node)]
 
     def _elementwise(self, op: Op) -> Op:
         return op.double() if self.windowed else op.float()
@@ -276,7 +256,7 @@ class _Walk:
             if reader.op == "call_module" and isinstance(op_of(reader), Scale) and reader.meta.get("amplitude"):
                 redirect(user, source, reader)
                 return reader, self.values[reader]
-        current = Value("current", value.bound * float(value.amplitude.abs().max()))
+        current = Value(Flow.CURRENT, value.bound * float(value.amplitude.abs().max()))
         added = self._insert(source, user, self._elementwise(Scale(value.amplitude.float())), "scaled", current)
         added.meta["amplitude"] = True
         return added, current
@@ -296,25 +276,13 @@ class _Walk:
 
     def _per_input(self, node: fx.Node, op: Weighted) -> Tensor | None:
         """The amplitude per input channel (convolutions) or feature (linear), or None if it varies elsewhere too."""
-        if isinstance(op, Linear):
+        if op.features_last:
             rows = self._full_amplitude(node)[0].flatten(0, -2) if len(node.meta["shape"]) > 1 else None
             if rows is None:
                 return self._full_amplitude(node)[0]
             return rows[0] if bool((rows == rows[:1]).all()) else None
         pooled = self._pooled_amplitude(node)
         return None if pooled is None else pooled.flatten()
-
-
-def _scaled_inputs(op: Weighted, amplitude: Tensor) -> Weighted:
-    """`op` reading unit spikes: its weights times the amplitude of each input channel, in float64."""
-    weight = op.weight.double()
-    if isinstance(op, Linear):
-        return op.double().rebuilt(weight=weight * amplitude)
-    spatial = [1] * (weight.ndim - 2)
-    if isinstance(op, ConvTranspose):
-        return op.double().rebuilt(weight=weight * amplitude.reshape(-1, 1, *spatial))
-    grouped = weight.reshape(op.groups, -1, *weight.shape[1:]) * amplitude.reshape(op.groups, 1, -1, *spatial)
-    return op.double().rebuilt(weight=grouped.reshape(weight.shape))
 
 
 def _compressed(amplitude: Tensor) -> Tensor:
@@ -325,10 +293,3 @@ def _compressed(amplitude: Tensor) -> Tensor:
     if bool((amplitude.flatten(1) == first).all()):
         return first.reshape(-1, *([1] * (amplitude.ndim - 1)))
     return amplitude
-
-
-def _fill_padding(moved: Tensor, inside: Tensor) -> Tensor:
-    """Give padded places (which never spike) the amplitude of their channel, so that amplitudes stay per channel."""
-    flat, mask = moved.flatten(1), inside.flatten(1) > 0
-    channel = torch.where(mask, flat, torch.zeros_like(flat)).amax(1, keepdim=True)
-    return torch.where(mask, flat, channel.expand_as(flat)).reshape(moved.shape)

@@ -20,11 +20,11 @@ from torch import Tensor, fx
 
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.piecewise import Pieces, Vector, fit, pieces_of
-from snnconvert.graph.analog_ops import FUNCTIONS, Clamp, Elementwise
-from snnconvert.graph.dialect import Stage, arguments, calls, op_of, origin_of, verify
+from snnconvert.graph.dialect import arguments, calls, op_of, origin_of, verify
 from snnconvert.graph.edit import copied, finish, insert_after, replace_op
-from snnconvert.graph.ops import Add, Affine, Clip, Op, Relu, Role
+from snnconvert.graph.kinds import FUNCTIONS, Add, Affine, Clamp, Clip, Elementwise, Op, Relu, Role, Stage
 from snnconvert.graph.types import Ann, Origin
+from snnconvert.graph.walk import walk
 
 TOLERANCE = 0.02
 NETWORK_TOLERANCE = 0.05
@@ -187,20 +187,10 @@ def _widened(low: float, high: float) -> tuple[float, float]:
 def _inputs(graph: fx.GraphModule, wanted: list[fx.Node], images: Tensor) -> Iterator[tuple[fx.Node, Tensor]]:
     """The input of every wanted node, batch by batch; values are dropped after their last use."""
     chosen = set(wanted)
-    last = {source: node for node in graph.graph.nodes for source in node.all_input_nodes}
     for start in range(0, len(images), BATCH):
-        values: dict[fx.Node, Tensor] = {}
-        for node in graph.graph.nodes:
-            if node.op == "placeholder":
-                values[node] = images[start : start + BATCH]
-            elif node.op == "call_module":
-                inputs = [values[source] for source in arguments(node)]
-                if node in chosen:
-                    yield node, inputs[0]
-                values[node] = op_of(node)(*inputs)
-            for source in node.all_input_nodes:
-                if last[source] is node:
-                    values.pop(source, None)
+        for node, inputs, _ in walk(graph, images[start : start + BATCH], wanted=wanted):
+            if node in chosen:
+                yield node, inputs[0]
 
 
 # --- fit and rewrite ------------------------------------------------------------------------------

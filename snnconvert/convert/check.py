@@ -26,9 +26,8 @@ from snnconvert.convert.onnx_reference import onnx_operator_table
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.passes.logits import keep_logits
 from snnconvert.errors import UnsupportedError
-from snnconvert.graph.analog_ops import MatMul
 from snnconvert.graph.dialect import arguments, calls, op_of, origin_of
-from snnconvert.graph.ops import Concat, Constant, Conv, ConvTranspose, Linear, Op, Pad, Role
+from snnconvert.graph.kinds import Concat, Constant, Conv, ConvTranspose, Linear, MatMul, Op, Pad, Role
 from snnconvert.graph.types import Ann
 
 VERDICTS = ("spiking", "approximated", "linear", "folded", "wiring", "analog", "unsupported")

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from snnconvert.graph.dialect import Stage, verify
+from snnconvert.graph.dialect import verify
 from snnconvert.graph.edit import copied, finish, insert_after
-from snnconvert.graph.ops import Identity
+from snnconvert.graph.kinds import Identity, Stage
 from snnconvert.graph.types import Ann
 
 # values of --input-encoder

@@ -29,7 +29,8 @@ from snnconvert.convert.aten_ops.canonicalise import (
 from snnconvert.convert.pytorch import TOLERANCE, relative_difference, seeded_samples
 from snnconvert.convert.weights import file_digest, sniff
 from snnconvert.errors import InternalError, ModelFileError, UnsupportedError
-from snnconvert.graph.dialect import Stage, verify
+from snnconvert.graph.dialect import verify
+from snnconvert.graph.kinds import Stage
 from snnconvert.graph.types import Ann, Source
 
 SCHEMA_MAJOR = 8

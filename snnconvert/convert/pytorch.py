@@ -22,7 +22,8 @@ from torch.utils import _pytree as pytree
 from snnconvert.convert.aten_ops.canonicalise import Canonicaliser, Program, checked_outputs, operator_name
 from snnconvert.convert.aten_ops.lowering import Activation
 from snnconvert.errors import DataError, InternalError, ModelFileError, UnsupportedError
-from snnconvert.graph.dialect import Stage, output_nodes, verify
+from snnconvert.graph.dialect import output_nodes, verify
+from snnconvert.graph.kinds import Stage
 from snnconvert.graph.types import Ann, Source
 
 TOLERANCE = 1e-4

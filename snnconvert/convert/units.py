@@ -9,9 +9,9 @@ from torch import Tensor, fx
 
 from snnconvert.convert.approximate import Approximation, approximate, candidates, remarks
 from snnconvert.errors import ModelFileError, UnsupportedError, listed
-from snnconvert.graph.dialect import Stage, calls, origin_of, sites, verify
+from snnconvert.graph.dialect import calls, origin_of, sites, verify
 from snnconvert.graph.edit import copied, finish, insert_after
-from snnconvert.graph.ops import Identity, Role
+from snnconvert.graph.kinds import Identity, Role, Stage
 from snnconvert.graph.types import Ann
 
 # values of --approximate

@@ -18,14 +18,12 @@ from torch import fx
 
 from snnconvert.data.datasets import Dataset
 from snnconvert.errors import OptionError
-from snnconvert.graph.analog_ops import MatMul
-from snnconvert.graph.dialect import calls, op_of, origin_of
-from snnconvert.graph.neuron_ops import Neuron, SumPool
-from snnconvert.graph.ops import AveragePool, Conv, ConvTranspose, Linear, MaxPool, Role
+from snnconvert.graph.dialect import calls, neurons_of, origin_of, role_of
+from snnconvert.graph.flow import Flow, flows
+from snnconvert.graph.kinds import Neuron, Role, Weighted
 from snnconvert.graph.types import Snn
 from snnconvert.neurons import NEURONS
 from snnconvert.progress import Progress, silent
-from snnconvert.simulate.flow import domains
 from snnconvert.simulate.integer import SCALES, IntegerCurve, integer_curve
 
 SWEEP_WEIGHT_BITS, SWEEP_STATE_BITS = (3, 4, 6, 8), (8, 10, 12, 16)
@@ -115,7 +113,7 @@ def violations(snn: Snn, target: Target) -> list[dict[str, Any]]:
         {"layer": layer, "limit": limit, "allowed": plain, "found": value, "text": text}
         for layer, limit, plain, value, text in _broken(snn, target)
     ]
-    count = sum(isinstance(op, Neuron) for _, op in calls(snn.graph))
+    count = len(neurons_of(snn.graph))
     if target.layers is not None and count > target.layers:
         text = f"the network has {count} neuron layers, the chip {target.layers}"
         found.insert(
@@ -125,7 +123,7 @@ def violations(snn: Snn, target: Target) -> list[dict[str, Any]]:
 
 
 def _broken(snn: Snn, target: Target) -> Iterator[tuple[str, str, Any, Any, str]]:
-    flow = domains(snn)
+    flow = flows(snn.graph)
     for node, op in calls(snn.graph):
         where = str(origin_of(node))
         if isinstance(op, Neuron):
@@ -147,30 +145,19 @@ def _broken(snn: Snn, target: Target) -> Iterator[tuple[str, str, Any, Any, str]
                 yield where, "neurons_per_layer", target.neurons_per_layer, size, f"{size:,} neurons in one layer"
             if _over(readers, target.destinations):
                 yield where, "destinations", target.destinations, readers, f"{readers} layers read these spikes"
-        elif isinstance(op, Conv | ConvTranspose | Linear):
+        elif isinstance(op, Weighted):
             yield from _weighted(where, op, target)
-        elif isinstance(op, MaxPool | SumPool | AveragePool) and target.pools is not None:
-            side = max(op.kernel)
-            if side not in target.pools or min(op.kernel) not in target.pools:
-                yield where, "pools", list(target.pools), side, f"pooling over {'x'.join(map(str, op.kernel))}"
-        elif op.role == Role.ANALOG and target.analogue_operators is False and flow[node] != "constant":
-            kind = "matrix product" if isinstance(op, MatMul) else type(op).__name__.lower()
-            yield where, "analogue_operators", False, True, f"a {kind} on real values in every step"
+        elif op.window and target.pools is not None:
+            side = max(op.window)
+            if side not in target.pools or min(op.window) not in target.pools:
+                yield where, "pools", list(target.pools), side, f"pooling over {'x'.join(map(str, op.window))}"
+        elif op.role == Role.ANALOG and target.analogue_operators is False and flow[node] != Flow.CONSTANT:
+            yield where, "analogue_operators", False, True, f"a {op.plain_name} on real values in every step"
 
 
-def _weighted(
-    where: str, op: Conv | ConvTranspose | Linear, target: Target
-) -> Iterator[tuple[str, str, Any, Any, str]]:
-    weight = op.weight
-    kernel, stride = (tuple(weight.shape[2:]), op.stride) if not isinstance(op, Linear) else ((1,), (1,))
-    places = math.prod(kernel)
-    reached = math.prod(math.ceil(k / s) for k, s in zip(kernel, stride, strict=True))
-    if isinstance(op, ConvTranspose):
-        fan_in, fan_out = weight.shape[0] // op.groups * reached, weight.shape[1] * places
-    elif isinstance(op, Conv):
-        fan_in, fan_out = weight.shape[1] * places, weight.shape[0] // op.groups * reached
-    else:
-        fan_in, fan_out = weight.shape[1], weight.shape[0]
+def _weighted(where: str, op: Weighted, target: Target) -> Iterator[tuple[str, str, Any, Any, str]]:
+    weight, (fan_in, fan_out) = op.weight, op.fans()
+    kernel, stride = tuple(weight.shape[2:]) or (1,), op.stride or (1,)
     if _over(fan_in, target.fan_in):
         yield where, "fan_in", target.fan_in, fan_in, f"{fan_in:,} synapses per neuron"
     if _over(fan_out, target.fan_out):
@@ -196,7 +183,7 @@ def _readers(node: fx.Node) -> set[fx.Node]:
         if user in seen:
             continue
         seen.add(user)
-        if user.op == "output" or isinstance(op_of(user), Neuron):
+        if user.op == "output" or role_of(user) == Role.NEURON:
             found.add(user)
         else:
             todo += list(user.users)

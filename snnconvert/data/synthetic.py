@@ -17,9 +17,10 @@ from torch import Tensor, fx
 
 from snnconvert.data.arrange import layout_of
 from snnconvert.data.preprocessing import Preprocessing
-from snnconvert.graph.dialect import arguments, op_of
-from snnconvert.graph.ops import Role
+from snnconvert.graph.dialect import role_of
+from snnconvert.graph.kinds import Role
 from snnconvert.graph.types import Ann
+from snnconvert.graph.walk import walk
 
 # What models expect, in the order of preference where the evidence is equal.
 RANGES: dict[str, Preprocessing] = {
@@ -100,16 +101,10 @@ def _prepared(shape: tuple[int, ...], count: int, seed: int, preprocessing: Prep
 
 def _before_first_site(graph: fx.GraphModule, inputs: Tensor) -> Tensor:
     """The value that the first activation receives; the last computed value where there is none."""
-    values: dict[fx.Node, Tensor] = {}
     latest = inputs
     with torch.no_grad():
-        for node in graph.graph.nodes:
-            if node.op == "placeholder":
-                values[node] = inputs
-            elif node.op == "call_module":
-                op = op_of(node)
-                received = [values[argument] for argument in arguments(node)]
-                if op.role in (Role.SITE, Role.ANALOG):
-                    return received[0]
-                latest = values[node] = op(*received)
+        for node, received, value in walk(graph, inputs):
+            if role_of(node) in (Role.SITE, Role.ANALOG):
+                return received[0]
+            latest = value
     return latest

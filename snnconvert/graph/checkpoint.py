@@ -20,10 +20,11 @@ from torch import Tensor, fx
 
 from snnconvert.errors import ModelFileError, OptionError, OutputError
 from snnconvert.files import atomic
-from snnconvert.graph.dialect import KINDS, Stage, arguments, calls, op_of, origin_of, values_of, verify
-from snnconvert.graph.ops import Op
+from snnconvert.graph.dialect import arguments, calls, op_of, origin_of, verify
+from snnconvert.graph.kinds import KINDS, Op, Stage
 from snnconvert.graph.schedule import MOST_TIMESTEPS, Schedule, site_depths
 from snnconvert.graph.types import EarlyExit, Origin, Snn, Source
+from snnconvert.graph.walk import values_of
 
 SCHEMA = "snnconvert-checkpoint/1"
 _RECOVER = "convert the model again, or copy the file again"

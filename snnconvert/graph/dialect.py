@@ -9,82 +9,57 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from enum import IntEnum
+from typing import TypeVar, overload
 
 import torch
 from torch import Tensor, fx
 
 from snnconvert.errors import InternalError
-from snnconvert.graph import analog_ops, neuron_ops, ops
-from snnconvert.graph.ops import Op, Role
+from snnconvert.graph.kinds import KINDS, Neuron, Op, Role, Stage
 from snnconvert.graph.types import Origin
 
-
-class Stage(IntEnum):
-    """How far a graph has come; kinds from `neuron_ops` are legal from their stage on."""
-
-    ANN = 1
-    CALIBRATED = 2
-    SNN = 3
+Kind = TypeVar("Kind", bound=Op)
 
 
-_CLASSES: tuple[type[Op], ...] = (
-    ops.Conv,
-    ops.ConvTranspose,
-    ops.Linear,
-    ops.Affine,
-    ops.Reshape,
-    ops.Permute,
-    ops.Slice,
-    ops.Select,
-    ops.Pad,
-    ops.Expand,
-    ops.Concat,
-    ops.Constant,
-    ops.AveragePool,
-    ops.Mean,
-    ops.Resize,
-    ops.MaxPool,
-    ops.Add,
-    ops.Relu,
-    ops.Clip,
-    ops.LeakyRelu,
-    ops.Identity,
-    analog_ops.Elementwise,
-    analog_ops.Clamp,
-    analog_ops.Power,
-    analog_ops.Multiply,
-    analog_ops.Divide,
-    analog_ops.Maximum,
-    analog_ops.MatMul,
-    analog_ops.Softmax,
-    analog_ops.LayerNorm,
-    analog_ops.GroupNorm,
-    analog_ops.Reduce,
-    neuron_ops.RateNorm,
-    neuron_ops.Neuron,
-    neuron_ops.SumPool,
-    neuron_ops.Scale,
-    neuron_ops.Snap,
-    neuron_ops.Synchronous,
-)
-
-KINDS: dict[str, type[Op]] = {kind.__name__: kind for kind in _CLASSES}
+@overload
+def op_of(node: fx.Node) -> Op: ...
 
 
-def op_of(node: fx.Node) -> Op:
-    """The module a `call_module` node calls."""
+@overload
+def op_of(node: fx.Node, kind: type[Kind]) -> Kind: ...
+
+
+def op_of(node: fx.Node, kind: type[Op] = Op) -> Op:
+    """The module a `call_module` node calls, which has to be of `kind` or of a kind below it."""
     assert node.graph.owning_module is not None
     module = node.graph.owning_module.get_submodule(str(node.target))
-    assert isinstance(module, Op)
+    assert isinstance(module, kind)
     return module
 
 
-def calls(graph: fx.GraphModule) -> Iterator[tuple[fx.Node, Op]]:
-    """Every operator node with its module, in data-flow order."""
+@overload
+def calls(graph: fx.GraphModule) -> Iterator[tuple[fx.Node, Op]]: ...
+
+
+@overload
+def calls(graph: fx.GraphModule, kind: type[Kind]) -> Iterator[tuple[fx.Node, Kind]]: ...
+
+
+def calls(graph: fx.GraphModule, kind: type[Op] = Op) -> Iterator[tuple[fx.Node, Op]]:
+    """Every operator node of `kind` (or of a kind below it) with its module, in data-flow order."""
     for node in graph.graph.nodes:
-        if node.op == "call_module":
-            yield node, op_of(node)
+        if node.op == "call_module" and isinstance(op := op_of(node), kind):
+            yield node, op
+
+
+def role_of(node: fx.Node) -> Role | None:
+    """The role of a node's operator; None for what is no call."""
+    return op_of(node).role if node.op == "call_module" else None
+
+
+def neurons_of(graph: fx.GraphModule) -> dict[fx.Node, Neuron]:
+    """The neuron layers, in data-flow order."""
+    return dict(calls(graph, Neuron))
 
 
 def sites(graph: fx.GraphModule) -> list[tuple[fx.Node, Op]]:
@@ -181,35 +156,6 @@ def erase_dead(graph: fx.GraphModule) -> None:
     graph.recompile()
 
 
-def values_of(graph: fx.GraphModule, inputs: Tensor) -> Iterator[tuple[fx.Node, Tensor]]:
-    """Run `graph` node by node on one input (batch first), each in the precision of its own tensors; yield every value.
-
-    A value is kept only until its last reader has run.
-    """
-    values: dict[fx.Node, Tensor] = {}
-    last = {source: node for node in graph.graph.nodes for source in node.all_input_nodes}
-    for node in graph.graph.nodes:
-        if node.op == "placeholder":
-            values[node] = inputs
-        elif node.op == "call_module":
-            op = op_of(node)
-            own = next(op.buffers(), None)
-            given = [values[source] for source in arguments(node)]
-            values[node] = op(*(given if own is None else [value.to(own.dtype) for value in given]))
-        else:
-            continue
-        yield node, values[node]
-        for source in node.all_input_nodes:
-            if last[source] is node:
-                del values[source]
-
-
-def propagate_shapes(graph: fx.GraphModule, input_shape: tuple[int, ...]) -> None:
-    """Run the graph once on zeros (batch 2) and store each sample's shape in `node.meta["shape"]`."""
-    for node, value in values_of(graph, torch.zeros(2, *input_shape)):
-        node.meta["shape"] = tuple(value.shape[1:])
-
-
 def arguments(node: fx.Node) -> list[fx.Node]:
     """The input nodes in call order (a node given twice appears twice)."""
     return [argument for argument in node.args if isinstance(argument, fx.Node)]
@@ -253,12 +199,9 @@ def verify(graph: fx.GraphModule, stage: Stage) -> fx.GraphModule:
         targets.add(str(node.target))
         if node.kwargs or len(arguments(node)) != len(node.args):
             faults.append(f"{where}: arguments must be nodes")
-        if kind == "RateNorm" and stage != Stage.CALIBRATED:
-            faults.append(f"{where}: {kind} is legal at stage CALIBRATED only")
-        if kind in ("Neuron", "Scale", "SumPool", "Snap", "Synchronous") and stage != Stage.SNN:
-            faults.append(f"{where}: {kind} is legal at stage SNN only")
-        if stage == Stage.SNN and op_of(node).role == Role.SITE:
-            faults.append(f"{where}: activation {kind} was left unconverted")
+        if stage not in module.stages:
+            legal = " and ".join(one.name for one in module.stages)
+            faults.append(f"{where}: {kind} is legal at stage {legal} only")
     if faults:
         raise InternalError(f"the graph is not legal at stage {stage.name}", causes=tuple(faults))
     return graph

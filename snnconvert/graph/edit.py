@@ -7,7 +7,7 @@ import copy
 from torch import fx
 
 from snnconvert.graph.dialect import arguments, clean_name, erase_dead, op_of
-from snnconvert.graph.ops import Op
+from snnconvert.graph.kinds import Op
 from snnconvert.graph.types import Origin
 
 

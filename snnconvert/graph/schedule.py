@@ -25,7 +25,7 @@ from torch import fx
 
 from snnconvert.errors import OptionError
 from snnconvert.graph.dialect import calls, origin_of, output_nodes
-from snnconvert.graph.ops import Constant, Role
+from snnconvert.graph.kinds import Constant, Role
 
 if TYPE_CHECKING:
     from snnconvert.graph.types import Snn

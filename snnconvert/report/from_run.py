@@ -13,8 +13,7 @@ from snnconvert.cost.energy import LayerOperations, energy, layer_rows
 from snnconvert.cost.energy_constants import Constants, load_constants
 from snnconvert.cost.energy_over_time import over_time
 from snnconvert.data.datasets import Dataset
-from snnconvert.graph.dialect import calls, sites
-from snnconvert.graph.neuron_ops import Neuron
+from snnconvert.graph.dialect import calls, neurons_of, sites
 from snnconvert.graph.schedule import plan
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.report import wording
@@ -189,7 +188,7 @@ def energy_section(counted: Operations, snn: Snn, constants: Constants | None = 
         )
         for row in counted.layers
     ]
-    largest = max((op.levels for _, op in calls(snn.graph) if isinstance(op, Neuron)), default=1)
+    largest = max((op.levels for op in neurons_of(snn.graph).values()), default=1)
     section = energy(rows, timesteps=schedule.timesteps, levels=schedule.frames * largest, own=constants)
     answers = [schedule.answer_step(frame) for frame in range(schedule.frames)]
     levels = [largest * max(1, sum(step <= t for step in answers)) for t in range(1, schedule.timesteps + 1)]

@@ -7,8 +7,7 @@ from typing import Any
 
 from snnconvert.cost.energy_constants import Constants
 from snnconvert.data.datasets import Dataset
-from snnconvert.graph.dialect import calls, class_count
-from snnconvert.graph.neuron_ops import Neuron
+from snnconvert.graph.dialect import calls, class_count, neurons_of
 from snnconvert.graph.schedule import plan
 from snnconvert.graph.types import Snn
 from snnconvert.progress import Progress, silent
@@ -27,7 +26,7 @@ from snnconvert.study.evaluate import Watchers, rerun
 
 def neuron_section(snn: Snn) -> dict[str, Any]:
     """The models of a network's neurons, and the most units that one of them may send a step."""
-    neurons = [op for _, op in calls(snn.graph) if isinstance(op, Neuron)]
+    neurons = list(neurons_of(snn.graph).values())
     return {"model": ", ".join(sorted({op.model for op in neurons})), "levels": max(op.levels for op in neurons)}
 
 
@@ -68,7 +67,7 @@ def rebuilt_document(
                 "hint": "Check that the checkpoint and the data are unchanged.",
             }
         )
-    neurons = [op for _, op in calls(snn.graph) if isinstance(op, Neuron)]
+    neurons = list(neurons_of(snn.graph).values())
     return assemble(
         tool=tool(command_line),
         model={

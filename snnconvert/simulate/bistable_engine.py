@@ -18,10 +18,9 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.errors import InternalError
-from snnconvert.graph.dialect import arguments, op_of, output_nodes
+from snnconvert.graph.dialect import arguments, calls, op_of, output_nodes
 from snnconvert.graph.edit import copied
-from snnconvert.graph.neuron_ops import Neuron, Snap
-from snnconvert.graph.ops import Affine, Conv, ConvTranspose, Linear, MaxPool, Op, Pad, Role
+from snnconvert.graph.kinds import MaxPool, Neuron, Op, Role, Snap
 from snnconvert.graph.schedule import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.neurons.bistable import fire_phase, phase_weights
@@ -53,7 +52,7 @@ class BistableEngine:
         self.weights = phase_weights(self.window, snn.schedule.phases)
         self.graph = copied(snn.graph).double()
         self.depths = site_depths(self.graph)
-        self.linear = {node: linear_part(op_of(node)) for node in self._calls()}
+        self.linear = {node: op_of(node).linear_part() for node in self._calls()}
         self.spiking = spike_values(self.graph)
 
     @torch.inference_mode()
@@ -201,25 +200,11 @@ class BistableEngine:
         return out
 
 
-def linear_part(op: Op) -> Op | None:
-    """`op` without its constant part; None for operators that are not linear."""
-    if isinstance(op, Conv | ConvTranspose | Linear):
-        return op.rebuilt(bias=None)
-    if isinstance(op, Affine):
-        return op.rebuilt(shift=torch.zeros_like(op.shift))
-    if isinstance(op, Pad):
-        return Pad(pads=op.pads, value=0.0)
-    return None if op.role in (Role.MAXPOOL, Role.ANALOG) else op
-
-
 def spike_values(graph: fx.GraphModule) -> set[fx.Node]:
     """The nodes that carry spikes of one neuron per element."""
     found: set[fx.Node] = set()
-    for node in graph.graph.nodes:
-        if node.op != "call_module":
-            continue
-        op = op_of(node)
-        moves = op.role in (Role.MAXPOOL, Role.WIRING) and not (isinstance(op, Pad) and op.value != 0.0)
+    for node, op in calls(graph):
+        moves = op.role in (Role.MAXPOOL, Role.WIRING) and op.keeps_spikes
         from_spikes = bool(arguments(node)) and all(source in found for source in arguments(node))
         if op.role in (Role.NEURON, Role.DELAY) or (moves and from_spikes):
             found.add(node)

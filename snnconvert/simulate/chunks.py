@@ -10,9 +10,8 @@ import math
 import torch
 from torch import fx
 
-from snnconvert.graph.dialect import arguments, calls, op_of
-from snnconvert.graph.neuron_ops import Neuron, SumPool
-from snnconvert.graph.ops import Add, Constant, Conv, MaxPool, Op, Role
+from snnconvert.graph.dialect import arguments, calls, neurons_of, role_of
+from snnconvert.graph.kinds import Conv, Neuron, Op, Role
 from snnconvert.graph.schedule import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.simulate.kernels import choose
@@ -52,16 +51,12 @@ def frame_bytes(snn: Snn) -> tuple[float, float]:
             continue
         if isinstance(op, Neuron):
             sent[node] = PLANES.get(op.model, 8) / 8
-        elif sources and all(source in sent for source in sources) and _sends(op):
-            sent[node] = 1.0 if isinstance(op, SumPool) else max(sent[source] for source in sources)
+        elif sources and op.keeps_spikes and all(source in sent for source in sources):
+            sent[node] = 1.0 if op.role == Role.POOL else max(sent[source] for source in sources)
         elif not _in_passing(node, op):
             floats = max(floats, 4.0 * size)
         spikes = max(spikes, size * sent.get(node, 0.0))
     return floats, spikes
-
-
-def _sends(op: Op) -> bool:
-    return isinstance(op, MaxPool | SumPool) or (op.role == Role.WIRING and not isinstance(op, Constant))
 
 
 def _in_passing(node: fx.Node, op: Op) -> bool:
@@ -69,10 +64,10 @@ def _in_passing(node: fx.Node, op: Op) -> bool:
     by_kernel = may_wait(node, op)
     if isinstance(op, Conv):
         by_kernel = by_kernel and op.weight.ndim == 4 and (op.groups == 1 or op.weight.shape[1] == 1)
-    elif isinstance(op, Add):  # one of several sums, or too many summands, is finished first
-        sums = [source for source in arguments(node) if source.op == "call_module" and isinstance(op_of(source), Add)]
+    elif op.role == Role.JOIN:  # one of several sums, or too many summands, is finished first
+        sums = [source for source in arguments(node) if role_of(source) == Role.JOIN]
         by_kernel = by_kernel and len(sums) < 2 and len(arguments(node)) + len(sums) <= MOST_TERMS
-    joined = all(user.op == "call_module" and isinstance(op_of(user), Neuron | Add) for user in node.users)
+    joined = all(role_of(user) in (Role.NEURON, Role.JOIN) for user in node.users)
     return by_kernel and joined
 
 
@@ -94,6 +89,6 @@ def planned_size(snn: Snn, device: str) -> int:
 
 def watchable(snn: Snn, most: int) -> int:
     """How many images a report looks at closely: fewer for large networks, at least 1, `most` at most."""
-    shapes = [node.meta["shape"] for node, op in calls(snn.graph) if isinstance(op, Neuron)]
+    shapes = [node.meta["shape"] for node in neurons_of(snn.graph)]
     each = snn.schedule.frames * sum(math.prod(shape) for shape in shapes)
     return max(1, min(most, int(WATCHED / max(each, 1))))

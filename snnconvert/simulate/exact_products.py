@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from snnconvert.graph.ops import Conv, Op
+from snnconvert.graph.kinds import Conv, Op
 
 # bytes of windows that are copied at once
 MOST_WINDOWS = 2**28

@@ -24,14 +24,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from snnconvert.compile.exact import by_output, by_rows, finest_grids
+from snnconvert.compile.exact import finest_grids
 from snnconvert.errors import OptionError
-from snnconvert.graph.dialect import arguments, calls, op_of, output_nodes
-from snnconvert.graph.neuron_ops import Neuron, Scale, Snap
-from snnconvert.graph.ops import Affine, Conv, ConvTranspose, Linear, MaxPool, Mean, Op, Role
+from snnconvert.graph.dialect import arguments, calls, neurons_of, op_of, output_nodes, role_of
+from snnconvert.graph.flow import Flow, flows
+from snnconvert.graph.kinds import Neuron, Op, Role, Scale, Weighted
 from snnconvert.graph.types import Snn
+from snnconvert.graph.walk import walk
 from snnconvert.neurons import NEURONS, State
-from snnconvert.simulate.flow import domains, increments
+from snnconvert.simulate.frames import Frames
+from snnconvert.simulate.over_time import by_frames, compensated, over_time, running_maximum
 
 FLOAT32_EXACT = 2**24
 # units in one step (pooled, graded) up to which float32 may be exact
@@ -102,29 +104,20 @@ class IntegerEngine:
         self.snn, self.schedule, self.per_channel = snn, snn.schedule, scale_per == "channel"
         self.largest_weight: int = 2 ** (weight_bits - 1) - 1
         self.low, self.high = -(2.0 ** (state_bits - 1)), 2.0 ** (state_bits - 1) - 1
-        self.domains = domains(snn)
+        self.domains = flows(snn.graph)
         self.units, self.shortcut_synapses = self._units(), 1
         self.ops: dict[fx.Node, Op] = {node: self._quantised(node, op) for node, op in calls(snn.graph)}
 
     @torch.inference_mode()
     def run(self, batch: Tensor) -> IntegerRun:
         """Simulate one batch of inputs, shape (batch, *sample)."""
-        nodes, values = list(self.snn.graph.graph.nodes), dict[fx.Node, Value]()
-        last = {source: node for node in nodes for source in node.all_input_nodes}
-        spikes: dict[str, int] = {}
-        self.saturated = 0
-        for node in nodes:
-            if node.op == "placeholder":
-                values[node] = Value(batch.double(), constant=True)
-            elif node.op == "call_module":
-                values[node] = self._evaluate(node, [values[source] for source in arguments(node)])
-                if isinstance(self.ops[node], Neuron):
-                    spikes[node.name] = int(values[node].tensor.count_nonzero())
-            for source in node.all_input_nodes:
-                if last[source] is node and node.op != "output":
-                    values.pop(source, None)
-        answer = values[output_nodes(self.snn.graph)[0]]
-        read = self._by_frame(self._over_time(answer).real())[self.schedule.read_from :]
+        (output, *_), spikes, self.saturated = output_nodes(self.snn.graph), dict[str, int](), 0
+        for node, _, value in walk(self.snn.graph, Value(batch.double(), constant=True), self._evaluate):
+            if role_of(node) == Role.NEURON:
+                spikes[node.name] = int(value.tensor.count_nonzero())
+            if node is output:
+                answer = value
+        read = by_frames(self._over_time(answer).real(), self.schedule.frames)[self.schedule.read_from :]
         return IntegerRun(read.cumsum(0).flatten(2), spikes, self.saturated)
 
     # --- integers ---
@@ -132,16 +125,14 @@ class IntegerEngine:
     def _units(self) -> dict[fx.Node, Unit]:
         """One unit for everything that is summed into the same neurons."""
         groups: dict[fx.Node, set[fx.Node]] = {}
-        for end in [node for node, op in calls(self.snn.graph) if isinstance(op, Neuron)] + output_nodes(
-            self.snn.graph
-        ):
-            found, todo = {end}, arguments(end) if isinstance(op_of(end), Neuron) else [end]
+        for end in [*neurons_of(self.snn.graph), *output_nodes(self.snn.graph)]:
+            found, todo = {end}, arguments(end) if role_of(end) == Role.NEURON else [end]
             while todo:
                 node = todo.pop()
                 if node.op != "call_module" or self.domains[node] != "current":
                     continue
                 found.add(node)
-                if op_of(node).role in (Role.JOIN, Role.POOL, Role.WIRING) or isinstance(op_of(node), Snap):
+                if op_of(node).passes_units:
                     todo += arguments(node)
             merged = set(found).union(*(groups[node] for node in found if node in groups))
             for node in merged:
@@ -157,8 +148,8 @@ class IntegerEngine:
             fed = self.domains[arguments(node)[0]] == "spikes"
             if isinstance(op, Neuron):
                 states += [channel_rows(tensor, shape, axis) for tensor in (op.threshold, op.initial)]
-            elif isinstance(op, Conv | ConvTranspose | Linear) and fed:
-                rows = by_rows(op, op.weight.double())
+            elif isinstance(op, Weighted) and fed:
+                rows = op.by_rows(op.weight.double())
                 weights.append(rows.reshape(1, -1) if axis is None else rows)
                 states += [] if op.bias is None else [op.bias.double().reshape(len(weights[-1]), -1)]
             elif isinstance(op, Scale) and fed:
@@ -186,21 +177,21 @@ class IntegerEngine:
                 initial=(op.initial.double() / size).round(),
             )
         integers = unit is not None and bool(arguments(node)) and self.domains[arguments(node)[0]] == "spikes"
-        if isinstance(op, Conv | ConvTranspose | Linear):
-            rows = by_rows(op, op.weight.double())
+        if isinstance(op, Weighted):
+            rows = op.by_rows(op.weight.double())
             if not integers or unit is None:
-                steps = by_output(op, self._steps(rows))
+                steps = op.by_output(self._steps(rows))
                 return op.rebuilt(
                     weight=(op.weight.double() / steps).round().clamp(-self.largest_weight, self.largest_weight)
                     * steps,
                     bias=None if op.bias is None else op.bias.double(),
                 )
             sizes = unit.sizes.expand(len(rows))
-            weight = (op.weight.double() / by_output(op, sizes)).round()
+            weight = (op.weight.double() / op.by_output(sizes)).round()
             weight = weight.clamp(-self.largest_weight, self.largest_weight)
             bias = None if op.bias is None else (op.bias.double() / sizes).round().clamp(self.low, self.high)
             made = op.rebuilt(weight=weight, bias=bias)
-            return made.float() if float(by_rows(made, weight.abs()).sum(1).max()) < FLOAT32_EXACT / PEAK else made
+            return made.float() if float(made.by_rows(weight.abs()).sum(1).max()) < FLOAT32_EXACT / PEAK else made
         if isinstance(op, Scale):
             factor = op.factor.double()
             if integers and unit is not None:
@@ -226,20 +217,20 @@ class IntegerEngine:
             return self._neuron(node, op, inputs[0])
         if not constant:
             inputs = [self._over_time(value) for value in inputs]
-        domain = self.domains[arguments(node)[0]] if arguments(node) else "constant"
-        if domain == "spikes" and isinstance(op, Conv | ConvTranspose | Linear | Scale):
+        domain = self.domains[arguments(node)[0]] if arguments(node) else Flow.CONSTANT
+        if domain == Flow.SPIKES and isinstance(op, Weighted | Scale):
             spikes = inputs[0].tensor
             if max(-float(spikes.amin()), float(spikes.amax())) > PEAK:
                 op = op.double()
             return Value(op(spikes.to(next(op.buffers()).dtype)).double(), constant, unit)
-        if domain == "spikes" and isinstance(op, MaxPool):
-            return Value(increments(op, inputs[0].tensor, self.schedule.frames, self.schedule), constant)
-        if op.role == Role.DELAY or (self.domains[node] == "spikes"):
+        if domain == Flow.SPIKES and op.role == Role.MAXPOOL:
+            return Value(running_maximum(op, inputs[0].tensor, self.schedule.frames), constant)
+        if self.domains[node] == Flow.SPIKES:
             return Value(op(*(value.tensor for value in inputs)), constant)
-        if unit is not None and op.role in (Role.JOIN, Role.POOL, Role.WIRING) and not isinstance(op, Affine):
+        if unit is not None and op.role in (Role.JOIN, Role.POOL, Role.WIRING):
             return Value(op(*(self._in_unit(value, unit) for value in inputs)), constant, unit)
         if op.role == Role.ANALOG and not constant:
-            return Value(self._compensated(op, [value.real() for value in inputs]), constant)
+            return Value(compensated(op, [value.real() for value in inputs], self.schedule.frames), constant)
         return Value(op(*(value.real().double() for value in inputs)), constant)
 
     def _in_unit(self, value: Value, unit: Unit) -> Tensor:
@@ -248,18 +239,13 @@ class IntegerEngine:
         return (value.real().double() / unit.along(value.tensor.ndim - 1)).round()
 
     def _over_time(self, value: Value) -> Value:
-        if not value.constant:
-            return value
-        repeated = value.tensor.repeat(self.schedule.frames, *([1] * (value.tensor.ndim - 1)))
-        return Value(repeated, constant=False, unit=value.unit)
-
-    def _by_frame(self, tensor: Tensor) -> Tensor:
-        return tensor.reshape(self.schedule.frames, -1, *tensor.shape[1:])
+        moving = over_time(Frames(value.tensor, value.constant), self.schedule.frames)
+        return Value(moving, constant=False, unit=value.unit)
 
     def _neuron(self, node: fx.Node, op: Neuron, current: Value) -> Value:
         model, frames = NEURONS[op.model], self.schedule.frames
         moving = self._in_unit(current, self.units[node])
-        by_frame = moving.round().unsqueeze(0) if current.constant else self._by_frame(moving.round())
+        by_frame = moving.round().unsqueeze(0) if current.constant else by_frames(moving.round(), self.schedule.frames)
         state = model.init(by_frame[0], op.initial)
         out = torch.empty((frames, *by_frame.shape[1:]), dtype=torch.float32)
         wait = self.schedule.waited
@@ -274,33 +260,21 @@ class IntegerEngine:
                 out[step - wait] = sent
         return Value(out.flatten(0, 1), constant=False)
 
-    def _compensated(self, op: Op, inputs: list[Tensor]) -> Tensor:
-        """Exact in the mean at every t, as in the layer engine."""
-        steps = torch.arange(1, self.schedule.frames + 1, dtype=torch.float64)
-
-        def along(like: Tensor) -> Tensor:
-            return steps.reshape(-1, *([1] * (like.ndim - 1)))
-
-        sums = [self._by_frame(tensor.double()).cumsum(0) for tensor in inputs]
-        total = self._by_frame(op(*((part / along(part)).flatten(0, 1) for part in sums)))
-        total = total * along(total)
-        return torch.cat([total[:1], total[1:] - total[:-1]]).flatten(0, 1)
-
 
 def channel_axis(group: set[fx.Node]) -> int | None:
     """The axis of a sample (0, or -1 behind Linear) along which all of `group` keeps its channels apart, else None."""
-    last = any(isinstance(op_of(node), Linear) for node in group)
+    weighted = [op for op in map(op_of, group) if isinstance(op, Weighted)]
+    last = any(op.features_last for op in weighted)
     axis = -1 if last and any(len(node.meta["shape"]) > 1 for node in group) else 0
-    if axis and any(isinstance(op_of(node), Conv | ConvTranspose) for node in group):
+    if axis and not all(op.features_last for op in weighted):
         return None
     sizes = set[int]()
     for node in group:
         op, shape = op_of(node), tuple(node.meta["shape"])
         if op.role == Role.WIRING or not shape:
             return None
-        if isinstance(op, Mean) and (1 if axis == 0 else len(arguments(node)[0].meta["shape"])) in op.dims:
-            return None
-        if op.role == Role.POOL and axis and not isinstance(op, Mean):
+        rank = len(arguments(node)[0].meta["shape"]) if arguments(node) else 0
+        if op.role == Role.POOL and (1 if axis == 0 else rank) in op.pooled_axes(rank):
             return None
         sizes.add(shape[axis])
     return axis if len(sizes) == 1 else None

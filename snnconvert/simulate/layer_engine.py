@@ -16,15 +16,15 @@ from torch import Tensor, fx
 from snnconvert.errors import InternalError
 from snnconvert.graph.dialect import arguments, op_of, output_nodes
 from snnconvert.graph.edit import copied
-from snnconvert.graph.neuron_ops import Neuron, Synchronous
-from snnconvert.graph.ops import MaxPool, Op, Role
+from snnconvert.graph.kinds import Neuron, Op, Role
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Snn
+from snnconvert.graph.walk import Plan
 from snnconvert.simulate.exact_products import applied, exact_arithmetic
 from snnconvert.simulate.frames import Frames, Spikes, Value
 from snnconvert.simulate.kernels import FusedNeurons, choose, choose_fused
 from snnconvert.simulate.kernels.native import Current
-from snnconvert.simulate.over_time import by_frames, compensated, running_maximum, walk
+from snnconvert.simulate.over_time import by_frames, compensated, over_time, running_maximum, send
 from snnconvert.simulate.result import Probe, Simulation
 from snnconvert.simulate.spike_layers import LaidOut, SpikeLayers
 from snnconvert.simulate.torch_threads import threads_for, work_of
@@ -62,8 +62,7 @@ class LayerEngine:
         elif native is not None:
             self.spiking = SpikeLayers(native, self.laid_out, self.ops, self.outputs, self._value)
             self.lazy = self.spiking.lazy
-        self.needs = {node: self._needs(node) for node in self.nodes}
-        self.last_use = {source: node for node in self.nodes for source in self.needs[node]}
+        self.plan = Plan(self.nodes, lazy=self.lazy, kept=self.outputs)
         self.fused: FusedNeurons | None = choose_fused(self.device) if self.schedule.kind != "bistable" else None
         self.apply: Callable[[Op, list[Tensor]], Tensor] = applied if self.device.type == "cuda" else _called
 
@@ -101,18 +100,11 @@ class LayerEngine:
                         spikes[node.name], units[node.name] = count_spikes(by_frame, op, self.schedule)
                     if probe is not None and op.role == Role.NEURON:
                         probe(node.name, to_host(by_frames(self._units(values[node]), frames)))
-            self._forget(node, values)
+            self.plan.forget(node, values)
         outputs = tuple(to_host(self._read_out(values[node])) for node in self.outputs)
         return Simulation(outputs, *({name: to_host(of[name]) for name in of} for of in (spikes, units)))
 
     # --- what is computed when ---
-
-    def _needs(self, node: fx.Node) -> list[fx.Node]:
-        """The nodes whose values computing `node` may ask for."""
-        return [need for source in node.all_input_nodes for need in (source, *self._needs_of_lazy(source))]
-
-    def _needs_of_lazy(self, node: fx.Node) -> list[fx.Node]:
-        return self._needs(node) if node in self.lazy else []
 
     def _value(self, node: fx.Node, values: dict[fx.Node, Value]) -> Value:
         if node not in values:
@@ -132,13 +124,6 @@ class LayerEngine:
     def _units(self, value: Value) -> Tensor:
         """What neurons sent, as a tensor."""
         return self.spiking.units(value) if self.spiking and isinstance(value, Spikes) else self._real(value).tensor
-
-    def _forget(self, node: fx.Node, values: dict[fx.Node, Value]) -> None:
-        if node in self.lazy:
-            return
-        for source in self.needs[node]:
-            if self.last_use[source] is node and source not in self.outputs:
-                values.pop(source, None)
 
     # --- neurons as one kernel ---
 
@@ -168,7 +153,7 @@ class LayerEngine:
 
     def _evaluate(self, node: fx.Node, inputs: list[Value]) -> Value:
         op = self.ops[node]
-        if isinstance(op, Synchronous):
+        if op.role == Role.DELAY:
             return inputs[0]
         by_spikes = None if self.spiking is None else self.spiking.evaluated(node, op, inputs)
         return by_spikes or self._in_float(op, [self._real(value) for value in inputs])
@@ -178,20 +163,17 @@ class LayerEngine:
         if isinstance(op, Neuron):
             return self._neuron(op, inputs[0])
         if constant or op.role not in (Role.MAXPOOL, Role.ANALOG):
-            tensors = [value.tensor if constant else self._over_time(value) for value in inputs]
+            tensors = [value.tensor if constant else over_time(value, self.schedule.frames) for value in inputs]
             with threads_for(work_of(op, tensors)):
                 return Frames(self.apply(op, _cast(op, tensors)), constant)
         frames = self.schedule.frames
-        if isinstance(op, MaxPool):  # in a window of a bistable schedule the maximum is that of the window's values
+        if op.role == Role.MAXPOOL:  # in a window of a bistable schedule the maximum is that of the window's values
             spikes = inputs[0].tensor
             pooled = op(spikes) if self.schedule.kind == "bistable" else running_maximum(op, spikes, frames)
             return Frames(pooled, constant=False)
-        return Frames(compensated(op, [self._over_time(value) for value in inputs], frames), constant=False)
-
-    def _over_time(self, value: Frames) -> Tensor:
-        if not value.constant:
-            return value.tensor
-        return value.tensor.repeat(self.schedule.frames, *([1] * (value.tensor.ndim - 1)))
+        return Frames(
+            compensated(op, [over_time(value, self.schedule.frames) for value in inputs], frames), constant=False
+        )
 
     def _neuron(self, op: Neuron, current: Frames) -> Frames:
         """Walk through the frames; with a wait the first frames are integrated before the neuron may emit."""
@@ -199,11 +181,11 @@ class LayerEngine:
         by_frame = current.tensor.unsqueeze(0) if current.constant else by_frames(current.tensor, frames)
         if self.schedule.kind == "bistable":
             return Frames(send_windows(op, by_frame, self.schedule).flatten(0, 1), constant=False)
-        return Frames(walk(op, by_frame, frames, self.schedule.waited), constant=False)
+        return Frames(send(op, by_frame, frames, self.schedule.waited), constant=False)
 
     def _read_out(self, value: Value) -> Tensor:
-        over_time = by_frames(self._over_time(self._real(value)).double(), self.schedule.frames)
-        return over_time[self.schedule.read_from :].cumsum(0)
+        moving = over_time(self._real(value), self.schedule.frames).double()
+        return by_frames(moving, self.schedule.frames)[self.schedule.read_from :].cumsum(0)
 
 
 def to_host(tensor: Tensor) -> Tensor:
@@ -232,7 +214,5 @@ def count_spikes(by_frame: Tensor, op: Op, schedule: Schedule) -> tuple[Tensor, 
     if schedule.kind != "bistable":
         flat = by_frame.flatten(1).abs()
         return (flat != 0).sum(1), flat.sum(1, dtype=torch.float64).to(torch.int64)
-    if not isinstance(op, Neuron | Synchronous):
-        raise InternalError("only neurons send spikes")
     signed = not isinstance(op, Neuron) or op.model == "signed"
     return count_window_spikes(by_frame, schedule, signed=signed)

@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snnconvert.graph.dialect import calls, op_of, origin_of, values_of
-from snnconvert.graph.neuron_ops import Neuron
+from snnconvert.graph.dialect import neurons_of, op_of, origin_of
+from snnconvert.graph.kinds import Neuron
 from snnconvert.graph.schedule import site_depths
 from snnconvert.graph.types import Snn
+from snnconvert.graph.walk import values_of
 from snnconvert.progress import Progress, silent
 from snnconvert.simulate.chunks import chunk_size, planned_size, watchable
 from snnconvert.simulate.early_exit import Exits
@@ -283,7 +284,7 @@ class LayerFit:
         self.snn, self.left = snn, watchable(snn, FIT_IMAGES) if images is None else images
         frames = snn.schedule.frames
         self.frames = sorted({2**i for i in range(12) if 2**i < frames} | {frames})
-        self.nodes = {node.name: node for node, op in calls(snn.graph) if isinstance(op, Neuron)}
+        self.nodes = {node.name: node for node in neurons_of(snn.graph)}
         self.error = {name: torch.zeros(len(self.frames), dtype=torch.float64) for name in self.nodes}
         self.sums = {name: torch.zeros(5, dtype=torch.float64) for name in self.nodes}
         self.first = {name: FirstSpikes(frames) for name in self.nodes}
@@ -311,8 +312,7 @@ class LayerFit:
             last += by_frame[before:frame].sum(0, dtype=torch.float32)
             self.error[name][index] += (last / frame - limit).square().sum(dtype=torch.float64)
             before = frame
-        levels = op_of(self.nodes[name])
-        assert isinstance(levels, Neuron)
+        levels = op_of(self.nodes[name], Neuron)
         silent_ann = limit == 0 if levels.model == "signed" else limit <= 0
         self.sums[name] += torch.tensor(
             [
@@ -331,8 +331,7 @@ class LayerFit:
         depths, schedule = site_depths(self.snn.graph), self.snn.schedule
         records = []
         for name, node in self.nodes.items():
-            op = op_of(node)
-            assert isinstance(op, Neuron)
+            op = op_of(node, Neuron)
             neurons = int(np.prod(node.meta["shape"]))
             first, second, spurious, saturated, count = self.sums[name].tolist()
             origin = origin_of(node)
@@ -370,5 +369,5 @@ def summary(tensor: Tensor) -> dict[str, float]:
 
 def limits(snn: Snn, images: Tensor) -> dict[str, Tensor]:
     """The rate of every neuron for T -> infinity, units per frame: the spiking graph run as a clipped ANN."""
-    run = values_of(snn.graph, images.double())
-    return {node.name: value for node, value in run if node.op == "call_module" and isinstance(op_of(node), Neuron)}
+    wanted = neurons_of(snn.graph)
+    return {node.name: value for node, value in values_of(snn.graph, images.double()) if node in wanted}

@@ -8,17 +8,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from snnconvert.graph.neuron_ops import Neuron
-from snnconvert.graph.ops import MaxPool, Op
+from snnconvert.graph.kinds import Neuron, Op
 from snnconvert.neurons import NEURONS, State
+from snnconvert.simulate.frames import Frames
 
 
 def by_frames(tensor: Tensor, frames: int) -> Tensor:
-    """(frames * batch, *sample) as (frames, batch, *sample), without a copy."""
-    return tensor.view(frames, -1, *tensor.shape[1:])
+    """(frames * batch, *sample) as (frames, batch, *sample)."""
+    return tensor.reshape(frames, -1, *tensor.shape[1:])
 
 
-def walk(op: Neuron, current: Tensor, frames: int, wait: int) -> Tensor:
+def send(op: Neuron, current: Tensor, frames: int, wait: int) -> Tensor:
     """What neurons send in each frame, float32 (frames * batch, *sample).
 
     Args:
@@ -40,20 +40,32 @@ def walk(op: Neuron, current: Tensor, frames: int, wait: int) -> Tensor:
     return out.flatten(0, 1)
 
 
-def running_maximum(op: MaxPool, spikes: Tensor, frames: int) -> Tensor:
+def over_time(value: Frames, frames: int) -> Tensor:
+    """A value as (frames * batch, *sample), also where it is constant in time."""
+    if not value.constant:
+        return value.tensor
+    return value.tensor.repeat(frames, *([1] * (value.tensor.ndim - 1)))
+
+
+def increments(totals: Tensor, frames: int) -> Tensor:
+    """By how much each frame's total exceeds the one before, all (frames * batch, *sample)."""
+    by_frame = by_frames(totals, frames)
+    return torch.cat([by_frame[:1], by_frame[1:] - by_frame[:-1]]).flatten(0, 1)
+
+
+def running_maximum(op: Op, spikes: Tensor, frames: int) -> Tensor:
     """Increments: what is sent so far equals the maximum of what was received so far, at all times."""
-    received = by_frames(spikes, frames).cumsum(0).flatten(0, 1)
-    best = by_frames(op(received), frames)
-    return torch.cat([best[:1], best[1:] - best[:-1]]).flatten(0, 1)
+    counted = spikes.dtype if spikes.is_floating_point() else torch.float32
+    received = by_frames(spikes, frames).cumsum(0, dtype=counted).flatten(0, 1)
+    return increments(op(received), frames).to(spikes.dtype)
 
 
-def compensated(op: Op, inputs: list[Tensor], frames: int) -> Tensor:
-    """Exact in the mean at every t: O[t] = t f(S_t / t) - (t - 1) f(S_{t-1} / (t - 1)), in float64."""
-    steps = torch.arange(1, frames + 1, dtype=torch.float64, device=inputs[0].device)
+def compensated(op: Op, inputs: list[Tensor], frames: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Exact in the mean at every t: O[t] = t f(S_t / t) - (t - 1) f(S_{t-1} / (t - 1)), in `dtype`."""
+    steps = torch.arange(1, frames + 1, dtype=dtype, device=inputs[0].device)
     means = []
     for tensor in inputs:
-        sums = by_frames(tensor.double(), frames).cumsum(0)
+        sums = by_frames(tensor.to(dtype), frames).cumsum(0)
         means.append((sums / steps.reshape(-1, *([1] * (sums.ndim - 1)))).flatten(0, 1))
     result = by_frames(op(*means), frames)
-    total = result * steps.reshape(-1, *([1] * (result.ndim - 1)))
-    return torch.cat([total[:1], total[1:] - total[:-1]]).flatten(0, 1)
+    return increments((result * steps.reshape(-1, *([1] * (result.ndim - 1)))).flatten(0, 1), frames)

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.graph.dialect import arguments
-from snnconvert.graph.neuron_ops import Neuron, Scale, SumPool
-from snnconvert.graph.ops import Add, Constant, Conv, Linear, MaxPool, Op, Pad, Role, Slice
+from snnconvert.graph.kinds import Add, Conv, Linear, MaxPool, Neuron, Op, Role, Scale, Slice, SumPool
 from snnconvert.graph.schedule import Schedule
 from snnconvert.simulate.frames import Frames, Spikes, Value, density_of
 from snnconvert.simulate.kernels import Native
@@ -104,7 +103,7 @@ class SpikeLayers:
         spikes = [value for value in inputs if isinstance(value, Spikes)]
         if not spikes or len(spikes) < len(inputs):
             return None
-        if op.role == Role.WIRING and not isinstance(op, Constant) and not (isinstance(op, Pad) and op.value != 0.0):
+        if op.role == Role.WIRING and op.keeps_spikes:
             return self._moved(op, spikes, tuple(node.meta["shape"]))
         source, shape = spikes[0], tuple(node.meta["shape"])
         if isinstance(op, Conv | Linear):
@@ -128,7 +127,7 @@ class SpikeLayers:
         op = self.ops.get(node)
         if node in values or node not in self.lazy or op is None:
             return self._one(node, values)
-        if isinstance(op, Add):
+        if op.role == Role.JOIN:
             return self._sum(node, shape, values)
         source = self.value(arguments(node)[0], values)
         if isinstance(source, Spikes) and isinstance(op, Scale):

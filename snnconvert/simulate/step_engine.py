@@ -10,8 +10,7 @@ from torch import Tensor, fx
 
 from snnconvert.errors import InternalError
 from snnconvert.graph.dialect import arguments, op_of, output_nodes
-from snnconvert.graph.neuron_ops import Neuron
-from snnconvert.graph.ops import MaxPool, Op, Role
+from snnconvert.graph.kinds import MaxPool, Neuron, Op, Role
 from snnconvert.graph.schedule import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.neurons import NEURONS, State, integrate

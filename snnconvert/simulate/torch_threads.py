@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from snnconvert.graph.ops import Conv, Linear, Op
+from snnconvert.graph.kinds import Op
 
 # multiply-adds or elements: a quarter of a millisecond, several times what it takes to wake a thread
 SMALL = 1e6
@@ -32,9 +31,4 @@ def threads_for(work: float) -> Iterator[None]:
 def work_of(op: Op, inputs: list[Tensor]) -> float:
     """Multiply-adds of a weighted operator (give or take its borders), elements of any other."""
     elements = float(sum(tensor.numel() for tensor in inputs))
-    if isinstance(op, Linear):
-        return elements * op.weight.shape[0]
-    if isinstance(op, Conv):
-        pixels = elements / (op.weight.shape[1] * op.groups) / math.prod(op.stride)
-        return pixels * op.weight.numel()
-    return elements
+    return op.work(elements)

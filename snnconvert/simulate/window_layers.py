@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.graph.dialect import arguments
-from snnconvert.graph.neuron_ops import Neuron, Scale, Snap
-from snnconvert.graph.ops import Add, Op, Role
+from snnconvert.graph.kinds import Add, Neuron, Op, Role, Scale, Snap
 from snnconvert.graph.schedule import Schedule
 from snnconvert.neurons.bistable import phase_weights
 from snnconvert.simulate.frames import Frames, Value

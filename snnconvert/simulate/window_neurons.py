@@ -10,7 +10,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from snnconvert.graph.neuron_ops import Neuron
+from snnconvert.graph.kinds import Neuron
 from snnconvert.graph.schedule import Schedule
 from snnconvert.neurons.bistable import phase_weights
 from snnconvert.simulate.kernels.layout import out_tensor

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from snnconvert.graph.ops import MaxPool
+from snnconvert.graph.kinds import MaxPool
 
 
 def members(op: MaxPool, x: Tensor, fill: float) -> Tensor:

@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from snnconvert.errors import listed
-from snnconvert.graph.dialect import calls, op_of, origin_of
-from snnconvert.graph.neuron_ops import Neuron
-from snnconvert.graph.ops import Role
+from snnconvert.graph.dialect import calls, neurons_of, op_of, origin_of
+from snnconvert.graph.kinds import Neuron, Role
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.simulate.chunks import chunk_size
@@ -223,9 +222,7 @@ def _silent_neurons(subject: Subject, images: Tensor) -> dict[str, Tensor]:
     """Where the ANN's activation is not above 0, by site, (n, *sample); signed sites have no inactivated side."""
     there = {node.name for node, _ in calls(subject.network.graph)}
     wanted = {
-        node.name
-        for node, op in calls(subject.snn.graph)
-        if isinstance(op, Neuron) and op.model != "signed" and node.name in there
+        node.name for node, op in neurons_of(subject.snn.graph).items() if op.model != "signed" and node.name in there
     }
     return {name: value <= 0 for name, value in activations(in_double(subject.network.graph), images, wanted).items()}
 
@@ -261,8 +258,7 @@ class _Watched:
         for node, received in neuron_inputs(self.mean_field, images[start:stop], rates):
             if node.name not in self.nodes:
                 continue
-            op, units = op_of(node), sent[node.name].abs()
-            assert isinstance(op, Neuron)
+            op, units = op_of(node, Neuron), sent[node.name].abs()
             quiet, fired = self.quiet[node.name][start:stop], units > 0
             self.sums[node.name] += [
                 units.numel(),

@@ -22,11 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from snnconvert.graph.dialect import arguments, calls, op_of, origin_of
+from snnconvert.graph.dialect import calls, neurons_of, op_of, origin_of, role_of
 from snnconvert.graph.edit import copied
-from snnconvert.graph.neuron_ops import Neuron, Snap
-from snnconvert.graph.ops import Op, Role
+from snnconvert.graph.kinds import Neuron, Op, Role, Snap
 from snnconvert.graph.types import Ann, Snn
+from snnconvert.graph.walk import applied, walk
 from snnconvert.simulate.chunks import watchable
 from snnconvert.simulate.result import Probe, Simulation
 
@@ -60,7 +60,7 @@ class Attribution:
         most = watchable(snn, ATTRIBUTION_IMAGES) if images is None else images
         self.snn, self.left, self.images = snn, most, 0
         self.graph = in_double(snn.graph)
-        self.nodes = {node.name: node for node, op in calls(self.graph) if isinstance(op, Neuron)}
+        self.nodes = {node.name: node for node in neurons_of(self.graph)}
         self.sites = _sites(ann, self.nodes) if ann is not None else {}
         self.ann = in_double(ann.graph) if self.sites and ann is not None else None
         self.reference = "ANN" if self.ann is not None else "limit"
@@ -101,8 +101,7 @@ class Attribution:
         reference = self._reference()
         frames = self.snn.schedule.frames
         for node, membrane in neuron_inputs(self.graph, self.batch, self.rates):
-            op = op_of(node)
-            assert isinstance(op, Neuron)
+            op = op_of(node, Neuron)
             unit = op.threshold
             low = -float(op.levels) if op.model.startswith("signed") else 0.0
             site = self.sites.get(node.name)
@@ -121,7 +120,7 @@ class Attribution:
         """The activation that each neuron should stand for, in the units of the ANN."""
         if self.ann is None:
             return {
-                node.name: _activation(op_of(node), membrane)
+                node.name: _activation(op_of(node, Neuron), membrane)
                 for node, membrane in neuron_inputs(self.graph, self.batch, None)
             }
         return activations(self.ann, self.batch, set(self.nodes))
@@ -204,10 +203,8 @@ def culprit(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
 def in_double(graph: fx.GraphModule) -> fx.GraphModule:
     """A copy in float64."""
     made = copied(graph).double()
-    for node in made.graph.nodes:
-        if node.op == "call_module" and isinstance(op_of(node), Snap):
-            # Sums of rates are finer than the grid of single steps.
-            op_of(node).grid = 2.0**-40  # type: ignore[assignment]
+    for _, op in calls(made, Snap):
+        op.grid = 2.0**-40  # sums of rates are finer than the grid of single steps
     return made
 
 
@@ -222,42 +219,23 @@ def neuron_inputs(
         rates: what each neuron sends per frame; None lets every neuron be its own limit, clip(x / threshold).
     """
 
-    def neuron(node: fx.Node, op: Op, x: Tensor) -> Tensor:
-        return op(x) if rates is None else rates[node.name]
+    def rule(node: fx.Node, inputs: list[Tensor]) -> Tensor:
+        sends = rates is not None and role_of(node) == Role.NEURON
+        return rates[node.name] if rates is not None and sends else applied(node, inputs)
 
-    for node, inputs, _ in _walk(graph, batch, neuron):
-        if isinstance(op_of(node), Neuron):
+    for node, inputs, _ in walk(graph, batch.double(), rule):
+        if role_of(node) == Role.NEURON:
             yield node, inputs[0]
 
 
 def activations(graph: fx.GraphModule, batch: Tensor, names: set[str]) -> dict[str, Tensor]:
     """Outputs of the named nodes of a network in float64."""
-    return {node.name: value for node, _, value in _walk(graph, batch, None) if node.name in names}
+    wanted = [node for node in graph.graph.nodes if node.name in names]
+    return {node.name: value for node, _, value in walk(graph, batch.double(), wanted=wanted) if node in wanted}
 
 
-def _walk(
-    graph: fx.GraphModule, batch: Tensor, neuron: Callable[[fx.Node, Op, Tensor], Tensor] | None
-) -> Iterator[tuple[fx.Node, list[Tensor], Tensor]]:
-    """Evaluate node by node, dropping values after their last use."""
-    nodes = list(graph.graph.nodes)
-    last = {source: node for node in nodes for source in node.all_input_nodes}
-    values: dict[fx.Node, Tensor] = {}
-    for node in nodes:
-        if node.op == "placeholder":
-            values[node] = batch.double()
-        elif node.op == "call_module":
-            op, inputs = op_of(node), [values[source] for source in arguments(node)]
-            special = neuron is not None and op.role == Role.NEURON
-            values[node] = neuron(node, op, inputs[0]) if special and neuron is not None else op(*inputs)
-            yield node, inputs, values[node]
-        for source in node.all_input_nodes:
-            if last[source] is node:
-                values.pop(source, None)
-
-
-def _activation(op: Op, membrane: Tensor) -> Tensor:
+def _activation(op: Neuron, membrane: Tensor) -> Tensor:
     """What the neuron stands for: a rectifier, which may saturate, or the identity if it is signed."""
-    assert isinstance(op, Neuron)
     return membrane if op.model.startswith("signed") else membrane.clamp(min=0.0, max=op.ceiling)
 
 

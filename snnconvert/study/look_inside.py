@@ -11,9 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snnconvert.graph.dialect import calls, op_of, origin_of
-from snnconvert.graph.neuron_ops import Neuron
-from snnconvert.graph.ops import Conv, ConvTranspose, Linear
+from snnconvert.graph.dialect import arguments, calls, neurons_of, op_of, origin_of
+from snnconvert.graph.kinds import Neuron, Role
 from snnconvert.graph.types import Snn
 from snnconvert.simulate.result import Probe, Simulation
 from snnconvert.study.attribution import in_double, neuron_inputs
@@ -47,7 +46,7 @@ class LookInside:
 
     def __init__(self, snn: Snn) -> None:
         self.snn, self.frames = snn, snn.schedule.frames
-        self.nodes = {node.name: node for node, op in calls(snn.graph) if isinstance(op, Neuron)}
+        self.nodes = {node.name: node for node in neurons_of(snn.graph)}
         names = list(self.nodes)
         self.chosen = list(dict.fromkeys([names[0], names[len(names) // 2], names[-1]])) if names else []
         self.follows = followable(snn)
@@ -70,8 +69,7 @@ class LookInside:
         def probe(name: str, by_frame: Tensor) -> None:
             if not first:
                 return
-            op = op_of(self.nodes[name])
-            assert isinstance(op, Neuron)
+            op = op_of(self.nodes[name], Neuron)
             rates = by_frame[:, :RATE_IMAGES].sum(0, dtype=torch.float32).cpu() / (self.frames * op.levels)
             silent = int((rates == 0).sum())
             counts = torch.histc(rates[rates != 0].abs(), RATE_BINS, 0.0, 1.0).to(torch.int64).tolist()
@@ -98,8 +96,7 @@ class LookInside:
         arrived = (torch.arange(self.frames) + ahead).clamp(max=self.frames - 1)
         for node, mean in neuron_inputs(graph, image.expand(self.frames, *image.shape[1:]), means):
             if node.name in self.chosen:
-                op = op_of(node)
-                assert isinstance(op, Neuron)
+                op = op_of(node, Neuron)
                 received = (mean * _along(times, mean))[arrived]
                 membrane = op.initial + received - op.threshold * sent[node.name]
                 self.membranes[node.name] = (membrane / op.threshold).float()
@@ -195,12 +192,9 @@ def extent(snn: Snn) -> tuple[int, int]:
     neurons = multiplications = 0
     for node, op in calls(snn.graph):
         size = math.prod(node.meta["shape"])
-        if isinstance(op, Neuron):
-            neurons += size
-        elif isinstance(op, Conv):
-            multiplications += size * op.weight[0].numel()
-        elif isinstance(op, ConvTranspose | Linear):
-            multiplications += op.weight.numel() * (size // max(1, node.meta["shape"][-1]))
+        neurons += size if op.role == Role.NEURON else 0
+        if op.role == Role.WEIGHTED:
+            multiplications += op.multiply_accumulates([arguments(node)[0].meta["shape"]], node.meta["shape"])
     return neurons, multiplications
 
 

@@ -1,6 +1,6 @@
 """Count what a spiking network really does: additions, multiplications and neuron updates per image, layer by layer.
 
-Exact, not estimated: a spike is charged with the synapses it has at its own place (see `flow.reaches`), so borders,
+Exact, not estimated: a spike is charged with the synapses it has at its own place (see `synapses.reaches`), so borders,
 strides, groups, pooling and pruned channels are all considered.
 
     additions        for each spike, its synapses; a spike of n units is charged one addition for each set bit of n
@@ -24,25 +24,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from snnconvert.graph.analog_ops import MatMul
 from snnconvert.graph.dialect import arguments, calls, op_of, origin_of
-from snnconvert.graph.neuron_ops import Neuron, Scale
-from snnconvert.graph.ops import Affine, Constant, Conv, ConvTranspose, MaxPool, Op, Role
+from snnconvert.graph.flow import Flow, flows
+from snnconvert.graph.kinds import Neuron, Op, Role, Weighted
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Snn
+from snnconvert.graph.walk import Pull, in_own_precision, walk
 from snnconvert.neurons import NEURONS
 from snnconvert.simulate.chunks import watchable
-from snnconvert.simulate.flow import (
-    READ_OUT,
-    Weighted,
-    domains,
-    increments,
-    layer_of,
-    ones_like,
-    reaches,
-    spike_sources,
-)
+from snnconvert.simulate.over_time import running_maximum
 from snnconvert.simulate.result import Probe, Simulation
+from snnconvert.study.synapses import READ_OUT, layer_of, reaches, spike_sources
 
 OPERATION_IMAGES = 32
 SERIES = ("accumulates", "weight_reads", "multiplies", "updates", "spikes")
@@ -109,7 +101,7 @@ class OperationCounter:
         most = watchable(snn, OPERATION_IMAGES) if images is None else images
         self.snn, self.left, self.images, self.batch = snn, most, 0, 0
         self.schedule = snn.schedule
-        self.domains, self.depths = domains(snn), site_depths(snn.graph)
+        self.domains, self.depths = flows(snn.graph), site_depths(snn.graph)
         self.reached = reaches(snn, self.domains)
         self.arrived: _Series = {}
         self.booked: _Series = {}
@@ -147,7 +139,7 @@ class OperationCounter:
             layer: {name: row / self.images for name, row in rows.items()} for layer, rows in self.arrived.items()
         }
         for node, op in calls(self.snn.graph):
-            if node not in maps and self.domains[node] == "spikes":
+            if node not in maps and self.domains[node] == Flow.SPIKES:
                 maps[node] = _moved(op, [maps[source] for source in arguments(node)])
             layer = self._layer(node, op, found)
             if op.role in (Role.NEURON, Role.DELAY):
@@ -212,45 +204,33 @@ class OperationCounter:
         return max(self._levels(source) for source in spike_sources(node))
 
     def _spiking_pool(self, node: fx.Node, op: Op) -> bool:
-        return isinstance(op, MaxPool) and self.domains[node] == "spikes"
+        return op.role == Role.MAXPOOL and self.domains[node] == Flow.SPIKES
 
     def _pooled(self, pool: fx.Node) -> Tensor:
         """What a max pool sends, (frames, batch, *sample): the increments of the running maximum."""
-        frames = self.schedule.frames
-        values: dict[fx.Node, Tensor] = {}
+        frames, windowed = self.schedule.frames, self.schedule.kind == "bistable"
 
-        def value(node: fx.Node) -> Tensor:
-            if node not in values:
-                op = op_of(node)
-                if isinstance(op, Neuron):
-                    values[node] = self.kept[node].to("cpu", torch.float32).flatten(0, 1)
-                elif isinstance(op, MaxPool):
-                    values[node] = increments(op, value(arguments(node)[0]), frames, self.schedule)
-                else:
-                    values[node] = op(*(value(source) for source in arguments(node)))
-            return values[node]
+        def moved(node: fx.Node, inputs: list[Tensor]) -> Tensor:
+            op = op_of(node)
+            maximum = op.role == Role.MAXPOOL and not windowed
+            value: Tensor = running_maximum(op, inputs[0], frames) if maximum else op(*inputs)
+            return value
 
-        pooled = value(pool)
+        sent = {node: self.kept[node].to("cpu", torch.float32).flatten(0, 1) for node in self.pools[pool]}
+        pooled = Pull(moved, sent)(pool)
         return pooled.reshape(frames, -1, *pooled.shape[1:])
 
     @torch.inference_mode()
     def _count_inputs(self, images: Tensor) -> None:
         """How often each real-valued, constant input of a weighted operator is not zero."""
-        values: dict[fx.Node, Tensor] = {}
-
-        def value(node: fx.Node) -> Tensor:
-            if node not in values:
-                if node.op == "placeholder":
-                    values[node] = images.double()
-                else:
-                    inputs, own = [value(source) for source in arguments(node)], next(op_of(node).buffers(), None)
-                    values[node] = op_of(node)(*(inputs if own is None else [x.to(own.dtype) for x in inputs]))
-            return values[node]
-
+        readers: dict[fx.Node, list[fx.Node]] = {}
         for node, op in calls(self.snn.graph):
-            if op.role == Role.WEIGHTED and self.domains[arguments(node)[0]] == "constant":
-                count = (value(arguments(node)[0]) != 0).sum(0, keepdim=True).double()
-                self.inputs[node] = count + self.inputs.get(node, 0.0)
+            (source, *_) = arguments(node) or [node]
+            if op.role == Role.WEIGHTED and self.domains[source] == Flow.CONSTANT:
+                readers.setdefault(source, []).append(node)
+        for source, _, value in walk(self.snn.graph, images.double(), in_own_precision, wanted=readers):
+            for node in readers.get(source, ()):
+                self.inputs[node] = (value != 0).sum(0, keepdim=True).double() + self.inputs.get(node, 0.0)
 
     # --- afterwards ---
 
@@ -278,20 +258,20 @@ class OperationCounter:
                 layer.payload_bits = math.ceil(math.log2(op.levels)) + signed if op.levels > 1 else int(signed)
 
     def _count(self, layer: Counts, node: fx.Node, op: Op, maps: dict[fx.Node, _Maps]) -> None:
-        if isinstance(op, Constant) or not arguments(node):
+        if not op.reads:
             return
         source = arguments(node)[0]
-        domain, size = self.domains[source], math.prod(node.meta["shape"])
-        steps = 1 if self.domains[node] == "constant" else self.schedule.frames * self.schedule.steps_per_frame
+        domain = self.domains[source]
+        steps = 1 if self.domains[node] == Flow.CONSTANT else self.schedule.frames * self.schedule.steps_per_frame
         if isinstance(op, Weighted):
-            every, present = ones_like(op), ones_like(op, only_nonzero=True)
+            every, present = op.counting(), op.counting(only_nonzero=True)
             filled = torch.ones(1, *source.meta["shape"], dtype=torch.float64)
             synapses = float(every(filled).sum())
             layer.synapses += synapses
-            layer.padded += _padded(op, source, node)
+            layer.padded += op.multiply_accumulates([source.meta["shape"]], node.meta["shape"])
             layer.weights += op.weight.numel()
             layer.zero_weights += int((op.weight == 0).sum())
-            if domain == "spikes":
+            if domain == Flow.SPIKES:
                 effective = float(present(maps[source].spikes).sum())
                 layer.effective_acs += effective if maps[source].unit else 0.0
                 layer.effective_macs += 0.0 if maps[source].unit else effective
@@ -299,37 +279,24 @@ class OperationCounter:
                 self._multiply(layer, node, synapses)
                 seen = self.inputs[node] if node in self.inputs else filled * self.images * steps
                 layer.effective_macs += float(present(seen).sum())
-        elif isinstance(op, Scale | Affine):
-            if domain != "spikes":
-                self._multiply(layer, node, size)
-                layer.synapses += size
-                layer.padded += size
-        elif op.role == Role.ANALOG:
-            inner = source.meta["shape"][-1] if isinstance(op, MatMul) else 1
-            layer.synapses += size * inner
-            layer.padded += size * inner
-            self._multiply(layer, node, size * inner)
+        elif op.role == Role.ANALOG or (op.role == Role.AFFINE and domain != Flow.SPIKES):
+            products = op.multiply_accumulates([one.meta["shape"] for one in arguments(node)], node.meta["shape"])
+            layer.synapses += products
+            layer.padded += products
+            self._multiply(layer, node, products)
 
     def _multiply(self, layer: Counts, node: fx.Node, each: float) -> None:
         """Book `each` multiplications: once where the value is constant, else in every step."""
         series = self._steps(layer.name, "multiplies")
-        if self.domains[node] == "constant":
+        if self.domains[node] == Flow.CONSTANT:
             series[0] += each
         else:
             series[self._last_steps(self.depths[node.name])] += each * self.schedule.steps_per_frame
 
 
-def _padded(op: Weighted, source: fx.Node, node: fx.Node) -> int:
-    """Multiplications of an operator with every tap at every place, whether or not it lies on padding."""
-    if isinstance(op, Conv):
-        return int(math.prod(node.meta["shape"]) * op.weight[0].numel())
-    size = math.prod(source.meta["shape"])
-    return int(size * (op.weight[0].numel() if isinstance(op, ConvTranspose) else len(op.weight)))
-
-
 def _moved(op: Op, sources: list[_Maps]) -> _Maps:
     """Maps behind an operator that moves or sums spikes; a sum of spikes is no longer a unit spike."""
-    unit = all(source.unit for source in sources) and type(op).__name__ != "SumPool"
+    unit = all(source.unit for source in sources) and op.role != Role.POOL
     return _Maps(op(*(source.spikes for source in sources)), op(*(source.bits for source in sources)), unit)
 
 

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.graph.dialect import arguments, op_of, output_nodes
-from snnconvert.graph.neuron_ops import Neuron, Scale, Snap
-from snnconvert.graph.ops import Add, Role
+from snnconvert.graph.kinds import Add, Neuron, Role, Scale, Snap
 from snnconvert.graph.types import Snn
 from snnconvert.simulate.kernels import Native, choose
 from snnconvert.simulate.kernels.layout import per_element

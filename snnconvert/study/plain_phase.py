@@ -18,21 +18,20 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.errors import InternalError
-from snnconvert.graph.dialect import arguments, calls, op_of, origin_of, output_nodes
+from snnconvert.graph.dialect import arguments, calls, neurons_of, op_of, origin_of, output_nodes
 from snnconvert.graph.edit import copied
-from snnconvert.graph.neuron_ops import Neuron
-from snnconvert.graph.ops import Op, Role
+from snnconvert.graph.kinds import Neuron, Op, Role
 from snnconvert.graph.schedule import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.neurons.bistable import fire_phase
-from snnconvert.simulate.bistable_engine import BistableEngine, linear_part
+from snnconvert.simulate.bistable_engine import BistableEngine
 from snnconvert.simulate.result import Simulation
 
 
 def rigid_operators(snn: Snn) -> list[str]:
     """Origins of the operators that `PhaseEngine` cannot serve."""
     depths = site_depths(snn.graph)
-    return [str(origin_of(node)) for node, op in calls(snn.graph) if depths[node.name] > 0 and linear_part(op) is None]
+    return [str(origin_of(node)) for node, op in calls(snn.graph) if depths[node.name] > 0 and op.linear_part() is None]
 
 
 class PhaseEngine(BistableEngine):
@@ -52,7 +51,7 @@ class PhaseEngine(BistableEngine):
         super().__init__(snn)
         self.bistable, self.synchronous, self.gated = bistable, synchronous, gated
         originals = zip(copied(snn.graph).graph.nodes, self.graph.graph.nodes, strict=True)
-        self.fast = {own: linear_part(op_of(node)) for node, own in originals if node.op == "call_module"}
+        self.fast = {own: op_of(node).linear_part() for node, own in originals if node.op == "call_module"}
         if rigid := rigid_operators(snn):
             raise InternalError("plain phase coding serves linear operators only", causes=tuple(rigid))
 
@@ -64,9 +63,7 @@ class PhaseEngine(BistableEngine):
         """
         self.constant = self._constants(batch)
         self.membrane = {
-            node: torch.zeros_like(self.constant[node]) + op.initial
-            for node, op in ((node, op_of(node)) for node in self._calls())
-            if isinstance(op, Neuron)
+            node: torch.zeros_like(self.constant[node]) + op.initial for node, op in neurons_of(self.graph).items()
         }
         self.held: dict[fx.Node, list[Tensor | None]] = {}
         steps = self.schedule.timesteps

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from snnconvert.calibrate.observe import observed
-from snnconvert.graph.dialect import calls, origin_of
-from snnconvert.graph.neuron_ops import Neuron
+from snnconvert.graph.dialect import calls, neurons_of, origin_of
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.study.converted import Converted, Means
 from snnconvert.study.evaluate import read
@@ -62,7 +61,7 @@ def find_shift(network: Ann, snn: Snn, calibration: Tensor, evaluation: Tensor) 
 
 def cut_off(network: Ann, snn: Snn, images: Tensor) -> dict[str, float]:
     """Of every site: what is above its neurons' largest rate, relative to its activations (root of sums of squares)."""
-    bounds = {node.name: op.threshold * op.levels for node, op in calls(snn.graph) if isinstance(op, Neuron)}
+    bounds = {node.name: op.threshold * op.levels for node, op in neurons_of(snn.graph).items()}
     sums: dict[str, Tensor] = {}
     for seen in observed(network.graph, images, ""):
         for name, values in seen.after.items():

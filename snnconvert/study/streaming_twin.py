@@ -6,8 +6,7 @@ from torch import Tensor
 
 from snnconvert.calibrate.task import Task
 from snnconvert.compile.network import compile_network
-from snnconvert.graph.dialect import calls
-from snnconvert.graph.neuron_ops import Neuron
+from snnconvert.graph.dialect import neurons_of
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Ann, NeuronChoice, SiteCalibration, Snn
 
@@ -30,9 +29,8 @@ def streaming_twin(ann: Ann, snn: Snn, images: Tensor) -> Snn:
         images: calibration inputs (n, *sample), for the range in which sums have to be exact.
     """
     sites = {}
-    for node, op in calls(snn.graph):
-        if isinstance(op, Neuron):
-            bound = op.threshold.float() * op.levels
-            sites[node.name] = SiteCalibration(bound, bound * 0 + 0.5)
+    for node, op in neurons_of(snn.graph).items():
+        bound = op.threshold.float() * op.levels
+        sites[node.name] = SiteCalibration(bound, bound * 0 + 0.5)
     schedule = Schedule("streaming", snn.schedule.timesteps, snn.schedule.depth)
     return compile_network(Task(ann, images, schedule, NeuronChoice()).calibrated(ann.graph, sites, {}))

@@ -8,7 +8,7 @@ from torch import Tensor
 from snnconvert.calibrate.observe import in_canonical_order
 from snnconvert.calibrate.task import Task
 from snnconvert.graph.dialect import Builder
-from snnconvert.graph.ops import Add, AveragePool, Concat, Conv, Linear, MaxPool, Op, Relu, Reshape
+from snnconvert.graph.kinds import Add, AveragePool, Concat, Conv, Linear, MaxPool, Op, Relu, Reshape
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Ann, NeuronChoice, Origin, Source
 

@@ -15,7 +15,7 @@ from snnconvert.calibrate.least_squares import (
     solvable,
     split,
 )
-from snnconvert.graph.ops import Conv, ConvTranspose, Linear
+from snnconvert.graph.kinds import Conv, ConvTranspose, Linear
 
 DRAW = torch.Generator().manual_seed(0)
 

@@ -19,7 +19,7 @@ from snnconvert.calibrate.task import Task
 from snnconvert.compile.network import compile_network
 from snnconvert.graph.dialect import sites
 from snnconvert.graph.edit import copied, replace_op
-from snnconvert.graph.ops import Clip
+from snnconvert.graph.kinds import Clip
 from snnconvert.graph.types import Ann, Calibrated
 from snnconvert.simulate.kernels import native_available
 from snnconvert.simulate.layer_engine import LayerEngine

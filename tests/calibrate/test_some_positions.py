@@ -17,7 +17,7 @@ from snnconvert.calibrate.reconstruct_worlds import Chunk, Worlds
 from snnconvert.calibrate.sent_spikes import Sent, Spikes
 from snnconvert.graph.dialect import Builder, calls
 from snnconvert.graph.edit import copied
-from snnconvert.graph.ops import Add, Concat, Conv, MaxPool, Op, Pad, Relu, Role
+from snnconvert.graph.kinds import Add, Concat, Conv, MaxPool, Op, Pad, Relu, Role
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Origin
 

@@ -11,7 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from snnconvert.convert.onnx_import import import_onnx
 from snnconvert.convert.onnx_reference import compare_with_onnxruntime
-from snnconvert.graph.dialect import Stage, calls, verify
+from snnconvert.graph.dialect import calls, verify
+from snnconvert.graph.kinds import Stage
 from snnconvert.graph.types import Ann
 
 RNG = np.random.default_rng(0)

@@ -22,9 +22,9 @@ from snnconvert.convert.piecewise import fit
 from snnconvert.convert.pytorch import import_module
 from snnconvert.convert.units import analog_nodes, refuse_analog, with_units
 from snnconvert.errors import UnsupportedError
-from snnconvert.graph.analog_ops import FUNCTIONS
 from snnconvert.graph.dialect import arguments, calls, sites
 from snnconvert.graph.edit import kind_of
+from snnconvert.graph.kinds import FUNCTIONS
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Ann, NeuronChoice
 from snnconvert.simulate.layer_engine import LayerEngine

@@ -12,14 +12,14 @@ from snnconvert.convert.encoder import REMARK
 from snnconvert.errors import OptionError
 from snnconvert.graph.checkpoint import load_snn
 from snnconvert.graph.dialect import arguments, calls, op_of
-from snnconvert.graph.neuron_ops import Neuron
+from snnconvert.graph.flow import flows
+from snnconvert.graph.kinds import Neuron
 from snnconvert.graph.types import Snn
 from snnconvert.pipeline import Request, convert_model, run
 from snnconvert.report.from_run import document_of
 from snnconvert.simulate.bistable_engine import BistableEngine
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.step_engine import StepEngine
-from snnconvert.study.operations import domains
 
 COMMON = {"model": "zoo:digits-resnet", "calibration_samples": 64, "limit": 20, "input_encoder": "spiking"}
 
@@ -43,7 +43,7 @@ def test_no_layer_reads_real_numbers_and_the_network_is_one_deeper(windowed: Snn
         **{**COMMON, "input_encoder": "analog"}, schedule="bistable", window=4, calibration="mse", timesteps=200
     )
     assert windowed.schedule.depth == plain.schedule.depth + 1
-    found = domains(windowed)
+    found = flows(windowed.graph)
     weighted = [node for node, op in calls(windowed.graph) if op.role.name == "WEIGHTED"]
     assert {found[arguments(node)[0]] for node in weighted} == {"spikes"}
     assert encoder_of(windowed).model == "signed"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from snnconvert.compile.exact import COARSEST, COARSEST_WINDOWED, on_grid
-from snnconvert.graph.ops import Conv, ConvTranspose, Linear
+from snnconvert.graph.kinds import Conv, ConvTranspose, Linear
 
 
 def wide(inputs: int) -> Linear:

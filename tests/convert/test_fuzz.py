@@ -21,7 +21,7 @@ from snnconvert.convert.onnx_reference import compare_with_onnxruntime
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.pytorch import import_module
 from snnconvert.graph.dialect import arguments, op_of, output_nodes
-from snnconvert.graph.neuron_ops import Neuron
+from snnconvert.graph.kinds import Neuron
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Ann, NeuronChoice, Snn
 from snnconvert.simulate.layer_engine import LayerEngine

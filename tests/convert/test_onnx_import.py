@@ -16,7 +16,7 @@ from snnconvert.convert.onnx_import import import_onnx
 from snnconvert.convert.onnx_reference import HALF, compare_with_onnxruntime, onnx_operator_table
 from snnconvert.errors import InternalError, ModelFileError, OptionError, UnsupportedError
 from snnconvert.graph.dialect import calls
-from snnconvert.graph.ops import Conv, Linear
+from snnconvert.graph.kinds import Conv, Linear
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = Path(os.environ.get("SNNCONVERT_DATA", str(ROOT.parent / "shared" / "data"))) / "models"

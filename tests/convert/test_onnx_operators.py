@@ -16,7 +16,8 @@ from test_onnx_quantised import QUANTISED
 from snnconvert.convert.onnx_import import import_onnx
 from snnconvert.convert.onnx_ops import OPERATORS
 from snnconvert.convert.onnx_reference import compare_with_onnxruntime
-from snnconvert.graph.dialect import Stage, calls, verify
+from snnconvert.graph.dialect import calls, verify
+from snnconvert.graph.kinds import Stage
 
 RNG = np.random.default_rng(0)
 X = "x"  # the activation

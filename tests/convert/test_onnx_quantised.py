@@ -15,7 +15,7 @@ from snnconvert.convert.onnx_import import import_onnx
 from snnconvert.convert.onnx_reference import compare_with_onnxruntime
 from snnconvert.errors import InternalError
 from snnconvert.graph.dialect import calls, origin_of, sites
-from snnconvert.graph.ops import Linear
+from snnconvert.graph.kinds import Linear
 from snnconvert.request import Request
 from snnconvert.stages import open_ann
 

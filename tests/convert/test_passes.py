@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from snnconvert.convert.passes import PASSES, canonicalize
-from snnconvert.graph.dialect import Stage, arguments, calls, propagate_shapes, verify
+from snnconvert.graph.dialect import arguments, calls, verify
 from snnconvert.graph.edit import copied, finish, kind_of
+from snnconvert.graph.kinds import Stage
+from snnconvert.graph.walk import propagate_shapes
 from tests.convert.networks import NETWORKS, SHAPE, network, samples
 
 

@@ -9,7 +9,7 @@ from snnconvert.compile.exact import finest_grids
 from snnconvert.compile.precision import in_precision
 from snnconvert.errors import OptionError
 from snnconvert.graph.dialect import calls
-from snnconvert.graph.ops import Conv, ConvTranspose, Linear
+from snnconvert.graph.kinds import Conv, ConvTranspose, Linear
 from snnconvert.simulate.kernels.layout import pack
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.step_engine import StepEngine

@@ -19,7 +19,7 @@ from snnconvert.errors import OptionError, OutputError
 from snnconvert.graph import checkpoint
 from snnconvert.graph.checkpoint import load_snn, save_snn
 from snnconvert.graph.dialect import calls
-from snnconvert.graph.neuron_ops import SumPool
+from snnconvert.graph.kinds import SumPool
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import NeuronChoice, Snn
 from snnconvert.simulate.layer_engine import LayerEngine

@@ -8,11 +8,12 @@ from torch import fx
 
 from snnconvert.compile.balance import balance, verify_balanced, with_identity_sites
 from snnconvert.errors import InternalError
-from snnconvert.graph.dialect import Builder, arguments, calls, propagate_shapes
+from snnconvert.graph.dialect import Builder, arguments, calls
 from snnconvert.graph.edit import kind_of
-from snnconvert.graph.ops import Add, Concat, Conv, Identity, Op, Pad, Relu
+from snnconvert.graph.kinds import Add, Concat, Conv, Identity, Op, Pad, Relu
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Ann, Origin, Source
+from snnconvert.graph.walk import propagate_shapes
 
 BISTABLE = Schedule("bistable", 10**6, 1, window=4)
 WAIT = Schedule("wait", 1000, 1, wait=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from snnconvert.graph.ops import Conv
+from snnconvert.graph.kinds import Conv
 
 
 @pytest.mark.parametrize("stride", [(1, 1), (1, 2), (2, 1)])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from snnconvert.graph.neuron_ops import Neuron
+from snnconvert.graph.kinds import Neuron
 from snnconvert.graph.types import Snn
 from snnconvert.neurons import NEURONS
 from snnconvert.simulate.exact_products import applied
@@ -18,7 +18,7 @@ from snnconvert.simulate.kernels.fused import FusedNeurons, check, launch
 from snnconvert.simulate.kernels.layout import per_element
 from snnconvert.simulate.kernels.native import Current, Membrane
 from snnconvert.simulate.layer_engine import LayerEngine
-from snnconvert.simulate.over_time import walk
+from snnconvert.simulate.over_time import send
 from snnconvert.simulate.step_engine import StepEngine
 from tests.simulate.random_networks import images, waiting_snn
 from tests.simulate.small_networks import pictures, small_snn
@@ -61,7 +61,7 @@ def test_layers(model: str) -> None:
     for _ in range(25):
         op, current, shape, frames, wait, constant = random_layer(rng, model)
         batch = len(current) if constant else len(current) // frames
-        expected = walk(op, current.unflatten(0, (-1, batch)), frames, wait)
+        expected = send(op, current.unflatten(0, (-1, batch)), frames, wait)
         membrane = Membrane(model, op.levels, wait, per_element(op.threshold, shape), per_element(op.initial, shape))
         found, counts = launch(Current(current, constant), membrane, frames, batch, shape)
         assert torch.equal(found, expected), (shape, frames, wait, constant)
@@ -88,7 +88,7 @@ def test_extreme_membranes(model: str) -> None:
     op = Neuron(every, every * 0, model=model, levels=levels)
     membrane = Membrane(model, levels, 0, every[None], every[None] * 0)
     found, _ = launch(Current(current, False), membrane, 3, 1, (len(every),))
-    assert torch.equal(found.nan_to_num(777.0), walk(op, current[:, None], 3, 0).nan_to_num(777.0))
+    assert torch.equal(found.nan_to_num(777.0), send(op, current[:, None], 3, 0).nan_to_num(777.0))
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from snnconvert.compile.balance import with_identity_sites
 from snnconvert.compile.network import compile_network
 from snnconvert.graph.dialect import Builder, arguments, calls, output_nodes, sites
-from snnconvert.graph.ops import Add, AveragePool, Concat, Conv, Linear, MaxPool, Op, Pad, Relu, Reshape, Slice
+from snnconvert.graph.kinds import Add, AveragePool, Concat, Conv, Linear, MaxPool, Op, Pad, Relu, Reshape, Slice
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, Origin, SiteCalibration, Snn, Source
 

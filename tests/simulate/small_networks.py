@@ -7,7 +7,7 @@ from torch import Tensor
 
 from snnconvert.compile.network import compile_network
 from snnconvert.graph.dialect import Builder, sites
-from snnconvert.graph.ops import Add, AveragePool, Conv, Linear, MaxPool, Mean, Pad, Relu, Reshape
+from snnconvert.graph.kinds import Add, AveragePool, Conv, Linear, MaxPool, Mean, Pad, Relu, Reshape
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, Origin, SiteCalibration, Snn, Source
 

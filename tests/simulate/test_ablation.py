@@ -15,8 +15,7 @@ from snnconvert.calibrate import METHODS, Task
 from snnconvert.compile.balance import with_identity_sites
 from snnconvert.compile.network import compile_network
 from snnconvert.graph.dialect import Builder, calls
-from snnconvert.graph.neuron_ops import Neuron
-from snnconvert.graph.ops import Add, Conv, Linear, Op, Relu, Reshape
+from snnconvert.graph.kinds import Add, Conv, Linear, Neuron, Op, Relu, Reshape
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Ann, NeuronChoice, Origin, Snn, Source
 from snnconvert.simulate.layer_engine import LayerEngine

@@ -13,8 +13,7 @@ from torch import Tensor
 from snnconvert.compile.network import compile_network
 from snnconvert.graph.checkpoint import load_snn, save_snn
 from snnconvert.graph.dialect import Builder, sites
-from snnconvert.graph.neuron_ops import Neuron
-from snnconvert.graph.ops import Clip, Linear, Op, Relu
+from snnconvert.graph.kinds import Clip, Linear, Neuron, Op, Relu
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, Origin, SiteCalibration, Snn, Source
 from snnconvert.simulate.layer_engine import LayerEngine

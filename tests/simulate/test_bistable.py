@@ -12,7 +12,7 @@ from torch import Tensor
 from snnconvert.compile.balance import verify_balanced
 from snnconvert.errors import InternalError
 from snnconvert.graph.dialect import calls, op_of, sites
-from snnconvert.graph.neuron_ops import Neuron, Synchronous
+from snnconvert.graph.kinds import Neuron, Synchronous
 from snnconvert.graph.schedule import Schedule, plan, site_depths
 from snnconvert.simulate.bistable_engine import BistableEngine
 from snnconvert.simulate.layer_engine import LayerEngine

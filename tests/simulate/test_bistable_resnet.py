@@ -13,7 +13,7 @@ from snnconvert.compile.network import compile_network
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.passes import canonicalize
 from snnconvert.graph.dialect import arguments, calls, output_nodes
-from snnconvert.graph.neuron_ops import Neuron, Synchronous
+from snnconvert.graph.kinds import Neuron, Synchronous
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import NeuronChoice, Snn
 from snnconvert.simulate.bistable_engine import BistableEngine

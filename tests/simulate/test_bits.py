@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from snnconvert.graph.ops import Concat, Op, Pad, Permute, Reshape, Slice
+from snnconvert.graph.kinds import Concat, Op, Pad, Permute, Reshape, Slice
 from snnconvert.simulate.kernels import Native, choose, native_available
 from snnconvert.simulate.kernels.bits import Bits, moved
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.graph.dialect import Builder
-from snnconvert.graph.neuron_ops import Neuron
-from snnconvert.graph.ops import Add, Conv, Linear, Reshape
+from snnconvert.graph.kinds import Add, Conv, Linear, Neuron, Reshape
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Origin, Snn, Source
 from snnconvert.simulate import layer_engine

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from snnconvert.graph.ops import Conv
+from snnconvert.graph.kinds import Conv
 from snnconvert.simulate import exact_products, layer_engine
 from snnconvert.simulate.exact_products import convolved, exact_arithmetic
 from snnconvert.simulate.layer_engine import LayerEngine

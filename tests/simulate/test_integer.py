@@ -11,8 +11,7 @@ from small_networks import pictures, small_snn
 from snnconvert.compile.network import compile_network
 from snnconvert.errors import OptionError
 from snnconvert.graph.dialect import calls
-from snnconvert.graph.neuron_ops import Neuron, Scale
-from snnconvert.graph.ops import Conv
+from snnconvert.graph.kinds import Conv, Neuron, Scale
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.simulate.integer import SCALES, IntegerEngine, exact_grids, integer_curve

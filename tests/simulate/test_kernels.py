@@ -17,8 +17,7 @@ from torch import Tensor, fx
 from snnconvert.cli import main as cli
 from snnconvert.errors import OptionError
 from snnconvert.graph.dialect import Builder
-from snnconvert.graph.neuron_ops import Neuron, Scale, SumPool
-from snnconvert.graph.ops import Add, Concat, Conv, Linear, MaxPool, Op, Pad, Reshape, Slice
+from snnconvert.graph.kinds import Add, Concat, Conv, Linear, MaxPool, Neuron, Op, Pad, Reshape, Scale, Slice, SumPool
 from snnconvert.graph.schedule import Schedule, site_depths
 from snnconvert.graph.types import Origin, Snn, Source
 from snnconvert.simulate import kernels as kernels_package

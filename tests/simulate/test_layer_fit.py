@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from snnconvert.graph.dialect import Builder
-from snnconvert.graph.neuron_ops import Neuron
+from snnconvert.graph.kinds import Neuron
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Origin, Snn, Source
 from snnconvert.simulate.layer_engine import LayerEngine

@@ -6,7 +6,7 @@ import torch
 from small_networks import pictures, small_snn
 from torch import Tensor, fx
 
-from snnconvert.graph.ops import Op
+from snnconvert.graph.kinds import Op
 from snnconvert.graph.types import Snn
 from snnconvert.report.sections import inside_section, picture
 from snnconvert.simulate.layer_engine import LayerEngine

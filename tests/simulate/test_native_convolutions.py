@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from snnconvert.graph.neuron_ops import SumPool
-from snnconvert.graph.ops import Conv, MaxPool
+from snnconvert.graph.kinds import Conv, MaxPool, SumPool
 from snnconvert.simulate.kernels import Native, choose, native_available
 from snnconvert.simulate.kernels.bits import Bits
 from snnconvert.simulate.kernels.layout import pack

@@ -11,8 +11,7 @@ from test_operations import watched
 from torch import Tensor, nn
 
 from snnconvert.graph.dialect import arguments, op_of, output_nodes
-from snnconvert.graph.neuron_ops import Neuron
-from snnconvert.graph.ops import Conv, Linear
+from snnconvert.graph.kinds import Conv, Linear, Neuron
 from snnconvert.graph.types import Snn
 from snnconvert.neurons import NEURONS, State
 from snnconvert.study.operations import operations

@@ -10,10 +10,10 @@ from small_networks import pictures, small_snn
 from torch import Tensor, fx
 
 from snnconvert.graph.dialect import arguments, op_of
-from snnconvert.graph.ops import Conv, Linear, Op, Role
+from snnconvert.graph.flow import flows
+from snnconvert.graph.kinds import Conv, Linear, Op, Role
 from snnconvert.graph.types import Snn
 from snnconvert.simulate.bistable_engine import BistableEngine
-from snnconvert.simulate.flow import domains
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.measure import watched_run
 from snnconvert.simulate.step_engine import StepEngine
@@ -87,7 +87,7 @@ def test_counts_equal_a_count_one_by_one(  # noqa: PLR0915 (one long count)
     images = pictures(3)
     engine = Recording(snn)
     result = engine.run(images)
-    flow = domains(snn)
+    flow = flows(snn.graph)
     accumulates = reads = effective_acs = 0
     by_step = [0] * steps
     multiplies = synapses = macs = 0

@@ -10,8 +10,7 @@ from random_networks import images, random_snn
 from snnconvert.compile.network import compile_network
 from snnconvert.errors import InternalError
 from snnconvert.graph.dialect import Builder, calls
-from snnconvert.graph.neuron_ops import Synchronous
-from snnconvert.graph.ops import Conv, Linear, Relu, Reshape
+from snnconvert.graph.kinds import Conv, Linear, Relu, Reshape, Synchronous
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, Origin, SiteCalibration, Snn, Source
 from snnconvert.simulate.bistable_engine import BistableEngine

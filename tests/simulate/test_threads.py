@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from snnconvert.graph.ops import Conv, Linear, Reshape
+from snnconvert.graph.kinds import Conv, Linear, Reshape
 from snnconvert.simulate.kernels import Native, choose, native_available
 from snnconvert.simulate.kernels.bits import Bits
 from snnconvert.simulate.kernels.layout import pack

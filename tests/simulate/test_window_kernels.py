@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from random_networks import images, random_snn
 from torch import Tensor
 
-from snnconvert.graph.neuron_ops import Neuron
+from snnconvert.graph.kinds import Neuron
 from snnconvert.graph.schedule import Schedule
 from snnconvert.simulate.bistable_engine import BistableEngine
 from snnconvert.simulate.kernels import Native, choose, native_available

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from snnconvert.graph.ops import MaxPool
+from snnconvert.graph.kinds import MaxPool
 from snnconvert.simulate.window_pooling import bit_serial_step, first_candidates, members, running_maximum_step
 
 pools = st.builds(

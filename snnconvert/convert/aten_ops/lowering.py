@@ -17,7 +17,7 @@ from torch import Tensor, fx
 
 from snnconvert.graph import ops
 from snnconvert.graph.dialect import Builder
-from snnconvert.graph.ops import Op
+from snnconvert.graph.kinds import Op
 from snnconvert.graph.types import Origin
 
 Rule = Callable[..., Any]

@@ -12,7 +12,7 @@ from torch import Tensor, fx
 from snnconvert.convert.onnx_ops.flow import BATCH, Array, Flow, Refusal, Value, reshaped
 from snnconvert.graph import ops
 from snnconvert.graph.dialect import Builder
-from snnconvert.graph.ops import Op
+from snnconvert.graph.kinds import Op
 from snnconvert.graph.types import Origin
 
 LARGEST = float(np.finfo(np.float32).max)

@@ -17,9 +17,11 @@ from snnconvert.convert.passes.max_pool import swap_max_pool
 from snnconvert.convert.passes.pointwise import name_functions
 from snnconvert.convert.passes.redundant import drop_redundant_activation, mean_to_pool
 from snnconvert.convert.passes.spread import spread_units
-from snnconvert.graph.dialect import Stage, propagate_shapes, verify
+from snnconvert.graph.dialect import verify
 from snnconvert.graph.edit import copied, finish
+from snnconvert.graph.kinds import Stage
 from snnconvert.graph.types import Ann
+from snnconvert.graph.walk import propagate_shapes
 
 Pass = Callable[[fx.GraphModule], int]
 

@@ -12,7 +12,7 @@ from torch import Tensor, fx
 
 from snnconvert.graph.dialect import arguments, calls, op_of
 from snnconvert.graph.edit import bypass, kind_of, only_user, replace_op
-from snnconvert.graph.ops import Affine, Conv, ConvTranspose, Linear, Op
+from snnconvert.graph.kinds import Affine, Conv, ConvTranspose, Linear, Op
 
 
 def fold_affine(graph: fx.GraphModule) -> int:

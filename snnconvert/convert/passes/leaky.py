@@ -10,7 +10,7 @@ from torch import fx
 
 from snnconvert.graph.dialect import arguments, calls
 from snnconvert.graph.edit import insert_after, replace_op
-from snnconvert.graph.ops import Add, Affine, LeakyRelu, Relu
+from snnconvert.graph.kinds import Add, Affine, LeakyRelu, Relu
 
 
 def split_leaky(graph: fx.GraphModule) -> int:

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from torch import fx
 
-from snnconvert.graph.dialect import Stage, arguments, op_of, origin_of, output_nodes, verify
+from snnconvert.graph.dialect import arguments, op_of, origin_of, output_nodes, verify
 from snnconvert.graph.edit import bypass, copied, finish, kind_of
+from snnconvert.graph.kinds import Stage
 from snnconvert.graph.types import Ann
 
 

@@ -12,7 +12,7 @@ from torch import fx
 from snnconvert.convert.passes.fold_affine import per_channel
 from snnconvert.graph.dialect import arguments, calls, op_of
 from snnconvert.graph.edit import kind_of, only_user, redirect
-from snnconvert.graph.ops import Affine, MaxPool
+from snnconvert.graph.kinds import Affine, MaxPool
 
 
 def swap_max_pool(graph: fx.GraphModule) -> int:

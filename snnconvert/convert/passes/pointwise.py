@@ -9,10 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx
 
-from snnconvert.graph.analog_ops import FUNCTIONS, Elementwise, Power
 from snnconvert.graph.dialect import arguments, calls, op_of
 from snnconvert.graph.edit import kind_of, replace_op
-from snnconvert.graph.ops import Affine, Role
+from snnconvert.graph.kinds import FUNCTIONS, Affine, Elementwise, Power, Role
 
 _POINTWISE = ("Elementwise", "Clamp", "Power", "Multiply", "Divide", "Add", "Relu", "Clip", "LeakyRelu", "Affine")
 _NAMED = ("silu", "hardswish", "gelu", "gelu_tanh", "mish", "tanh", "sigmoid", "hardsigmoid", "elu", "softplus")

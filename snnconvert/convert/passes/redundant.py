@@ -6,7 +6,7 @@ from torch import fx
 
 from snnconvert.graph.dialect import arguments, calls
 from snnconvert.graph.edit import bypass, insert_after, kind_of, only_user, replace_op
-from snnconvert.graph.ops import AveragePool, Clip, Mean, Relu, Reshape
+from snnconvert.graph.kinds import AveragePool, Clip, Mean, Relu, Reshape
 
 _KEEPS_SIGN = ("MaxPool", "AveragePool", "Mean", "Reshape", "Permute", "Slice", "Select", "Expand", "Concat")
 

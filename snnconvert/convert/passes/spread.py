@@ -16,7 +16,7 @@ from torch import Tensor, fx
 from snnconvert.convert.passes.fold_affine import per_channel
 from snnconvert.graph.dialect import arguments, calls, op_of, origin_of
 from snnconvert.graph.edit import insert_after, kind_of, replace_op
-from snnconvert.graph.ops import Affine, Concat, Conv, Linear, Op, Role, Select
+from snnconvert.graph.kinds import Affine, Concat, Conv, Linear, Op, Role, Select
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from snnconvert.graph.ops import Concat, Op, Pad, Reshape, Slice
+from snnconvert.graph.kinds import Concat, Op, Pad, Reshape, Slice
 
 READ_BEYOND = 64  # bytes that kernels may read beyond the end
 CHANNELS = 4  # axis of `Bits.bytes`

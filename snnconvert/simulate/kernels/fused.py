@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from snnconvert.errors import InternalError
-from snnconvert.graph.neuron_ops import Neuron
+from snnconvert.graph.kinds import Neuron
 from snnconvert.simulate.kernels.layout import out_tensor, per_element
 from snnconvert.simulate.kernels.native import Current, Membrane
 from snnconvert.simulate.memory import out_of_memory
-from snnconvert.simulate.over_time import by_frames, walk
+from snnconvert.simulate.over_time import by_frames, send
 
 # neurons a program of the kernel computes: eight for each of its 128 threads, so that loads are wide
 BLOCK = 1024
@@ -122,7 +122,7 @@ def check(model: str, levels: int, device: torch.device) -> None:
     threshold = torch.rand((37, 1, 1), generator=random) + 0.1
     current = (torch.randn((frames * batch, *shape), generator=random) + 0.3) * threshold * (0.6 * levels)
     op = Neuron(threshold, threshold / 2, model=model, levels=levels)
-    expected = walk(op, by_frames(current, frames), frames, wait=2)
+    expected = send(op, by_frames(current, frames), frames, wait=2)
     there = (per_element(one, shape).to(device) for one in (op.threshold, op.initial))
     found, counts = launch(Current(current.to(device), False), Membrane(model, levels, 2, *there), frames, batch, shape)
     flat = expected.view(frames, -1).abs()

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from snnconvert.compile.exact import finest_grids
-from snnconvert.graph.ops import Conv, Linear
+from snnconvert.graph.kinds import Conv, Linear
 from snnconvert.simulate.kernels.bits import Bits, bytes_for, physical
 
 LANES = 16

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from snnconvert.errors import InternalError
-from snnconvert.graph.neuron_ops import SumPool
-from snnconvert.graph.ops import MaxPool
+from snnconvert.graph.kinds import MaxPool, SumPool
 from snnconvert.simulate.kernels.bits import Bits, bytes_for, empty_bits, physical
 from snnconvert.simulate.kernels.layout import Packed, address, out_tensor, sample_of
 

@@ -1,0 +1,19 @@
+"""Sums of branches."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from snnconvert.graph.kinds.base import Op, Role
+
+
+class Add(Op):
+    """Sum of any number of branches (broadcasting allowed)."""
+
+    role = Role.JOIN
+    elementwise = True
+
+    def forward(self, first: Tensor, *others: Tensor) -> Tensor:
+        for other in others:
+            first = first + other
+        return first

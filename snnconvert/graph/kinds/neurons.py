@@ -1,0 +1,55 @@
+"""What spikes: the neuron, and the synchronous neuron that holds spikes back."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from snnconvert.graph.kinds.base import Op, Role, Stage
+
+
+class Neuron(Op):
+    """A spiking neuron with unit spikes; which equations it obeys is `model`, a row of NEURONS.
+
+    Called outside an engine it is its own limit for T -> infinity: the rate, clip(x / threshold, low, high).
+    Tensors broadcast against one sample: `threshold` (membrane units), `initial` (membrane potential at t = 0).
+    `ceiling` is where the activation that it stands for saturates of itself, membrane units; None where it does not.
+    It changes no spike: it tells what a neuron cuts off from what its activation never lets through.
+    """
+
+    role = Role.NEURON
+    stages = (Stage.SNN,)
+    fields = ("model", "levels", "ceiling")
+    threshold: Tensor
+    initial: Tensor
+
+    def __init__(
+        self, threshold: Tensor, initial: Tensor, *, model: str, levels: int = 1, ceiling: float | None = None
+    ) -> None:
+        super().__init__()
+        self.tensor("threshold", threshold)
+        self.tensor("initial", initial)
+        self.model, self.levels = model, levels
+        self.ceiling = None if ceiling is None else float(ceiling)
+
+    def arguments(self) -> dict[str, object]:
+        """Without a ceiling that does not exist: such networks keep the checkpoints that they had before it did."""
+        return {name: value for name, value in super().arguments().items() if name != "ceiling" or value is not None}
+
+    def forward(self, x: Tensor) -> Tensor:
+        low = -float(self.levels) if self.model.startswith("signed") else 0.0
+        return (x / self.threshold).clamp(low, float(self.levels))
+
+
+class Synchronous(Op):
+    """Synchronous neuron: holds spikes back by one frame and re-emits them unchanged (Li, Zeng & Zhao, 2021)."""
+
+    role = Role.DELAY
+    stages = (Stage.SNN,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @property
+    def keeps_spikes(self) -> bool:
+        """Unchanged."""
+        return True

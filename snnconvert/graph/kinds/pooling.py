@@ -1,0 +1,147 @@
+"""Averages, sums and maxima over windows."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from snnconvert.graph.kinds.base import Op, Role, Stage
+
+
+class AveragePool(Op):
+    """Average over windows of 1 or 2 spatial axes."""
+
+    role = Role.POOL
+    keeps_sign = True
+    fields = ("kernel", "stride", "padding", "ceil_mode", "count_include_pad")
+
+    def __init__(
+        self,
+        *,
+        kernel: tuple[int, ...],
+        stride: tuple[int, ...],
+        padding: tuple[int, ...],
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:
+        super().__init__()
+        self.kernel, self.stride, self.padding = tuple(kernel), tuple(stride), tuple(padding)
+        self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
+
+    def forward(self, x: Tensor) -> Tensor:
+        function = F.avg_pool1d if len(self.kernel) == 1 else F.avg_pool2d
+        pooled: Tensor = function(x, self.kernel, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
+        return pooled
+
+    @property
+    def keeps_spikes(self) -> bool:
+        """Where a sum can take its place."""
+        return self.on_spikes() is not None
+
+    def on_spikes(self) -> tuple[Op, int] | None:
+        """A sum, where every window has the same number of members."""
+        if self.ceil_mode or not (self.count_include_pad or not any(self.padding)):
+            return None
+        return SumPool(kernel=self.kernel, stride=self.stride, padding=self.padding), math.prod(self.kernel)
+
+
+class Mean(Op):
+    """Mean over the axes `dims` (all >= 1); global average pooling is Mean(dims=(2, 3), keepdim=True)."""
+
+    role = Role.POOL
+    keeps_sign = True
+    fields = ("dims", "keepdim")
+
+    def __init__(self, *, dims: tuple[int, ...], keepdim: bool) -> None:
+        super().__init__()
+        self.dims, self.keepdim = tuple(dims), keepdim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(self.dims, self.keepdim)
+
+    def pooled_axes(self, rank: int) -> tuple[int, ...]:
+        """Those that it says."""
+        return self.dims
+
+
+class Resize(Op):
+    """Spatial resize to `size` by `mode` nearest or bilinear; `align_corners` as in torch.nn.functional.interpolate."""
+
+    role = Role.POOL
+    fields = ("size", "mode", "align_corners")
+
+    def __init__(self, *, size: tuple[int, ...], mode: str, align_corners: bool = False) -> None:
+        super().__init__()
+        self.size, self.mode, self.align_corners = tuple(size), mode, align_corners
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.mode == "nearest":
+            return F.interpolate(x, size=self.size, mode="nearest")
+        return F.interpolate(x, size=self.size, mode=self.mode, align_corners=self.align_corners)
+
+
+class MaxPool(Op):
+    """Maximum over windows of 1 or 2 spatial axes."""
+
+    role = Role.MAXPOOL
+    keeps_sign = True
+    fields = ("kernel", "stride", "padding", "dilation", "ceil_mode")
+
+    def __init__(
+        self,
+        *,
+        kernel: tuple[int, ...],
+        stride: tuple[int, ...],
+        padding: tuple[int, ...],
+        dilation: tuple[int, ...],
+        ceil_mode: bool = False,
+    ) -> None:
+        super().__init__()
+        self.kernel, self.stride, self.padding = tuple(kernel), tuple(stride), tuple(padding)
+        self.dilation, self.ceil_mode = tuple(dilation), ceil_mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        function = F.max_pool1d if len(self.kernel) == 1 else F.max_pool2d
+        pooled: Tensor = function(x, self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode)
+        return pooled
+
+    @property
+    def keeps_spikes(self) -> bool:
+        """The growth of the largest count is a whole number."""
+        return True
+
+    def on_spikes(self) -> tuple[Op, int] | None:
+        """Itself."""
+        return self, 1
+
+    def linear_part(self) -> Op | None:
+        """None."""
+        return None
+
+
+class SumPool(Op):
+    """Sum over windows (an average pool whose factor was folded into the next weights), exact on integers."""
+
+    role = Role.POOL
+    stages = (Stage.SNN,)
+    fields = ("kernel", "stride", "padding", "ceil_mode")
+
+    def __init__(
+        self, *, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], ceil_mode: bool = False
+    ) -> None:
+        super().__init__()
+        self.kernel, self.stride, self.padding = tuple(kernel), tuple(stride), tuple(padding)
+        self.ceil_mode = ceil_mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(self.kernel) == 1:  # torch's average over one axis has no divisor of one's own, and rounds
+            flat = ((1, *self.kernel), (1, *self.stride), (0, *self.padding))
+            return F.avg_pool2d(x.unsqueeze(-2), *flat, self.ceil_mode, divisor_override=1).squeeze(-2)
+        return F.avg_pool2d(x, self.kernel, self.stride, self.padding, self.ceil_mode, divisor_override=1)
+
+    @property
+    def keeps_spikes(self) -> bool:
+        """Sums of whole numbers."""
+        return True

@@ -1,0 +1,196 @@
+"""Linear with weights: convolutions and matrix products."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from snnconvert.graph.kinds.base import Op, Role, Shape
+
+
+class Weighted(Op):
+    """Sums of inputs times weights, plus a bias per output channel.
+
+    The weight is (output channels, input channels / groups, *kernel), unless a kind says otherwise below.
+
+    Attributes:
+        groups: how many parts of the channels are computed each on its own.
+        stride: steps between neighbouring outputs.
+        features_last: whether channels are the last axis (features) instead of the first of a sample.
+    """
+
+    role = Role.WEIGHTED
+    features_last: ClassVar[bool] = False
+    weight: Tensor
+    bias: Tensor | None
+    groups: int = 1
+    stride: tuple[int, ...] = ()
+
+    @property
+    def inputs(self) -> int:
+        """Input channels."""
+        return self.weight.shape[1] * self.groups
+
+    @property
+    def outputs(self) -> int:
+        """Output channels."""
+        return self.weight.shape[0]
+
+    def by_rows(self, weight: Tensor) -> Tensor:
+        """Weights as (output channels, everything that reaches one)."""
+        return weight.reshape(weight.shape[0], -1)
+
+    def by_output(self, values: Tensor) -> Tensor:
+        """One value per output channel, shaped to multiply the weights."""
+        return values.reshape(-1, *([1] * (self.weight.ndim - 1)))
+
+    def by_input(self, values: Tensor) -> Tensor:
+        """One value per input channel, shaped to multiply the weights."""
+        by_group = values.reshape(self.groups, 1, -1).expand(-1, self.weight.shape[0] // self.groups, -1)
+        return by_group.reshape(*self.weight.shape[:2], *([1] * (self.weight.ndim - 2)))
+
+    def reading(self, amplitude: Tensor) -> Self:
+        """Itself on unit spikes: weights times the amplitude of each input channel, in float64."""
+        bias = None if self.bias is None else self.bias.double()
+        return self.rebuilt(weight=self.weight.double() * self.by_input(amplitude), bias=bias)
+
+    def counting(self, *, only_nonzero: bool = False) -> Self:
+        """Itself with 1 for every weight (or for those that are not 0) and no bias, in float64: counts synapses."""
+        weight = self.weight.detach().to("cpu", torch.float64)
+        return self.rebuilt(weight=(weight != 0).double() if only_nonzero else torch.ones_like(weight), bias=None)
+
+    def linear_part(self) -> Op | None:
+        """Without the bias."""
+        return self.rebuilt(bias=None)
+
+    def fans(self) -> tuple[int, int]:
+        """The most inputs that reach an output, and the most outputs that an input reaches."""
+        return self.weight[0].numel(), self.outputs // self.groups * self._reached()
+
+    def _reached(self) -> int:
+        """The most places of a kernel that one value meets as the kernel moves on."""
+        sides = zip(self.weight.shape[2:], self.stride, strict=True)
+        return math.prod(math.ceil(size / step) for size, step in sides)
+
+    def multiply_accumulates(self, inputs: Sequence[Shape], output: Shape) -> int:
+        """What one output needs, at every output."""
+        return math.prod(output) * self.weight[0].numel()
+
+    def work(self, elements: float) -> float:
+        """Multiply-adds, give or take the borders."""
+        return elements / self.inputs / math.prod(self.stride) * self.weight.numel()
+
+
+class Conv(Weighted):
+    """Convolution over 1, 2 or 3 spatial axes (by the rank of `weight`), groups and dilation included.
+
+    Shapes: weight (C_out, C_in / groups, *kernel), bias (C_out) or None.
+    """
+
+    fields = ("stride", "padding", "dilation", "groups")
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        *,
+        stride: tuple[int, ...],
+        padding: tuple[int, ...],
+        dilation: tuple[int, ...],
+        groups: int = 1,
+    ) -> None:
+        super().__init__()
+        self.tensor("weight", weight)
+        self.tensor("bias", bias)
+        self.stride, self.padding, self.groups = tuple(stride), tuple(padding), groups
+        # a kernel of one has nothing to dilate, and torch 2.13 crashes on some of those that are
+        self.dilation = tuple(1 if size == 1 else step for size, step in zip(weight.shape[2:], dilation, strict=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rank = self.weight.ndim - 2
+        function = (F.conv1d, F.conv2d, F.conv3d)[rank - 1]
+        if rank == 2 and x.shape[1] == 1 and x.stride(1) != x.shape[2] * x.shape[3]:
+            x = x.reshape(-1).view(x.shape)  # torch 2.13 is wrong on one channel whose stride is that of channels last
+        return function(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class ConvTranspose(Weighted):
+    """Transposed convolution. Shapes: weight (C_in, C_out / groups, *kernel), bias (C_out) or None."""
+
+    fields = ("stride", "padding", "output_padding", "dilation", "groups")
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        *,
+        stride: tuple[int, ...],
+        padding: tuple[int, ...],
+        output_padding: tuple[int, ...],
+        dilation: tuple[int, ...],
+        groups: int = 1,
+    ) -> None:
+        super().__init__()
+        self.tensor("weight", weight)
+        self.tensor("bias", bias)
+        self.stride, self.padding, self.dilation = tuple(stride), tuple(padding), tuple(dilation)
+        self.output_padding = tuple(output_padding)
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        rank = self.weight.ndim - 2
+        function = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[rank - 1]
+        return function(
+            x, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation
+        )
+
+    @property
+    def inputs(self) -> int:
+        """Input channels."""
+        return self.weight.shape[0]
+
+    @property
+    def outputs(self) -> int:
+        """Output channels."""
+        return self.weight.shape[1] * self.groups
+
+    def by_rows(self, weight: Tensor) -> Tensor:
+        """Weights as (output channels, everything that reaches one)."""
+        grouped = weight.reshape(self.groups, weight.shape[0] // self.groups, weight.shape[1], -1)
+        return grouped.permute(0, 2, 1, 3).reshape(self.groups * weight.shape[1], -1)
+
+    def by_output(self, values: Tensor) -> Tensor:
+        """One value per output channel, shaped to multiply the weights."""
+        own = values.reshape(self.groups, 1, -1).expand(-1, self.weight.shape[0] // self.groups, -1)
+        return own.reshape(self.weight.shape[0], -1, *([1] * (self.weight.ndim - 2)))
+
+    def by_input(self, values: Tensor) -> Tensor:
+        """One value per input channel, shaped to multiply the weights."""
+        return values.reshape(-1, *([1] * (self.weight.ndim - 1)))
+
+    def fans(self) -> tuple[int, int]:
+        """The most inputs that reach an output, and the most outputs that an input reaches."""
+        return self.inputs // self.groups * self._reached(), self.weight[0].numel()
+
+    def multiply_accumulates(self, inputs: Sequence[Shape], output: Shape) -> int:
+        """What one input is spread to, at every input."""
+        return math.prod(inputs[0]) * self.weight[0].numel()
+
+
+class Linear(Weighted):
+    """Matrix product on the last axis. Shapes: weight (out, in), bias (out) or None."""
+
+    features_last = True
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__()
+        self.tensor("weight", weight)
+        self.tensor("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
