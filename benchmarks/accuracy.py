@@ -51,6 +51,7 @@ SRI = ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616))
 CIFAR100 = ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
 PIXELS = ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))
 UNIT = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+GREY = ((0.0,), (1.0,))
 
 
 @dataclass(frozen=True)
@@ -58,22 +59,26 @@ class Model:
     """A pretrained network of the data folder: file, the mean and deviation of its input, and its data set."""
 
     file: str
-    scaling: tuple[tuple[float, float, float], tuple[float, float, float]]
+    scaling: tuple[tuple[float, ...], tuple[float, ...]]
     data: str = "cifar10"
 
     def open(self) -> Ann:
         """The network in the dialect."""
         path = DATA / "models" / self.file
-        if path.suffix != ".th":
+        if path.suffix == ".onnx":
             return canonicalize(open_model(str(path)))
+        if self.data == "fashion_mnist":
+            factory = f"{Path(__file__).with_name('fashion_cnn.py')}:fashion_cnn"
+            return canonicalize(open_model(str(path), arch=factory, input_shape=(1, 28, 28)))
         factory = f"{path.parent / 'resnet_cifar.py'}:{path.stem.split('-')[0]}"
         return canonicalize(open_model(str(path), arch=factory, input_shape=(3, 32, 32)))
 
     def images(self, part: str) -> tuple[Tensor, NDArray[np.int64]]:
         """Prepared inputs and labels of `test` or `train_small`."""
         stored = np.load(DATA / f"{self.data}_{part}.npz")
-        mean, deviation = (torch.tensor(one).reshape(3, 1, 1) for one in self.scaling)
-        inputs = torch.from_numpy(stored["x"]).permute(0, 3, 1, 2).float() / 255
+        mean, deviation = (torch.tensor(one).reshape(-1, 1, 1) for one in self.scaling)
+        pixels = torch.from_numpy(stored["x"])
+        inputs = (pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)).float() / 255
         return ((inputs - mean) / deviation).contiguous(), stored["y"].astype(np.int64)
 
 
@@ -86,6 +91,9 @@ MODELS = {
     "sri_resnet_a": Model("sri_resnet_a.onnx", SRI),
     "snntb": Model("snntb_cifar10_83.62.onnx", UNIT),
     "simpnet": Model("simpnet_slim310k_cifar100.onnx", CIFAR100, "cifar100"),
+    "onepixel_lenet": Model("onepixel_lenet.onnx", KERAS),
+    "lenet5": Model("snntb_lenet5_98.96.onnx", GREY, "mnist"),
+    "fashion_cnn": Model("convex_adversarial_fashion_mnist.pth", GREY, "fashion_mnist"),
 }
 
 
@@ -98,15 +106,24 @@ def wilson(correct: int, count: int) -> tuple[float, float]:
 
 
 class Bench:
-    """One network, its test images and what the ANN says about them."""
+    """One network, the images it is judged on and what the ANN says about them, and images to calibrate on.
 
-    def __init__(self, name: str, images: int) -> None:
+    Judged are the first test images; or as many training images, drawn by the seed `held_out`, and the others are there
+    to calibrate on.
+    """
+
+    def __init__(self, name: str, images: int, held_out: int | None = None) -> None:
         self.name, self.model = name, MODELS[name]
         self.ann = self.model.open()
-        inputs, labels = self.model.images("test")
-        self.test, self.labels = inputs[:images], labels[:images]
-        self.train, _ = self.model.images("train_small")
-        logits = [seen.outputs[0].flatten(1) for seen in observed(self.ann.graph, self.test, "")]
+        self.train, labels = self.model.images("train_small")
+        if held_out is None:
+            inputs, labels = self.model.images("test")
+            self.judged, self.labels = inputs[:images], labels[:images]
+        else:
+            order = np.random.default_rng(held_out).permutation(len(labels))
+            self.judged, self.labels = self.train[order[:images]], labels[order[:images]]
+            self.train = self.train[order[images:]]
+        logits = [seen.outputs[0].flatten(1) for seen in observed(self.ann.graph, self.judged, "")]
         self.reference: NDArray[np.int64] = torch.cat(logits).argmax(1).numpy()
         self.depth = max(site_depths(self.ann.graph).values())
 
@@ -140,7 +157,7 @@ class Bench:
         calibration = METHODS[key["method"]](task)
         seconds, processor = time.perf_counter() - begun, time.process_time() - used
         snn = compile_network(calibration)
-        curve = measure(snn, [Batch(self.test, self.labels, self.reference)], total=len(self.test))
+        curve = measure(snn, [Batch(self.judged, self.labels, self.reference)], total=len(self.judged))
         return {
             **key,
             "ann_correct": int((self.reference == self.labels).sum()),
@@ -228,7 +245,7 @@ def main() -> None:
                     for draw in args.draws:
                         key = {"network": name, "method": method, "neuron": neuron, "levels": args.levels}
                         key |= {"wait": args.wait, "window": args.window, "timesteps": timesteps, "draw": draw}
-                        key |= {"images": len(bench.test), "calibration_images": args.calibration_images}
+                        key |= {"images": len(bench.judged), "calibration_images": args.calibration_images}
                         key |= {"options": args.options, "calibrate_on": args.calibrate_on}
                         if any(all(one[part] == key[part] for part in key) for one in results):
                             continue

@@ -19,6 +19,7 @@ from snnconvert.graph.types import Calibrated
 from snnconvert.neurons import NEURONS
 
 FACTORS = torch.arange(100, 4, -1, dtype=torch.float64) / 100
+SHARE_OF_LEVELS = 0.5
 
 
 def calibrate_mse(task: Task) -> Calibrated:
@@ -56,7 +57,7 @@ def effective_levels(task: Task) -> int:
     all levels 73.1 / 88.9, half of them 81.7 / 89.8).
     """
     uneven = task.schedule.kind != "bistable" and not NEURONS[task.neuron.model].memory
-    return max(1, math.ceil(task.resolution / 2)) if uneven else task.resolution
+    return max(1, math.ceil(SHARE_OF_LEVELS * task.resolution)) if uneven else task.resolution
 
 
 def best_bounds(counts: Tensor, site: Range, levels: int, initial: float = 0.5) -> Tensor:

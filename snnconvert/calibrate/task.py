@@ -20,6 +20,7 @@ from snnconvert.graph.walk import walk
 from snnconvert.progress import Progress, silent
 
 REACH_IMAGES = 32
+REFINEMENT = 0.5
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Task:
         / levels times frames: window 2, 7 windows 84.8 / 90.6 / 88.0; window 3, 3 windows 91.0 / 91.2 / 89.6).
         """
         if self.schedule.kind == "bistable":
-            return max(1, round(self.levels * math.sqrt(self.schedule.frames)))
+            return max(1, round(self.levels * math.pow(self.schedule.frames, REFINEMENT)))
         return self.levels * self.schedule.frames
 
     @property
