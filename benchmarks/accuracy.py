@@ -40,7 +40,8 @@ from snnconvert.convert.doors import open_model
 from snnconvert.convert.passes import canonicalize
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.synthetic import synthetic_inputs
-from snnconvert.graph.schedule import Schedule, site_depths
+from snnconvert.graph.schedule import Bistable, Schedule, Streaming, Wait
+from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Ann, NeuronChoice
 from snnconvert.simulate.measure import Batch, measure
 
@@ -130,8 +131,8 @@ class Bench:
     def schedule(self, timesteps: int, wait: int, window: int) -> Schedule:
         """`timesteps` is the total."""
         if window:
-            return Schedule("bistable", timesteps, self.depth, window=window)
-        return Schedule("wait" if wait else "streaming", timesteps, self.depth, wait=wait)
+            return Bistable(timesteps, self.depth, window=window)
+        return Wait(timesteps, self.depth, wait=wait) if wait else Streaming(timesteps, self.depth)
 
     def calibration_inputs(self, source: str, count: int, draw: int) -> Tensor:
         """Training images of the network's own data set or of another one, or synthetic inputs."""

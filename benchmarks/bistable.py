@@ -38,7 +38,8 @@ from snnconvert.convert.doors import open_model
 from snnconvert.convert.passes import canonicalize
 from snnconvert.graph.dialect import calls
 from snnconvert.graph.kinds import Identity, Synchronous
-from snnconvert.graph.schedule import Schedule, site_depths
+from snnconvert.graph.schedule import Bistable, Schedule, Streaming
+from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Ann, NeuronChoice, Snn
 from snnconvert.search import candidates, choose
 from snnconvert.simulate.chunks import chunk_size
@@ -109,7 +110,7 @@ class Setting:
 
     def bistable(self, window: int, frames: int = 1, **options: str) -> Snn:
         steps = (self.depth + 1 + 2 * (frames - 1)) * window
-        return self.snn(Schedule("bistable", steps, self.depth, window=window, **options))
+        return self.snn(Bistable(steps, self.depth, window=window, **options))
 
 
 def opened(name: str, count: int) -> Setting:
@@ -185,7 +186,7 @@ def sweep(setting: Setting, args: argparse.Namespace) -> None:
         )
     for name, method, options in [kind for kind in streaming_kinds() if kind[1] in args.kinds]:
         for steps in args.streaming:
-            snn = setting.snn(Schedule("streaming", steps, setting.depth), method, **options)
+            snn = setting.snn(Streaming(steps, setting.depth), method, **options)
             accuracy, spikes = measured(setting, LayerEngine(snn).run, min(BATCH, chunk_size(snn)))
             row(name, steps, float(accuracy[-1]), round(per_image(setting, spikes)))
 
@@ -291,12 +292,12 @@ def phase(setting: Setting, args: argparse.Namespace) -> None:
     if best:
         row("**bistable, best window**", *min(best)[:2])
     for window in args.phase_windows:
-        snn = setting.snn(Schedule("bistable", args.timesteps, setting.depth, window=window), "mse")
+        snn = setting.snn(Bistable(args.timesteps, setting.depth, window=window), "mse")
         engine = PhaseLayers(snn, bistable=False, synchronous=False)
         accuracy, _ = measured(setting, engine.run, PHASE_BATCH)
         reached(f"plain phase coding, period {window}", engine.answer_steps(), accuracy, setting.target)
     for name, method, options in streaming_kinds():
-        snn = setting.snn(Schedule("streaming", args.timesteps, setting.depth), method, **options)
+        snn = setting.snn(Streaming(args.timesteps, setting.depth), method, **options)
         accuracy, _ = measured(setting, LayerEngine(snn).run, min(BATCH, chunk_size(snn)))
         reached(
             f"{name}, calibrated for {args.timesteps}", list(range(1, args.timesteps + 1)), accuracy, setting.target

@@ -62,7 +62,7 @@ CLOSED_LOOP = [
     *cases("reconstruct", ("if", 16), networks=SMALL[:3]),
 ]
 SITE, WALK = "snnconvert.calibrate.reconstruct_site", "snnconvert.calibrate.reconstruct"
-MSE, TASK = "snnconvert.calibrate.mse", "snnconvert.calibrate.task"
+MSE, BISTABLE = "snnconvert.calibrate.mse", "snnconvert.graph.schedule.bistable"
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ SWEEPS = {
         ],
     ),
     "REFINEMENT": Sweep(
-        TASK,
+        BISTABLE,
         "levels of a bistable neuron: those of a window times windows to the power of this",
         (0.5, 0.0, 0.25, 0.75, 1.0),
         [

@@ -48,7 +48,8 @@ from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.sampling import balanced_sample
 from snnconvert.errors import SnnConvertError
 from snnconvert.graph.dialect import origin_of
-from snnconvert.graph.schedule import Schedule, site_depths
+from snnconvert.graph.schedule import Streaming
+from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Ann, NeuronChoice
 from snnconvert.simulate.layer_engine import LayerEngine
 
@@ -268,7 +269,7 @@ def judged(opened: Ann, way: str) -> dict[str, Any]:
 
 def simulated(network: Ann, calibration: Tensor, images: Tensor, neuron: NeuronChoice, timesteps: int) -> Tensor:
     """Sums of the first output after each step, (timesteps, images, classes), with nothing clipped."""
-    schedule = Schedule("streaming", timesteps, max(site_depths(network.graph).values()))
+    schedule = Streaming(timesteps, max(site_depths(network.graph).values()))
     seen = in_canonical_order(torch.cat([calibration, images]))
     task = Task(network, seen, schedule, neuron, {"percentile": 100.0})
     engine = LayerEngine(compile_network(METHODS["percentile"](task)))

@@ -33,7 +33,8 @@ from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.passes.logits import keep_logits
 from snnconvert.convert.units import with_units
 from snnconvert.errors import SnnConvertError
-from snnconvert.graph.schedule import Schedule, site_depths
+from snnconvert.graph.schedule import Bistable, Streaming, Wait
+from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import NeuronChoice
 from snnconvert.simulate.measure import Batch, measure
 
@@ -69,14 +70,14 @@ class Bench:
         """Calibrate and measure; `key` says how."""
         network = self.network
         if key["window"]:
-            schedule = Schedule("bistable", 10**6, 1, window=key["window"])
+            schedule = Bistable(10**6, 1, window=key["window"])
             network = with_identity_sites(network, schedule)
             depth = max(site_depths(balance(network.graph, schedule)).values())
             total = (depth + 2 * key["windows"] - 1) * key["window"]
-            schedule = Schedule("bistable", total, depth, window=key["window"])
+            schedule = Bistable(total, depth, window=key["window"])
         else:
             depth, wait = max(site_depths(network.graph).values()), key["wait"]
-            schedule = Schedule("wait" if wait else "streaming", key["timesteps"], depth, wait=wait)
+            schedule = Wait(key["timesteps"], depth, wait=wait) if wait else Streaming(key["timesteps"], depth)
         begun, started = time.process_time(), time.monotonic()
         task = Task(network, self.calibration, schedule, NeuronChoice(key["neuron"], key["levels"]), key["options"])
         calibration = METHODS[key["method"]](task)

@@ -20,7 +20,8 @@ from snnconvert.convert.doors import open_model
 from snnconvert.convert.passes import canonicalize
 from snnconvert.graph.dialect import arguments, calls, output_nodes
 from snnconvert.graph.kinds import Neuron
-from snnconvert.graph.schedule import Schedule, site_depths
+from snnconvert.graph.schedule import Bistable, Streaming
+from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Ann, NeuronChoice, Snn
 from snnconvert.simulate import spike_layers
 from snnconvert.simulate.chunks import chunk_size
@@ -77,9 +78,9 @@ def converted(ann: Ann, images: Tensor, timesteps: int, *, windows: int | None =
     """The spiking network, thresholds by percentile on the first 16 images; streaming, or so many windows."""
     depth = max(site_depths(ann.graph).values())
     if windows is None:
-        schedule = Schedule("streaming", timesteps, depth)
+        schedule = Streaming(timesteps, depth)
     else:
-        schedule = Schedule("bistable", (depth + windows) * WINDOW, depth, window=WINDOW)
+        schedule = Bistable((depth + windows) * WINDOW, depth, window=WINDOW)
     task = Task(ann, in_canonical_order(images[:16]), schedule, NeuronChoice())
     return compile_network(METHODS["percentile"](task))
 

@@ -12,7 +12,7 @@ from snnconvert.convert import encoder
 from snnconvert.convert.units import WAYS
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import OptionError
-from snnconvert.graph.schedule import KINDS, MOST_TIMESTEPS
+from snnconvert.graph.schedule import MOST_TIMESTEPS, PHASES, RESIDUALS, ROUNDINGS, SCHEDULES, owners
 from snnconvert.graph.types import NeuronChoice
 from snnconvert.neurons import RECTIFIERS
 from snnconvert.study.studies import check_studies
@@ -76,6 +76,10 @@ class Request:
     def units(self) -> int:
         """Units that a neuron may send a step."""
         return LEVELS.get(self.neuron, 1) if self.levels is None else self.levels
+
+    def gives(self, option: str) -> bool:
+        """Whether the user asks for another value of an option than its default."""
+        return bool(getattr(self, option)) and getattr(self, option) != getattr(type(self), option)
 
     @property
     def neurons(self) -> tuple[NeuronChoice, ...]:
@@ -148,10 +152,10 @@ def check_request(request: Request) -> None:
     for option, chosen, allowed in (
         ("--calibration", request.calibration, METHODS),
         ("--neuron", request.neuron, (*RECTIFIERS, "auto")),
-        ("--schedule", request.schedule, (*KINDS, "auto")),
-        ("--phases", request.phases, ("power2", "uniform")),
-        ("--residual", request.residual, ("keep", "clear", "clamp")),
-        ("--rounding", request.rounding, ("nearest", "floor")),
+        ("--schedule", request.schedule, (*SCHEDULES, "auto")),
+        ("--phases", request.phases, PHASES),
+        ("--residual", request.residual, RESIDUALS),
+        ("--rounding", request.rounding, ROUNDINGS),
         ("--approximate", request.approximate, WAYS),
         ("--precision", request.precision, PRECISIONS),
         ("--input-encoder", request.input_encoder, encoder.WAYS),
@@ -173,44 +177,54 @@ def _check_combinations(request: Request) -> None:
             f"--levels {request.units} does not fit --neuron {request.neuron}, which sends one unit a step",
             hint="add --neuron burst or --neuron graded, or leave --levels out",
         )
-    if request.schedule == "bistable" and request.neuron != "if":
-        raise OptionError(
-            f"--schedule bistable brings neurons of its own, not --neuron {request.neuron}",
-            hint="leave --neuron out, or choose --schedule streaming or wait",
-        )
-    for option, given, kind in (
-        ("--wait", request.wait is not None, "wait"),
-        ("--window", request.window is not None, "bistable"),
-        ("--phases", request.phases != "power2", "bistable"),
-        ("--residual", request.residual != "keep", "bistable"),
-    ):
-        if given and request.schedule not in (kind, "auto"):
-            raise OptionError(
-                f"{option} means nothing to --schedule {request.schedule}",
-                hint=f"leave {option} out, or add --schedule {kind}",
-            )
-        if given and request.compared:
-            earlier = "--calibrate-for" if request.calibrate_for else "--compare-at"
-            raise OptionError(
-                f"{option} means nothing with {earlier}, which is for streaming networks",
-                hint=f"leave one of the two out: {option} or {earlier}",
-            )
-    if request.calibrate_for and (
-        request.calibration != "reconstruct" or request.schedule not in ("auto", "streaming")
-    ):
-        raise OptionError(
-            "--calibrate-for is for --calibration reconstruct and --schedule streaming",
-            hint="leave --calibrate-for out, or leave out the other two",
-        )
-    if request.compare_at and request.schedule not in ("auto", "streaming"):
-        raise OptionError(
-            f"--compare-at does not fit --schedule {request.schedule}, which waits the same at every T",
-            hint="leave --compare-at out, or choose --schedule streaming",
-        )
-    if request.read_from and request.schedule == "bistable":
-        raise OptionError(
-            f"--read-from {request.read_from} does not fit --schedule bistable, which answers window by window",
-            hint="leave --read-from out, or choose --schedule streaming or wait",
-        )
+    _check_schedule(request)
     check_studies(request.studies, None if request.schedule == "auto" else request.schedule)
     check_options(request.calibration, request.options)
+
+
+def _check_schedule(request: Request) -> None:
+    chosen, anytime = SCHEDULES.get(request.schedule), _kinds(anytime=True)
+    if chosen is not None and chosen.own_neuron is not None and request.neuron != "if":
+        raise OptionError(
+            f"--schedule {request.schedule} brings neurons of its own, not --neuron {request.neuron}",
+            hint=f"leave --neuron out, or choose --schedule {' or '.join(_kinds(own_neuron=None))}",
+        )
+    options = owners()
+    if request.read_from and chosen is not None and "read_from" not in chosen.options():
+        raise OptionError(
+            f"--read-from {request.read_from} does not fit --schedule {request.schedule}, which answers window by "
+            "window",
+            hint=f"leave --read-from out, or choose --schedule {' or '.join(options['read_from'])}",
+        )
+    for option, kinds in options.items():
+        if not request.gives(option):
+            continue
+        if chosen is not None and chosen.kind not in kinds:
+            raise OptionError(
+                f"--{option} means nothing to --schedule {request.schedule}",
+                hint=f"leave --{option} out, or add --schedule {' or '.join(kinds)}",
+            )
+        if request.compared and not set(kinds) & set(anytime):
+            earlier = "--calibrate-for" if request.calibrate_for else "--compare-at"
+            raise OptionError(
+                f"--{option} means nothing with {earlier}, which is for {' and '.join(anytime)} networks",
+                hint=f"leave one of the two out: --{option} or {earlier}",
+            )
+    fits = request.schedule in ("auto", *anytime)
+    if request.calibrate_for and (request.calibration != "reconstruct" or not fits):
+        raise OptionError(
+            f"--calibrate-for is for --calibration reconstruct and --schedule {' or '.join(anytime)}",
+            hint="leave --calibrate-for out, or leave out the other two",
+        )
+    if request.compare_at and not fits:
+        raise OptionError(
+            f"--compare-at does not fit --schedule {request.schedule}, which waits the same at every T",
+            hint=f"leave --compare-at out, or choose --schedule {' or '.join(anytime)}",
+        )
+
+
+def _kinds(**wanted: object) -> list[str]:
+    """The schedules with these attributes."""
+    return [
+        kind for kind, row in SCHEDULES.items() if all(getattr(row, name) == value for name, value in wanted.items())
+    ]

@@ -18,13 +18,12 @@ from torch import Tensor
 from snnconvert.calibrate.observe import observed
 from snnconvert.compile.balance import with_identity_sites
 from snnconvert.errors import BudgetError, OptionError
-from snnconvert.graph.schedule import Schedule, site_depths
+from snnconvert.graph.schedule import SCHEDULES, Schedule
+from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Ann, NeuronChoice, Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.simulate.agreement import rank
 
-WINDOWS = tuple(range(2, 9))
-AUTO = ("streaming", "wait", "bistable")
 RANKING_IMAGES = 256
 # a search over neurons ends with the cheapest that decides like the ANN on so many of the ranking images
 ENOUGH = 0.99
@@ -38,14 +37,14 @@ class Candidate:
     Attributes:
         name: as a report states it, for instance "bistable, window 4, 2 windows", or "ternary, wait 1" where there is a
             choice of neurons.
-        kind: of schedule.
+        kind: the class of the schedule.
         schedule: None if ineligible.
         reason: why it is ineligible; empty otherwise.
         hint: what would make it eligible.
     """
 
     name: str
-    kind: str
+    kind: type[Schedule]
     schedule: Schedule | None
     reason: str = ""
     hint: str = ""
@@ -83,48 +82,39 @@ def candidates(
     timesteps: int,
     *,
     neurons: Sequence[NeuronChoice] = (BINARY,),
-    schedules: Sequence[str] = AUTO,
-    windows: Iterable[int] = WINDOWS,
-    waits: Iterable[int] = (1,),
-    phases: str = "power2",
-    residual: str = "keep",
-    rounding: str = "nearest",
-    read_from: int = 0,
+    schedules: Iterable[str] = tuple(SCHEDULES),
+    **options: Any,
 ) -> list[Candidate]:
     """All neurons and schedules to try within `timesteps` steps in total.
 
-    A bistable schedule is tried with one whole window and with as many as fit; it takes only the steps that these need.
-    It brings neurons of its own, so that it is listed once, with the first of several neurons.
+    A schedule that brings neurons of its own is listed once, with the first of several neurons.
 
     Args:
         ann: the canonical network.
         timesteps: T, from the first input to the answer.
         neurons: which models, the cheapest first.
         schedules: which kinds.
-        windows: lengths of a window (bistable).
-        waits: steps that a layer waits (wait).
-        phases, residual, rounding, read_from: as in `Schedule`.
+        options: fields of the schedules, each for those that have it; None is as good as not given.
     """
     depth = max(site_depths(ann.graph).values(), default=0)
-    common = {"phases": phases, "residual": residual, "rounding": rounding, "read_from": read_from}
-    plain = {"rounding": rounding, "read_from": read_from}
     found: list[Candidate] = []
-    for kind in schedules:
-        if kind == "bistable":
-            for window in windows:
-                found += _bistable(timesteps, depth, window, common)
-        elif kind == "wait":
-            found += [_attempt(f"wait {wait}", kind, timesteps, depth, wait=wait, **plain) for wait in waits]
-        else:
-            found.append(_attempt(kind, kind, timesteps, depth, **plain))
+    for row in (SCHEDULES[kind] for kind in schedules):
+        own = {name: options[name] for name in row.options() if options.get(name) is not None}
+        if options.get("read_from") and "read_from" not in own:
+            reason = f"--read-from {options['read_from']} does not fit it: all of its frames are read"
+            found.append(Candidate(row.kind, row, None, reason, "leave --read-from out, or choose another --schedule"))
+            continue
+        for name, made in row.within(timesteps, depth, **own):
+            error = made if isinstance(made, OptionError) else None
+            schedule = made if isinstance(made, Schedule) else None
+            found.append(Candidate(name, row, schedule, error.message if error else "", error.hint if error else ""))
     if len(neurons) == 1:
         return [replace(one, neuron=neurons[0]) for one in found]
-    own = [one for one in found if one.kind == "bistable"]
     return [
-        replace(one, neuron=neuron, name=one.name if one in own else f"{neuron.model}, {one.name}")
+        replace(one, neuron=neuron, name=one.name if one.kind.own_neuron else f"{neuron.model}, {one.name}")
         for neuron in neurons
         for one in found
-        if neuron == neurons[0] or one not in own
+        if neuron == neurons[0] or one.kind.own_neuron is None
     ]
 
 
@@ -211,25 +201,3 @@ def choose(
 def _merit(trial: Trial) -> tuple[float, float, float]:
     assert trial.candidate.schedule is not None and trial.agreement is not None and trial.spikes is not None
     return trial.agreement, -trial.candidate.schedule.latency["total"], -trial.spikes
-
-
-def _bistable(timesteps: int, depth: int, window: int, common: dict[str, Any]) -> list[Candidate]:
-    name = f"bistable, window {window}"
-    widest = _attempt(name, "bistable", timesteps, depth, window=window, **common)
-    if widest.schedule is None:
-        first = (depth + 1) * window
-        short = timesteps < first
-        return [replace(widest, reason=f"the first answer takes {first} of {timesteps} steps") if short else widest]
-    found = []
-    for frames in sorted({1, widest.schedule.frames}):
-        steps = widest.schedule.answer_step(frames - 1)
-        counted = f"{name}, {frames} {'window' if frames == 1 else 'windows'}"
-        found.append(_attempt(counted, "bistable", steps, depth, window=window, **common))
-    return found
-
-
-def _attempt(name: str, kind: str, timesteps: int, depth: int, **options: Any) -> Candidate:
-    try:
-        return Candidate(name, kind, Schedule(kind, timesteps, depth, **options))
-    except OptionError as error:
-        return Candidate(name, kind, None, error.message, error.hint)

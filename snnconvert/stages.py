@@ -29,11 +29,11 @@ from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.selection import Inputs
 from snnconvert.errors import InternalError, OptionError
 from snnconvert.graph.dialect import class_count
-from snnconvert.graph.schedule import Schedule
+from snnconvert.graph.schedule import SCHEDULES, Schedule, owners
 from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, Snn
 from snnconvert.progress import Progress
 from snnconvert.request import Request
-from snnconvert.search import AUTO, WINDOWS, Candidate, Trial, candidates, choose, eligible, with_several_answers
+from snnconvert.search import Candidate, Trial, candidates, choose, eligible, with_several_answers
 from snnconvert.study.converted import Converted, Means
 from snnconvert.study.evaluate import Evaluation, Spread, evaluate, rerun
 from snnconvert.study.studies import STUDIES
@@ -178,7 +178,9 @@ def measured(
 
 def studied(request: Request, converted: Converted, timings: dict[str, float], progress: Progress) -> Mapping[str, Any]:
     """The results of all studies that `request` asks for, by name."""
-    alone = replace(request, schedule="streaming", calibrate_for=(), compare_at=(), early_exit=None, studies=())
+    alone = replace(
+        request, schedule=converted.snn.schedule.kind, calibrate_for=(), compare_at=(), early_exit=None, studies=()
+    )
 
     def convert_for(steps: int, progress: Progress) -> Snn:
         wanted, images, inputs = replace(alone, timesteps=steps), converted.images, converted.inputs
@@ -222,10 +224,12 @@ def _shape_of_data(request: Request) -> tuple[int, ...] | None:
 
 
 def _schedules(request: Request) -> tuple[str, ...]:
-    """The kinds of schedule to try; bistable ones bring their own neuron."""
-    if request.schedule != "auto" or request.compared:
-        return ("streaming" if request.compared else request.schedule,)
-    return tuple(kind for kind in AUTO if kind != "bistable" or request.neuron in ("if", "auto"))
+    """The kinds of schedule to try: those that can be compared at several T, or serve the neuron, if it was chosen."""
+    if request.schedule != "auto":
+        return (request.schedule,)
+    if request.compared:
+        return tuple(kind for kind, row in SCHEDULES.items() if row.anytime)
+    return tuple(kind for kind, row in SCHEDULES.items() if not row.own_neuron or request.neuron in ("if", "auto"))
 
 
 def _check_fits(request: Request, found: Sequence[Candidate]) -> None:
@@ -236,10 +240,11 @@ def _check_fits(request: Request, found: Sequence[Candidate]) -> None:
     """
     if request.schedule != "auto" or request.compared:
         return
-    for option, value, kind in (("--wait", request.wait, "wait"), ("--window", request.window, "bistable")):
-        asked = [one for one in found if one.kind == kind]
-        if value is not None and asked and all(one.schedule is None for one in asked):
-            raise OptionError(f"{option} {value} does not fit: {asked[0].reason}", hint=asked[0].hint)
+    for option, kinds in owners().items():
+        asked = [one for one in found if one.kind.kind in kinds]
+        if request.gives(option) and asked and all(one.schedule is None for one in asked):
+            named = f"--{option.replace('_', '-')} {getattr(request, option)}"
+            raise OptionError(f"{named} does not fit: {asked[0].reason}", hint=asked[0].hint)
 
 
 def spiking(
@@ -315,12 +320,7 @@ def _candidates(request: Request, network: Ann) -> list[Candidate]:
         request.timesteps,
         neurons=request.neurons,
         schedules=_schedules(request),
-        windows=WINDOWS if request.window is None else (request.window,),
-        waits=(request.wait or 1,),
-        phases=request.phases,
-        residual=request.residual,
-        rounding=request.rounding,
-        read_from=request.read_from or 0,
+        **{option: getattr(request, option) for row in SCHEDULES.values() for option in row.options()},
     )
     _check_fits(request, found)
     return found if request.early_exit is None else with_several_answers(found)

@@ -9,7 +9,8 @@ from random_networks import calibrated, images, random_ann
 from snnconvert import search
 from snnconvert.compile.network import compile_network
 from snnconvert.errors import OptionError
-from snnconvert.graph.schedule import Schedule, site_depths
+from snnconvert.graph.schedule import Schedule
+from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Ann, NeuronChoice, Snn
 from snnconvert.search import candidates, choose, eligible, with_several_answers
 
@@ -65,7 +66,7 @@ NEURONS = (NeuronChoice("if"), NeuronChoice("ternary"), NeuronChoice("graded", 1
 def test_neurons_come_cheapest_first_and_bistable_schedules_once() -> None:
     ann = random_ann(1)
     depth = max(site_depths(ann.graph).values())
-    names = [one.name for one in candidates(ann, (depth + 1) * 2, neurons=NEURONS, windows=[2])]
+    names = [one.name for one in candidates(ann, (depth + 1) * 2, neurons=NEURONS, window=2)]
     assert names == [
         *("if, streaming", "if, wait 1", "bistable, window 2, 1 window"),
         *("ternary, streaming", "ternary, wait 1", "graded, streaming", "graded, wait 1"),
@@ -95,7 +96,7 @@ def test_neurons_after_a_good_one_are_not_even_made(
 
 def test_early_exit_leaves_out_what_answers_once() -> None:
     ann = random_ann(1)
-    found = candidates(ann, 40, schedules=("streaming", "bistable"), windows=(2,))
+    found = candidates(ann, 40, schedules=("streaming", "bistable"), window=2)
     kept = [one for one in with_several_answers(found) if one.schedule is not None]
     assert {one.schedule.frames for one in found if one.schedule is not None} >= {1, 40}
     assert kept and all(one.schedule is not None and one.schedule.frames > 1 for one in kept)

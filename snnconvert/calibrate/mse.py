@@ -56,7 +56,7 @@ def effective_levels(task: Task) -> int:
     thresholds for half its levels, which also answer sooner (ResNet-20, T = 32, 1,500 images, accuracy at t = 16 / 32:
     all levels 73.1 / 88.9, half of them 81.7 / 89.8).
     """
-    uneven = task.schedule.kind != "bistable" and not NEURONS[task.neuron.model].memory
+    uneven = not task.schedule.windowed and not NEURONS[task.neuron.model].memory
     return max(1, math.ceil(SHARE_OF_LEVELS * task.resolution)) if uneven else task.resolution
 
 

@@ -251,7 +251,7 @@ class Reconstruction:
         """How many frames the read-out may leave out: what the schedule says, or several to choose from."""
         given, frames = self.read_from, self.task.schedule.frames
         free = self.options.read_out and len(self.read_out) <= 1 and given == 0 and len(self.read_at) == 1
-        if not free or frames > LATE_UP_TO or self.task.schedule.kind == "bistable":
+        if not free or frames > LATE_UP_TO or "read_from" not in self.task.schedule.options():
             return (given,)
         tried = (0, 1, 2, frames // 4, 3 * frames // 8, frames // 2)
         return tuple(sorted({start for start in tried if 2 * start <= frames}))

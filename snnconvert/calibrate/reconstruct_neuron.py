@@ -9,7 +9,7 @@ from torch import Tensor
 
 from snnconvert.calibrate.packed_units import mean_sent
 from snnconvert.graph.kinds import Neuron
-from snnconvert.graph.schedule import Schedule
+from snnconvert.graph.schedule import Bistable, Schedule
 from snnconvert.neurons import NEURONS, State
 from snnconvert.simulate.kernels import Native
 from snnconvert.simulate.kernels.layout import per_element
@@ -44,7 +44,7 @@ class Soma:
             initial: membrane potential at t = 0, in fractions of the threshold.
         """
         start = threshold * initial
-        if self.schedule.kind == "bistable":
+        if isinstance(self.schedule, Bistable):
             op = Neuron(threshold.double(), start.double(), model=self.model, levels=self.levels)
             return send_windows(op, current.double(), self.schedule).to(torch.int32)
         wait = self.schedule.waited

@@ -174,7 +174,7 @@ class SiteStep:
                 fit.take(trial, start * factor, initial)
             for other in others:
                 fit.take(trial, other, initial)
-            if self.worlds.schedule.kind != "bistable":
+            if not self.worlds.schedule.windowed:
                 few = self.worlds.schedule.frames <= FEW_FRAMES
                 for fraction in STARTS + (MORE_STARTS if few else ()):
                     fit.take(trial, fit.threshold, torch.full_like(start, fraction))
@@ -187,7 +187,7 @@ class SiteStep:
         for factor in FINE_FACTORS:
             fit.take(trial, threshold * factor, fit.initial)
         initial = fit.initial
-        if self.worlds.schedule.kind != "bistable":
+        if not self.worlds.schedule.windowed:
             for step in FINE_STARTS:
                 fit.take(trial, fit.threshold, initial + step)
 

@@ -92,7 +92,7 @@ class Worlds:
         self.nodes: list[fx.Node] = [node for node in graph.graph.nodes if node.op != "output"]
         self.position = {node: index for index, node in enumerate(self.nodes)}
         self.original: dict[str, Op] = {node.name: op_of(node) for node in ann.graph.nodes if node.op == "call_module"}
-        self.native = choose() if schedule.kind != "bistable" else None
+        self.native = None if schedule.windowed else choose()
         # by node, and whether only some positions are computed
         self.packed: dict[tuple[fx.Node, bool], tuple[Op, Conv | Linear | None, Packed | None]] = {}
         self.stored: set[fx.Node] = set()
@@ -110,7 +110,7 @@ class Worlds:
 
     def sites_of(self, node: fx.Node) -> list[fx.Node]:
         """The sites whose spikes `node` sends on, through maximum pools and side by side; none where it does not."""
-        if node.op != "call_module" or self.schedule.kind == "bistable":
+        if node.op != "call_module" or self.schedule.windowed:
             return []
         if op_of(node).role == Role.SITE:
             return [node]
@@ -175,7 +175,7 @@ class Worlds:
             return stored[node]
         if node not in memo:
             op = self.original[node.name] if ann else op_of(node)
-            if not ann and op.role == Role.MAXPOOL and self.schedule.kind == "bistable":
+            if not ann and op.role == Role.MAXPOOL and self.schedule.windowed:
                 memo[node] = self.averaged(self.frames(chunk, node))
             else:
                 inputs = [self._still(chunk, source, stored, memo, ann=ann) for source in arguments(node)]
@@ -305,7 +305,7 @@ class Worlds:
         if len(amplitude) != source.units.shape[1] or rank != (1 if isinstance(op, Linear) else op.weight.ndim - 1):
             return None, None
         exact = op.double().rebuilt(weight=scaled_inputs(op, amplitude))
-        windowed = self.schedule.kind == "bistable"
+        windowed = self.schedule.windowed
         folded, _ = on_grid(exact, float(source.largest), signed=not source.unit, windowed=windowed)
         op.float()
         assert isinstance(folded, Conv | Linear)
@@ -316,7 +316,7 @@ class Worlds:
         if all(value.constant for value in inputs):
             return Frames(op(*(value.tensor for value in inputs)), constant=True)
         tensors = [self._over_time(value) for value in inputs]
-        if op.role == Role.MAXPOOL and self.schedule.kind != "bistable":
+        if op.role == Role.MAXPOOL and not self.schedule.windowed:
             received = self.by_frames(tensors[0]).cumsum(0).flatten(0, 1)
             return Frames(self._increments(op(received)), constant=False)
         if op.role == Role.ANALOG:

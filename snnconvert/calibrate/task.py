@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.calibrate.observe import Range, broadcastable
-from snnconvert.compile.spikify import levels_of
+from snnconvert.compile.spikify import neuron_in
 from snnconvert.graph.dialect import verify
 from snnconvert.graph.kinds import Stage
 from snnconvert.graph.schedule import Schedule
@@ -20,7 +19,6 @@ from snnconvert.graph.walk import walk
 from snnconvert.progress import Progress, silent
 
 REACH_IMAGES = 32
-REFINEMENT = 0.5
 
 
 @dataclass(frozen=True)
@@ -46,19 +44,12 @@ class Task:
     @property
     def levels(self) -> int:
         """Units that a neuron can send in one frame."""
-        return levels_of(self.schedule, self.neuron)
+        return neuron_in(self.schedule, self.neuron).levels
 
     @property
     def resolution(self) -> int:
-        """Number of values above zero that thresholds are fitted for.
-
-        It is what a rate can take over the whole run. A bistable neuron sends a full code in every window already, so
-        more windows refine it less; the square root did best (ResNet-20, 500 images, accuracy for levels / square root
-        / levels times frames: window 2, 7 windows 84.8 / 90.6 / 88.0; window 3, 3 windows 91.0 / 91.2 / 89.6).
-        """
-        if self.schedule.kind == "bistable":
-            return max(1, round(self.levels * math.pow(self.schedule.frames, REFINEMENT)))
-        return self.levels * self.schedule.frames
+        """Number of values above zero that thresholds are fitted for."""
+        return self.schedule.resolution(self.levels)
 
     @property
     def input_bound(self) -> float:
@@ -91,7 +82,7 @@ class Task:
         return Calibrated(
             network=replace(self.ann, graph=verify(graph, Stage.CALIBRATED)),
             sites=sites,
-            schedule=self.schedule if read_from is None else replace(self.schedule, read_from=read_from),
+            schedule=self.schedule if read_from is None else self.schedule.reading_from(read_from),
             neuron=self.neuron,
             input_bound=self.input_bound,
             reach=reach(graph, self.images[:REACH_IMAGES]),

@@ -26,7 +26,7 @@ from snnconvert.data.selection import images_for
 from snnconvert.errors import BudgetError, GateError, OptionError, OutputError
 from snnconvert.graph.checkpoint import describe, load_snn, save_snn
 from snnconvert.graph.dialect import calls, neurons_of
-from snnconvert.graph.schedule import plan
+from snnconvert.graph.schedule.timing import plan
 from snnconvert.graph.types import Snn
 from snnconvert.pipeline import Request
 from snnconvert.pipeline import run as run_pipeline

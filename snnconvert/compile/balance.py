@@ -1,6 +1,6 @@
 """Synchronous neurons: every join of a network that is staggered in time reads values of equal depth.
 
-In the schedules *wait* and *bistable* a value of depth k arrives k emission periods after the input, so a shortcut
+In a staggered schedule (wait, bistable) a value of depth k arrives k emission periods after the input, so a shortcut
 overtakes the branch it is added to. `balance` puts chains of synchronous neurons (Li, Zeng & Zhao, arXiv 2105.12917;
 exact placement is ours) on the shorter branches: directly on spikes, before a shortcut's convolution, padding or
 scale, so that a chain carries non-negative spikes and can be shared between edges.
@@ -23,7 +23,8 @@ from snnconvert.errors import InternalError
 from snnconvert.graph.dialect import arguments, op_of, origin_of, verify
 from snnconvert.graph.edit import copied, finish, insert_after, kind_of, redirect
 from snnconvert.graph.kinds import Identity, Role, Stage, Synchronous
-from snnconvert.graph.schedule import SPIKING, Schedule, site_depths
+from snnconvert.graph.schedule import Schedule
+from snnconvert.graph.schedule.timing import SPIKING, site_depths
 from snnconvert.graph.types import Ann
 
 CHEAP = (Role.WIRING, Role.POOL, Role.AFFINE)
@@ -35,7 +36,7 @@ def with_identity_sites(ann: Ann, schedule: Schedule) -> Ann:
 
     Call it before calibration. The depth of the network does not change.
     """
-    if not staggered(schedule):
+    if not schedule.staggered:
         return ann
     graph = copied(ann.graph)
     added: dict[fx.Node, fx.Node] = {}
@@ -54,9 +55,9 @@ def with_identity_sites(ann: Ann, schedule: Schedule) -> Ann:
 def balance(graph: fx.GraphModule, schedule: Schedule) -> fx.GraphModule:
     """A copy of `graph` in which synchronous neurons give all inputs of every join the same depth.
 
-    In the streaming schedule nothing is held back and `graph` is returned as it is.
+    Where depth costs no time nothing is held back and `graph` is returned as it is.
     """
-    if not staggered(schedule):
+    if not schedule.staggered:
         return graph
     balanced = _Balancer(copied(graph)).run()
     verify_balanced(balanced)
@@ -77,11 +78,6 @@ def verify_balanced(graph: fx.GraphModule) -> None:
             faults.append(f"{node.name} from {origin_of(node)} reads {read}")
     if faults:
         raise InternalError("joins read branches of different depth", causes=tuple(faults))
-
-
-def staggered(schedule: Schedule) -> bool:
-    """Whether depth costs time in `schedule`, so that branches have to be brought in step."""
-    return schedule.kind == "bistable" or (schedule.kind == "wait" and schedule.wait > 0)
 
 
 class _Balancer:

@@ -44,9 +44,9 @@ class Value:
     signed: bool = False
 
 
-def levels_of(schedule: Schedule, neuron: NeuronChoice) -> int:
-    """Units that a neuron can send in one frame."""
-    return schedule.levels if schedule.kind == "bistable" else neuron.levels
+def neuron_in(schedule: Schedule, asked: NeuronChoice) -> NeuronChoice:
+    """The neuron that replaces the activations in `schedule`: the one that is asked for, unless it brings its own."""
+    return asked if schedule.own_neuron is None else NeuronChoice(schedule.own_neuron, schedule.levels)
 
 
 def spikify(graph: fx.GraphModule, calibrated: Calibrated, schedule: Schedule, neuron: NeuronChoice) -> fx.GraphModule:
@@ -67,11 +67,10 @@ def spikify(graph: fx.GraphModule, calibrated: Calibrated, schedule: Schedule, n
 
 class _Walk:
     def __init__(self, graph: fx.GraphModule, calibrated: Calibrated, schedule: Schedule, neuron: NeuronChoice) -> None:
-        self.graph, self.calibrated, self.schedule, self.neuron = graph, calibrated, schedule, neuron
-        self.windowed = schedule.kind == "bistable"
-        self.levels = levels_of(schedule, neuron)
+        self.graph, self.calibrated, self.neuron = graph, calibrated, neuron_in(schedule, neuron)
+        self.windowed = schedule.windowed
         # what a full frame is worth stays as it was calibrated: more units are smaller ones
-        self.finer = levels_of(calibrated.schedule, calibrated.neuron) / self.levels
+        self.finer = neuron_in(calibrated.schedule, calibrated.neuron).levels / self.neuron.levels
         self.values: dict[fx.Node, Value] = {}
 
     def run(self) -> None:
@@ -117,14 +116,14 @@ class _Walk:
             self._insert(source, node, Snap(grid=power_of_two_above(value.bound) * 2.0**-INPUT_BITS), "snapped", value)
         found = self.calibrated.sites[node.name]
         assert isinstance(op, Activation)
-        model = "signed" if op.signed else "bistable" if self.windowed else self.neuron.model
+        model = "signed" if op.signed else self.neuron.model
         threshold = found.threshold.float() * self.finer
         initial = found.initial.float() * threshold
         ceiling = None if math.isinf(op.ceiling) else op.ceiling
-        made = Neuron(threshold, initial, model=model, levels=self.levels, ceiling=ceiling)
+        made = Neuron(threshold, initial, model=model, levels=self.neuron.levels, ceiling=ceiling)
         replace_op(self.graph, node, made.double() if self.windowed else made)
         may_be_negative = op.signed or (not self.windowed and model in ("ternary", "ternary-late", "graded"))
-        return Value(Flow.SPIKES, float(self.levels), amplitude=threshold.double(), signed=may_be_negative)
+        return Value(Flow.SPIKES, float(self.neuron.levels), amplitude=threshold.double(), signed=may_be_negative)
 
     def _weighted(self, node: fx.Node, op: Op) -> Value:
         assert isinstance(op, Weighted)

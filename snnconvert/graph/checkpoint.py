@@ -22,7 +22,8 @@ from snnconvert.errors import ModelFileError, OptionError, OutputError
 from snnconvert.files import atomic
 from snnconvert.graph.dialect import arguments, calls, op_of, origin_of, verify
 from snnconvert.graph.kinds import KINDS, Op, Stage
-from snnconvert.graph.schedule import MOST_TIMESTEPS, Schedule, site_depths
+from snnconvert.graph.schedule import MOST_TIMESTEPS, schedule_from
+from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import EarlyExit, Origin, Snn, Source
 from snnconvert.graph.walk import values_of
 
@@ -165,7 +166,7 @@ def _restore(header: dict[str, Any], tensors: dict[str, Tensor]) -> Snn:
     early = header["calibration"].pop("early_exit", None)
     return Snn(
         graph=verify(module, Stage.SNN),
-        schedule=Schedule(**header["schedule"]),
+        schedule=schedule_from(header["schedule"]),
         input_shape=tuple(header["input_shape"]),
         outputs=tuple(header["outputs"]),
         source=Source(**source),

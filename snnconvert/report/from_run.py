@@ -14,7 +14,7 @@ from snnconvert.cost.energy_constants import Constants, load_constants
 from snnconvert.cost.energy_over_time import over_time
 from snnconvert.data.datasets import Dataset
 from snnconvert.graph.dialect import calls, neurons_of, sites
-from snnconvert.graph.schedule import plan
+from snnconvert.graph.schedule.timing import plan
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.report import wording
 from snnconvert.report.document import assemble
@@ -76,7 +76,7 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
         fit_curve=curve_section(curve, labelled=labelled),
         layers=[layer_row(layer, outcome.request.neuron) for layer in curve.layers],
         candidates=candidate_rows(snn),
-        plan=None if snn.schedule.kind == "streaming" else plan(snn),
+        plan=plan(snn) if snn.schedule.staggered else None,
         comparison=outcome.facts.comparison,
         paired=outcome.evaluation.paired,
         early_exit=curve.early_exit,

@@ -8,7 +8,7 @@ from typing import Any
 from snnconvert.cost.energy_constants import Constants
 from snnconvert.data.datasets import Dataset
 from snnconvert.graph.dialect import calls, class_count, neurons_of
-from snnconvert.graph.schedule import plan
+from snnconvert.graph.schedule.timing import plan
 from snnconvert.graph.types import Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.report.document import assemble
@@ -99,7 +99,7 @@ def rebuilt_document(
         fit_curve=section,
         layers=[layer_row(layer, "") for layer in curve.layers],
         candidates=candidate_rows(snn),
-        plan=None if snn.schedule.kind == "streaming" else plan(snn),
+        plan=plan(snn) if snn.schedule.staggered else None,
         **study_sections(watchers.studies(), snn, data, constants),
         **(sections or {}),
         warnings=warnings,

@@ -24,10 +24,9 @@ def print_summary(document: Mapping[str, Any], console: Console) -> None:
     from rich.text import Text
 
     console.print(Text(wording.headline(document), style="bold"))
-    latency, schedule = document["latency"], document["schedule"]
-    told = {"wait": f"wait {schedule.get('wait')}", "bistable": f"bistable, window {schedule.get('window')}"}
-    kind = wording.clean(told.get(schedule["kind"], schedule["kind"]))
-    neurons = "" if schedule["kind"] == "bistable" else f", {wording.clean(wording.neuron(document))} neurons"
+    latency, schedule, row = document["latency"], document["schedule"], wording.schedule(document)
+    kind = wording.clean(row.title(schedule) if row else schedule["kind"])
+    neurons = "" if row and row.own_neuron else f", {wording.clean(wording.neuron(document))} neurons"
     late = f", the read-out leaves out the first {left_out}" if (left_out := schedule.get("read_from")) else ""
     answers = f"first answer at step {latency['first_output']}, {latency['total']} steps in all"
     console.print(Text(f"Schedule: {kind}{neurons}{late}; {answers}."))

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from snnconvert.graph.schedule import SCHEDULES, Schedule
 from snnconvert.report.statistics import near_chance
 
 DASH = "–"
@@ -21,18 +22,10 @@ REMEDIES = {
     "send several spikes at once. Higher thresholds make each spike coarser; bursts need hardware that can send them.",
     "clipping, burst": "Higher thresholds help: --calibration percentile --percentile 99.99, or more --levels. Higher "
     "thresholds make each spike coarser; more levels need hardware that can send them.",
-    "clipping, bistable": "Higher thresholds help: --calibration percentile --percentile 99.99. They make each spike "
-    "coarser.",
     "quantisation": "More timesteps help: twice the -T halves it and doubles spikes and latency. --neuron graded gets "
     "there without more steps, on hardware whose spikes carry numbers.",
     "quantisation, graded": "More timesteps help: twice the -T halves it and doubles spikes and latency. So do more "
     "--levels, on hardware whose spikes carry numbers so fine.",
-    "quantisation, bistable": "A longer --window helps: each step of it halves the distance of the levels, and adds a "
-    "step of latency per layer, for which -T has to leave room.",
-    "unevenness, wait": "A longer --wait helps: each layer then hears more before it sends, at one more step of "
-    "latency per layer for each step of waiting.",
-    "unevenness, bistable": "A longer --window helps, so that more of the input is in before the first spike; each "
-    "step of it adds a step of latency per layer.",
     "unevenness, ternary": "--schedule wait --wait 1 helps: each layer listens for a step before it sends, which adds "
     "a step of latency per layer.",
     "unevenness": "--schedule wait --wait 1 helps: each layer listens for a step before it sends, which adds a step of "
@@ -52,6 +45,11 @@ def neuron(document: Mapping[str, Any]) -> str:
     given = document["neuron"]
     model = str(given["model"] if isinstance(given, dict) else given)
     return "binary" if model == "if" else model
+
+
+def schedule(document: Mapping[str, Any]) -> type[Schedule] | None:
+    """The class of the schedule that a report names; None for one that is not known here."""
+    return SCHEDULES.get((document.get("schedule") or {}).get("kind", ""))
 
 
 def label(origin: str) -> str:
@@ -173,14 +171,15 @@ def culprit(document: Mapping[str, Any]) -> tuple[str, str] | None:
     final = (document.get("analysis") or {}).get("final") or {}
     if final.get("drop") is not None and final["drop"] <= 0:
         return f"{text} It costs no accuracy: on the evaluation images the SNN is as accurate as its original.", ""
-    kind, models = (document.get("schedule") or {}).get("kind"), (document.get("neuron") or {}).get("model") or ""
+    row, models = schedule(document), (document.get("neuron") or {}).get("model") or ""
     kin = {"graded": ("graded", "burst"), "ternary-late": ("ternary",)}
-    near = [kind, *(one for model in models.split(", ") for one in kin.get(model, (model,)))]  # in use: no advice
+    near = [one for model in models.split(", ") for one in kin.get(model, (model,))]  # in use: no advice
+    own = row.remedies if row else {}
     wanted = [
-        next((key for one in near if (key := f"{cause}, {one}") in REMEDIES), cause)
+        own.get(cause) or REMEDIES[next((key for one in near if (key := f"{cause}, {one}") in REMEDIES), cause)]
         for cause in dict.fromkeys((found["cause"], most))
     ]
-    return text, " ".join(REMEDIES[cause] for cause in wanted)
+    return text, " ".join(wanted)
 
 
 def _common(row: Mapping[str, Any]) -> str:

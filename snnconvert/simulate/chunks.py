@@ -12,7 +12,7 @@ from torch import fx
 
 from snnconvert.graph.dialect import arguments, calls, neurons_of, role_of
 from snnconvert.graph.kinds import Conv, Neuron, Op, Role
-from snnconvert.graph.schedule import site_depths
+from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.simulate.kernels import choose
 from snnconvert.simulate.kernels.native import MOST_TERMS, PLANES
@@ -41,7 +41,7 @@ def frame_bytes(snn: Snn) -> tuple[float, float]:
 
     What is constant in time, and what kernels compute in passing, takes nothing.
     """
-    if snn.schedule.kind == "bistable" or choose() is None:
+    if snn.schedule.windowed or choose() is None:
         return 4.0 * widest(snn.graph), 0.0
     depths, floats, spikes = site_depths(snn.graph), 0.0, 0.0
     sent: dict[fx.Node, float] = {}  # bytes of a spike

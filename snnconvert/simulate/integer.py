@@ -91,7 +91,7 @@ class IntegerEngine:
     """
 
     def __init__(self, snn: Snn, *, weight_bits: int, state_bits: int, scale_per: str = "channel") -> None:
-        if snn.schedule.kind == "bistable":
+        if snn.schedule.windowed:
             raise OptionError(
                 "a chip's integers are simulated for streaming and waiting networks only",
                 hint="convert with --schedule streaming or wait",

@@ -17,7 +17,7 @@ from snnconvert.errors import InternalError
 from snnconvert.graph.dialect import arguments, op_of, output_nodes
 from snnconvert.graph.edit import copied
 from snnconvert.graph.kinds import Neuron, Op, Role
-from snnconvert.graph.schedule import Schedule
+from snnconvert.graph.schedule import Bistable, Schedule
 from snnconvert.graph.types import Snn
 from snnconvert.graph.walk import Plan
 from snnconvert.simulate.exact_products import applied, exact_arithmetic
@@ -56,14 +56,14 @@ class LayerEngine:
         self.windows: WindowLayers | None = None
         self.spiking: SpikeLayers | None = None
         self.lazy = set[fx.Node]()
-        if native is not None and self.schedule.kind == "bistable":
+        if native is not None and isinstance(self.schedule, Bistable):
             self.windows = WindowLayers(native, self.schedule, self.ops, self._frames)
             self.lazy = {node for node in self.ops if self.windows.may_wait(node) and node not in self.outputs}
         elif native is not None:
             self.spiking = SpikeLayers(native, self.laid_out, self.ops, self.outputs, self._value)
             self.lazy = self.spiking.lazy
         self.plan = Plan(self.nodes, lazy=self.lazy, kept=self.outputs)
-        self.fused: FusedNeurons | None = choose_fused(self.device) if self.schedule.kind != "bistable" else None
+        self.fused: FusedNeurons | None = None if self.schedule.windowed else choose_fused(self.device)
         self.apply: Callable[[Op, list[Tensor]], Tensor] = applied if self.device.type == "cuda" else _called
 
     @property
@@ -167,9 +167,9 @@ class LayerEngine:
             with threads_for(work_of(op, tensors)):
                 return Frames(self.apply(op, _cast(op, tensors)), constant)
         frames = self.schedule.frames
-        if op.role == Role.MAXPOOL:  # in a window of a bistable schedule the maximum is that of the window's values
+        if op.role == Role.MAXPOOL:  # of frames that are windows the maximum is that of the windows' sums
             spikes = inputs[0].tensor
-            pooled = op(spikes) if self.schedule.kind == "bistable" else running_maximum(op, spikes, frames)
+            pooled = op(spikes) if self.schedule.windowed else running_maximum(op, spikes, frames)
             return Frames(pooled, constant=False)
         return Frames(
             compensated(op, [over_time(value, self.schedule.frames) for value in inputs], frames), constant=False
@@ -179,7 +179,7 @@ class LayerEngine:
         """Walk through the frames; with a wait the first frames are integrated before the neuron may emit."""
         frames = self.schedule.frames
         by_frame = current.tensor.unsqueeze(0) if current.constant else by_frames(current.tensor, frames)
-        if self.schedule.kind == "bistable":
+        if isinstance(self.schedule, Bistable):
             return Frames(send_windows(op, by_frame, self.schedule).flatten(0, 1), constant=False)
         return Frames(send(op, by_frame, frames, self.schedule.waited), constant=False)
 
@@ -211,7 +211,7 @@ def _cast(op: Op, tensors: list[Tensor]) -> list[Tensor]:
 
 def count_spikes(by_frame: Tensor, op: Op, schedule: Schedule) -> tuple[Tensor, Tensor]:
     """Spikes and units sent in each step of the site's emission, summed over the batch (int64)."""
-    if schedule.kind != "bistable":
+    if not isinstance(schedule, Bistable):
         flat = by_frame.flatten(1).abs()
         return (flat != 0).sum(1), flat.sum(1, dtype=torch.float64).to(torch.int64)
     signed = not isinstance(op, Neuron) or op.model == "signed"

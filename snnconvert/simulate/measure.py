@@ -16,7 +16,7 @@ from torch import Tensor
 
 from snnconvert.graph.dialect import neurons_of, op_of, origin_of
 from snnconvert.graph.kinds import Neuron
-from snnconvert.graph.schedule import site_depths
+from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.graph.walk import values_of
 from snnconvert.progress import Progress, silent

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from snnconvert.errors import InternalError
 from snnconvert.graph.dialect import arguments, op_of, output_nodes
 from snnconvert.graph.kinds import MaxPool, Neuron, Op, Role
-from snnconvert.graph.schedule import site_depths
+from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.neurons import NEURONS, State, integrate
 from snnconvert.simulate.result import Simulation
@@ -25,8 +25,8 @@ class StepEngine:
     """
 
     def __init__(self, snn: Snn) -> None:
-        if snn.schedule.kind == "bistable":
-            raise InternalError("bistable schedules have an oracle of their own")
+        if snn.schedule.windowed:
+            raise InternalError("schedules with windows have an oracle of their own")
         self.snn, self.schedule = snn, snn.schedule
         self.nodes: list[fx.Node] = list(snn.graph.graph.nodes)
         self.depths = site_depths(snn.graph)
@@ -74,7 +74,7 @@ class StepEngine:
             return self._neuron(node, op, inputs[0], step)
         if op.role == Role.DELAY:
             self.delayed[node.name, step] = inputs[0]
-            return self.delayed.pop((node.name, step - self.schedule.wait), torch.zeros_like(inputs[0]))
+            return self.delayed.pop((node.name, step - self.schedule.waited), torch.zeros_like(inputs[0]))
         if isinstance(op, MaxPool) and self._after_spikes(node):
             return self._max_pool(node, op, inputs[0])
         if op.role == Role.ANALOG and self._after_spikes(node):

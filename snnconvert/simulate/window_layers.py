@@ -13,7 +13,7 @@ from torch import Tensor, fx
 
 from snnconvert.graph.dialect import arguments
 from snnconvert.graph.kinds import Add, Neuron, Op, Role, Scale, Snap
-from snnconvert.graph.schedule import Schedule
+from snnconvert.graph.schedule import Bistable
 from snnconvert.neurons.bistable import phase_weights
 from snnconvert.simulate.frames import Frames, Value
 from snnconvert.simulate.kernels import Native
@@ -33,7 +33,7 @@ class WindowLayers:
         value: computes the value of a node, given what is known already.
     """
 
-    def __init__(self, native: Native, schedule: Schedule, ops: Mapping[fx.Node, Op], value: Evaluate) -> None:
+    def __init__(self, native: Native, schedule: Bistable, ops: Mapping[fx.Node, Op], value: Evaluate) -> None:
         self.native, self.schedule, self.ops, self.value = native, schedule, ops, value
         self.weights = torch.tensor(phase_weights(schedule.window, schedule.phases))
         self.laid_out: dict[Tensor, Tensor] = {}

@@ -24,6 +24,7 @@ from torch import Tensor
 from snnconvert.errors import listed
 from snnconvert.graph.dialect import calls, neurons_of, op_of, origin_of
 from snnconvert.graph.kinds import Neuron, Role
+from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.simulate.chunks import chunk_size
@@ -62,10 +63,10 @@ class Arm:
     gated: bool
     passes: float
 
-    def name(self, phases: str) -> str:
+    def name(self, schedule: Schedule) -> str:
         """As the report's table says it."""
         if not self.bistable:
-            return "plain phase coding" if phases == "power2" else "plain rate coding"
+            return "plain phase coding" if schedule.positional else "plain rate coding"
         return "bistable" if self.gated else "bistable, alternating from step 0"
 
 
@@ -141,8 +142,8 @@ def nothing_affordable(snn: Snn, plan: Plan) -> dict[str, Any]:
 
 
 def _impossible(snn: Snn) -> str | None:
-    if snn.schedule.residual != "keep" and snn.schedule.frames > 1:
-        return f"several windows with residual {snn.schedule.residual} have no counterpart without bistable neurons"
+    if not snn.schedule.keeps_membrane and snn.schedule.frames > 1:
+        return "several windows that do not keep what is left have no counterpart without bistable neurons"
     rigid = rigid_operators(snn)
     if rigid:
         return f"without windows only linear operators can be computed step by step, not {listed(rigid, 3)}"
@@ -185,12 +186,12 @@ def ablation(
 
     watched = _Watched(snn, quiet)
     delays = {node.name for node, op in calls(snn.graph) if op.role == Role.DELAY}
-    rows = [row(WHOLE.name(snn.schedule.phases), bool(delays), watched.run(images))]
+    rows = [row(WHOLE.name(snn.schedule), bool(delays), watched.run(images))]
     progress("ablation", 1, total)
     for index, arm in enumerate(plan.arms):
         seen = _phase_engine(snn, arm).run(images)
         used = None if arm.synchronous else set(seen.spikes) - delays
-        rows.append(row(arm.name(snn.schedule.phases), arm.synchronous and bool(delays), seen, used))
+        rows.append(row(arm.name(snn.schedule), arm.synchronous and bool(delays), seen, used))
         progress("ablation", index + 2, total)
     early = _Watched(subject.before, quiet)
     rows.append(row("streaming integrate-and-fire", False, early.run(images)))

@@ -183,8 +183,7 @@ def followable(snn: Snn) -> bool:
     """Whether following one image through every frame is cheap enough, and membranes follow from sums at all."""
     neurons, multiplications = extent(snn)
     frames = snn.schedule.frames
-    kept = snn.schedule.kind != "bistable" or snn.schedule.residual == "keep"
-    return kept and frames * multiplications <= MOST_STEPS and frames * neurons <= MOST_SPIKES
+    return snn.schedule.keeps_membrane and frames * multiplications <= MOST_STEPS and frames * neurons <= MOST_SPIKES
 
 
 def extent(snn: Snn) -> tuple[int, int]:

@@ -27,7 +27,8 @@ from torch import Tensor, fx
 from snnconvert.graph.dialect import arguments, calls, op_of, origin_of
 from snnconvert.graph.flow import Flow, flows
 from snnconvert.graph.kinds import Neuron, Op, Role, Weighted
-from snnconvert.graph.schedule import Schedule, site_depths
+from snnconvert.graph.schedule import Schedule
+from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.graph.walk import Pull, in_own_precision, walk
 from snnconvert.neurons import NEURONS
@@ -171,7 +172,7 @@ class OperationCounter:
         self._book(node, spikes.flatten(1), bits.flatten(1))
         spikes, bits = spikes.sum(0, keepdim=True), bits.sum(0, keepdim=True)
         peak = float(by_frame.abs().max()) if by_frame.numel() and self._levels(node) > 1 else 1.0
-        unit = peak <= 1.0 or self.schedule.kind == "bistable"
+        unit = peak <= 1.0 or self.schedule.windowed
         before = self.maps.get(node)
         if before is not None:
             spikes, bits, unit = spikes + before.spikes, bits + before.bits, unit and before.unit
@@ -208,7 +209,7 @@ class OperationCounter:
 
     def _pooled(self, pool: fx.Node) -> Tensor:
         """What a max pool sends, (frames, batch, *sample): the increments of the running maximum."""
-        frames, windowed = self.schedule.frames, self.schedule.kind == "bistable"
+        frames, windowed = self.schedule.frames, self.schedule.windowed
 
         def moved(node: fx.Node, inputs: list[Tensor]) -> Tensor:
             op = op_of(node)
@@ -243,17 +244,12 @@ class OperationCounter:
         return found[name]
 
     def _count_neurons(self, layer: Counts, node: fx.Node, op: Op) -> None:
-        size, schedule = math.prod(node.meta["shape"]), self.schedule
-        waiting = schedule.waited
+        size = math.prod(node.meta["shape"])
         updates = self._steps(layer.name, "updates")
-        if schedule.kind == "bistable":
-            updates[self._last_steps(self.depths[node.name])] += size * 2 * schedule.window
-        else:
-            start = schedule.integration_step(self.depths[node.name], 0)
-            updates[start : start + schedule.frames + waiting] += size
+        updates += size * np.array(self.schedule.updates(self.depths[node.name]))
         if isinstance(op, Neuron):
             layer.neurons = size
-            if schedule.kind != "bistable":
+            if not self.schedule.windowed:
                 signed = op.model in ("signed", "ternary", "ternary-late", "graded")
                 layer.payload_bits = math.ceil(math.log2(op.levels)) + signed if op.levels > 1 else int(signed)
 
@@ -302,19 +298,19 @@ def _moved(op: Op, sources: list[_Maps]) -> _Maps:
 
 def _spikes_and_bits(by_frame: Tensor, levels: int, schedule: Schedule, *, negative: bool) -> tuple[Tensor, Tensor]:
     """Number of spikes and of set bits at every place, summed over the batch, shape (frames, *sample), float64."""
-    if schedule.kind != "bistable" and levels == 1:
+    if not schedule.windowed and levels == 1:
         # Summing is several times as fast as counting; float32 is exact up to 2^24 spikes.
         spikes = (by_frame.abs() if negative else by_frame).sum(1, dtype=torch.float32).double().cpu()
         return spikes, spikes
     codes = by_frame.abs().to("cpu", torch.int64)
-    if schedule.kind == "bistable" and schedule.phases == "uniform":
+    if schedule.windowed and not schedule.positional:
         sent = codes.sum(1).double()
         return sent, sent
     bits = torch.zeros_like(codes[:, 0])
     for shift in range(max(1, int(codes.max()).bit_length()) if codes.numel() else 0):
         bits += ((codes >> shift) & 1).sum(1)
     set_bits = bits.double()
-    if schedule.kind == "bistable":
+    if schedule.windowed:
         return set_bits, set_bits
     return codes.count_nonzero(1).double(), set_bits
 

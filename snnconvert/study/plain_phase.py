@@ -21,7 +21,7 @@ from snnconvert.errors import InternalError
 from snnconvert.graph.dialect import arguments, calls, neurons_of, op_of, origin_of, output_nodes
 from snnconvert.graph.edit import copied
 from snnconvert.graph.kinds import Neuron, Op, Role
-from snnconvert.graph.schedule import site_depths
+from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.neurons.bistable import fire_phase
 from snnconvert.simulate.bistable_engine import BistableEngine

@@ -7,7 +7,7 @@ from torch import Tensor
 from snnconvert.calibrate.task import Task
 from snnconvert.compile.network import compile_network
 from snnconvert.graph.dialect import neurons_of
-from snnconvert.graph.schedule import Schedule
+from snnconvert.graph.schedule import Streaming
 from snnconvert.graph.types import Ann, NeuronChoice, SiteCalibration, Snn
 
 # what `streaming_twin` makes, for a report
@@ -32,5 +32,5 @@ def streaming_twin(ann: Ann, snn: Snn, images: Tensor) -> Snn:
     for node, op in neurons_of(snn.graph).items():
         bound = op.threshold.float() * op.levels
         sites[node.name] = SiteCalibration(bound, bound * 0 + 0.5)
-    schedule = Schedule("streaming", snn.schedule.timesteps, snn.schedule.depth)
+    schedule = Streaming(snn.schedule.timesteps, snn.schedule.depth)
     return compile_network(Task(ann, images, schedule, NeuronChoice()).calibrated(ann.graph, sites, {}))

@@ -14,7 +14,7 @@ from torch import Tensor, fx
 from snnconvert.graph.dialect import arguments, calls, op_of, role_of
 from snnconvert.graph.flow import Flow
 from snnconvert.graph.kinds import Op, Role, Weighted
-from snnconvert.graph.schedule import site_depths
+from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Snn
 
 READ_OUT = "read-out"

@@ -36,6 +36,7 @@ from typing import Any, NoReturn
 
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import OptionError, did_you_mean
+from snnconvert.graph.schedule import owners
 from snnconvert.report.gate import Gates
 from snnconvert.zoo.limits import Limits, read_limits
 from snnconvert.zoo.toml_lines import line_index, line_of
@@ -46,7 +47,7 @@ _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 _OPTION = re.compile(r"--([a-z][a-z-]*)")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)(?::-([^}]*))?\}")
 # Options that mean something to one calibration method, neuron or schedule only.
-_OF = {"calibration": ("options",), "neuron": ("levels",), "schedule": ("wait", "window", "phases", "residual")}
+_OF = {"calibration": ("options",), "neuron": ("levels",), "schedule": tuple(owners())}
 # Of a name; file systems allow 255 bytes, and suffixes are added.
 _LONGEST = 200
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")

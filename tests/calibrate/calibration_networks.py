@@ -9,7 +9,8 @@ from snnconvert.calibrate.observe import in_canonical_order
 from snnconvert.calibrate.task import Task
 from snnconvert.graph.dialect import Builder
 from snnconvert.graph.kinds import Add, AveragePool, Concat, Conv, Linear, MaxPool, Op, Relu, Reshape
-from snnconvert.graph.schedule import Schedule, site_depths
+from snnconvert.graph.schedule import SCHEDULES
+from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Ann, NeuronChoice, Origin, Source
 
 SHAPE = (3, 8, 8)
@@ -80,5 +81,5 @@ def task(
     **plan: object,
 ) -> Task:
     """A calibration task."""
-    schedule = Schedule(kind, timesteps, max(site_depths(ann.graph).values()), **plan)  # type: ignore[arg-type]
+    schedule = SCHEDULES[kind](timesteps, max(site_depths(ann.graph).values()), **plan)
     return Task(ann, in_canonical_order(inputs), schedule, NeuronChoice(neuron, levels), dict(options or {}))

@@ -18,7 +18,7 @@ from snnconvert.calibrate.sent_spikes import Sent, Spikes
 from snnconvert.graph.dialect import Builder, calls
 from snnconvert.graph.edit import copied
 from snnconvert.graph.kinds import Add, Concat, Conv, MaxPool, Op, Pad, Relu, Role
-from snnconvert.graph.schedule import Schedule
+from snnconvert.graph.schedule import Streaming
 from snnconvert.graph.types import Origin
 
 FRAMES, IMAGES = 5, 2
@@ -109,7 +109,7 @@ def worlds(kind: str, *, native: bool = True) -> tuple[Worlds, Chunk, fx.Node]:
     last = WIRINGS[kind](call, draw, x)
     site = call(Relu(), last)
     graph = builder.finish([site])
-    made = Worlds(graph, copied(graph), Schedule("streaming", FRAMES, 2), (FRAMES,))
+    made = Worlds(graph, copied(graph), Streaming(FRAMES, 2), (FRAMES,))
     made.native = made.native if native else None
     chunk = Chunk(torch.rand(IMAGES, 8, 14, 14, generator=draw), held_out=False)
     made.begin([chunk])

@@ -25,7 +25,8 @@ from snnconvert.errors import UnsupportedError
 from snnconvert.graph.dialect import arguments, calls, sites
 from snnconvert.graph.edit import kind_of
 from snnconvert.graph.kinds import FUNCTIONS
-from snnconvert.graph.schedule import Schedule, site_depths
+from snnconvert.graph.schedule import Streaming
+from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Ann, NeuronChoice
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.step_engine import StepEngine
@@ -184,7 +185,7 @@ def test_the_engines_agree_and_converge(name: str, way: str) -> None:
     network = with_units(net(FUNCTIONS[name]), images(32), way=way)[1]
     x, errors = images(4, seed=3), {}
     for timesteps in (6, 32, 256):
-        schedule = Schedule("streaming", timesteps, max(site_depths(network.graph).values()))
+        schedule = Streaming(timesteps, max(site_depths(network.graph).values()))
         wanted = Task(network, in_canonical_order(torch.cat([images(32), x])), schedule, NeuronChoice("ternary"))
         snn = compile_network(METHODS["percentile"](Task(**{**vars(wanted), "options": {"percentile": 100.0}})))
         seen = LayerEngine(snn).run(x)
@@ -226,7 +227,7 @@ def test_the_sigmoid_network_of_the_data_pack(data_pack: Path) -> None:
     ann = canonicalize(open_model(str(data_pack / "models" / "eran_ffnnSIGMOID_6x200.onnx")))
     calibration, (x, labels) = read("mnist_train_small.npz", 64)[0], read("mnist_test.npz", 300)
     network = with_units(ann, in_canonical_order(calibration), way="units", strict=True)[1]
-    schedule = Schedule("streaming", 16, max(site_depths(network.graph).values()))
+    schedule = Streaming(16, max(site_depths(network.graph).values()))
     wanted = Task(network, in_canonical_order(calibration), schedule, NeuronChoice())
     sums = LayerEngine(compile_network(METHODS["percentile"](wanted))).run(x).outputs[0][-1]
     right = float((sums.argmax(1) == labels).double().mean())

@@ -22,7 +22,8 @@ from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.pytorch import import_module
 from snnconvert.graph.dialect import arguments, op_of, output_nodes
 from snnconvert.graph.kinds import Neuron
-from snnconvert.graph.schedule import Schedule, site_depths
+from snnconvert.graph.schedule import SCHEDULES, Streaming
+from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Ann, NeuronChoice, Snn
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.step_engine import StepEngine
@@ -38,7 +39,7 @@ def images(ann: Ann, count: int, seed: int) -> Tensor:
 def task(ann: Ann, kind: str, neuron: str = "if") -> Task:
     depth = max(site_depths(ann.graph).values())
     timesteps = (depth + 1) * WINDOW if kind == "bistable" else 3
-    schedule = Schedule(kind, timesteps, depth, window=WINDOW if kind == "bistable" else 0)
+    schedule = SCHEDULES[kind](timesteps, depth, **({"window": WINDOW} if kind == "bistable" else {}))
     ready = with_identity_sites(ann, schedule)
     return Task(ready, in_canonical_order(images(ann, 6, 1)), schedule, NeuronChoice(neuron))
 
@@ -119,7 +120,7 @@ def test_long_chains_without_neurons_keep_their_precision() -> None:
     wanted = Task(
         ann,
         in_canonical_order(images(ann, 8, 1)),
-        Schedule("streaming", 256, 2),
+        Streaming(256, 2),
         NeuronChoice("ternary"),
         {"percentile": 100.0},
     )

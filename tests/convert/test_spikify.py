@@ -20,7 +20,8 @@ from snnconvert.graph import checkpoint
 from snnconvert.graph.checkpoint import load_snn, save_snn
 from snnconvert.graph.dialect import calls
 from snnconvert.graph.kinds import SumPool
-from snnconvert.graph.schedule import Schedule, site_depths
+from snnconvert.graph.schedule import SCHEDULES, Bistable, Streaming, Wait
+from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import NeuronChoice, Snn
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.step_engine import StepEngine
@@ -31,7 +32,7 @@ NEURONS = [("if", 1), ("ternary", 1), ("ternary-late", 1), ("burst", 4), ("grade
 
 def task(name: str, timesteps: int, neuron: str = "if", levels: int = 1) -> Task:
     ann = canonicalize(network(name))
-    schedule = Schedule("streaming", timesteps, max(site_depths(ann.graph).values()))
+    schedule = Streaming(timesteps, max(site_depths(ann.graph).values()))
     return Task(ann, in_canonical_order(samples(24)), schedule, NeuronChoice(neuron, levels))
 
 
@@ -104,9 +105,9 @@ def test_a_full_disk_is_no_defect(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_schedules_refuse_what_does_not_fit() -> None:
     with pytest.raises(OptionError, match="too few"):
-        Schedule("wait", 8, depth=10, wait=1)
+        Wait(8, depth=10, wait=1)
     with pytest.raises(OptionError) as refused:
-        Schedule("bistable", 32, depth=19, window=4)
+        Bistable(32, depth=19, window=4)
     assert "-T 40" in refused.value.hint
     assert "-T 80" in refused.value.hint
 
@@ -129,7 +130,7 @@ def test_signals_are_pooled_exactly(kind: str) -> None:
     torch.manual_seed(0)
     ann = canonicalize(import_module(Signal().eval(), (2, 40), name="signal"))
     depth = max(site_depths(ann.graph).values())
-    schedule = Schedule(kind, 12, depth, wait=1 if kind == "wait" else 0)
+    schedule = SCHEDULES[kind](12, depth)
     batch = torch.rand(8, 2, 40, generator=torch.Generator().manual_seed(1))
     wanted = Task(ann, in_canonical_order(batch), schedule, NeuronChoice("if", 1))
     snn = compile_network(METHODS["mse"](wanted))

@@ -11,12 +11,13 @@ from snnconvert.errors import InternalError
 from snnconvert.graph.dialect import Builder, arguments, calls
 from snnconvert.graph.edit import kind_of
 from snnconvert.graph.kinds import Add, Concat, Conv, Identity, Op, Pad, Relu
-from snnconvert.graph.schedule import Schedule, site_depths
+from snnconvert.graph.schedule import Bistable, Schedule, Streaming, Wait
+from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Ann, Origin, Source
 from snnconvert.graph.walk import propagate_shapes
 
-BISTABLE = Schedule("bistable", 10**6, 1, window=4)
-WAIT = Schedule("wait", 1000, 1, wait=2)
+BISTABLE = Bistable(10**6, 1, window=4)
+WAIT = Wait(1000, 1, wait=2)
 
 
 class Net:
@@ -106,10 +107,10 @@ def test_an_unbalanced_graph_is_refused() -> None:
 
 def test_streaming_needs_no_delay() -> None:
     ann = residual(projection=True)
-    schedule = Schedule("streaming", 8, 3)
+    schedule = Streaming(8, 3)
     assert balance(ann.graph, schedule) is ann.graph
     assert with_identity_sites(ann, schedule) is ann
-    assert balance(ann.graph, Schedule("wait", 8, 3, wait=0)) is ann.graph
+    assert balance(ann.graph, Wait(8, 3, wait=0)) is ann.graph
 
 
 def test_the_input_may_join_at_any_depth() -> None:

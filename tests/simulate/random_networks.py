@@ -12,7 +12,8 @@ from snnconvert.compile.balance import with_identity_sites
 from snnconvert.compile.network import compile_network
 from snnconvert.graph.dialect import Builder, arguments, calls, output_nodes, sites
 from snnconvert.graph.kinds import Add, AveragePool, Concat, Conv, Linear, MaxPool, Op, Pad, Relu, Reshape, Slice
-from snnconvert.graph.schedule import Schedule, site_depths
+from snnconvert.graph.schedule import Bistable, Schedule, Wait
+from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, Origin, SiteCalibration, Snn, Source
 
 CHANNELS, SIZE = 2, 4
@@ -138,20 +139,20 @@ def random_snn(seed: int, **options: object) -> tuple[Snn, Ann, Calibrated]:
     """A random network in a bistable schedule of one window, unless `frames` asks for more."""
     frames = int(str(options.pop("frames", 1)))
     ann = random_ann(seed)
-    probe = Schedule("bistable", 10**6, 1, **options)  # type: ignore[arg-type]
+    probe = Bistable(10**6, 1, **options)  # type: ignore[arg-type]
     ann = with_identity_sites(ann, probe)
     depth = max(site_depths(ann.graph).values())
     total = (depth + 1 + 2 * (frames - 1)) * probe.window
-    schedule = Schedule("bistable", total, depth, **options)  # type: ignore[arg-type]
+    schedule = Bistable(total, depth, **options)  # type: ignore[arg-type]
     calibration = calibrated(ann, schedule, seed)
     return compile_network(calibration), ann, calibration
 
 
 def waiting_snn(seed: int, *, model: str, wait: int, frames: int) -> Snn:
     """A random network in a waiting schedule."""
-    ann = with_identity_sites(random_ann(seed), Schedule("wait", 10**6, 1, wait=wait))
+    ann = with_identity_sites(random_ann(seed), Wait(10**6, 1, wait=wait))
     depth = max(site_depths(ann.graph).values())
-    schedule = Schedule("wait", depth * wait + frames, depth, wait=wait)
+    schedule = Wait(depth * wait + frames, depth, wait=wait)
     return compile_network(calibrated(ann, schedule, seed), neuron=NeuronChoice(model))
 
 

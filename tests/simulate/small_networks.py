@@ -8,7 +8,8 @@ from torch import Tensor
 from snnconvert.compile.network import compile_network
 from snnconvert.graph.dialect import Builder, sites
 from snnconvert.graph.kinds import Add, AveragePool, Conv, Linear, MaxPool, Mean, Pad, Relu, Reshape
-from snnconvert.graph.schedule import Schedule, site_depths
+from snnconvert.graph.schedule import SCHEDULES
+from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, Origin, SiteCalibration, Snn, Source
 
 SHAPE = (2, 6, 6)
@@ -66,7 +67,7 @@ def small_snn(
     """The network as a spiking one; `unit` is the value of the largest activation that can be sent."""
     ann = small_ann(seed, pool=pool)
     depth = max(site_depths(ann.graph).values())
-    plan = Schedule(kind, timesteps, depth, **schedule)  # type: ignore[arg-type]
+    plan = SCHEDULES[kind](timesteps, depth, **schedule)
     found = {}
     for node, _ in sites(ann.graph):
         channels = node.meta["shape"][0]

@@ -16,7 +16,8 @@ from snnconvert.compile.balance import with_identity_sites
 from snnconvert.compile.network import compile_network
 from snnconvert.graph.dialect import Builder, calls
 from snnconvert.graph.kinds import Add, Conv, Linear, Neuron, Op, Relu, Reshape
-from snnconvert.graph.schedule import Schedule, site_depths
+from snnconvert.graph.schedule import Bistable
+from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Ann, NeuronChoice, Origin, Snn, Source
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.study import ablation as module
@@ -50,7 +51,7 @@ def residual_ann() -> Ann:
 def bistable(ann: Ann | None = None, window: int = 5, frames: int = 1) -> tuple[Ann, Snn]:
     ann = ann or residual_ann()
     depth = max(site_depths(ann.graph).values())
-    schedule = Schedule("bistable", (depth + 1 + 2 * (frames - 1)) * window, depth, window=window)
+    schedule = Bistable((depth + 1 + 2 * (frames - 1)) * window, depth, window=window)
     ann = with_identity_sites(ann, schedule)
     task = Task(ann, IMAGES, schedule, NeuronChoice())
     return ann, compile_network(METHODS["mse"](task))

@@ -14,7 +14,8 @@ from snnconvert.compile.network import compile_network
 from snnconvert.graph.checkpoint import load_snn, save_snn
 from snnconvert.graph.dialect import Builder, sites
 from snnconvert.graph.kinds import Clip, Linear, Neuron, Op, Relu
-from snnconvert.graph.schedule import Schedule, site_depths
+from snnconvert.graph.schedule import Streaming
+from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, Origin, SiteCalibration, Snn, Source
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.measure import watched_run
@@ -113,7 +114,7 @@ def with_thresholds(ann: Ann, thresholds: list[Tensor], timesteps: int = 16) -> 
         name: SiteCalibration(threshold, threshold * 0 + 0.5)
         for name, threshold in zip(sites_of, thresholds, strict=True)
     }
-    schedule = Schedule("streaming", timesteps, max(site_depths(ann.graph).values()))
+    schedule = Streaming(timesteps, max(site_depths(ann.graph).values()))
     return compile_network(Calibrated(ann, found, schedule, NeuronChoice(), input_bound=8.0))
 
 

@@ -13,7 +13,8 @@ from snnconvert.compile.balance import verify_balanced
 from snnconvert.errors import InternalError
 from snnconvert.graph.dialect import calls, op_of, sites
 from snnconvert.graph.kinds import Neuron, Synchronous
-from snnconvert.graph.schedule import Schedule, plan, site_depths
+from snnconvert.graph.schedule import Bistable
+from snnconvert.graph.schedule.timing import plan, site_depths
 from snnconvert.simulate.bistable_engine import BistableEngine
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.step_engine import StepEngine
@@ -106,7 +107,7 @@ def test_uniform_code_is_the_quantiser_of_bu(sums: list[int], threshold: int, wi
     """clip(round(Q K / theta), 0, K) with round = floor(x + 1/2), whatever theta is; Q on a grid of 1/16."""
     from snnconvert.simulate.window_neurons import send_windows
 
-    schedule = Schedule("bistable", 2 * window, 1, window=window, phases="uniform")
+    schedule = Bistable(2 * window, 1, window=window, phases="uniform")
     theta = torch.tensor(threshold / 4, dtype=torch.float64) * window  # one unit is exactly representable
     unit = theta / window
     neuron = Neuron(unit, unit / 2, model="bistable", levels=window).double()
@@ -121,7 +122,7 @@ def test_counts_of_many_codes(window: int, monkeypatch: pytest.MonkeyPatch) -> N
 
     codes = torch.randint(0, 2**window, (2, 3, 40), generator=torch.Generator().manual_seed(window))
     codes[0, 0, 0] = 2**window - 1
-    schedule = Schedule("bistable", 100, 1, window=window)
+    schedule = Bistable(100, 1, window=window)
     monkeypatch.setattr(window_neurons, "PAIRS_FROM", 10)
     spikes, units = window_neurons.count_window_spikes(codes.float(), schedule, signed=False)
     bits = torch.stack([(codes >> (window - 1 - phase)) & 1 for phase in range(window)], 1).flatten(2).sum(2)

@@ -14,7 +14,8 @@ from snnconvert.convert.doors import open_model
 from snnconvert.convert.passes import canonicalize
 from snnconvert.graph.dialect import arguments, calls, output_nodes
 from snnconvert.graph.kinds import Neuron, Synchronous
-from snnconvert.graph.schedule import Schedule, site_depths
+from snnconvert.graph.schedule import Bistable
+from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import NeuronChoice, Snn
 from snnconvert.simulate.bistable_engine import BistableEngine
 from snnconvert.simulate.layer_engine import LayerEngine
@@ -42,7 +43,7 @@ def test_resnet20_is_its_quantised_ann_and_the_oracle_agrees(data_pack: Path) ->
     assert depth == 19
     with np.load(data_pack / "cifar10_train_small.npz") as data:
         images = (torch.from_numpy(data["x"][:32]).permute(0, 3, 1, 2) / 255.0 - 0.45) / 0.225
-    schedule = Schedule("bistable", 60, depth, window=3)
+    schedule = Bistable(60, depth, window=3)
     task = Task(ann, images.float(), schedule, NeuronChoice())
     snn = compile_network(METHODS["mse"](task))
     assert sum(isinstance(op, Synchronous) for _, op in calls(snn.graph)) == 9

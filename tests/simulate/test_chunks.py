@@ -9,7 +9,7 @@ from torch import Tensor, fx
 
 from snnconvert.graph.dialect import Builder
 from snnconvert.graph.kinds import Add, Conv, Linear, Neuron, Reshape
-from snnconvert.graph.schedule import Schedule
+from snnconvert.graph.schedule import Streaming
 from snnconvert.graph.types import Origin, Snn, Source
 from snnconvert.simulate import layer_engine
 from snnconvert.simulate.chunks import chunk_size, frame_bytes, planned_size
@@ -96,7 +96,7 @@ def test_what_kernels_do_not_compute_in_passing_counts() -> None:
         sent = builder.call(Neuron(ones, ones, model="ternary", levels=1), total, origin=origin)
         last = builder.call(Reshape(shape=(128,)), sent, origin=origin)
         graph = builder.finish([builder.call(Linear(torch.ones(3, 128)), last, origin=origin)])
-        snn = Snn(graph, Schedule("streaming", 5, 2), (8, 4, 4), ("output",), Source("a", "", "", "test"), {}, {})
+        snn = Snn(graph, Streaming(5, 2), (8, 4, 4), ("output",), Source("a", "", "", "test"), {}, {})
         return frame_bytes(snn)
 
     assert added(2) == (4 * 3, 128 * 2 / 8)

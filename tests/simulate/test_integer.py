@@ -12,7 +12,8 @@ from snnconvert.compile.network import compile_network
 from snnconvert.errors import OptionError
 from snnconvert.graph.dialect import calls
 from snnconvert.graph.kinds import Conv, Neuron, Scale
-from snnconvert.graph.schedule import Schedule, site_depths
+from snnconvert.graph.schedule import SCHEDULES
+from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.simulate.integer import SCALES, IntegerEngine, exact_grids, integer_curve
 from snnconvert.simulate.layer_engine import LayerEngine
@@ -22,7 +23,7 @@ def dyadic_snn(seed: int, kind: str = "streaming") -> Snn:
     """A random network whose weights, thresholds and inputs are multiples of small powers of two."""
     ann = random_ann(seed)
     depth = max(site_depths(ann.graph).values())
-    plan = Schedule(kind, 8 + depth * (kind == "wait"), depth, wait=int(kind == "wait"))
+    plan = SCHEDULES[kind](8 + depth * (kind == "wait"), depth)
     return compile_network(calibrated(ann, plan, seed))
 
 

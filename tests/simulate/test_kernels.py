@@ -18,7 +18,8 @@ from snnconvert.cli import main as cli
 from snnconvert.errors import OptionError
 from snnconvert.graph.dialect import Builder
 from snnconvert.graph.kinds import Add, Concat, Conv, Linear, MaxPool, Neuron, Op, Pad, Reshape, Scale, Slice, SumPool
-from snnconvert.graph.schedule import Schedule, site_depths
+from snnconvert.graph.schedule import Streaming, Wait
+from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Origin, Snn, Source
 from snnconvert.simulate import kernels as kernels_package
 from snnconvert.simulate import spike_layers
@@ -145,7 +146,7 @@ class Network:
         depth = max(site_depths(graph).values())
         total = timesteps + (depth * wait if schedule == "wait" else 0)
         shape = tuple(self.builder.inputs["input"].meta["shape"])
-        timing = Schedule(schedule, total, depth, wait=wait if schedule == "wait" else 0)
+        timing = Wait(total, depth, wait=wait) if schedule == "wait" else Streaming(total, depth)
         return Snn(graph, timing, shape, ("output",), Source("random", "", "", "test"), {}, {})
 
 
@@ -238,7 +239,7 @@ def test_one_dimensional_convolutions(groups: int, monkeypatch: pytest.MonkeyPat
         x = drawn.neuron(drawn.call(Conv(weight, drawn.dyadic(outputs) / 4, **geometry), x))
     x = drawn.call(Reshape(shape=(math.prod(x.meta["shape"]),)), x)
     graph = drawn.builder.finish([drawn.call(Linear(drawn.dyadic(7, x.meta["shape"][0])), x)])
-    schedule = Schedule("streaming", 6, max(site_depths(graph).values()))
+    schedule = Streaming(6, max(site_depths(graph).values()))
     snn = Snn(graph, schedule, (4, 23), ("output",), Source("random", "", "", "test"), {}, {})
     images, native = images_for(snn, 3), engine(snn, monkeypatch, "native")
     monkeypatch.setattr(spike_layers, "dense_from", lambda _: 2.0)
@@ -279,7 +280,7 @@ def test_a_network_with_more_summands_than_the_kernel_takes() -> None:
     total = drawn.call(Add(), *(drawn.conv(x, 6, plain=True) for _ in range(11)))
     graph = drawn.builder.finish([drawn.call(Reshape(shape=(-1,)), drawn.conv(drawn.neuron(total), 6, plain=True))])
     shape = tuple(drawn.builder.inputs["input"].meta["shape"])
-    snn = Snn(graph, Schedule("streaming", 5, 2), shape, ("output",), Source("random", "", "", "test"), {}, {})
+    snn = Snn(graph, Streaming(5, 2), shape, ("output",), Source("random", "", "", "test"), {}, {})
     images = images_for(snn, 2)
     assert_equal(LayerEngine(snn).run(images), StepEngine(snn).run(images))
 

@@ -15,7 +15,8 @@ from snnconvert.calibrate.observe import in_canonical_order
 from snnconvert.compile.network import compile_network
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.passes import canonicalize
-from snnconvert.graph.schedule import Schedule, site_depths
+from snnconvert.graph.schedule import Streaming
+from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import NeuronChoice, Snn
 from snnconvert.simulate.chunks import chunk_size
 from snnconvert.simulate.kernels import native_available
@@ -42,7 +43,7 @@ def resnet(images: Tensor) -> Snn:
     weights = str(DATA / "models" / "resnet20-12fca82f.th")
     ann = canonicalize(open_model(weights, arch=arch, input_shape=(3, 32, 32)))
     depth = max(site_depths(ann.graph).values())
-    task = Task(ann, in_canonical_order(images), Schedule("streaming", 6, depth), NeuronChoice())
+    task = Task(ann, in_canonical_order(images), Streaming(6, depth), NeuronChoice())
     return compile_network(METHODS["percentile"](task))
 
 

@@ -6,7 +6,7 @@ import torch
 
 from snnconvert.graph.dialect import Builder
 from snnconvert.graph.kinds import Neuron
-from snnconvert.graph.schedule import Schedule
+from snnconvert.graph.schedule import Streaming
 from snnconvert.graph.types import Origin, Snn, Source
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.measure import LayerFit
@@ -17,7 +17,7 @@ def fitted(model: str, values: list[float]) -> dict[str, float]:
     neuron = Neuron(torch.tensor(1.0), torch.tensor(0.5), model=model, levels=1)
     output = builder.call(neuron, builder.inputs["input"], origin=Origin("n", "test"))
     graph = builder.finish([output])
-    snn = Snn(graph, Schedule("streaming", 8, 1), (len(values),), ("output",), Source("made", "", "", "test"), {}, {})
+    snn = Snn(graph, Streaming(8, 1), (len(values),), ("output",), Source("made", "", "", "test"), {}, {})
     fit = LayerFit(snn)
     images = torch.tensor([values])
     seen = LayerEngine(snn).run(images, fit.begin(images))

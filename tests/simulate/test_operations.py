@@ -139,7 +139,7 @@ def test_counts_equal_a_count_one_by_one(  # noqa: PLR0915 (one long count)
     assert (accumulates > reads) == (levels > 1)
     neurons = sum(neurons_of(node) for node in engine.received if op_of(node).role == Role.NEURON)
     assert sum(row.neurons for row in rows) == neurons
-    assert sum(row.updates for row in rows) == neurons * (snn.schedule.frames + snn.schedule.wait)
+    assert sum(row.updates for row in rows) == neurons * (snn.schedule.frames + snn.schedule.waited)
 
 
 def neurons_of(node: fx.Node) -> int:

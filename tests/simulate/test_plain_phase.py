@@ -11,7 +11,7 @@ from snnconvert.compile.network import compile_network
 from snnconvert.errors import InternalError
 from snnconvert.graph.dialect import Builder, calls
 from snnconvert.graph.kinds import Conv, Linear, Relu, Reshape, Synchronous
-from snnconvert.graph.schedule import Schedule
+from snnconvert.graph.schedule import Bistable
 from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, Origin, SiteCalibration, Snn, Source
 from snnconvert.simulate.bistable_engine import BistableEngine
 from snnconvert.study.phase_layers import PhaseLayers
@@ -64,7 +64,7 @@ def worked_example() -> Snn:
     ann = Ann(builder.finish([x]), (2, 1, 1), ("out",), Source("example", "", "", "test"))
     unit = torch.full((1, 1, 1), 0.125)
     found = {name: SiteCalibration(unit, 0 * unit) for name in ("first", "second")}
-    schedule = Schedule("bistable", 15, 2, window=3, rounding="floor")
+    schedule = Bistable(15, 2, window=3, rounding="floor")
     return compile_network(Calibrated(ann, found, schedule, NeuronChoice(), input_bound=1.0))
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from snnconvert.graph.checkpoint import load_snn, save_snn
-from snnconvert.graph.schedule import plan
+from snnconvert.graph.schedule.timing import plan
 from snnconvert.graph.types import Snn
 from snnconvert.simulate.integer import IntegerEngine
 from snnconvert.simulate.kernels import native_available

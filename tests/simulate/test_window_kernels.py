@@ -10,7 +10,7 @@ from random_networks import images, random_snn
 from torch import Tensor
 
 from snnconvert.graph.kinds import Neuron
-from snnconvert.graph.schedule import Schedule
+from snnconvert.graph.schedule import Bistable
 from snnconvert.simulate.bistable_engine import BistableEngine
 from snnconvert.simulate.kernels import Native, choose, native_available
 from snnconvert.simulate.kernels.layout import per_element
@@ -69,7 +69,7 @@ def test_kernel_and_torch_send_the_same(
     instructions: str, shape: tuple[int, ...], residual: str, window: int, phases: str
 ) -> None:
     signed = window == 8
-    schedule = Schedule("bistable", 6 * window, 1, window=window, phases=phases, residual=residual)
+    schedule = Bistable(6 * window, 1, window=window, phases=phases, residual=residual)
     current, threshold, initial = arbitrary(window, shape, per_pixel=shape[0] == 3)
     op = Neuron(threshold, initial, model="signed" if signed else "bistable", levels=schedule.levels)
     expected = send_windows(op, current.unsqueeze(0), schedule)
@@ -87,7 +87,7 @@ def test_kernel_and_torch_send_the_same(
 @needs_native
 @pytest.mark.parametrize("instructions", INSTRUCTIONS)
 def test_summands_are_added_in_order_and_rounded_to_their_grid(instructions: str) -> None:
-    generator, shape, schedule = torch.Generator().manual_seed(0), (6, 33, 3, 5), Schedule("bistable", 20, 1, window=5)
+    generator, shape, schedule = torch.Generator().manual_seed(0), (6, 33, 3, 5), Bistable(20, 1, window=5)
     floats, units = (torch.randn(shape, generator=generator), torch.randint(0, 31, shape, generator=generator).float())
     factor, threshold = torch.rand(33, 1, 1).double(), torch.rand(33, 1, 1).double() + 0.05
     grid = 2.0**-12
@@ -105,7 +105,7 @@ def test_summands_are_added_in_order_and_rounded_to_their_grid(instructions: str
 def test_what_is_not_a_number_stays_within_the_codes() -> None:
     current = torch.tensor([[float("nan"), float("inf"), -float("inf"), 1.0]], dtype=torch.float64)
     one = torch.ones(1, 4, dtype=torch.float64)
-    schedule, emitter = Schedule("bistable", 8, 1, window=4), Emitter(1, (4,), one, one / 2, negative=False, levels=15)
+    schedule, emitter = Bistable(8, 1, window=4), Emitter(1, (4,), one, one / 2, negative=False, levels=15)
     units, spikes = send_by_window(kernels("avx512"), [Values(current)], emitter, schedule)
     assert units.tolist() == [[0.0, 15.0, 0.0, 1.0]]
     assert spikes.tolist() == [[1, 1, 1, 2]]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from snnconvert.errors import InternalError
-from snnconvert.graph.schedule import Schedule
+from snnconvert.graph.schedule import Bistable
 from snnconvert.simulate.kernels.bits import physical
 from snnconvert.simulate.kernels.layout import out_tensor
 from snnconvert.simulate.kernels.native import MEMBRANE, Native
@@ -78,7 +78,7 @@ class Emitter:
 
 
 def send_by_window(
-    native: Native, terms: Sequence[Values], emitter: Emitter, schedule: Schedule
+    native: Native, terms: Sequence[Values], emitter: Emitter, schedule: Bistable
 ) -> tuple[Tensor, Tensor]:
     """What bistable neurons send in each of their windows, given the sum of each window's input.
 
