@@ -56,7 +56,7 @@ def _rounded(op: Weighted, precision: str) -> Weighted:
         weight = _to_bfloat16(round_to(op.weight, op.by_output(grids)))
     if bias is not None and shared:
         bias = round_to(bias, grids).float()
-    return op.rebuilt(weight=weight.to(op.weight.dtype), bias=bias)
+    return op.rebuilt(weight=weight.to(op.weight.dtype) + 0.0, bias=bias)  # an integer has no negative zero
 
 
 def _to_bfloat16(weight: Tensor) -> Tensor:

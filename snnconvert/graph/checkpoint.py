@@ -1,6 +1,9 @@
-"""`.snn` files: a safetensors file whose header holds the graph, the schedule and everything else as JSON.
+"""`.snn` files: a safetensors file whose header holds graphs, schedule and everything else as JSON.
 
-Reading one needs neither the source model nor pickle; every kind and field is checked against the dialect.
+Kept are the spiking network, which is what is loaded and run; the calibrated network it was compiled from; and, unless
+it is left out, the original in canonical form. Tensors that are equal are stored once, 8-bit weights as 8-bit integers
+and a scale per output. Two digests seal the file: of the tensors, and of the header's own text. Reading one needs
+neither the source model nor pickle; every kind and field is checked against the dialect.
 """
 
 from __future__ import annotations
@@ -9,10 +12,11 @@ import hashlib
 import inspect
 import json
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -20,33 +24,37 @@ from torch import Tensor, fx
 
 from snnconvert.errors import ModelFileError, OptionError, OutputError
 from snnconvert.files import atomic
-from snnconvert.graph.dialect import arguments, calls, op_of, origin_of, verify
-from snnconvert.graph.kinds import KINDS, Op, Stage
+from snnconvert.graph.dialect import arguments, calls, op_of, origin_of, output_nodes, verify
+from snnconvert.graph.kinds import KINDS, Op, Stage, Weighted
 from snnconvert.graph.schedule import MOST_TIMESTEPS, schedule_from
 from snnconvert.graph.schedule.timing import site_depths
-from snnconvert.graph.types import EarlyExit, Origin, Snn, Source
+from snnconvert.graph.types import Ann, Calibrated, EarlyExit, NeuronChoice, Origin, SiteCalibration, Snn, Source
 from snnconvert.graph.walk import values_of
 
-SCHEMA = "snnconvert-checkpoint/1"
+SCHEMA = "snnconvert-checkpoint/2"
+# held the spiking network alone, and no digest of its header
+FIRST_SCHEMA = "snnconvert-checkpoint/1"
+CALIBRATED, ORIGINAL = "calibrated/", "original/"
+_SEAL = ', "digest": "'
 _RECOVER = "convert the model again, or copy the file again"
 
 
-def save_snn(snn: Snn, path: str | Path) -> None:
-    """Write `snn` to `path`, whole or not at all.
+def save_snn(snn: Snn, path: str | Path, *, original: bool = True) -> None:
+    """Write `snn` to `path`, whole or not at all, with what it was compiled from; equal networks give equal files.
+
+    Args:
+        original: keep the original network as well, where the calibration knows it.
 
     Raises:
         OutputError: if the place cannot be written.
     """
-    tensors = {
-        f"{node.name}.{name}": buffer.contiguous()
-        for node, op in calls(snn.graph)
-        for name, buffer in op.named_buffers()
-    }
-    path = Path(path)
+    if snn.calibrated is not None and not original:
+        snn = replace(snn, calibrated=replace(snn.calibrated, original=None))
+    tensors, copies = _once(_tensors(snn))
+    path, header = Path(path), {"schema": SCHEMA, "tensors": digest(tensors), "copies": copies, **describe(snn)}
+    text = json.dumps(header, sort_keys=True)
     # One entry only: safetensors writes several in no fixed order, and equal networks have to be equal files.
-    metadata = {
-        "snnconvert": json.dumps({"schema": SCHEMA, "tensors": digest(tensors), **describe(snn)}, sort_keys=True)
-    }
+    metadata = {"snnconvert": f'{text[:-1]}{_SEAL}{hashlib.sha256(text.encode()).hexdigest()}"}}'}
     with atomic(path) as temporary:
         try:
             save_file(tensors, temporary, metadata=metadata)
@@ -57,25 +65,23 @@ def save_snn(snn: Snn, path: str | Path) -> None:
 
 
 def load_snn(path: str | Path) -> Snn:
-    """Read a checkpoint.
+    """Read a checkpoint of this schema or the first; the spiking network comes back as it was written.
 
     Raises:
-        ModelFileError: if the file is missing, truncated, of another schema, or not a checkpoint.
+        ModelFileError: if the file is missing, truncated, damaged, of another schema, or not a checkpoint.
     """
     path = Path(path)
     if not path.is_file():
         raise ModelFileError(f"there is no checkpoint {path}", hint="name a .snn file that a conversion has written")
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("snnconvert", "{}"))
-            if header.get("schema") != SCHEMA:
-                raise ModelFileError(
-                    f"{path} is not a checkpoint of schema {SCHEMA} (found {header.get('schema', 'none')})",
-                    hint="checkpoints are written by `snnconvert MODEL`; convert the model again with this version",
-                )
+            header = _header((file.metadata() or {}).get("snnconvert", "{}"), path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         if header["tensors"] != digest(tensors):
             raise ModelFileError(f"the weights in {path} are not those that were written", hint=_RECOVER)
+        tensors |= {name: tensors[kept] for name, kept in header.get("copies", {}).items()}
+        for name in [name.removesuffix(".codes") for name in tensors if name.endswith(".codes")]:
+            tensors[name] = _unpacked(name, tensors)
         snn = _restore(header, tensors)
         _probe(snn)
         return snn
@@ -85,10 +91,68 @@ def load_snn(path: str | Path) -> Snn:
         raise ModelFileError(f"{path} holds a damaged network description ({error})", hint=_RECOVER) from error
 
 
+def _header(text: str, path: Path) -> dict[str, Any]:
+    """The header, once its text is found to be what was written."""
+    body, sealed, rest = text.rpartition(_SEAL)
+    if sealed and rest != f'{hashlib.sha256((body + "}").encode()).hexdigest()}"}}':
+        raise ModelFileError(f"the network description in {path} is not the one that was written", hint=_RECOVER)
+    header = json.loads(text)
+    found = header.get("schema", "none")
+    if found not in (SCHEMA, FIRST_SCHEMA) or (found == SCHEMA) != bool(sealed):
+        raise ModelFileError(
+            f"{path} is not a checkpoint of schema {SCHEMA} (found {found})",
+            hint="checkpoints are written by `snnconvert MODEL`; convert the model again with this version",
+        )
+    assert isinstance(header, dict)
+    return header
+
+
 def describe(snn: Snn) -> dict[str, Any]:
     """All of `snn` but its tensors, JSON-able."""
+    calibrated, original = snn.calibrated, None
+    if calibrated is not None and calibrated.original is not None:
+        original = graph_rows(calibrated.original.graph)
+    return {
+        **graph_rows(snn.graph),
+        **_choices(snn),
+        "precision": snn.precision,
+        "input_shape": list(snn.input_shape),
+        "outputs": list(snn.outputs),
+        "source": asdict(snn.source),
+        "preprocessing": snn.preprocessing,
+        "label_offset": snn.label_offset,
+        "calibration": snn.calibration,
+        "evaluation": snn.evaluation,
+        "calibrated": None if calibrated is None else _describe_calibrated(calibrated),
+        "original": original,
+        "versions": {"torch": torch.__version__.split("+")[0], "python": platform.python_version()},
+    }
+
+
+def _describe_calibrated(calibrated: Calibrated) -> dict[str, Any]:
+    return {
+        **graph_rows(calibrated.network.graph),
+        **_choices(calibrated),
+        "sites": sorted(calibrated.sites),
+        "input_bound": calibrated.input_bound,
+        "reach": calibrated.reach,
+        "approximate": calibrated.approximate,
+        "input_encoder": calibrated.input_encoder,
+    }
+
+
+def _choices(one: Snn | Calibrated) -> dict[str, Any]:
+    return {
+        "schedule": one.schedule.to_dict(),
+        "neuron": asdict(one.neuron),
+        "early_exit": None if one.early_exit is None else asdict(one.early_exit),
+    }
+
+
+def graph_rows(graph: fx.GraphModule) -> dict[str, Any]:
+    """The nodes of `graph` and what it returns, JSON-able."""
     nodes = []
-    for node in snn.graph.graph.nodes:
+    for node in graph.graph.nodes:
         if node.op == "output":
             continue
         origin = origin_of(node)
@@ -102,19 +166,64 @@ def describe(snn: Snn) -> dict[str, Any]:
             op = op_of(node)
             row |= {"kind": type(op).__name__, "fields": op.arguments()}
         nodes.append(row)
-    (output,) = [node for node in snn.graph.graph.nodes if node.op == "output"]
+    return {"nodes": nodes, "returns": [node.name for node in output_nodes(graph)]}
+
+
+def graph_tensors(graph: fx.GraphModule, prefix: str = "") -> dict[str, Tensor]:
+    """Every tensor of `graph`, by node and name."""
     return {
-        "nodes": nodes,
-        "returns": [node.name for node in output.args[0]],
-        "schedule": snn.schedule.to_dict(),
-        "input_shape": list(snn.input_shape),
-        "outputs": list(snn.outputs),
-        "source": asdict(snn.source),
-        "preprocessing": snn.preprocessing,
-        "calibration": snn.calibration | ({} if snn.early_exit is None else {"early_exit": asdict(snn.early_exit)}),
-        "evaluation": snn.evaluation,
-        "versions": {"torch": torch.__version__.split("+")[0], "python": platform.python_version()},
+        f"{prefix}{node.name}.{name}": buffer.contiguous()
+        for node, op in calls(graph)
+        for name, buffer in op.named_buffers()
     }
+
+
+def _tensors(snn: Snn) -> dict[str, Tensor]:
+    found = graph_tensors(snn.graph)
+    if snn.precision == "int8":
+        for node, op in calls(snn.graph, Weighted):
+            name = f"{node.name}.weight"
+            if packed := _packed(name, op):
+                del found[name]
+                found |= packed
+    calibrated = snn.calibrated
+    if calibrated is not None:
+        found |= graph_tensors(calibrated.network.graph, CALIBRATED)
+        for name, site in calibrated.sites.items():
+            found |= {f"sites/{name}.{part}": tensor.contiguous() for part, tensor in vars(site).items()}
+        if calibrated.original is not None:
+            found |= graph_tensors(calibrated.original.graph, ORIGINAL)
+    return found
+
+
+def _once(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Every different tensor, and the names of the others with the name their value is kept under."""
+    kept: dict[str, str] = {}
+    names = {name: kept.setdefault(digest({"": tensors[name]}), name) for name in sorted(tensors)}
+    return {name: tensors[name] for name in kept.values()}, {one: two for one, two in names.items() if one != two}
+
+
+def _packed(name: str, op: Weighted) -> dict[str, Tensor]:
+    """The weights of `op` as 8-bit integers and the step that they count, per output channel.
+
+    The step is the largest number that all weights of a channel are multiples of. Where they need more than 8 bits the
+    weights stay as they are.
+    """
+    rows = op.by_rows(op.weight.double()).numpy()
+    mantissa, exponent = np.frexp(rows)
+    bits = (mantissa * 2.0**53).astype(np.int64)
+    lowest = np.where(bits == 0, np.inf, np.ldexp((bits & -bits).astype(np.float64), exponent - 53)).min(1)
+    grid = np.where(np.isinf(lowest), 1.0, lowest)
+    whole = np.clip(rows / grid[:, None], -(2.0**62), 2.0**62).astype(np.int64)
+    steps = op.by_output(torch.from_numpy(grid * np.maximum(np.gcd.reduce(whole, axis=1), 1)))
+    codes = (op.weight.double() / steps).round().clamp(-127, 127).to(torch.int8)
+    packed = {f"{name}.codes": codes.contiguous(), f"{name}.steps": steps.to(op.weight.dtype).contiguous()}
+    return packed if torch.equal(_unpacked(name, packed), op.weight) else {}
+
+
+def _unpacked(name: str, tensors: dict[str, Tensor]) -> Tensor:
+    steps = tensors[f"{name}.steps"]
+    return tensors[f"{name}.codes"].to(steps.dtype) * steps
 
 
 def digest(tensors: dict[str, Tensor]) -> str:
@@ -143,13 +252,63 @@ def _probe(snn: Snn) -> None:
 
 
 def _restore(header: dict[str, Any], tensors: dict[str, Tensor]) -> Snn:
+    first = header["schema"] == FIRST_SCHEMA
+    calibration = header["calibration"]
+    if first:  # kept these two in its accounts
+        header["early_exit"] = calibration.pop("early_exit", None)
+        header["label_offset"] = header["evaluation"].get("label_offset") or 0
+    source = Source(**{**header["source"], "notes": tuple(header["source"]["notes"])})
+    common: dict[str, Any] = {
+        "input_shape": tuple(header["input_shape"]),
+        "outputs": tuple(header["outputs"]),
+        "source": source,
+    }
+    accounts: dict[str, Any] = {"preprocessing": header["preprocessing"], "label_offset": int(header["label_offset"])}
+    calibrated = None
+    if not first and header["calibrated"] is not None:
+        row = header["calibrated"]
+        kept = header["original"]
+        calibrated = Calibrated(
+            network=Ann(_graph(row, tensors, Stage.CALIBRATED, CALIBRATED), **common),
+            sites={
+                name: SiteCalibration(tensors[f"sites/{name}.threshold"], tensors[f"sites/{name}.initial"])
+                for name in row["sites"]
+            },
+            original=None if kept is None else Ann(_graph(kept, tensors, Stage.ANN, ORIGINAL), **common),
+            record=calibration,
+            **{name: row[name] for name in ("input_bound", "reach", "approximate", "input_encoder")},
+            **_restored_choices(row),
+            **accounts,
+        )
+    return Snn(
+        graph=_graph(header, tensors, Stage.SNN),
+        calibration=calibration,
+        evaluation=header["evaluation"],
+        precision=header.get("precision", "float32"),
+        calibrated=calibrated,
+        **_restored_choices(header),
+        **common,
+        **accounts,
+    )
+
+
+def _restored_choices(row: dict[str, Any]) -> dict[str, Any]:
+    early = row["early_exit"]
+    return {
+        "schedule": schedule_from(row["schedule"]),
+        "neuron": NeuronChoice(**row.get("neuron", {})),
+        "early_exit": None if early is None else EarlyExit(**early),
+    }
+
+
+def _graph(rows: dict[str, Any], tensors: dict[str, Tensor], stage: Stage, prefix: str = "") -> fx.GraphModule:
     root, graph = torch.nn.Module(), fx.Graph()
     made: dict[str, fx.Node] = {}
-    for row in header["nodes"]:
+    for row in rows["nodes"]:
         inputs = tuple(made[name] for name in row["inputs"])
         if "kind" in row:
             kind = KINDS[row["kind"]]
-            own = {name: tensors.get(f"{row['name']}.{name}") for name in _tensor_names(kind)}
+            own = {name: tensors.get(f"{prefix}{row['name']}.{name}") for name in _tensor_names(kind)}
             fields = {name: tuple(value) if isinstance(value, list) else value for name, value in row["fields"].items()}
             build: Any = kind
             root.add_module(row["name"], build(**own, **fields).eval())
@@ -160,22 +319,8 @@ def _restore(header: dict[str, Any], tensors: dict[str, Tensor]) -> Snn:
             raise ValueError(f"node name {row['name']!r}")
         node.meta["origin"], node.meta["shape"] = Origin(*row["origin"]), tuple(row["shape"])
         made[node.name] = node
-    graph.output(tuple(made[name] for name in header["returns"]))
-    module = fx.GraphModule(root, graph).eval()
-    source = {**header["source"], "notes": tuple(header["source"]["notes"])}
-    early = header["calibration"].pop("early_exit", None)
-    return Snn(
-        graph=verify(module, Stage.SNN),
-        schedule=schedule_from(header["schedule"]),
-        input_shape=tuple(header["input_shape"]),
-        outputs=tuple(header["outputs"]),
-        source=Source(**source),
-        preprocessing=header["preprocessing"],
-        calibration=header["calibration"],
-        evaluation=header["evaluation"],
-        early_exit=None if early is None else EarlyExit(**early),
-        label_offset=int(header["evaluation"].get("label_offset") or 0),
-    )
+    graph.output(tuple(made[name] for name in rows["returns"]))
+    return verify(fx.GraphModule(root, graph).eval(), stage)
 
 
 def _tensor_names(kind: type[Op]) -> list[str]:

@@ -160,7 +160,7 @@ class RaySpread:
 
         ray = _ray()
         if not self.saved:
-            save_snn(snn, self.checkpoint)
+            save_snn(replace(snn, calibrated=None), self.checkpoint)  # others simulate it only
             self.saved = True
         # It takes the environment of the task that it belongs to.
         remote = ray.remote(max_retries=ATTEMPTS - 1, num_cpus=self.threads, max_calls=_CALLS)(simulate_in)
