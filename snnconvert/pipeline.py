@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,17 @@ from snnconvert.graph.types import Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.request import Request, check_request
 from snnconvert.simulate.early_exit import with_early_exit
-from snnconvert.stages import Outcome, measured, open_ann, spiking, studied, timed, with_bundled_data, with_encoder
+from snnconvert.stages import (
+    Outcome,
+    kept,
+    measured,
+    open_ann,
+    spiking,
+    studied,
+    timed,
+    with_bundled_data,
+    with_encoder,
+)
 from snnconvert.study.converted import Converted
 from snnconvert.study.evaluate import Spread
 from snnconvert.study.studies import check_studies
@@ -51,7 +61,7 @@ def run(
     with timed(timings, "simulate"):
         evaluation = measured(request, ann, snn, inputs.measured, progress=progress, spread=spread)
     studies = studied(request, Converted(ann, network, snn, images, inputs, evaluation), timings, progress)
-    snn = replace(snn, evaluation={**inputs.evaluation_record, **evaluation.figures()})
+    snn = kept(snn, inputs, evaluation, studies)
     return Outcome(request, ann, facts, inputs, snn, evaluation, studies, timings)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.compile.balance import with_identity_sites
 from snnconvert.compile.network import compile_network
+from snnconvert.compile.precision import in_precision
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.encoder import with_input_encoder
 from snnconvert.convert.onnx_reference import Comparison, compare_with_onnxruntime
@@ -174,6 +175,14 @@ def measured(
     """`snn` beside `ann` on the evaluation images."""
     size, device = request.batch_size, request.device
     return evaluate(ann, snn, data, batch_size=size, progress=progress, device=device, spread=spread)
+
+
+def kept(snn: Snn, inputs: Inputs, evaluation: Evaluation, studies: Mapping[str, Any]) -> Snn:
+    """The network that a checkpoint keeps: in the precision that was asked for, with the figures of its own curve."""
+    rounded = studies.get("precision")
+    if rounded is not None:
+        snn, evaluation = in_precision(snn, rounded.precision), replace(evaluation, curve=rounded.curve)
+    return replace(snn, evaluation={**inputs.evaluation_record, **evaluation.figures()})
 
 
 def studied(request: Request, converted: Converted, timings: dict[str, float], progress: Progress) -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from snnconvert import progress as reporting
-from snnconvert.compile.precision import in_precision
+from snnconvert.compile.network import difference
 from snnconvert.cost.energy_constants import load_constants
 from snnconvert.data.selection import images_for
 from snnconvert.errors import BudgetError, GateError, OptionError, OutputError
@@ -30,6 +30,7 @@ from snnconvert.graph.schedule.timing import plan
 from snnconvert.graph.types import Snn
 from snnconvert.pipeline import Request
 from snnconvert.pipeline import run as run_pipeline
+from snnconvert.recompile import Change, recompiled
 from snnconvert.report import wording
 from snnconvert.report.document import dumps, plain, write_report
 from snnconvert.report.figures import write_beside
@@ -82,6 +83,7 @@ def convert(
     report: Path | None,
     beside: dict[str, Any],
     gates: Gates | None,
+    original: bool,
     talk: Talk,
 ) -> None:
     """Convert, measure, write the checkpoint and the report, print a summary, and judge the gates.
@@ -96,9 +98,7 @@ def convert(
     output = output or Path(f"{stem_of(options['model'])}.snn")
     report = report or output.with_suffix(".html")
     for path, suffix in ((output, ".snn"), (report, ".html")):
-        if path.suffix != suffix:
-            raise OptionError(f"{path} does not end in {suffix}", hint=f"name it {path.with_suffix(suffix)}")
-        check_writable(path)
+        check_writable(path, suffix)
     if missing():
         talk.remark(
             "note: torch stands in for the native kernels, which takes several times as long; they are built when "
@@ -108,14 +108,15 @@ def convert(
         made = _smallest(options, output, gates, talk)
     else:
         made = _convert(options, output, gates, talk)
-    save_snn(made.snn, output)
+    save_snn(made.snn, output, original=original)
     document = made.document
     written = [*write_report(document, report), *write_beside(document, report, **beside)]
     if talk.as_json:
         sys.stdout.write(dumps(document))
     elif not talk.quiet:
         print_summary(document, Console())
-        Console().print(f"written: {', '.join(str(path) for path in [output, *written])}", highlight=False)
+        paths = ", ".join([f"{output} ({size_of(output)})", *map(str, written)])
+        Console().print(f"written: {paths}", highlight=False)
     if made.failed:
         raise GateError(made.failed, hint=made.hint)
 
@@ -212,26 +213,35 @@ def rerun(
     batch_size: int,
     energy_constants: str | None,
     device: str,
-    precision: str,
+    change: Change,
+    output: Path | None,
     talk: Talk,
 ) -> None:
-    """Run a checkpoint on data and print its accuracy over time, and its energy where constants were given."""
+    """Run a checkpoint on data and print its accuracy over time, and its energy where constants were given.
+
+    What `change` asks for is compiled from the checkpoint's calibration first; `output` keeps the network that ran.
+    """
     check_device(device)
     constants = None if energy_constants is None else load_constants(energy_constants)
-    snn = in_precision(load_snn(checkpoint), precision)
+    if output is not None:
+        check_writable(output, ".snn")
+    loaded = load_snn(checkpoint)
     if batch_size < 1 or (limit is not None and limit < 1):
         raise OptionError("--batch-size and --limit have to be at least 1", hint="leave them out, or give e.g. 64")
-    chosen = images_for(snn, data, limit)
-    if chosen.fingerprint() != snn.evaluation.get("fingerprint"):
+    chosen = images_for(loaded, data, limit)
+    own = chosen.fingerprint() == loaded.evaluation.get("fingerprint")
+    if not own:
         talk.remark("note: these are not the images of the conversion's own evaluation")
-    counters = [] if constants is None else [OperationCounter(snn)]
     with talk.progress() as progress:
+        snn, notes = recompiled(loaded, change, progress)
+        counters = [] if constants is None else [OperationCounter(snn)]
         curve = rerun_checkpoint(
             snn, chosen, batch_size=batch_size, progress=progress, watchers=counters, device=device
         )
     labelled = chosen.labels is not None
     document = rerun_document(snn, curve, source=data, labelled=labelled, command_line=talk.command_line)
-    document["precision"] = precision
+    document["precision"] = snn.precision
+    document["notes"] = [*notes, *document["notes"]]
     counted = operations(counters[0]) if counters else None
     if counted is not None:
         document["energy"] = plain(energy_section(counted, snn, constants))
@@ -239,6 +249,12 @@ def rerun(
         print(json.dumps(document, indent=1))
     elif not talk.quiet:
         print_run(document)
+    if output is not None:
+        if own:
+            figures = {"samples": curve.samples, "correct": curve.correct, "spikes_per_image": curve.spikes}
+            snn = replace(snn, evaluation={**snn.evaluation, **figures})
+        save_snn(snn, output)
+        talk.remark(f"written: {output} ({size_of(output)})")
 
 
 def print_run(document: dict[str, Any]) -> None:
@@ -260,7 +276,7 @@ def print_run(document: dict[str, Any]) -> None:
     for note in document["notes"]:
         console.print(note, highlight=False)
     if document["precision"] != "float32":
-        console.print(f"with weights in {document['precision']}; the conversion's own figures are float32")
+        console.print(f"with weights in {document['precision']}")
     if document["same_as_conversion"]:
         console.print("equal to the conversion's own figures at every step")
     if "energy" in document:
@@ -274,10 +290,17 @@ def info(checkpoint: Path, talk: Talk) -> None:
         print(json.dumps(describe(snn), indent=1))
         return
     console = Console()
-    schedule = snn.schedule
+    schedule, calibrated = snn.schedule, snn.calibrated
     console.print(
         f"{snn.source.name}, converted from {snn.source.location} (sha256 {snn.source.sha256[:12]})", highlight=False
     )
+    kept = "the spiking network alone"
+    if calibrated is not None:
+        kept = "the spiking and the calibrated network" + ("" if calibrated.original is None else ", and the original")
+    console.print(f"{size_of(checkpoint)}: {kept}; weights in {snn.precision}", highlight=False)
+    for note in (snn.provenance, difference(snn)):
+        if note:
+            console.print(note, highlight=False)
     console.print(
         f"schedule {schedule.describe()}, {schedule.timesteps} steps, depth {schedule.depth}; first answer after step "
         f"{schedule.latency['first_output']}, the last after {schedule.latency['total']}",
@@ -313,13 +336,20 @@ def steps(intervals: list[Any]) -> str:
     return ", ".join(f"{first}..{last - 1}" for first, last in intervals)
 
 
+def size_of(path: Path) -> str:
+    """The size of a file, for instance 1.2 MB."""
+    return f"{path.stat().st_size / 1e6:.1f} MB"
+
+
 def stem_of(model: str) -> str:
     """Where results go by default: the model's name, in the current folder."""
     return Path(model.rsplit(":", maxsplit=1)[-1]).stem
 
 
-def check_writable(path: Path) -> None:
-    """Refuse an output that could not be written, before any work."""
+def check_writable(path: Path, suffix: str) -> None:
+    """Refuse an output that could not be written, or is not named as such files are, before any work."""
+    if path.suffix != suffix:
+        raise OptionError(f"{path} does not end in {suffix}", hint=f"name it {path.with_suffix(suffix)}")
     folder = path.parent
     if not folder.is_dir():
         raise OutputError(f"the folder {folder} of {path} does not exist", hint=f"create it: mkdir -p {folder}")

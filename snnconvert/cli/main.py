@@ -38,6 +38,7 @@ app = typer.Typer(
 
 
 DATA, MODEL_PANEL, CALIBRATION, SNN, OUTPUT, GATE = "Data", "Model", "Calibration", "Spiking network", "Output", "Gates"
+AGAIN = "Compiled again from its calibration"
 
 Model = Annotated[
     str,
@@ -223,6 +224,9 @@ def convert(  # noqa: PLR0917
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Checkpoint (STEM.snn).", rich_help_panel=OUTPUT)
     ] = None,
+    without_original: Annotated[
+        bool, typer.Option(help="Leave the original network out of the checkpoint.", rich_help_panel=OUTPUT)
+    ] = False,
     report: Annotated[
         Path | None, typer.Option(help="Report page (beside the checkpoint; .json too).", rich_help_panel=OUTPUT)
     ] = None,
@@ -290,6 +294,7 @@ def convert(  # noqa: PLR0917
         report=report,
         beside={"csv": csv, "markdown": markdown, "figures": figures},
         gates=gates_of(max_drop, min_accuracy, at=None, strict=strict),
+        original=not without_original,
         talk=commands.Talk(quiet=quiet, as_json=as_json, command_line=command_line()),
     )
 
@@ -302,12 +307,29 @@ def run(  # noqa: PLR0917
     batch_size: BatchOption = 64,
     energy_constants: EnergyConstants = None,
     device: Device = "cpu",
-    precision: Precision = PrecisionName.float32,
+    schedule: Annotated[
+        ScheduleName | None, typer.Option(help="Another than it was calibrated for.", rich_help_panel=AGAIN)
+    ] = None,
+    timesteps: Annotated[
+        int | None, typer.Option("--timesteps", "-T", help="Another total number of steps.", rich_help_panel=AGAIN)
+    ] = None,
+    window: Annotated[int | None, typer.Option(help="Steps per window (bistable).", rich_help_panel=AGAIN)] = None,
+    wait: Annotated[int | None, typer.Option(help="Steps a layer waits (wait).", rich_help_panel=AGAIN)] = None,
+    precision: Annotated[
+        PrecisionName | None, typer.Option(help="Weights in another precision.", rich_help_panel=AGAIN)
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Keep the network that ran.", rich_help_panel=AGAIN)
+    ] = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Run a converted network on data; on its own evaluation data the figures come out bit for bit."""
+    """Run a converted network on data; on its own evaluation data the figures come out bit for bit.
+
+    Its calibration can be compiled again for another schedule, number of steps or precision.
+    """
     from snnconvert.cli import commands
+    from snnconvert.recompile import Change
 
     talk = commands.Talk(quiet=quiet, as_json=as_json, command_line=command_line())
     commands.rerun(
@@ -317,7 +339,14 @@ def run(  # noqa: PLR0917
         batch_size=batch_size,
         energy_constants=energy_constants,
         device=device,
-        precision=precision.value,
+        change=Change(
+            schedule=schedule and schedule.value,
+            timesteps=timesteps,
+            window=window,
+            wait=wait,
+            precision=precision and precision.value,
+        ),
+        output=output,
         talk=talk,
     )
 

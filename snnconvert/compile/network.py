@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 from snnconvert.compile.balance import balance
 from snnconvert.compile.precision import in_precision
 from snnconvert.compile.spikify import spikify
-from snnconvert.errors import UnsupportedError
+from snnconvert.errors import UnsupportedError, listed
+from snnconvert.graph.checkpoint import graph_rows, graph_tensors
 from snnconvert.graph.dialect import sites
 from snnconvert.graph.edit import copied
 from snnconvert.graph.schedule import Schedule
@@ -52,3 +56,27 @@ def compile_network(
         calibrated=calibrated,
     )
     return in_precision(snn, precision)
+
+
+def difference(snn: Snn) -> str:
+    """How `snn` differs from what its calibration would be compiled to today; empty if it does not, or holds none."""
+    if snn.calibrated is None:
+        return ""
+    again = compile_network(snn.calibrated, snn.schedule, snn.neuron, snn.precision)
+    stored, made = ({row["name"]: row for row in graph_rows(one.graph)["nodes"]} for one in (snn, again))
+    differing = {name for name in stored.keys() | made.keys() if stored.get(name) != made.get(name)}
+    old, new = graph_tensors(snn.graph), graph_tensors(again.graph)
+    for name in old.keys() | new.keys():
+        if name not in old or name not in new or not same_tensor(old[name], new[name]):
+            differing.add(name.rpartition(".")[0])
+    if not differing:
+        return ""
+    return (
+        f"this version would compile the calibration to another network ({listed(sorted(differing), 3)} differ); "
+        "what runs is the network as it was written"
+    )
+
+
+def same_tensor(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are equal in type, shape and every value."""
+    return one.dtype == other.dtype and torch.equal(one, other)

@@ -12,6 +12,7 @@ from snnconvert.data.datasets import Dataset, check_labels, load_dataset, shared
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.sampling import balanced_sample, split_calibration
 from snnconvert.data.synthetic import guess_range, synthetic_inputs
+from snnconvert.errors import SnnConvertError
 from snnconvert.graph.dialect import class_count
 from snnconvert.graph.types import Ann, Snn
 
@@ -177,6 +178,26 @@ def images_for(snn: Snn, data: str, limit: int | None) -> Dataset:
     )
     check_labels(dataset, class_count(snn.graph))
     return select_again(snn.evaluation, dataset, limit)
+
+
+def calibration_images_again(snn: Snn) -> Tensor | None:
+    """The images (n, *sample) that `snn` was calibrated on, found where they were; None where they are not there."""
+    recorded = snn.calibration
+    source, count, seed = recorded.get("source"), int(recorded.get("samples") or 0), int(recorded.get("seed") or 0)
+    if recorded.get("synthetic", True) or not source:
+        return None
+    plan = Preprocessing.from_dict(snn.preprocessing)
+    try:
+        dataset = load_dataset(
+            data_path(source), preprocessing=plan, input_shape=snn.input_shape, label_offset=snn.label_offset
+        )
+    except SnnConvertError:
+        return None
+    drawn = [balanced_sample(dataset.labels, len(dataset), count, seed)]  # of a set of its own, or held out
+    if 0 < count < len(dataset):
+        drawn.append(split_calibration(dataset, count, seed)[0])
+    found = (dataset.subset(indices) for indices in drawn)
+    return next((one.images() for one in found if one.fingerprint() == recorded.get("fingerprint")), None)
 
 
 def _load(ann: Ann, path: str | None, preprocessing: Preprocessing, label_offset: int) -> Dataset | None:

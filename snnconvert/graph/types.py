@@ -113,8 +113,8 @@ class Calibrated:
         input_encoder: how the input enters (`convert.encoder.WAYS`).
         preprocessing: of images, JSON-able.
         label_offset: what is taken off the labels of data.
-        record: JSON-able account of the method, its options, the images used and the candidates tried. Nothing that is
-            computed is read from it.
+        record: JSON-able account of the method, its options, the images used and the candidates tried; read to be
+            shown, and to find those images again.
     """
 
     network: Ann
@@ -156,3 +156,12 @@ class Snn:
     early_exit: EarlyExit | None = None
     label_offset: int = 0
     calibrated: Calibrated | None = None
+
+    @property
+    def provenance(self) -> str:
+        """What the network was calibrated for and what it is run as; empty where the two are one."""
+        if self.calibrated is None or self.calibrated.schedule == self.schedule:
+            return ""
+        own, now = self.calibrated.schedule, self.schedule
+        changed = "" if own.describe() == now.describe() else f"as {now.describe()}, "
+        return f"calibrated for {own.describe()}, T = {own.timesteps}; run {changed}at T = {now.timesteps}"

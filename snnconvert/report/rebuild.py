@@ -89,7 +89,7 @@ def rebuilt_document(
             "excluded_calibration": recorded.get("excluded_calibration") if same else None,
             "classes": class_count(snn.graph),
             "outcomes": None if right is None else outcomes(digests, snn=right),
-            "notes": list(data.notes),
+            "notes": [note for note in (snn.provenance, *data.notes) if note],
         },
         calibration=calibration_section(snn),
         preprocessing=snn.preprocessing,

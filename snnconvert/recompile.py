@@ -1,0 +1,150 @@
+"""A checkpoint's calibration in another schedule, for another number of steps, or in another precision."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, replace
+
+from snnconvert.calibrate.observe import in_canonical_order
+from snnconvert.compile.balance import with_identity_sites
+from snnconvert.compile.network import compile_network
+from snnconvert.compile.precision import in_precision
+from snnconvert.data.selection import calibration_images_again
+from snnconvert.errors import OptionError
+from snnconvert.graph.schedule import MOST_TIMESTEPS, SCHEDULES, Schedule, owners
+from snnconvert.graph.types import Calibrated, Snn
+from snnconvert.progress import Progress, silent
+from snnconvert.simulate.early_exit import with_early_exit
+
+# what an evaluation record says of its images; the rest are figures of one network
+SELECTION = ("source", "labelled", "fingerprint", "excluded_calibration", "limit", "seed", "label_offset")
+
+
+@dataclass(frozen=True)
+class Change:
+    """What to change; None leaves it as the checkpoint has it. Fields are the options of `snnconvert run`."""
+
+    schedule: str | None = None
+    timesteps: int | None = None
+    window: int | None = None
+    wait: int | None = None
+    precision: str | None = None
+
+
+def recompiled(snn: Snn, change: Change, progress: Progress = silent) -> tuple[Snn, tuple[str, ...]]:
+    """`snn` changed, and what has to be said about it; `snn` itself where nothing changes.
+
+    Thresholds and weights stay those of the calibration. What belongs to its schedule alone is made anew or switched
+    off: the limit of early exit, on the calibration images if they are at hand; the start of the read-out.
+
+    Raises:
+        OptionError: a schedule that does not fit, or a checkpoint that does not hold its calibration.
+    """
+    precision = change.precision or snn.precision
+    if (change.schedule, change.timesteps, change.window, change.wait) == (None, None, None, None):
+        if precision == snn.precision:
+            return snn, ()
+        if snn.precision == "float32":
+            return in_precision(replace(snn, evaluation=_selection(snn)), precision), ()
+    calibrated = snn.calibrated
+    if calibrated is None:
+        raise OptionError(
+            f"{snn.source.name} cannot be compiled again: its checkpoint does not hold the calibrated network",
+            hint=f"convert the model again: {_command(snn.source.location, change)}",
+        )
+    schedule = schedule_of(calibrated, snn.schedule, change)
+    hint = f"to calibrate for it: {conversion(calibrated, schedule, precision)}"
+    if with_identity_sites(calibrated.network, schedule) is not calibrated.network:
+        raise OptionError(
+            f"{schedule.describe()} needs signed neurons on sums that hold a branch back, which the calibration "
+            f"for {calibrated.schedule.describe()} has no thresholds for",
+            hint=hint,
+        )
+    made = compile_network(calibrated, schedule, snn.neuron, precision)
+    notes: tuple[str, ...] = ()
+    if made.provenance:
+        notes = (made.provenance, hint)
+        if calibrated.schedule.read_from and not schedule.read_from:
+            notes += ("the read-out starts with the first answer: where it started was chosen for the other schedule",)
+    if calibrated.early_exit is not None and made.early_exit is None:
+        made, note = _with_own_early_exit(made, calibrated, progress)
+        notes += (note,)
+    same = (schedule, precision) == (snn.schedule, snn.precision)
+    return replace(made, evaluation=snn.evaluation if same else _selection(snn)), notes
+
+
+def schedule_of(calibrated: Calibrated, now: Schedule, change: Change) -> Schedule:
+    """The schedule to compile for: `now` with what is changed, in which the depth stays the same.
+
+    Raises:
+        OptionError: an option of another kind of schedule, or steps that do not suffice.
+    """
+    kind = change.schedule or now.kind
+    timesteps = now.timesteps if change.timesteps is None else change.timesteps
+    if timesteps > MOST_TIMESTEPS:
+        most = MOST_TIMESTEPS
+        raise OptionError(f"--timesteps {timesteps} is above {most}", hint=f"give --timesteps at most {most}")
+    if kind not in SCHEDULES:
+        raise OptionError(f"--schedule {kind!r} is not known", hint=f"choose one of {', '.join(SCHEDULES)}")
+    row, given = SCHEDULES[kind], {"wait": change.wait, "window": change.window}
+    given = {option: value for option, value in given.items() if value is not None}
+    for option in given.keys() - set(row.options()):
+        raise OptionError(
+            f"--{option} means nothing to --schedule {kind}",
+            hint=f"leave --{option} out, or add --schedule {' or '.join(owners()[option])}",
+        )
+    options = {name: getattr(now, name) for name in row.options() if name != "read_from" and hasattr(now, name)}
+    found = [made for _, made in row.within(timesteps, now.depth, **{**options, **given})]
+    fitting = [made for made in found if isinstance(made, Schedule)]
+    if not fitting:
+        (error, *_) = [made for made in found if isinstance(made, OptionError)]
+        raise OptionError(f"--schedule {kind} does not fit: {error.message}", hint=error.hint)
+    own = calibrated.schedule
+    return own if fitting[-1] == own.reading_from(0) else fitting[-1]
+
+
+def conversion(calibrated: Calibrated, schedule: Schedule, precision: str = "float32") -> str:
+    """The command that converts the same model with the same choices for `schedule`."""
+    change = Change(
+        schedule.kind, schedule.timesteps, getattr(schedule, "window", None), getattr(schedule, "wait", None), precision
+    )
+    chosen = {
+        "--neuron": (calibrated.neuron.model, "if"),
+        "--levels": (str(calibrated.neuron.levels), "1"),
+        "--calibration": (str(calibrated.record.get("method", "reconstruct")), "reconstruct"),
+        "--approximate": (calibrated.approximate, "auto"),
+        "--input-encoder": (calibrated.input_encoder, "analog"),
+    }
+    extra = [word for name, (value, usual) in chosen.items() if value != usual for word in (name, value)]
+    return _command(calibrated.network.source.location, change, extra)
+
+
+def _command(location: str, change: Change, extra: list[str] | None = None) -> str:
+    words = ["snnconvert", location or "MODEL"]
+    for option, value, usual in (
+        ("-T", change.timesteps, None),
+        ("--schedule", change.schedule, None),
+        ("--window", change.window, None),
+        ("--wait", change.wait, None),
+        ("--precision", change.precision, "float32"),
+    ):
+        if value not in (None, usual):
+            words += [option, str(value)]
+    return shlex.join([*words, *(extra or [])])
+
+
+def _with_own_early_exit(snn: Snn, calibrated: Calibrated, progress: Progress) -> tuple[Snn, str]:
+    """`snn` with a limit of its own, found on the calibration images, or without; and what became of it."""
+    assert calibrated.early_exit is not None
+    images = calibration_images_again(snn)
+    if images is None:
+        return snn, "early exit is switched off: its limit was found for the other schedule, and the images are gone"
+    try:
+        made = with_early_exit(snn, in_canonical_order(images), calibrated.early_exit.share, progress)
+    except OptionError as error:
+        return snn, f"early exit is switched off: {error.message}"
+    return made, f"the limit of early exit was found again on {len(images)} calibration images"
+
+
+def _selection(snn: Snn) -> dict[str, object]:
+    return {name: snn.evaluation[name] for name in SELECTION if name in snn.evaluation}
