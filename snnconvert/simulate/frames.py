@@ -45,3 +45,10 @@ def density_of(sent: Bits | Tensor) -> float:
         return sent.density()
     some = sent[:: max(1, len(sent) // 16)]
     return float(torch.count_nonzero(some)) / max(some.numel(), 1)
+
+
+def over_time(value: Frames, frames: int) -> Tensor:
+    """A value as (frames * batch, *sample), also where it is constant in time."""
+    if not value.constant:
+        return value.tensor
+    return value.tensor.repeat(frames, *([1] * (value.tensor.ndim - 1)))

@@ -32,8 +32,8 @@ from snnconvert.graph.kinds import Neuron, Op, Role, Scale, Weighted
 from snnconvert.graph.types import Snn
 from snnconvert.graph.walk import walk
 from snnconvert.neurons import NEURONS, State
-from snnconvert.simulate.frames import Frames
-from snnconvert.simulate.over_time import by_frames, compensated, over_time, running_maximum
+from snnconvert.simulate.frames import Frames, over_time
+from snnconvert.simulate.over_time import by_frames, compensated, running_maximum
 
 FLOAT32_EXACT = 2**24
 # units in one step (pooled, graded) up to which float32 may be exact

@@ -21,10 +21,10 @@ from snnconvert.graph.schedule import Bistable, Schedule
 from snnconvert.graph.types import Snn
 from snnconvert.graph.walk import Plan
 from snnconvert.simulate.exact_products import applied, exact_arithmetic
-from snnconvert.simulate.frames import Frames, Spikes, Value
+from snnconvert.simulate.frames import Frames, Spikes, Value, over_time
 from snnconvert.simulate.kernels import FusedNeurons, choose, choose_fused
 from snnconvert.simulate.kernels.native import Current
-from snnconvert.simulate.over_time import by_frames, compensated, over_time, running_maximum, send
+from snnconvert.simulate.over_time import by_frames, compensated, running_maximum, send
 from snnconvert.simulate.result import Probe, Simulation
 from snnconvert.simulate.spike_layers import LaidOut, SpikeLayers
 from snnconvert.simulate.torch_threads import threads_for, work_of

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from snnconvert.graph.kinds import Neuron, Op
 from snnconvert.neurons import NEURONS, State
-from snnconvert.simulate.frames import Frames
 
 
 def by_frames(tensor: Tensor, frames: int) -> Tensor:
@@ -38,13 +37,6 @@ def send(op: Neuron, current: Tensor, frames: int, wait: int) -> Tensor:
             sent, state = model.fire(state, op.threshold, op.levels)
             out[step - wait] = sent
     return out.flatten(0, 1)
-
-
-def over_time(value: Frames, frames: int) -> Tensor:
-    """A value as (frames * batch, *sample), also where it is constant in time."""
-    if not value.constant:
-        return value.tensor
-    return value.tensor.repeat(frames, *([1] * (value.tensor.ndim - 1)))
 
 
 def increments(totals: Tensor, frames: int) -> Tensor:
