@@ -79,7 +79,8 @@ class Request:
 
     def gives(self, option: str) -> bool:
         """Whether the user asks for another value of an option than its default."""
-        return bool(getattr(self, option)) and getattr(self, option) != getattr(type(self), option)
+        value = getattr(self, option, None)
+        return bool(value) and value != getattr(type(self), option)
 
     @property
     def neurons(self) -> tuple[NeuronChoice, ...]:

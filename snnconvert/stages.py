@@ -329,7 +329,7 @@ def _candidates(request: Request, network: Ann) -> list[Candidate]:
         request.timesteps,
         neurons=request.neurons,
         schedules=_schedules(request),
-        **{option: getattr(request, option) for row in SCHEDULES.values() for option in row.options()},
+        **{option: getattr(request, option, None) for row in SCHEDULES.values() for option in row.options()},
     )
     _check_fits(request, found)
     return found if request.early_exit is None else with_several_answers(found)
