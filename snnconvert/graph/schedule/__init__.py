@@ -29,8 +29,9 @@ __all__ = [
     "Schedule",
     "Streaming",
     "Wait",
+    "owners",
+    "schedule_from",
 ]
-__all__ += ["owners", "schedule_from"]
 
 SCHEDULES: dict[str, type[Schedule]] = {row.kind: row for row in (Streaming, Wait, Bistable)}
 

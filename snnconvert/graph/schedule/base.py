@@ -12,8 +12,6 @@ from snnconvert.errors import OptionError
 # far beyond what any network needs; whoever asks for more has mistyped, or has a damaged file
 MOST_TIMESTEPS = 2**16
 ROUNDINGS = ("nearest", "floor")
-# what files say of the fields that a schedule does not have
-AT_REST = {"wait": 0, "window": 0, "phases": "power2", "residual": "keep", "read_from": 0}
 
 
 @dataclass(frozen=True)
@@ -227,7 +225,7 @@ class Schedule(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; see `schedule_from`."""
-        return {"kind": self.kind, **AT_REST, **asdict(self)}
+        return {"kind": self.kind, **asdict(self)}
 
     @classmethod
     def options(cls) -> tuple[str, ...]:
