@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint sanitize clean
+.PHONY: install demo test lint options sanitize clean
 
 $(BIN)/snnconvert: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,10 @@ lint: $(BIN)/.test-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# the table of options in the README
+options: install
+	$(BIN)/python -m snnconvert.cli.table README.md
 
 test: lint
 	$(BIN)/python -m pytest -n 2

@@ -46,7 +46,7 @@ def request(name: str, **options: object) -> Request:
         arch=arch,
         data=str(DATA / f"{data}_test.npz"),
         calibration_data=str(DATA / f"{data}_train_small.npz"),
-        preprocessing=Preprocessing.from_options(**preprocessing),
+        preprocessing=Preprocessing.from_dict(preprocessing),
         **options,  # type: ignore[arg-type]
     )
 

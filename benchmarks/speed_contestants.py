@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order
+from snnconvert.compile import PRECISIONS
 from snnconvert.compile.network import compile_network
-from snnconvert.compile.precision import PRECISIONS, in_precision
+from snnconvert.compile.precision import in_precision
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.passes import canonicalize
 from snnconvert.graph.dialect import arguments, calls, output_nodes

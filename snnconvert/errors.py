@@ -89,7 +89,17 @@ class DataError(UserError):
 
 
 class OptionError(UserError):
-    """An option whose value is outside the allowed ones."""
+    """An option whose value is outside the allowed ones.
+
+    Args:
+        options: the options it is about, by the names of their fields; of a table's key, the way to it.
+    """
+
+    options: tuple[str, ...] = ()
+
+    def __init__(self, message: str, *, hint: str, causes: tuple[str, ...] = (), options: tuple[str, ...] = ()) -> None:
+        super().__init__(message, hint=hint, causes=causes)
+        self.options = options
 
 
 class BudgetError(OptionError):

@@ -1,22 +1,27 @@
-"""What a user can ask of a conversion, and what of it is refused before any work."""
+"""What a user can ask of a conversion, and what of it is refused before any work.
+
+A field of `Request` is all there is to an option: command line, manifest, checks and the README's table follow from it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import MISSING, dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from snnconvert.calibrate import METHODS
-from snnconvert.calibrate.options import check_options
-from snnconvert.compile.precision import PRECISIONS
-from snnconvert.convert import encoder
-from snnconvert.convert.units import WAYS
-from snnconvert.data.preprocessing import Preprocessing
+from snnconvert.calibrate import METHODS, check_options, on_the_command_line
+from snnconvert.compile import PRECISIONS
+from snnconvert.data.preprocessing import Preprocessing, from_command_line
 from snnconvert.errors import OptionError
 from snnconvert.graph.schedule import MOST_TIMESTEPS, PHASES, RESIDUALS, ROUNDINGS, SCHEDULES, owners
-from snnconvert.graph.types import NeuronChoice
-from snnconvert.neurons import RECTIFIERS
-from snnconvert.study.studies import check_studies
+from snnconvert.options import AUTO, check, declared, option
+from snnconvert.study.studies import by_name, check_studies
 
+if TYPE_CHECKING:
+    from snnconvert.graph.types import NeuronChoice
+
+# the values of --neuron; a test compares them with the table
+NEURONS = ("if", "ternary", "ternary-late", "burst", "graded", AUTO)
 # units per step of the neurons that may send more than one, where the user does not say
 LEVELS = {"burst": 5, "graded": 15}
 # units of one step fit into 16 bits: more would leave too few of a float32 sum's 24 for the weights
@@ -24,53 +29,197 @@ MOST_LEVELS = 2**16 - 1
 # what `--neuron auto` tries, by what one of their spikes costs: a bit, a bit and a sign, 3 bits, 4 bits
 CHEAPEST_FIRST = ("if", "ternary", "burst", "graded")
 
+MODEL, DATA, CALIBRATION, SNN, OUTPUT = "Model", "Data", "Calibration", "Spiking network", "Output"
+_MEASURING = ("convert", "run", "report")
+_of_convert = partial(option, commands=("convert",))
+_of_models = partial(option, commands=("convert", "check"), panel=MODEL)
+_of_checkpoints = partial(option, commands=("convert", "run"), panel=SNN)
+_of_networks = partial(option, commands=("convert",), panel=SNN)
+_of_zoos = ("convert", "zoo run")
+# what `run` compiles a calibration again for; the fields of `recompile.Change`
+CHANGES = ("schedule", "timesteps", "window", "wait", "precision")
+
 
 @dataclass(frozen=True)
 class Request:
-    """Everything a user can ask of a conversion; the defaults are those of the command line.
+    """Everything a user can ask of a conversion; the defaults are those of the command line."""
 
-    `options` are the calibration method's own; `levels` is the number of units a neuron may send a step, None for the
-    usual one (LEVELS); `read_from` is the number of first steps that the read-out leaves out, None lets the calibration
-    choose; `early_exit` is the share of images that has to keep the last step's answer when clear ones stop early;
-    `calibrate_for` are earlier steps after which the network is to be right as well; `compare_at` are steps at which it
-    is compared with networks that are calibrated for so many steps alone, as it is at those of `calibrate_for`;
-    `studies` are further questions, by the names of `study.studies.by_name`.
-    """
-
-    model: str
-    arch: str | None = None
-    input_shape: tuple[int, ...] | None = None
-    output_name: str | None = None
-    timesteps: int = 32
-    data: str | None = None
-    calibration_data: str | None = None
-    calibration_samples: int = 512
-    calibration: str = "reconstruct"
-    options: dict[str, Any] = field(default_factory=dict)
-    neuron: str = "if"
-    levels: int | None = None
-    schedule: str = "auto"
-    wait: int | None = None
-    window: int | None = None
-    phases: str = "power2"
-    residual: str = "keep"
-    rounding: str = "nearest"
-    read_from: int | None = None
-    early_exit: float | None = None
-    calibrate_for: tuple[int, ...] = ()
-    compare_at: tuple[int, ...] = ()
-    limit: int | None = None
-    batch_size: int = 64
-    seed: int = 0
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    label_offset: int = 0
-    device: str = "cpu"
-    precision: str = "float32"
-    input_encoder: str = "analog"
-    approximate: str = "auto"
-    strict_spiking: bool = False
-    energy_constants: str | None = None
-    studies: tuple[str, ...] = ()
+    model: str = _of_models(
+        MISSING,
+        "An .onnx file, weights (.pt, .pth, .th, .safetensors) with --arch, a .pt2 program, torchvision:NAME, "
+        "timm:NAME, or zoo:NAME (zoo:digits-resnet and zoo:digits-cnn come with the package).",
+        positional=True,
+        manifest=False,
+    )
+    arch: str | None = _of_models(
+        None,
+        "Architecture of a weights file: FILE.py:FACTORY (this runs that file), torchvision:NAME, timm:NAME.",
+    )
+    input_shape: tuple[int, ...] | None = _of_models(
+        None, "One input without the batch, where the model does not say.", least=1, example="--input-shape 3,32,32"
+    )
+    output_name: str | None = _of_models(None, "Which output is the classifier.", usual="the first")
+    timesteps: int = option(
+        32,
+        "Total steps, from the first input to the answer; for convert also auto: the smallest that meets --max-drop or "
+        "--min-accuracy (exit 3 if none does).",
+        commands=("convert", "run", "zoo run"),
+        panel=SNN,
+        short="-T",
+        least=1,
+        most=MOST_TIMESTEPS,
+        auto=("convert",),
+    )
+    data: str | None = option(
+        None,
+        "Images to evaluate on: .npz (x, y), .npy, a folder of class folders, a folder plus labels.csv, idx or CIFAR "
+        "binary files.",
+        commands=(*_MEASURING, "check", "debug"),
+        panel=DATA,
+    )
+    calibration_data: str | None = _of_convert(
+        None,
+        "Images to calibrate on, no labels needed; without it they are drawn from --data and left out of the "
+        "evaluation.",
+        panel=DATA,
+    )
+    calibration_samples: int = option(512, "Images to calibrate on.", commands=_of_zoos, panel=CALIBRATION, least=1)
+    calibration: str = option(
+        "reconstruct", "How thresholds are found.", commands=_of_zoos, panel=CALIBRATION, choices=lambda: METHODS
+    )
+    options: dict[str, Any] = option(
+        dict,
+        "The calibration method's own options.",
+        flag="options",
+        panel=CALIBRATION,
+        inside=on_the_command_line,
+        gather=dict,
+    )
+    neuron: str = option(
+        "if",
+        "Neuron model; auto tries them, cheapest spikes first, and takes the first that decides like the original "
+        "network on 99 % of the calibration images (else the best).",
+        commands=_of_zoos,
+        panel=SNN,
+        choices=NEURONS,
+    )
+    levels: int | None = _of_convert(
+        None,
+        "Units that a neuron may send a step.",
+        panel=SNN,
+        least=1,
+        most=MOST_LEVELS,
+        usual="burst 5, graded 15 (4 bits)",
+        example="--levels 15",
+    )
+    schedule: str = option(
+        AUTO,
+        "When neurons integrate and emit; auto tries all that fit into T on calibration images.",
+        commands=("convert", "run", "zoo run"),
+        panel=SNN,
+        choices=(*SCHEDULES, AUTO),
+    )
+    wait: int | None = _of_checkpoints(
+        None, "Steps that a layer integrates before it emits (wait).", least=1, usual="1"
+    )
+    window: int | None = _of_checkpoints(None, "Steps per window (bistable).", least=1, usual="tries 2 to 8")
+    phases: str = _of_networks("power2", "Weights of the spikes in a window.", choices=PHASES)
+    residual: str = _of_networks("keep", "Membrane after a window (bistable).", choices=RESIDUALS)
+    rounding: str = _of_networks("nearest", "nearest (v(0) = half a spike) or floor (v(0) = 0).", choices=ROUNDINGS)
+    read_from: int | None = _of_networks(
+        None,
+        "First steps that the read-out leaves out; auto chooses on calibration images (reconstruct: where it brings "
+        "the read-out nearer to the original network in runs of up to 8 steps; 0 with --early-exit).",
+        least=0,
+        auto=("convert", "manifest"),
+    )
+    early_exit: float | None = _of_networks(
+        None,
+        "Let clear images stop early so that this share keeps the last step's answer.",
+        above=0,
+        most=1,
+        example="--early-exit 0.99",
+    )
+    calibrate_for: tuple[int, ...] = _of_convert(
+        (),
+        "Earlier steps after which the network is to be right as well, e.g. 8,16 with -T 32; compares at them as "
+        "--compare-at does.",
+        panel=CALIBRATION,
+    )
+    compare_at: tuple[int, ...] = _of_convert(
+        (),
+        "Compare this network, read at these steps, with networks calibrated for each of them alone, e.g. 4,8,16 with "
+        "-T 32: a table and a second curve in the report (streaming).",
+        panel=OUTPUT,
+    )
+    limit: int | None = option(
+        None,
+        "Evaluate on a class-balanced sample of N images.",
+        commands=(*_MEASURING, "debug", "zoo run"),
+        panel=DATA,
+        least=1,
+        usual="all",
+        example="--limit 500",
+    )
+    batch_size: int = option(
+        64, "Images read at once; never changes results.", commands=(*_MEASURING, "zoo run"), panel=OUTPUT, least=1
+    )
+    seed: int = option(0, "Choice of images.", commands=_of_zoos, panel=DATA)
+    preprocessing: Preprocessing = option(
+        Preprocessing,
+        "A TOML file with mean, std, scale, layout, channels, resize and crop: value = (x / scale - mean) / std.",
+        commands=("convert",),
+        metavar="FILE.toml",
+        panel=DATA,
+        usual="",
+        inside=partial(declared, Preprocessing),
+        gather=from_command_line,
+    )
+    label_offset: int = option(
+        0, "Added to labels (1 for a background class).", commands=("convert", "check"), panel=DATA
+    )
+    device: str = option("cpu", "cpu, or cuda where there is one.", commands=("convert", "run"), panel=OUTPUT)
+    precision: str = option(
+        "float32",
+        "Of the weights: bfloat16 and int8 (8-bit integers per output channel, summed exactly) are shown beside "
+        "float32.",
+        commands=("convert", "run"),
+        panel=SNN,
+        choices=PRECISIONS,
+    )
+    input_encoder: str = _of_convert(
+        "analog",
+        "analog: the input is a constant current; spiking: an encoder neuron sends every value as signed spikes (sign "
+        "and K bits a window, or a rate), so that the first layer adds too; one layer deeper.",
+        panel=SNN,
+        choices=("analog", "spiking"),
+    )
+    approximate: str = option(
+        AUTO,
+        "Sigmoid, SiLU, GELU and the like. units: write each as a few spiking units where that fits; analog: compute "
+        "them in the mean and send the results as signed spikes; auto: units, unless they change the outputs by over 5 "
+        "% on calibration images.",
+        commands=("convert", "check"),
+        panel=SNN,
+        choices=(AUTO, "units", "analog"),
+    )
+    strict_spiking: bool = option(
+        False, "Refuse a model with nodes that stay analog.", commands=("convert", "check"), panel=SNN
+    )
+    energy_constants: str | None = option(
+        None,
+        "Energies of your own hardware, each with its source; they decide, the default ones stand beside them.",
+        commands=_MEASURING,
+        panel=OUTPUT,
+        metavar="FILE.toml",
+    )
+    studies: tuple[str, ...] = _of_convert(
+        (),
+        "Find out more, at more time; repeatable.",
+        panel=OUTPUT,
+        flag="--study",
+        choices=by_name,
+    )
 
     @property
     def units(self) -> int:
@@ -85,7 +234,9 @@ class Request:
     @property
     def neurons(self) -> tuple[NeuronChoice, ...]:
         """The neurons to choose from, the cheapest first."""
-        if self.neuron != "auto":
+        from snnconvert.graph.types import NeuronChoice
+
+        if self.neuron != AUTO:
             return (NeuronChoice(self.neuron, self.units),)
         return tuple(NeuronChoice(model, LEVELS.get(model, 1)) for model in CHEAPEST_FIRST)
 
@@ -105,82 +256,53 @@ class Request:
 
 
 def check_request(request: Request) -> None:
-    """Refuse values outside their range before any work.
+    """Refuse values outside their range, and options that do not fit each other, before any work.
 
     Raises:
         OptionError: naming the option, its value and what is allowed.
     """
-    for option, value in (
-        ("--timesteps", request.timesteps),
-        ("--calibration-samples", request.calibration_samples),
-        ("--batch-size", request.batch_size),
-        ("--limit", 1 if request.limit is None else request.limit),
-        ("--levels", request.units),
-        ("--wait", 1 if request.wait is None else request.wait),
-        ("--window", 1 if request.window is None else request.window),
+    check(request)
+    for refuse in (_check_earlier_steps, _check_neuron, _check_schedule):
+        refuse(request)
+    check_studies(request.studies, None if request.schedule == AUTO else request.schedule)
+    check_options(request.calibration, request.options)
+
+
+def _check_earlier_steps(request: Request) -> None:
+    for name, last, what in (
+        ("calibrate_for", request.timesteps, "timesteps"),
+        ("compare_at", request.timesteps - 1, "earlier steps"),
     ):
-        if value < 1:
-            raise OptionError(f"{option} {value} is below 1", hint=f"give {option} a whole number of at least 1")
-    for option, value, most in (
-        ("--timesteps", request.timesteps, MOST_TIMESTEPS),
-        ("--levels", request.units, MOST_LEVELS),
-    ):
-        if value > most:
-            raise OptionError(f"{option} {value} is above {most}", hint=f"give {option} at most {most}")
-    for option, given, last, what in (
-        ("--calibrate-for", request.calibrate_for, request.timesteps, "timesteps"),
-        ("--compare-at", request.compare_at, request.timesteps - 1, "earlier steps"),
-    ):
-        for steps in given:
+        shown = f"--{name.replace('_', '-')}"
+        for steps in getattr(request, name):
             if not 1 <= steps <= last:
                 more = request.timesteps + max(steps, 1) - last
                 raise OptionError(
-                    f"{option} {steps} is outside 1 to {last}, the {what} of this network",
+                    f"{shown} {steps} is outside 1 to {last}, the {what} of this network",
                     hint="leave it out" + (f", or ask for more steps: -T {more}" if steps > last else ""),
+                    options=(name, "timesteps"),
                 )
             if steps <= (request.read_from or 0):
                 raise OptionError(
-                    f"{option} {steps} has no answer with --read-from {request.read_from}",
+                    f"{shown} {steps} has no answer with --read-from {request.read_from}",
                     hint=f"leave one of the two out, or read earlier: --read-from {steps - 1}",
+                    options=(name, "read_from"),
                 )
-    if request.early_exit is not None and not 0 < request.early_exit <= 1:
-        raise OptionError(
-            f"--early-exit {request.early_exit} is outside 0 to 1",
-            hint="give the share to keep, e.g. --early-exit 0.99",
-        )
-    if request.read_from is not None and request.read_from < 0:
-        raise OptionError(f"--read-from {request.read_from} is below 0", hint="give 0 to read every step, or auto")
-    for option, chosen, allowed in (
-        ("--calibration", request.calibration, METHODS),
-        ("--neuron", request.neuron, (*RECTIFIERS, "auto")),
-        ("--schedule", request.schedule, (*SCHEDULES, "auto")),
-        ("--phases", request.phases, PHASES),
-        ("--residual", request.residual, RESIDUALS),
-        ("--rounding", request.rounding, ROUNDINGS),
-        ("--approximate", request.approximate, WAYS),
-        ("--precision", request.precision, PRECISIONS),
-        ("--input-encoder", request.input_encoder, encoder.WAYS),
-    ):
-        if chosen not in allowed:
-            raise OptionError(f"{option} {chosen!r} is not known", hint=f"choose one of {', '.join(allowed)}")
-
-    _check_combinations(request)
 
 
-def _check_combinations(request: Request) -> None:
-    if request.neuron == "auto" and request.levels is not None:
+def _check_neuron(request: Request) -> None:
+    if request.neuron == AUTO and request.levels is not None:
         raise OptionError(
             f"--levels {request.levels} does not fit --neuron auto, which tries each neuron with its usual levels",
             hint="leave --levels out, or choose --neuron burst or --neuron graded",
+            options=("levels", "neuron"),
         )
-    if request.units != 1 and request.neuron not in ("burst", "graded"):
+    if request.units != 1 and request.neuron not in LEVELS:
         raise OptionError(
-            f"--levels {request.units} does not fit --neuron {request.neuron}, which sends one unit a step",
+            f"--levels {request.levels} does not fit --neuron {request.neuron}, which sends one unit a step",
             hint="add --neuron burst or --neuron graded, or leave --levels out",
+            options=("levels", "neuron"),
         )
-    _check_schedule(request)
-    check_studies(request.studies, None if request.schedule == "auto" else request.schedule)
-    check_options(request.calibration, request.options)
 
 
 def _check_schedule(request: Request) -> None:
@@ -189,38 +311,44 @@ def _check_schedule(request: Request) -> None:
         raise OptionError(
             f"--schedule {request.schedule} brings neurons of its own, not --neuron {request.neuron}",
             hint=f"leave --neuron out, or choose --schedule {' or '.join(_kinds(own_neuron=None))}",
+            options=("schedule", "neuron"),
         )
-    options = owners()
+    known = owners()
     if request.read_from and chosen is not None and "read_from" not in chosen.options():
         raise OptionError(
             f"--read-from {request.read_from} does not fit --schedule {request.schedule}, which answers window by "
             "window",
-            hint=f"leave --read-from out, or choose --schedule {' or '.join(options['read_from'])}",
+            hint=f"leave --read-from out, or choose --schedule {' or '.join(known['read_from'])}",
+            options=("read_from", "schedule"),
         )
-    for option, kinds in options.items():
-        if not request.gives(option):
+    for name, kinds in known.items():
+        if not request.gives(name):
             continue
         if chosen is not None and chosen.kind not in kinds:
             raise OptionError(
-                f"--{option} means nothing to --schedule {request.schedule}",
-                hint=f"leave --{option} out, or add --schedule {' or '.join(kinds)}",
+                f"--{name} means nothing to --schedule {request.schedule}",
+                hint=f"leave --{name} out, or add --schedule {' or '.join(kinds)}",
+                options=(name, "schedule"),
             )
         if request.compared and not set(kinds) & set(anytime):
             earlier = "--calibrate-for" if request.calibrate_for else "--compare-at"
             raise OptionError(
-                f"--{option} means nothing with {earlier}, which is for {' and '.join(anytime)} networks",
-                hint=f"leave one of the two out: --{option} or {earlier}",
+                f"--{name} means nothing with {earlier}, which is for {' and '.join(anytime)} networks",
+                hint=f"leave one of the two out: --{name} or {earlier}",
+                options=(name, "calibrate_for", "compare_at"),
             )
-    fits = request.schedule in ("auto", *anytime)
+    fits = request.schedule in (AUTO, *anytime)
     if request.calibrate_for and (request.calibration != "reconstruct" or not fits):
         raise OptionError(
             f"--calibrate-for is for --calibration reconstruct and --schedule {' or '.join(anytime)}",
             hint="leave --calibrate-for out, or leave out the other two",
+            options=("calibrate_for", "calibration", "schedule"),
         )
     if request.compare_at and not fits:
         raise OptionError(
             f"--compare-at does not fit --schedule {request.schedule}, which waits the same at every T",
             hint=f"leave --compare-at out, or choose --schedule {' or '.join(anytime)}",
+            options=("compare_at", "schedule"),
         )
 
 

@@ -151,7 +151,7 @@ def test_a_report_compared_with_itself_is_noticed(converted: Path, tmp_path: Pat
 @pytest.mark.parametrize(("option", "example"), [("--min-accuracy", "95"), ("--max-drop", "1.0")])
 def test_a_limit_outside_percent_gets_a_sensible_example(option: str, example: str, tmp_path: Path) -> None:
     done = snnconvert("zoo:digits-cnn", option, "101", folder=tmp_path)
-    assert f"for instance {option} {example}" in done.stderr
+    assert f"e.g. {option} {example}" in done.stderr
 
 
 def load_names(folder: Path) -> list[str]:
@@ -171,7 +171,7 @@ def load_names(folder: Path) -> list[str]:
         (("debug", "missing.snn", "--data", DATA), "there is no checkpoint"),
         (("report", "digits-cnn.json", "digits-cnn.json", "--report", "digits-cnn.html"), "would overwrite"),
         (("report", "digits-cnn.json", "digits-cnn.json", "--report", "a.json"), "name it a.html"),
-        (("debug", "digits-cnn.snn", "--data", DATA, "--limit", "0"), "at least 1"),
+        (("debug", "digits-cnn.snn", "--data", DATA, "--limit", "0"), "whole number from 1"),
     ],
 )
 def test_wrong_use_is_explained(converted: Path, arguments: tuple[str, ...], text: str) -> None:

@@ -62,15 +62,3 @@ def test_every_public_name_exists() -> None:
         if name != "SnnConvertError":
             assert name in snnconvert._HOMES
     assert set(dir(snnconvert)) == set(snnconvert.__all__)
-
-
-def test_options_list_what_exists() -> None:
-    """The values of the command line's options are the rows of the tables, no more and no less."""
-    from snnconvert.calibrate import METHODS
-    from snnconvert.cli.options import CalibrationName, NeuronName, ScheduleName
-    from snnconvert.graph.schedule import SCHEDULES
-    from snnconvert.neurons import RECTIFIERS
-
-    assert {one.value for one in CalibrationName} == set(METHODS)
-    assert {one.value for one in NeuronName} == {*RECTIFIERS, "auto"}
-    assert {one.value for one in ScheduleName} == {*SCHEDULES, "auto"}

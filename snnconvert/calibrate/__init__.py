@@ -1,24 +1,113 @@
-"""Calibration methods: METHODS maps the value of `--calibration` to a function from Task to Calibrated."""
+"""Calibration methods: METHODS maps the value of `--calibration` to a function from Task to Calibrated.
+
+The table is light: a method's module, and torch with it, is imported when the method is called.
+"""
 
 from __future__ import annotations
 
-from snnconvert.calibrate.local_threshold_balancing import calibrate_local_threshold_balancing
-from snnconvert.calibrate.mse import calibrate_mse
-from snnconvert.calibrate.percentile import calibrate_percentile
-from snnconvert.calibrate.rate_norm import calibrate_rate_norm
-from snnconvert.calibrate.reconstruct import calibrate_reconstruct
-from snnconvert.calibrate.robust_norm import calibrate_robust_norm
-from snnconvert.calibrate.snn_calibration_light import calibrate_snn_calibration_light
-from snnconvert.calibrate.task import Method, Task
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["METHODS", "Method", "Task"]
+from snnconvert.calibrate import options
+from snnconvert.errors import OptionError, did_you_mean
+from snnconvert.options import Declared, declared
 
-METHODS: dict[str, Method] = {
-    "rnl": calibrate_rate_norm,
-    "percentile": calibrate_percentile,
-    "mse": calibrate_mse,
-    "reconstruct": calibrate_reconstruct,
-    "robust-norm": calibrate_robust_norm,
-    "local-threshold-balancing": calibrate_local_threshold_balancing,
-    "snn-calibration-light": calibrate_snn_calibration_light,
+if TYPE_CHECKING:
+    from snnconvert.calibrate.task import Task
+    from snnconvert.graph.types import Calibrated
+
+__all__ = ["METHODS", "Method", "Task", "check_options", "on_the_command_line"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A calibration method.
+
+    Attributes:
+        help: what it does, in one line.
+        options: the class that declares its options.
+        place: the module it is in, below this package, and the function's name.
+    """
+
+    help: str
+    options: type
+    place: str
+
+    def __call__(self, task: Task) -> Calibrated:
+        """Calibrate."""
+        module, name = self.place.split(":")
+        calibration: Calibrated = getattr(import_module(f"{__name__}.{module}"), name)(task)
+        return calibration
+
+    @property
+    def rows(self) -> dict[str, Declared]:
+        """Its options by key."""
+        return {row.key: row for row in declared(self.options).values()}
+
+
+METHODS = {
+    "reconstruct": Method(
+        "closed loop: weights, biases and thresholds solved layer by layer against the spikes really sent",
+        options.Reconstruct,
+        "reconstruct:calibrate_reconstruct",
+    ),
+    "rnl": Method(
+        "Rate Norm Layer: one p for all layers, thresholds p times the largest activation",
+        options.RateNorm,
+        "rate_norm:calibrate_rate_norm",
+    ),
+    "percentile": Method("a percentile of the activations", options.Percentile, "percentile:calibrate_percentile"),
+    "mse": Method("the least squared quantisation error at T", options.SquaredError, "mse:calibrate_mse"),
+    "robust-norm": Method(
+        "a published baseline: a high percentile per layer, membranes that start empty",
+        options.RobustNorm,
+        "robust_norm:calibrate_robust_norm",
+    ),
+    "local-threshold-balancing": Method(
+        "a published baseline: thresholds grow by what exceeds them",
+        options.LocalThresholdBalancing,
+        "local_threshold_balancing:calibrate_local_threshold_balancing",
+    ),
+    "snn-calibration-light": Method(
+        "a published baseline: squared error per layer, then biases corrected by what the rates lack",
+        options.SnnCalibrationLight,
+        "snn_calibration_light:calibrate_snn_calibration_light",
+    ),
 }
+
+
+def __getattr__(name: str) -> Any:
+    """`Task` needs torch; whoever asks for it does too."""
+    if name == "Task":
+        return import_module("snnconvert.calibrate.task").Task
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def check_options(method: str, given: Mapping[str, Any]) -> None:
+    """Refuse options that the method does not have, and values that it cannot take.
+
+    Raises:
+        OptionError: with the option, what is allowed, and what may have been meant.
+    """
+    known = METHODS[method].rows
+    for name, value in given.items():
+        if name in known:
+            try:
+                known[name].value(value)
+            except OptionError as error:
+                error.options = ("options", name)
+                raise
+            continue
+        owners = {one: row.rows[name] for one, row in METHODS.items() if name in row.rows}
+        shown = next((row.shown for row in owners.values()), f"options.{name}")
+        hint = "add " + " or ".join(f"--calibration {one}" for one in owners)
+        if not owners:
+            hint = did_you_mean(name, tuple(known)) or f"{method} has {', '.join(known)}"
+        raise OptionError(f"{shown} means nothing to --calibration {method}", hint=hint, options=("options", name))
+
+
+def on_the_command_line() -> dict[str, Declared]:
+    """The methods' options that the command line spells as options of their own."""
+    return {name: row for method in METHODS.values() for name, row in method.rows.items() if row.option.commands}

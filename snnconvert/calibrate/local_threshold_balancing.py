@@ -10,40 +10,41 @@ maxima. v(0) = theta / 2. The paper's delayed evaluation (ignoring the first ste
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import torch
 from torch import Tensor, fx
 
 from snnconvert.calibrate.observe import BATCH, broadcastable, by_channel, ranges
+from snnconvert.calibrate.options import LocalThresholdBalancing
 from snnconvert.calibrate.task import Task
 from snnconvert.graph.types import Calibrated
 from snnconvert.graph.walk import applied, walk
+from snnconvert.options import made
 
 
 @torch.inference_mode()
 def calibrate_local_threshold_balancing(task: Task) -> Calibrated:
     """Balance each channel's threshold by what exceeds it.
 
-    Options:
-        passes: how often all images are gone through, in batches of 64, default 16.
-        initial: membrane potential at t = 0 as a fraction of the threshold, default 0.5.
+    Its options are those of `LocalThresholdBalancing`.
     """
-    passes = int(task.options.get("passes", 16))
-    initial = float(task.options.get("initial", 0.5))
+    options = made(LocalThresholdBalancing, task.options)
     graph = task.ann.graph
     found, _ = ranges(graph, task.images, task.progress)
     thresholds = {name: torch.zeros(len(site.largest)) for name, site in found.items()}
-    for index in range(passes):
+    for index in range(options.passes):
         for batch in task.images.split(BATCH):  # type: ignore[no-untyped-call]
             excess = _excess(graph, batch, thresholds, {name: site.axis for name, site in found.items()})
             for name, mean in excess.items():
                 thresholds[name] = thresholds[name] + 2 * mean
-        task.progress("local threshold balancing", index + 1, passes)
+        task.progress("local threshold balancing", index + 1, options.passes)
     sites = {}
     for name, site in found.items():
         bound = torch.where(thresholds[name] > 0, thresholds[name].double(), site.largest)
-        sites[name] = task.site(bound, site, initial)
-    options = {"passes": passes, "initial": initial}
-    return task.calibrated(graph, sites, {"method": "local-threshold-balancing", "options": options, "candidates": []})
+        sites[name] = task.site(bound, site, options.initial)
+    record = {"method": "local-threshold-balancing", "options": asdict(options), "candidates": []}
+    return task.calibrated(graph, sites, record)
 
 
 def _excess(

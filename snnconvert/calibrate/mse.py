@@ -14,9 +14,11 @@ from torch import Tensor
 
 from snnconvert.calibrate.histogram import centres, histograms
 from snnconvert.calibrate.observe import Range, ranges
+from snnconvert.calibrate.options import SquaredError
 from snnconvert.calibrate.task import Task
 from snnconvert.graph.types import Calibrated
 from snnconvert.neurons import NEURONS
+from snnconvert.options import made
 
 FACTORS = torch.arange(100, 4, -1, dtype=torch.float64) / 100
 SHARE_OF_LEVELS = 0.5
@@ -25,27 +27,28 @@ SHARE_OF_LEVELS = 0.5
 def calibrate_mse(task: Task) -> Calibrated:
     """Search each channel's bound over fractions of its maximum.
 
-    Options:
-        initial: membrane potential at t = 0 as a fraction of the threshold; the default is that of the schedule's
-            rounding, 0.5 for nearest.
-        headroom: no bound is lower than this many times the largest activation that the calibration images cause
-            (default 0: as low as the squared error on these images asks for). With 1 nothing that they cause is cut
-            off; more than 1 makes room for images that go further.
+    Its options are those of `SquaredError`; without `initial`, membranes start as the schedule's rounding asks for.
     """
-    initial = float(task.options.get("initial", task.schedule.initial))
+    options = made(SquaredError, task.options)
+    initial = task.schedule.initial if options.initial is None else options.initial
     levels = effective_levels(task)
     graph = task.ann.graph
     found, _ = ranges(graph, task.images, task.progress)
     counts = histograms(graph, task.images, found, task.progress)
-    headroom = float(task.options.get("headroom", 0.0))
     result = {
         name: task.site(
-            torch.maximum(best_bounds(counts[name], site, levels, initial), site.followed(headroom)), site, initial
+            torch.maximum(best_bounds(counts[name], site, levels, initial), site.followed(options.headroom)),
+            site,
+            initial,
         )
         for name, site in found.items()
     }
-    options = {"initial": initial, "headroom": headroom}
-    record = {"method": "mse", "options": options, "levels": levels, "candidates": []}
+    record = {
+        "method": "mse",
+        "options": {"initial": initial, "headroom": options.headroom},
+        "levels": levels,
+        "candidates": [],
+    }
     return task.calibrated(graph, result, record)
 
 

@@ -1,106 +1,111 @@
-"""The options of each calibration method: their names, kinds and ranges, checked before any work is done."""
+"""The options of each calibration method, each stated once: name, default, range and help."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
-from snnconvert.errors import OptionError, did_you_mean
+from snnconvert.options import option
 
-# written as options of the command, the others as `options = { ... }` of a manifest or of `convert_model`
-_ON_THE_COMMAND_LINE = ("percentile", "granularity", "headroom")
-
-
-@dataclass(frozen=True)
-class Number:
-    """A number from `low` to `high`; `low` itself is excluded with `above`."""
-
-    low: float
-    high: float | None = None
-    whole: bool = False
-    above: bool = False
-
-    def accepts(self, value: Any) -> bool:
-        if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
-            return False
-        return (value > self.low if self.above else value >= self.low) and (self.high is None or value <= self.high)
-
-    def __str__(self) -> str:
-        kind = "a whole number" if self.whole else "a number"
-        begin = f"above {self.low:g}" if self.above else f"from {self.low:g}"
-        return f"{kind} {begin}" + ("" if self.high is None else f", at most {self.high:g}")
+_on_the_command_line = partial(option, commands=("convert",), panel="Calibration")
+_granularity = partial(
+    _on_the_command_line, help="One threshold per channel or per layer.", choices=("channel", "layer"), usual=""
+)
+_initial = partial(option, help="Membrane potential at t = 0 as a fraction of the threshold.", least=0, most=1)
+_percentile = partial(
+    _on_the_command_line,
+    help="Share of the activations below a threshold (percentile, robust-norm).",
+    above=0,
+    most=100,
+)
+_headroom = partial(
+    _on_the_command_line,
+    0.0,
+    "No threshold is lower than what lets the neuron follow this many times the largest calibration activation "
+    "(reconstruct, mse). With 1 nothing that the calibration images cause is cut off; more makes room for images that "
+    "go further, and costs early answers.",
+    least=0,
+    usual="0",
+)
 
 
 @dataclass(frozen=True)
-class OneOf:
-    """One of these values."""
+class RateNorm:
+    """Of `--calibration rnl`."""
 
-    values: tuple[Any, ...]
-
-    def accepts(self, value: Any) -> bool:
-        return any(value is one or (isinstance(value, str) and value == one) for one in self.values)
-
-    def __str__(self) -> str:
-        return " or ".join(str(one).lower() for one in self.values)
+    granularity: str = _granularity("channel")
+    lambda_: float | None = option(None, "Weight of Omega; 1 / (3 T) without it.", above=0)
+    p: float | None = option(None, "A fixed p instead of the search.", above=0, most=1)
 
 
 @dataclass(frozen=True)
-class Steps:
-    """A list of whole numbers above 0."""
+class Percentile:
+    """Of `--calibration percentile`."""
 
-    def accepts(self, value: Any) -> bool:
-        return isinstance(value, (list, tuple)) and all(Number(1, whole=True).accepts(one) for one in value)
-
-    def __str__(self) -> str:
-        return "a list of whole numbers from 1"
+    percentile: float = _percentile(99.9)
+    granularity: str = _granularity("channel")
+    initial: float = _initial(0.5)
 
 
-Kind = Number | OneOf | Steps
-_SWITCH = OneOf((True, False))
-_COUNT = Number(1, whole=True)
-_GRANULARITY = OneOf(("channel", "layer"))
-_INITIAL = Number(0, 1)
-_PERCENTILE: dict[str, Kind] = {
-    "percentile": Number(0, 100, above=True),
-    "granularity": _GRANULARITY,
-    "initial": _INITIAL,
-}
+@dataclass(frozen=True)
+class RobustNorm(Percentile):
+    """Of `--calibration robust-norm`: the published settings."""
 
-OPTIONS: dict[str, dict[str, Kind]] = {
-    "rnl": {"granularity": _GRANULARITY, "lambda": Number(0, above=True), "p": Number(0, 1, above=True)},
-    "percentile": _PERCENTILE,
-    "robust-norm": _PERCENTILE,
-    "mse": {"initial": _INITIAL, "headroom": Number(0)},
-    "reconstruct": {
-        **{"weights": _SWITCH, "thresholds": _SWITCH, "judged": _SWITCH, "read_out": _SWITCH, "read_at": Steps()},
-        **{"rounds": Number(0, whole=True), "held_out": Number(0, 0.9), "memory": Number(0, above=True)},
-        **{"rate_norm": _SWITCH, "rows": _COUNT, "search_images": _COUNT, "search_positions": _COUNT},
-        "headroom": Number(0),
-    },
-    "local-threshold-balancing": {"passes": _COUNT, "initial": _INITIAL},
-    "snn-calibration-light": {"granularity": _GRANULARITY},
-}
+    granularity: str = _granularity("layer")
+    initial: float = _initial(0.0)
 
 
-def check_options(method: str, given: Mapping[str, Any]) -> None:
-    """Refuse options that the method does not have, and values that it cannot take.
+@dataclass(frozen=True)
+class SquaredError:
+    """Of `--calibration mse`."""
 
-    Raises:
-        OptionError: with the option, what is allowed, and what may have been meant.
-    """
-    known = OPTIONS[method]
-    for name, value in given.items():
-        shown = f"--{name}" if name in _ON_THE_COMMAND_LINE else f"options.{name}"
-        if name not in known:
-            raise OptionError(f"{shown} means nothing to --calibration {method}", hint=_hint(name, method))
-        if not known[name].accepts(value):
-            raise OptionError(f"{shown} {value!r} is not {known[name]}", hint=f"give {shown} {known[name]}")
+    initial: float | None = _initial(None)
+    headroom: float = _headroom()
 
 
-def _hint(name: str, method: str) -> str:
-    owners = [one for one, options in OPTIONS.items() if name in options]
-    if owners:
-        return "add " + " or ".join(f"--calibration {one}" for one in owners)
-    known = tuple(OPTIONS[method])
-    return did_you_mean(name, known) or f"{method} has {', '.join(known)}"
+@dataclass(frozen=True)
+class Reconstruct:
+    """Of `--calibration reconstruct`."""
+
+    weights: bool = option(True, "Solve for weights and biases; otherwise for thresholds and bias corrections only.")
+    thresholds: bool = option(True, "Search for thresholds and membrane starts; otherwise they stay those of mse.")
+    rounds: int = option(2, "Corrections of the weights by what the rates lack.", least=0)
+    held_out: float = option(0.2, "Share of the images on which every step has to prove itself.", least=0, most=0.9)
+    rows: int = option(200_000, "Most output positions per operator that enter the least squares.", least=1)
+    search_images: int = option(128, "Images on which thresholds are tried; half as many held-out ones judge.", least=1)
+    search_positions: int = option(256, "Values per channel and image on which thresholds are tried.", least=1)
+    memory: float = option(
+        2.0,
+        "GiB for the live edges, and up to one and a half times as much for the currents on which thresholds are "
+        "tried; of a large network fewer images and positions are used.",
+        above=0,
+    )
+    judged: bool = option(True, "Keep a bias correction only where the error falls; otherwise always.")
+    rate_norm: bool = option(
+        False,
+        "Also try the bounds p * M of the Rate Norm Layer with the best p by its objective, channel by channel through "
+        "the real neuron (measured, they gain nothing).",
+    )
+    headroom: float = _headroom()
+    read_out: bool = option(True, "Choose from which frame on the read-out sums, unless the schedule says so.")
+    read_at: tuple[int, ...] = option(
+        (),
+        "Numbers of frames after which the network is to be right as well as after the last; all of them have the same "
+        "weight in every least squares, search and judgement.",
+        least=1,
+    )
+
+
+@dataclass(frozen=True)
+class LocalThresholdBalancing:
+    """Of `--calibration local-threshold-balancing`."""
+
+    passes: int = option(16, "How often all images are gone through, in batches of 64.", least=1)
+    initial: float = _initial(0.5)
+
+
+@dataclass(frozen=True)
+class SnnCalibrationLight:
+    """Of `--calibration snn-calibration-light`."""
+
+    granularity: str = _granularity("layer")

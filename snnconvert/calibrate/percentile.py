@@ -6,21 +6,23 @@ import torch
 
 from snnconvert.calibrate.histogram import centres, histograms
 from snnconvert.calibrate.observe import ranges
+from snnconvert.calibrate.options import Percentile
 from snnconvert.calibrate.task import Task
 from snnconvert.graph.types import Calibrated
+from snnconvert.options import made
 
 
 def calibrate_percentile(task: Task) -> Calibrated:
     """Bound each channel (or layer) by the given percentile of all its activations, zeros included.
 
-    Options:
-        percentile: 0 to 100, default 99.9.
-        granularity: "channel" (default) or "layer".
-        initial: membrane potential at t = 0 as a fraction of the threshold, default 0.5.
+    Its options are those of `Percentile`.
     """
-    share = float(task.options.get("percentile", 99.9)) / 100
-    granularity = task.options.get("granularity", "channel")
-    initial = float(task.options.get("initial", 0.5))
+    return by_percentile(task, made(Percentile, task.options), "percentile")
+
+
+def by_percentile(task: Task, options: Percentile, method: str) -> Calibrated:
+    """The same with these options, under the name of a method."""
+    share, granularity = options.percentile / 100, options.granularity
     graph = task.ann.graph
     found, _ = ranges(graph, task.images, task.progress)
     counts = histograms(graph, task.images, found, task.progress)
@@ -40,10 +42,10 @@ def calibrate_percentile(task: Task) -> Calibrated:
             last = (keep * torch.arange(1, table.shape[1] + 1)).amax(1) - 1
             bounds = centres(site).gather(1, last.clamp(min=0).unsqueeze(1)).squeeze(1)
             bounds = torch.where(last >= 0, bounds, site.largest)
-        result[name] = task.site(bounds, site, initial)
+        result[name] = task.site(bounds, site, options.initial)
     record = {
-        "method": "percentile",
-        "options": {"percentile": share * 100, "granularity": granularity, "initial": initial},
+        "method": method,
+        "options": {"percentile": share * 100, "granularity": granularity, "initial": options.initial},
         "candidates": [],
     }
     return task.calibrated(graph, result, record)

@@ -19,12 +19,14 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
+from snnconvert.calibrate import options
 from snnconvert.calibrate.observe import Range, broadcastable, observed, ranges
 from snnconvert.calibrate.task import Task
 from snnconvert.compile.network import compile_network
 from snnconvert.graph.edit import copied, replace_op
 from snnconvert.graph.kinds import RateNorm
 from snnconvert.graph.types import Calibrated
+from snnconvert.options import made
 from snnconvert.simulate.agreement import rank
 
 GRID = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
@@ -49,22 +51,18 @@ class Objective:
 def calibrate_rate_norm(task: Task) -> Calibrated:
     """Choose p by the rate inference objective, then among its neighbours by the SNN's agreement.
 
-    Options:
-        granularity: "channel" (default) or "layer".
-        lambda: weight of Omega, default 1 / (3 T).
-        p: a fixed p instead of the search.
+    Its options are those of `options.RateNorm`.
     """
     graph = task.ann.graph
-    granularity = str(task.options.get("granularity", "channel"))
-    weight = float(task.options.get("lambda") or default_weight(task))
+    given = made(options.RateNorm, task.options)
+    granularity, weight = given.granularity, given.lambda_ or default_weight(task)
     found, teacher = ranges(graph, task.images, task.progress)
     if granularity == "layer":
         found = {
             name: Range(torch.full_like(site.largest, float(site.largest.max())), site.axis, site.rank, site.dead)
             for name, site in found.items()
         }
-    fixed = task.options.get("p")
-    grid = GRID if fixed is None else (float(fixed),)
+    grid = GRID if given.p is None else (given.p,)
     objectives = [objective(task, found, teacher, p, weight) for p in grid]
     best = min(range(len(grid)), key=lambda i: objectives[i].value)
     neighbours = sorted({max(best - 1, 0), best, min(best + 1, len(grid) - 1)})

@@ -17,7 +17,7 @@ Each step is kept, channel by channel, only where the error on images held out f
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -35,10 +35,11 @@ from snnconvert.calibrate.least_squares import (
 )
 from snnconvert.calibrate.mse import best_bounds
 from snnconvert.calibrate.observe import Range, ranges
+from snnconvert.calibrate.options import Reconstruct
 from snnconvert.calibrate.packed_units import bits_per_frame
 from snnconvert.calibrate.rate_norm import objectives_of
 from snnconvert.calibrate.reconstruct_neuron import Soma
-from snnconvert.calibrate.reconstruct_site import Feeding, Options, SiteStep
+from snnconvert.calibrate.reconstruct_site import Feeding, SiteStep
 from snnconvert.calibrate.reconstruct_worlds import Worlds, chunk_images, in_turn, split_images
 from snnconvert.calibrate.task import Task
 from snnconvert.graph.dialect import arguments, op_of, origin_of
@@ -46,6 +47,7 @@ from snnconvert.graph.edit import copied, kind_of, replace_op
 from snnconvert.graph.kinds import Conv, Linear, Op, Role
 from snnconvert.graph.types import Calibrated, SiteCalibration
 from snnconvert.neurons import NEURONS
+from snnconvert.options import made
 
 # a later first answer has to be worth it: errors of the read-out within this factor of the least count as equal
 WORTH = 1.02
@@ -63,27 +65,9 @@ PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 def calibrate_reconstruct(task: Task) -> Calibrated:
     """Solve every layer against the spiking network's own spikes.
 
-    Options:
-        weights: solve for weights and biases (default True); otherwise thresholds and bias corrections only.
-        thresholds: search for thresholds and membrane starts (default True); otherwise they stay those of `mse`.
-        rounds: corrections of the weights by what the rates lack, default 2.
-        held_out: share of the images on which every step has to prove itself, default 0.2.
-        rows: most output positions per operator that enter the least squares, default 200,000.
-        search_images: images on which thresholds are tried (half as many held-out ones judge), default 128.
-        search_positions: values per channel and image on which thresholds are tried, default 256.
-        memory: GiB for the live edges, default 2, and up to one and a half times as much for the currents on which
-            thresholds are tried; of a large network fewer images and positions are used.
-        judged: keep a bias correction only where the error falls (default True); otherwise always.
-        rate_norm: also try the bounds p * M of the Rate Norm Layer with the best p by its objective (see `rate_norm`),
-            channel by channel through the real neuron (default False: measured, they gain nothing).
-        headroom: no threshold is lower than what lets the neuron follow this many times the largest activation that the
-            calibration images cause (default 0), see `mse`.
-        read_out: choose from which frame on the read-out sums (default True), unless the schedule says so.
-        read_at: numbers of frames after which the network is to be right as well as after the last. All of them have
-            the same weight in every least squares, search and judgement.
+    Its options are those of `Reconstruct`.
     """
-    known = {one.name for one in fields(Options)}
-    options = Options(**{name: value for name, value in task.options.items() if name in known})
+    options = made(Reconstruct, task.options)
     found, teacher = ranges(task.ann.graph, task.images, task.progress)
     counts = histograms(task.ann.graph, task.images, found, task.progress)
     reads = read_at(task, options)
@@ -98,7 +82,7 @@ def calibrate_reconstruct(task: Task) -> Calibrated:
     return reconstruction.run()
 
 
-def read_at(task: Task, options: Options) -> tuple[int, ...]:
+def read_at(task: Task, options: Reconstruct) -> tuple[int, ...]:
     """The numbers of frames after which the network is to be right, ascending."""
     return tuple(sorted({*options.read_at, task.schedule.frames}))
 
@@ -126,7 +110,7 @@ class Reconstruction:
             that it tries.
     """
 
-    def __init__(self, task: Task, options: Options) -> None:
+    def __init__(self, task: Task, options: Reconstruct) -> None:
         self.task, self.options = task, options
         self.graph = copied(task.ann.graph)
         self.read_at = read_at(task, options)

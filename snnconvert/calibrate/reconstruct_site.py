@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from snnconvert.calibrate.least_squares import NormalEquations, changed, merged, outputs_by_group, patches
 from snnconvert.calibrate.observe import Range
+from snnconvert.calibrate.options import Reconstruct
 from snnconvert.calibrate.reconstruct_neuron import Soma, Trial, at_positions, better, shaped
 from snnconvert.calibrate.reconstruct_worlds import Chunk, Worlds, in_turn
 from snnconvert.calibrate.sent_spikes import Sent
@@ -30,25 +31,6 @@ PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)
 SHARES = (1.0, 0.5, 1.5)
 # of `memory`, for the currents that thresholds are tried on and as much for a change of them; and the fewest positions
 TRIAL_SHARE, MIN_POSITIONS = 0.75, 16
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options of `--calibration reconstruct`; see `calibrate_reconstruct`."""
-
-    weights: bool = True
-    thresholds: bool = True
-    rounds: int = 2
-    held_out: float = 0.2
-    rows: int = 200_000
-    search_images: int = 128
-    search_positions: int = 256
-    memory: float = 2.0
-    judged: bool = True
-    rate_norm: bool = False
-    headroom: float = 0.0
-    read_out: bool = True
-    read_at: tuple[int, ...] = ()
 
 
 @dataclass
@@ -92,7 +74,7 @@ class SiteStep:
         options: how much is tried.
     """
 
-    def __init__(self, worlds: Worlds, chunks: list[Chunk], options: Options) -> None:
+    def __init__(self, worlds: Worlds, chunks: list[Chunk], options: Reconstruct) -> None:
         self.worlds, self.chunks, self.options = worlds, chunks, options
 
     def run(

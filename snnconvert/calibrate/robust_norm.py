@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
-from snnconvert.calibrate.percentile import calibrate_percentile
+from snnconvert.calibrate.options import RobustNorm
+from snnconvert.calibrate.percentile import by_percentile
 from snnconvert.calibrate.task import Task
 from snnconvert.graph.types import Calibrated
-
-DEFAULTS: dict[str, Any] = {"percentile": 99.9, "granularity": "layer", "initial": 0.0}
+from snnconvert.options import made
 
 
 def calibrate_robust_norm(task: Task) -> Calibrated:
-    """The percentile method with the published settings.
-
-    Options:
-        percentile: 0 to 100, default 99.9.
-        granularity: "layer" (default) or "channel".
-        initial: membrane potential at t = 0 as a fraction of the threshold, default 0.
-    """
-    found = calibrate_percentile(replace(task, options={**DEFAULTS, **task.options}))
-    return replace(found, record={**found.record, "method": "robust-norm"})
+    """The percentile method with the published settings; its options are those of `RobustNorm`."""
+    return by_percentile(task, made(RobustNorm, task.options), "robust-norm")

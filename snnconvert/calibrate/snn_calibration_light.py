@@ -14,20 +14,20 @@ import torch
 from snnconvert.calibrate.histogram import histograms
 from snnconvert.calibrate.mse import best_bounds
 from snnconvert.calibrate.observe import Range, ranges
+from snnconvert.calibrate.options import Reconstruct, SnnCalibrationLight
 from snnconvert.calibrate.reconstruct import Reconstruction
-from snnconvert.calibrate.reconstruct_site import Options
 from snnconvert.calibrate.task import Task
 from snnconvert.graph.types import Calibrated
+from snnconvert.options import made
 
 
 @torch.inference_mode()
 def calibrate_snn_calibration_light(task: Task) -> Calibrated:
     """Squared-error thresholds, then sequential bias correction.
 
-    Options:
-        granularity: "layer" (default) or "channel".
+    Its options are those of `SnnCalibrationLight`.
     """
-    granularity = str(task.options.get("granularity", "layer"))
+    granularity = made(SnnCalibrationLight, task.options).granularity
     found, _ = ranges(task.ann.graph, task.images, task.progress)
     if granularity == "layer":
         found = {
@@ -37,7 +37,7 @@ def calibrate_snn_calibration_light(task: Task) -> Calibrated:
     counts = histograms(task.ann.graph, task.images, found, task.progress)
     if granularity == "layer":
         counts = {name: table.sum(0, keepdim=True).expand_as(table) for name, table in counts.items()}
-    options = Options(weights=False, thresholds=False, held_out=0.0, judged=False, search_images=len(task.images))
+    options = Reconstruct(weights=False, thresholds=False, held_out=0.0, judged=False, search_images=len(task.images))
     reconstruction = Reconstruction(task, options)
     reconstruction.found = found
     bounds = {

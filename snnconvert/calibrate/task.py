@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,7 +29,7 @@ class Task:
         images: calibration inputs in canonical order, shape (n, *sample), float32; no labels.
         schedule: the schedule that the network will run in.
         neuron: the neuron at rectifying sites.
-        options: method options by name; every one has a default.
+        options: method options by key; see `calibrate.options`.
         progress: called with (what, done, total).
     """
 
@@ -94,6 +93,3 @@ class Task:
 def reach(graph: fx.GraphModule, images: Tensor) -> dict[str, float]:
     """The largest absolute value of every node on `images` (n, *sample), by name."""
     return {node.name: float(value.abs().max()) for node, _, value in walk(graph, images) if node.op == "call_module"}
-
-
-Method = Callable[[Task], Calibrated]

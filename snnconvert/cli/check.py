@@ -1,101 +1,46 @@
-"""The command `check`: what a conversion would do, node by node. torch is imported inside the command only."""
+"""The command `check`: what a conversion would do, node by node."""
 
 from __future__ import annotations
 
 import json
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+import logging
+from typing import Any
 
-import typer
+from rich.console import Console
+from rich.table import Table
 
+from snnconvert.cli.terminal import Terminal
+from snnconvert.convert.check import Check, check_model
+from snnconvert.convert.doors import open_model
+from snnconvert.convert.preprocessing_search import Fit, as_good, find_preprocessing
+from snnconvert.data.bundled import data_path
 from snnconvert.errors import OptionError, UnsupportedError, listed
-
-if TYPE_CHECKING:
-    from snnconvert.convert.check import Check
-    from snnconvert.convert.preprocessing_search import Fit
-    from snnconvert.data.preprocessing import Preprocessing
-
-MODEL_PANEL, SPIKING, IMAGES = "Model", "Spiking network", "Preprocessing"
+from snnconvert.options import check as check_options
+from snnconvert.request import Request
 
 
-class ApproximateName(StrEnum):
-    """Values of --approximate."""
+def check(request: Request, terminal: Terminal, *, find: bool) -> None:
+    """Print a verdict for every node, and with `find` the preprocessings that fit best.
 
-    auto = "auto"
-    units = "units"
-    analog = "analog"
-
-
-Approximate = Annotated[
-    ApproximateName,
-    typer.Option(
-        "--approximate",
-        help="Sigmoid, SiLU, GELU and the like. units: write each as a few spiking units where that fits; analog: "
-        "compute them in the mean and send the results as signed spikes; auto: units, unless they change the outputs "
-        "by over 5 %.",
-        rich_help_panel=SPIKING,
-    ),
-]
-StrictSpiking = Annotated[
-    bool,
-    typer.Option("--strict-spiking", help="Refuse a model with nodes that stay analog.", rich_help_panel=SPIKING),
-]
-
-
-def check(  # noqa: PLR0917
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="As for convert.")],
-    arch: Annotated[str | None, typer.Option(help="As for convert.", rich_help_panel=MODEL_PANEL)] = None,
-    input_shape: Annotated[
-        str | None,
-        typer.Option(help="One input, e.g. 3,32,32, where the model does not say.", rich_help_panel=MODEL_PANEL),
-    ] = None,
-    output_name: Annotated[
-        str | None, typer.Option(help="Which output is the classifier (the first).", rich_help_panel=MODEL_PANEL)
-    ] = None,
-    approximate: Approximate = ApproximateName.auto,
-    strict_spiking: StrictSpiking = False,
-    find: Annotated[
-        bool,
-        typer.Option(
-            "--find-preprocessing", help="Try the usual normalisations on 128 images of --data.", rich_help_panel=IMAGES
-        ),
-    ] = False,
-    data: Annotated[str | None, typer.Option(help="Labelled images, as for convert.", rich_help_panel=IMAGES)] = None,
-    resize: Annotated[str | None, typer.Option(help="Short side, or HxW.", rich_help_panel=IMAGES)] = None,
-    crop: Annotated[str | None, typer.Option(help="Centre crop, one side or HxW.", rich_help_panel=IMAGES)] = None,
-    layout: Annotated[str | None, typer.Option(help="NCHW or NHWC, of the model.", rich_help_panel=IMAGES)] = None,
-    label_offset: Annotated[
-        int, typer.Option(help="Added to labels (1 for a background class).", rich_help_panel=IMAGES)
-    ] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="The result on stdout, and nothing else there.")] = False,
-) -> None:
-    """Say what a conversion would do with every node of MODEL, in seconds and without data."""
-    if find and data is None:
+    Raises:
+        UnsupportedError: the model would not be converted.
+    """
+    check_options(request)
+    if find and request.data is None:
         raise OptionError("--find-preprocessing needs labelled images", hint="add --data, as for convert")
-    if data is not None and not find:
+    if request.data is not None and not find:
         raise OptionError("check needs no data", hint="leave --data out, or add --find-preprocessing")
-    import logging
-
-    from snnconvert.cli.values import shape_of
-    from snnconvert.convert.check import check_model
-    from snnconvert.data.preprocessing import Preprocessing
-
     logging.getLogger("torch").setLevel(logging.ERROR)
-    shape = shape_of(input_shape)
     found = check_model(
-        model,
-        arch=arch,
-        input_shape=shape,
-        output_name=output_name,
-        way=approximate.value,
-        strict=strict_spiking,
+        request.model,
+        arch=request.arch,
+        input_shape=request.input_shape,
+        output_name=request.output_name,
+        way=request.approximate,
+        strict=request.strict_spiking,
     )
-    given = {"resize": resize, "crop": crop, "layout": layout}
-    base = Preprocessing.from_options(**{name: value for name, value in given.items() if value is not None})
-    fits: list[Fit] = []
-    if find and not found.refusal:
-        fits = _fits(model, arch, shape, output_name, data or "", base, label_offset)
-    if as_json:
+    fits = _fits(request) if find and not found.refusal else []
+    if terminal.as_json:
         extra: dict[str, Any] = {"preprocessing": [fit.to_dict() for fit in fits]} if find else {}
         print(json.dumps({**found.to_dict(), **extra}, indent=1))
     else:
@@ -107,8 +52,14 @@ def check(  # noqa: PLR0917
         causes = tuple(
             f"{node.name} ({node.operator}): {node.reason}" for node in found.nodes if node.verdict in _refused(found)
         )
-        refused = found.refusal if found.hint else f"{model} would not be converted: {found.refusal}"
+        refused = found.refusal if found.hint else f"{request.model} would not be converted: {found.refusal}"
         raise UnsupportedError(refused, hint=found.hint or _hint(found), causes=causes)
+
+
+def _fits(request: Request) -> list[Fit]:
+    ann = open_model(request.model, arch=request.arch, input_shape=request.input_shape, output_name=request.output_name)
+    data = str(data_path(request.data or ""))
+    return find_preprocessing(ann, data, base=request.preprocessing, label_offset=request.label_offset)
 
 
 def _refused(found: Check) -> tuple[str, ...]:
@@ -125,27 +76,7 @@ def _hint(found: Check) -> str:
     )
 
 
-def _fits(  # noqa: PLR0917
-    model: str,
-    arch: str | None,
-    shape: tuple[int, ...] | None,
-    output_name: str | None,
-    data: str,
-    base: Preprocessing,
-    label_offset: int,
-) -> list[Fit]:
-    from snnconvert.convert.doors import open_model
-    from snnconvert.convert.preprocessing_search import find_preprocessing
-    from snnconvert.data.bundled import data_path
-
-    ann = open_model(model, arch=arch, input_shape=shape, output_name=output_name)
-    return find_preprocessing(ann, str(data_path(data)), base=base, label_offset=label_offset)
-
-
 def _print(found: Check) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     console = Console()
     table = Table(title=f"{found.model}, input {'x'.join(map(str, found.input_shape))}" if found.input_shape else None)
     for title in ("node", "operator", "verdict", "reason"):
@@ -168,11 +99,6 @@ def _print(found: Check) -> None:
 
 
 def _print_fits(fits: list[Fit]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from snnconvert.convert.preprocessing_search import as_good
-
     table = Table(title=f"the best normalisations on {fits[0].images} images")
     table.add_column("normalisation")
     table.add_column("accuracy %", justify="right")

@@ -1,172 +1,201 @@
-"""Options that several commands share, and the values of those that take a name."""
+"""Commands whose parameters follow from classes of options (`snnconvert.options`)."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Mapping
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from snnconvert.errors import OptionError
-
-if TYPE_CHECKING:
-    from snnconvert.report.gate import Gates
-
-
-class CalibrationName(StrEnum):
-    """Values of --calibration."""
-
-    reconstruct = "reconstruct"
-    rnl = "rnl"
-    mse = "mse"
-    percentile = "percentile"
-    robust_norm = "robust-norm"
-    local_threshold_balancing = "local-threshold-balancing"
-    snn_calibration_light = "snn-calibration-light"
+from snnconvert.options import AUTO, Declared, declared, option
+from snnconvert.report.gates import Gates
 
 
-class ScheduleName(StrEnum):
-    """Values of --schedule."""
+@dataclass(frozen=True)
+class Files:
+    """What is written, besides the report's .json."""
 
-    streaming = "streaming"
-    wait = "wait"
-    bistable = "bistable"
-    auto = "auto"
-
-
-class PhasesName(StrEnum):
-    """Values of --phases."""
-
-    power2 = "power2"
-    uniform = "uniform"
-
-
-class PrecisionName(StrEnum):
-    """Values of --precision."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    int8 = "int8"
-
-
-class NeuronName(StrEnum):
-    """Values of --neuron."""
-
-    binary = "if"
-    ternary = "ternary"
-    ternary_late = "ternary-late"
-    burst = "burst"
-    graded = "graded"
-    auto = "auto"
-
-
-def _option(kind: Any, default: Any, *names: str, panel: str, **settings: Any) -> tuple[Any, Any]:
-    return Annotated[kind, typer.Option(*names, rich_help_panel=panel, **settings)], default
-
-
-GATES, INSTEAD = "Gates", "Conversion, instead of what the manifest says"
-_gate = functools.partial(_option, panel=GATES)
-_change = functools.partial(_option, panel=INSTEAD)
-
-GATE_OPTIONS = {
-    "max_drop": _gate(float | None, None, help="Points of accuracy below the original network."),
-    "min_accuracy": _gate(float | None, None, help="Of the spiking network, percent."),
-    "min_ann_accuracy": _gate(
-        float | None, None, help="Of the original network, percent: less means wrong preprocessing."
-    ),
-    "min_agreement": _gate(float | None, None, help="Images with the same answer from both networks, percent."),
-    "max_spikes": _gate(float | None, None, help="Per image."),
-    "max_energy_ratio": _gate(float | None, None, help="Energy over that of the original network."),
-    "fail_if": _gate(list[str] | None, None, help='A condition that must not hold, e.g. "accuracy_drop > 0.5".'),
-    "at": _gate(int | None, None, help="Judge at this step (the last)."),
-    "uncertain": _gate(
-        str | None,
+    output: Path | None = option(
         None,
-        metavar="[pass|fail|measured]",
-        help="What a result inside the sampling error counts as (pass); measured judges by the bare number.",
-    ),
-    "strict": _gate(bool, False, "--strict", help="Short for --uncertain fail."),
-}
-
-CHANGES = {
-    "timesteps": _change(int | None, None, "--timesteps", "-T", help="Total steps, from input to answer."),
-    "calibration": _change(CalibrationName | None, None, help="How thresholds are found."),
-    "calibration_samples": _change(int | None, None, help="Images to calibrate on."),
-    "schedule": _change(ScheduleName | None, None, help="When neurons integrate and emit."),
-    "neuron": _change(NeuronName | None, None, help="Neuron model."),
-    "limit": _change(int | None, None, help="Evaluate on a class-balanced sample of N images."),
-    "seed": _change(int | None, None, help="Choice of images."),
-    "batch_size": _change(int | None, None, help="Images read at once; never changes results."),
-}
-
-
-def gathered(
-    name: str, options: Mapping[str, tuple[Any, Any]], make: Callable[..., Any]
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Let a command take its parameter `name` as `options`, put together by `make` from their values.
-
-    Args:
-        name: a parameter of the decorated command.
-        options: (annotation, default) of each option, by parameter name.
-        make: called with the values by name.
-    """
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        # The type behind it may be known to type checkers only.
-        command.__annotations__.pop(name, None)
-        signature, hints = inspect.signature(command), typing.get_type_hints(command, include_extras=True)
-
-        @functools.wraps(command)
-        def call(**given: Any) -> None:
-            command(**{name: make(**{one: given.pop(one) for one in options})}, **given)
-
-        parameters: list[inspect.Parameter] = []
-        for parameter in signature.parameters.values():
-            if parameter.name != name:
-                parameters.append(parameter.replace(annotation=hints[parameter.name]))
-                continue
-            parameters += [
-                inspect.Parameter(one, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=kind, default=default)
-                for one, (kind, default) in options.items()
-            ]
-        # Typer reads both to find the options.
-        call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return call
-
-    return decorate
+        "Checkpoint to write; of `run`, the network that ran.",
+        commands=("convert", "run"),
+        panel="Output",
+        short="-o",
+        usual="convert: STEM.snn",
+    )
+    without_original: bool = option(
+        False, "Leave the original network out of the checkpoint.", commands=("convert",), panel="Output"
+    )
+    report: Path | None = option(
+        None,
+        "Report page; .json beside it.",
+        commands=("convert", "report"),
+        panel="Output",
+        usual="STEM.html, beside the checkpoint",
+    )
+    csv: bool = option(
+        False, "Also STEM.csv, the curve, and STEM-layers.csv.", commands=("convert", "report"), panel="Output"
+    )
+    markdown: bool = option(False, "Also STEM.md, for a pull request.", commands=("convert", "report"), panel="Output")
+    figures: str | None = option(
+        None,
+        "Also every figure, in STEM-figures/.",
+        commands=("convert", "report"),
+        panel="Output",
+        metavar="svg|png|svg,png",
+    )
 
 
-def make_gates(*, uncertain: str | None = None, strict: bool = False, fail_if: Any = None, **limits: Any) -> Gates:
-    """Gates from the values of GATE_OPTIONS.
+@dataclass(frozen=True)
+class Chip:
+    """What a checkpoint is held against."""
+
+    target: str | None = option(
+        None,
+        "Limits of a chip: list everything that violates them, and simulate within them.",
+        commands=("report",),
+        panel="Checkpoint",
+        metavar="FILE.toml",
+    )
+    sweep: bool = option(
+        False, "Accuracy over T, weight bits and membrane bits (slow).", commands=("report",), panel="Checkpoint"
+    )
+
+
+@dataclass(frozen=True)
+class Judging(Gates):
+    """Gates, and a short form of one."""
+
+    strict: bool = option(
+        False,
+        "A gate that the sample cannot decide fails; short for --uncertain fail.",
+        commands=("convert", "zoo run", "gate"),
+        panel="Gates",
+    )
+
+
+def gates_of(given: Mapping[str, Any]) -> Gates:
+    """The gates that were typed as options of `Judging`.
 
     Raises:
         OptionError: options that contradict each other, or a value outside its range.
     """
-    from snnconvert.report.gate import Gates
-
-    if strict and uncertain not in (None, "fail"):
-        raise OptionError(f"--strict and --uncertain {uncertain} contradict each other", hint="give one of the two")
-    decided = "fail" if strict else uncertain or "pass"
-    return Gates(**limits, fail_if=tuple(fail_if or ()), uncertain=decided)
-
-
-def gates_of(max_drop: float | None, min_accuracy: float | None, *, at: int | None, strict: bool) -> Gates | None:
-    """The gates of a single `convert`; None where nothing is asked."""
-    if max_drop is None and min_accuracy is None:
-        return None
-    for option, value, example in (("--max-drop", max_drop, "1.0"), ("--min-accuracy", min_accuracy, "95")):
-        if value is not None and not 0 <= value <= 100:
-            hint = f"give percent, for instance {option} {example}"
-            raise OptionError(f"{option} {value} is outside 0 to 100", hint=hint)
-    return make_gates(max_drop=max_drop, min_accuracy=min_accuracy, at=at, strict=strict)
+    known = {name: value for name, value in given.items() if name != "strict"}
+    if "strict" in given and known.setdefault("uncertain", "fail") != "fail":
+        raise OptionError(
+            f"--strict and --uncertain {known['uncertain']} contradict each other", hint="give one of the two"
+        )
+    return Gates(**known)
 
 
-def make_changes(**given: Any) -> dict[str, Any]:
-    """The values of CHANGES that were given, as plain values."""
-    plain = {name: value.value if isinstance(value, StrEnum) else value for name, value in given.items()}
-    return {name: value for name, value in plain.items() if value is not None}
+def command(app: typer.Typer, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function as a command.
+
+    A parameter annotated with a class of options stands for those of them that take the command: the function is given
+    an instance, or for `Annotated[dict[str, Any], Class]` what was typed, by field. Others are typer's own.
+
+    Args:
+        app: where the command belongs.
+        name: as `Option.commands` calls it, for instance "zoo run".
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        hints = typing.get_type_hints(function, include_extras=True)
+        parameters: list[inspect.Parameter] = []
+        groups: dict[str, _Group] = {}
+        for parameter in inspect.signature(function).parameters.values():
+            group = _Group.of(hints[parameter.name], name)
+            if group is None:
+                parameters.append(parameter.replace(annotation=hints[parameter.name], kind=parameter.KEYWORD_ONLY))
+            else:
+                groups[parameter.name] = group
+                parameters += group.parameters()
+
+        @functools.wraps(function)
+        def call(**typed: Any) -> Any:
+            gathered = {key: group.gather(typed) for key, group in groups.items()}
+            return function(**gathered, **typed)
+
+        # typer reads both to find the options
+        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        call.__annotations__ = {each.name: each.annotation for each in parameters}
+        app.command(name.rpartition(" ")[2])(call)
+        return function
+
+    return register
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The options of a class that a command takes.
+
+    Attributes:
+        holder: the class.
+        plain: whether they are wanted by name instead of as an instance.
+        command: the command.
+        usual: what their defaults are called in this command, all of them or some.
+    """
+
+    holder: type
+    plain: bool
+    command: str
+    usual: str | Mapping[str, str]
+
+    @classmethod
+    def of(cls, hint: Any, command: str) -> _Group | None:
+        plain = typing.get_origin(hint) is Annotated
+        _, holder, *usual = typing.get_args(hint) if plain else (None, hint)
+        return (
+            cls(holder, plain, command, usual[0] if usual else {})
+            if isinstance(holder, type) and is_dataclass(holder)
+            else None
+        )
+
+    def rows(self) -> Iterator[tuple[Declared, dict[str, Declared]]]:
+        """Each option, with those that are typed for it: itself, or what is inside."""
+        for row in declared(self.holder).values():
+            inside = row.option.inside() if row.option.inside else {}
+            typed = {row.name: row, **inside}
+            yield row, {key: one for key, one in typed.items() if self.command in one.option.commands}
+
+    def parameters(self) -> Iterator[inspect.Parameter]:
+        return (_parameter(one, self.command, self.usual) for _, typed in self.rows() for one in typed.values())
+
+    def gather(self, typed: dict[str, Any]) -> Any:
+        """Take this group's options out of all that were typed."""
+        given: dict[str, Any] = {}
+        for row, taken in self.rows():
+            texts = {key: text for key in taken if (text := typed.pop(key)) not in (None, False, [], ())}
+            values = {key: taken[key].typed(text, self.command) for key, text in texts.items()}
+            if row.option.gather is not None and values:
+                values = {row.name: row.option.gather(values)}
+            given |= values
+        return given if self.plain else self.holder(**given)
+
+
+def _parameter(row: Declared, command: str, usual: str | Mapping[str, str]) -> inspect.Parameter:
+    known, metavar = row.option, row.metavar
+    kind: Any = bool if row.kind is bool else list[str] if row.repeated else str
+    if known.positional:
+        info: Any = typer.Argument(metavar=known.metavar or row.name.upper(), help=known.help)
+        default: Any = inspect.Parameter.empty if row.default is MISSING else None
+    else:
+        if command in known.auto and AUTO not in metavar:
+            metavar = f"[{metavar}|{AUTO}]"
+        shown = usual if isinstance(usual, str) else usual.get(row.name, row.usual)
+        info = typer.Option(
+            *(name for name in (row.flag, known.short) if name),
+            metavar=metavar or None,
+            help=known.help + (f" [{shown}]" if shown else ""),
+            rich_help_panel=known.panel or None,
+        )
+        kind, default = (kind, False) if kind is bool else (kind | None, None)
+    return inspect.Parameter(
+        row.name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[kind, info], default=default
+    )

@@ -14,6 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from snnconvert.compile import PRECISIONS
 from snnconvert.compile.exact import finest_grids, round_to
 from snnconvert.errors import OptionError
 from snnconvert.graph.dialect import calls, verify
@@ -21,7 +22,6 @@ from snnconvert.graph.edit import copied, finish, replace_op
 from snnconvert.graph.kinds import Stage, Weighted
 from snnconvert.graph.types import Snn
 
-PRECISIONS = ("float32", "bfloat16", "int8")
 LARGEST = 127
 BFLOAT16_BITS = 8
 

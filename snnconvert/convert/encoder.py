@@ -14,8 +14,6 @@ from snnconvert.graph.edit import copied, finish, insert_after
 from snnconvert.graph.kinds import Identity, Stage
 from snnconvert.graph.types import Ann
 
-# values of --input-encoder
-WAYS = ("analog", "spiking")
 REMARK = "the input is sent as signed spikes by an encoder neuron for every value, which makes the network one deeper"
 
 

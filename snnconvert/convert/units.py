@@ -14,8 +14,6 @@ from snnconvert.graph.edit import copied, finish, insert_after
 from snnconvert.graph.kinds import Identity, Role, Stage
 from snnconvert.graph.types import Ann
 
-# values of --approximate
-WAYS = ("auto", "units", "analog")
 NAMED = 12
 IMAGES = 64
 LARGEST_ERROR = 0.05

@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snnconvert.errors import OptionError
+from snnconvert.options import option, read_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,164 +28,13 @@ LAYOUTS = ("NCHW", "NHWC")
 CHANNELS = ("RGB", "BGR")
 
 Size = int | tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """The numbers and the order that a model expects.
-
-    Attributes:
-        mean: one value, or one per channel in the model's channel order; subtracted after the division by `scale`.
-        std: as `mean`; divides last.
-        scale: divides the raw values; None divides uint8 data by 255 and leaves all others as they are.
-        layout: the model's, "NCHW" or "NHWC"; None reads it off the model's input shape.
-        channels: the model's, "RGB" or "BGR". Images are read as RGB.
-        resize: length of the shorter side, or (height, width); bilinear with antialiasing.
-        crop: centre crop to this height and width.
-
-    Raises:
-        OptionError: for a value outside the allowed ones, naming it.
-    """
-
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-    scale: float | None = None
-    layout: str | None = None
-    channels: str = "RGB"
-    resize: Size | None = None
-    crop: Size | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("mean", "std"):
-            values = getattr(self, name)
-            if not values or not all(math.isfinite(value) for value in values):
-                raise _refused(name, values, "one finite number, or one per channel")
-        if any(value <= 0 for value in self.std):
-            raise _refused("std", self.std, "numbers above 0")
-        if self.scale is not None and not (math.isfinite(self.scale) and self.scale > 0):
-            raise _refused("scale", self.scale, "a number above 0, usually 255 or 1")
-        if self.layout is not None and self.layout not in LAYOUTS:
-            raise _refused("layout", self.layout, " or ".join(LAYOUTS))
-        if self.channels not in CHANNELS:
-            raise _refused("channels", self.channels, " or ".join(CHANNELS))
-        for name in ("resize", "crop"):
-            size = getattr(self, name)
-            if size is not None and not all(side >= 1 for side in (size if isinstance(size, tuple) else (size,))):
-                raise _refused(name, size, "a size in pixels such as 224, or 224x320 (height x width)")
-
-    @classmethod
-    def from_options(
-        cls,
-        *,
-        mean: str | None = None,
-        std: str | None = None,
-        scale: str | float | None = None,
-        layout: str | None = None,
-        channels: str | None = None,
-        resize: str | int | None = None,
-        crop: str | int | None = None,
-    ) -> Preprocessing:
-        """From command-line strings such as mean="0.485,0.456,0.406", resize="256" or "256x320"; None is the default.
-
-        Raises:
-            OptionError: naming the option, its value and the allowed ones.
-        """
-        given = {
-            "mean": mean,
-            "std": std,
-            "scale": scale,
-            "layout": layout,
-            "channels": channels,
-            "resize": resize,
-            "crop": crop,
-        }
-        return cls.from_dict({name: value for name, value in given.items() if value is not None})
-
-    @classmethod
-    def from_toml(cls, path: str | Path) -> Preprocessing:
-        """From a TOML file with the attributes as keys, at the top or in a [preprocessing] table.
-
-        Raises:
-            OptionError: the file is missing, is no TOML, or holds an unknown key or value.
-        """
-        path = Path(path)
-        try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise OptionError(
-                f"the preprocessing file {path} cannot be read: {error.strerror}", hint="check the path"
-            ) from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise OptionError(
-                f"the preprocessing file {path} is not valid TOML: {error}",
-                hint='write lines such as mean = [0.485, 0.456, 0.406] and layout = "NCHW"',
-            ) from error
-        table = content.get("preprocessing", content)
-        if not isinstance(table, dict):
-            raise OptionError(
-                f"[preprocessing] in {path} is not a table", hint="write [preprocessing] on a line of its own"
-            )
-        return cls.from_dict(table)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
-        """The inverse of `to_dict`; numbers may also be strings, as in `from_options`.
-
-        Raises:
-            OptionError: an unknown key, or a value outside the allowed ones.
-        """
-        known = [field.name for field in fields(cls)]
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise OptionError(
-                f"unknown preprocessing key {unknown[0]!r}; allowed: {', '.join(known)}",
-                hint="correct or remove the key",
-            )
-        read: dict[str, Any] = {}
-        for name, value in values.items():
-            if value is None:
-                continue
-            if name in ("mean", "std"):
-                read[name] = _numbers(name, value)
-            elif name == "scale":
-                read[name] = _numbers(name, value)[0]
-            elif name in ("resize", "crop"):
-                read[name] = _size(name, value)
-            else:
-                read[name] = str(value).upper()
-        return cls(**read)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able; tuples become lists."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
-    def resolved(self, dtype: np.dtype[Any], layout: str) -> Preprocessing:
-        """The same with the defaults that depend on the data (`scale`, `layout`) filled in."""
-        scale = self.scale if self.scale is not None else (255.0 if dtype == "uint8" else 1.0)
-        return replace(self, scale=scale, layout=layout)
-
-    def apply(self, images: NDArray[Any], input_shape: tuple[int, ...] | None = None) -> Tensor:
-        """Raw images as the model's input.
-
-        Args:
-            images: (N, H, W, C), (N, C, H, W), (N, H, W) or (N, features), of any integer or float type.
-            input_shape: shape of one sample of the model's input; without it the layout is guessed from `images`.
-
-        Returns:
-            float32 of shape (N, *sample), in the model's layout.
-
-        Raises:
-            DataError: the images do not fit `input_shape`.
-            OptionError: mean, std or channels do not fit the number of channels.
-        """
-        from snnconvert.data.arrange import arrange
-
-        return arrange(images.shape[1:], images.dtype, self, input_shape).run(images)
+_of_convert = partial(option, commands=("convert",), panel="Data")
+_of_both = partial(option, commands=("convert", "check"), panel="Data")
 
 
 def _refused(name: str, value: object, allowed: str) -> OptionError:
     shown = ",".join(str(part) for part in value) if isinstance(value, tuple) else value
-    return OptionError(f"{name} is {shown!r}; allowed: {allowed}", hint=f"correct --{name}")
+    return OptionError(f"{name} is {shown!r}; allowed: {allowed}", hint=f"correct --{name}", options=(name,))
 
 
 def _numbers(name: str, value: object) -> tuple[float, ...]:
@@ -215,3 +66,143 @@ def _size(name: str, value: object) -> Size:
     if len(sides) not in (1, 2):
         raise _refused(name, str(value), "a size in pixels such as 224, or 224x320 (height x width)")
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+
+
+def _upper(value: object) -> str:
+    return str(value).upper()
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The numbers and the order that a model expects.
+
+    Raises:
+        OptionError: for a value outside the allowed ones, naming it.
+    """
+
+    mean: tuple[float, ...] = _of_convert(
+        (0.0,),
+        "One value, or one per channel in the model's order, e.g. 0.485,0.456,0.406; subtracted.",
+        usual="0",
+        metavar="X,X,...",
+        read=partial(_numbers, "mean"),
+    )
+    std: tuple[float, ...] = _of_convert(
+        (1.0,),
+        "As mean, e.g. 0.229,0.224,0.225; divides last.",
+        usual="1",
+        metavar="X,X,...",
+        read=partial(_numbers, "std"),
+    )
+    scale: float | None = _of_convert(
+        None,
+        "Divides the raw values, before mean and std.",
+        usual="255 for 8-bit images, else 1",
+        read=lambda value: _numbers("scale", value)[0],
+    )
+    layout: str | None = _of_both(
+        None, "Of the model.", usual="from the model's input shape", choices=LAYOUTS, read=_upper
+    )
+    channels: str = _of_convert("RGB", "Of the model; images are read as RGB.", choices=CHANNELS, read=_upper)
+    resize: int | tuple[int, int] | None = _of_both(
+        None, "Short side, or HxW; bilinear with antialiasing.", metavar="N|HxW", read=partial(_size, "resize")
+    )
+    crop: int | tuple[int, int] | None = _of_both(
+        None, "Centre crop, one side or HxW.", metavar="N|HxW", read=partial(_size, "crop")
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if not values or not all(math.isfinite(value) for value in values):
+                raise _refused(name, values, "one finite number, or one per channel")
+        if any(value <= 0 for value in self.std):
+            raise _refused("std", self.std, "numbers above 0")
+        if self.scale is not None and not (math.isfinite(self.scale) and self.scale > 0):
+            raise _refused("scale", self.scale, "a number above 0, usually 255 or 1")
+        if self.layout is not None and self.layout not in LAYOUTS:
+            raise _refused("layout", self.layout, " or ".join(LAYOUTS))
+        if self.channels not in CHANNELS:
+            raise _refused("channels", self.channels, " or ".join(CHANNELS))
+        for name in ("resize", "crop"):
+            size = getattr(self, name)
+            if size is not None and not all(side >= 1 for side in (size if isinstance(size, tuple) else (size,))):
+                raise _refused(name, size, "a size in pixels such as 224, or 224x320 (height x width)")
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Preprocessing:
+        """From a TOML file with the attributes as keys, at the top or in a [preprocessing] table.
+
+        Raises:
+            OptionError: the file is missing, is no TOML, or holds an unknown key or value.
+        """
+        path = Path(path)
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise OptionError(
+                f"the preprocessing file {path} cannot be read: {error.strerror}", hint="check the path"
+            ) from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise OptionError(
+                f"the preprocessing file {path} is not valid TOML: {error}",
+                hint='write lines such as mean = [0.485, 0.456, 0.406] and layout = "NCHW"',
+            ) from error
+        table = content.get("preprocessing", content)
+        if not isinstance(table, dict):
+            raise OptionError(
+                f"[preprocessing] in {path} is not a table", hint="write [preprocessing] on a line of its own"
+            )
+        return cls.from_dict(table)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """The inverse of `to_dict`; numbers may also be texts such as "0.485,0.456,0.406" or "256x320".
+
+        Raises:
+            OptionError: an unknown key, or a value outside the allowed ones.
+        """
+        return cls(**read_table(cls, values, "preprocessing key"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able; tuples become lists."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    def resolved(self, dtype: np.dtype[Any], layout: str) -> Preprocessing:
+        """The same with the defaults that depend on the data (`scale`, `layout`) filled in."""
+        scale = self.scale if self.scale is not None else (255.0 if dtype == "uint8" else 1.0)
+        return replace(self, scale=scale, layout=layout)
+
+    def apply(self, images: NDArray[Any], input_shape: tuple[int, ...] | None = None) -> Tensor:
+        """Raw images as the model's input.
+
+        Args:
+            images: (N, H, W, C), (N, C, H, W), (N, H, W) or (N, features), of any integer or float type.
+            input_shape: shape of one sample of the model's input; without it the layout is guessed from `images`.
+
+        Returns:
+            float32 of shape (N, *sample), in the model's layout.
+
+        Raises:
+            DataError: the images do not fit `input_shape`.
+            OptionError: mean, std or channels do not fit the number of channels.
+        """
+        from snnconvert.data.arrange import arrange
+
+        return arrange(images.shape[1:], images.dtype, self, input_shape).run(images)
+
+
+def from_command_line(given: dict[str, Any]) -> Preprocessing:
+    """From the options that were typed, or from the file that holds them.
+
+    Raises:
+        OptionError: both were given, or one of them cannot be read.
+    """
+    file = given.pop("preprocessing", None)
+    if file is None:
+        return Preprocessing.from_dict(given)
+    if given:
+        raise OptionError(
+            f"--preprocessing and --{next(iter(given))} were both given", hint="put everything in one of the two"
+        )
+    return Preprocessing.from_toml(file)

@@ -1,29 +1,28 @@
 """Conditions such as `drop > 0.5 and spikes > 20000`, judged on measured numbers with their intervals.
 
-    condition  = conjunction {"or" conjunction}
-    conjunction = negation {"and" negation}
-    negation   = "not" negation | comparison
-    comparison = sum [("<" | "<=" | ">" | ">=" | "==" | "!=") sum]
-    sum        = product {("+" | "-") product}
-    product    = factor {("*" | "/") factor}
-    factor     = "-" factor | number | name | "(" condition ")"
-
-A comparison is true or false where every pair of values inside the intervals makes it so, and None otherwise; `and`,
-`or`, `not` follow Kleene's logic of three values. Nothing is ever evaluated as Python.
+A condition is read as a Python expression of which only this is allowed: numbers, names of figures, `+ - * /`, one
+comparison between two sums, `and`, `or`, `not`, parentheses. Nothing is ever evaluated as Python. A comparison is true
+or false where every pair of values inside the intervals makes it so, and None otherwise; `and`, `or`, `not` follow
+Kleene's logic of three values.
 """
 
 from __future__ import annotations
 
+import ast
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import reduce
 
-from snnconvert.errors import OptionError
+from snnconvert.errors import OptionError, did_you_mean
 
 Truth = bool | None
-_TOKEN = re.compile(r"\s*(?:(\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+)|([A-Za-z_]\w*)|(<=|>=|==|!=|[-+*/()<>]))")
-_LONGEST, _DEEPEST = 2000, 30
+# Python itself takes 200 parentheses inside each other
+_LONGEST, _DEEPEST, _MOST_PARENTHESES = 2000, 30, 150
+_UNFINISHED = re.compile(r"(^|[-+*/<>=!(]|\b(and|or|not))$")
+_FOREIGN = re.compile(r"[^A-Za-z0-9_ .<>=!+\-*/()]")
+_LEADING_ZEROS = re.compile(r"(?<![\w.])0+(?=\d)")
 
 
 @dataclass(frozen=True)
@@ -57,145 +56,122 @@ def parse_condition(text: str, names: Collection[str]) -> Condition:
     """Read a condition over `names`.
 
     Raises:
-        OptionError: what is wrong, where, and which names there are.
+        OptionError: what is wrong, at which character, and which names there are.
     """
-    parser = _Parser(text, names)
-    judge = parser.disjunction(0)
-    parser.finish()
-    if not isinstance(judge, _Logical):
-        raise parser.refused("it is a number, not a comparison")
-    if not parser.used:
-        raise parser.refused("it names no figure of the report")
-    return Condition(text.strip(), tuple(dict.fromkeys(parser.used)), judge.judge)
+    reader = _Reader(_LEADING_ZEROS.sub("", " ".join(text.split())), names)
+    judge = reader.condition(reader.tree(), 0)
+    if not reader.used:
+        raise reader.refused("it names no figure of the report", 0)
+    return Condition(text.strip(), tuple(dict.fromkeys(reader.used)), judge)
 
 
-@dataclass(frozen=True)
-class _Logical:
-    judge: _Condition
-
-
-@dataclass(frozen=True)
-class _Numeric:
-    compute: _Number
-
-
-_Node = _Logical | _Numeric
-
-
-class _Parser:
-    """Recursive descent over the tokens of one condition."""
+class _Reader:
+    """Makes functions of the allowed nodes of a syntax tree."""
 
     def __init__(self, text: str, names: Collection[str]) -> None:
         self.text, self.known, self.used = text, names, list[str]()
-        self.tokens, self.place = list[str](), 0
-        if len(text) > _LONGEST:
-            raise self.refused(f"it has more than {_LONGEST} characters")
-        position = 0
-        while text[position:].strip():
-            found = _TOKEN.match(text, position)
-            if found is None:
-                raise self.refused(f"{text[position:].strip()[0]!r} at character {position + 1} is not understood")
-            self.tokens.append(found.group().strip())
-            position = found.end()
 
-    def refused(self, reason: str) -> OptionError:
+    def refused(self, reason: str, column: int, hint: str = "") -> OptionError:
+        names = f"the names are {', '.join(sorted(self.known))}"
         return OptionError(
-            f"the condition {self.text[:200]!r} cannot be read: {reason}",
-            hint=f"write for instance 'drop > 0.5'; the names are {', '.join(sorted(self.known))}",
+            f"the condition {self.text[:200]!r} cannot be read: {reason} (character {column + 1})",
+            hint=f"{hint or 'write for instance drop > 0.5;'} {names}",
+            options=("fail_if",),
         )
 
-    def peek(self) -> str:
-        return self.tokens[self.place] if self.place < len(self.tokens) else ""
+    def tree(self) -> ast.expr:
+        """The syntax tree of the text."""
+        text = self.text
+        if len(text) > _LONGEST:
+            raise self.refused(f"it has more than {_LONGEST} characters", _LONGEST)
+        if foreign := _FOREIGN.search(text):
+            raise self.refused(f"{foreign.group()!r} is not understood", foreign.start())
+        if text.count("(") > _MOST_PARENTHESES:
+            raise self.refused("it is nested too deeply", 0)
+        try:
+            return ast.parse(text, mode="eval").body
+        except (MemoryError, RecursionError):
+            raise self.refused("it is nested too deeply", 0) from None
+        except SyntaxError as error:
+            column = min((error.offset or 1) - 1, len(text))
+            opened = text.count("(") - text.count(")")
+            if _UNFINISHED.search(text):
+                reason, column = "it ends too early", len(text)
+            elif opened:
+                reason = "a closing parenthesis is missing" if opened > 0 else "a parenthesis is closed but not opened"
+            else:
+                reason = f"{text[column:][:20]!r} is misplaced"
+            raise self.refused(reason, column) from None
 
-    def take(self, *allowed: str) -> str:
-        """The next token if it is one of `allowed`, else ""."""
-        token = self.peek()
-        if token not in allowed:
-            return ""
-        self.place += 1
-        return token
+    def condition(self, node: ast.expr, depth: int) -> _Condition:
+        """What judges a comparison, or several that are joined."""
+        self._shallow(node, depth)
+        match node:
+            case ast.BoolOp(op, parts):
+                join = _both if isinstance(op, ast.And) else _either
+                judges = [self.condition(part, depth + 1) for part in parts]
+                return lambda known: reduce(join, (judge(known) for judge in judges))
+            case ast.UnaryOp(ast.Not(), inner):
+                judge = self.condition(inner, depth + 1)
+                return lambda known: _negate(judge(known))
+            case ast.Compare(first, [sign], [second]) if type(sign) in _COMPARISONS:
+                compare = _COMPARISONS[type(sign)]
+                left, right = self.number(first, depth + 1), self.number(second, depth + 1)
+                return lambda known: compare(left(known), right(known))
+            case ast.Compare(_, [_, _, *_], _):
+                raise self.refused(
+                    "only two numbers can be compared at once; join comparisons by `and`", node.col_offset
+                )
+        self.number(node, depth)
+        raise self.refused("it is a number, not a comparison" if not depth else _JOINED, node.col_offset)
 
-    def finish(self) -> None:
-        if self.peek():
-            raise self.refused(f"{self.peek()!r} is one too many")
+    def number(self, node: ast.expr, depth: int) -> _Number:
+        """What computes a sum."""
+        self._shallow(node, depth)
+        match node:
+            case ast.BinOp():
+                return self._sum(node, depth)
+            case ast.UnaryOp(ast.USub(), inner):
+                value = self.number(inner, depth + 1)
+                return lambda known: _subtract(Quantity.exact(0.0), value(known))
+            case ast.Constant(float() | int() as plain) if not isinstance(plain, bool):
+                exact = Quantity.exact(float(repr(plain)))
+                return lambda _: exact
+            case ast.Name(name):
+                if name not in self.known:
+                    near = did_you_mean(name, tuple(self.known))
+                    raise self.refused(f"{name!r} is not a name it knows", node.col_offset, near)
+                self.used.append(name)
+                return lambda known: known[name]
+            case ast.Compare() | ast.BoolOp() | ast.UnaryOp(ast.Not()):
+                raise self.refused("a comparison stands where a number is needed", node.col_offset)
+        raise self.refused(f"{ast.unparse(node)[:40]!r} is not understood", node.col_offset)
 
-    def disjunction(self, depth: int) -> _Node:
-        node = self.conjunction(depth)
-        while self.take("or"):
-            left, right = self._condition(node), self._condition(self.conjunction(depth))
-            node = _Logical(_either_of(left, right))
-        return node
+    def _sum(self, node: ast.BinOp, depth: int) -> _Number:
+        """From left to right in a loop: long sums are not deep."""
+        first: ast.expr = node
+        steps: list[tuple[Callable[[Quantity, Quantity], Quantity], _Number]] = []
+        while isinstance(first, ast.BinOp):
+            if type(first.op) not in _ARITHMETIC:
+                raise self.refused("of arithmetic there are + - * / only", first.right.col_offset - 1)
+            steps.append((_ARITHMETIC[type(first.op)], self.number(first.right, depth + 1)))
+            first = first.left
+        start = self.number(first, depth + 1)
 
-    def conjunction(self, depth: int) -> _Node:
-        node = self.negation(depth)
-        while self.take("and"):
-            left, right = self._condition(node), self._condition(self.negation(depth))
-            node = _Logical(_both_of(left, right))
-        return node
+        def compute(known: Known) -> Quantity:
+            value = start(known)
+            for operation, operand in reversed(steps):
+                value = operation(value, operand(known))
+            return value
 
-    def negation(self, depth: int) -> _Node:
+        return compute
+
+    def _shallow(self, node: ast.expr, depth: int) -> None:
         if depth > _DEEPEST:
-            raise self.refused("it is nested too deeply")
-        if self.take("not"):
-            inner = self._condition(self.negation(depth + 1))
-            return _Logical(lambda known: _negate(inner(known)))
-        return self.comparison(depth)
+            raise self.refused("it is nested too deeply", node.col_offset)
 
-    def comparison(self, depth: int) -> _Node:
-        node = self.sum(depth)
-        sign = self.take("<", "<=", ">", ">=", "==", "!=")
-        if not sign:
-            return node
-        left, right = self._number(node), self._number(self.sum(depth))
-        compare = _COMPARISONS[sign]
-        return _Logical(lambda known: compare(left(known), right(known)))
 
-    def sum(self, depth: int) -> _Node:
-        node = self.product(depth)
-        while sign := self.take("+", "-"):
-            left, right = self._number(node), self._number(self.product(depth))
-            node = _Numeric(_computed(_ARITHMETIC[sign], left, right))
-        return node
-
-    def product(self, depth: int) -> _Node:
-        node = self.factor(depth)
-        while sign := self.take("*", "/"):
-            left, right = self._number(node), self._number(self.factor(depth))
-            node = _Numeric(_computed(_ARITHMETIC[sign], left, right))
-        return node
-
-    def factor(self, depth: int) -> _Node:
-        if depth > _DEEPEST:
-            raise self.refused("it is nested too deeply")
-        if self.take("-"):
-            inner = self._number(self.factor(depth + 1))
-            return _Numeric(lambda known: _subtract(Quantity.exact(0.0), inner(known)))
-        if self.take("("):
-            node = self.disjunction(depth + 1)
-            if not self.take(")"):
-                raise self.refused("a closing parenthesis is missing")
-            return node
-        token = self.peek()
-        if not token:
-            raise self.refused("it ends too early")
-        self.place += 1
-        if token[0].isdigit() or token[0] == ".":
-            number = Quantity.exact(float(token))
-            return _Numeric(lambda _: number)
-        if token in self.known:
-            self.used.append(token)
-            return _Numeric(lambda known: known[token])
-        raise self.refused(f"{token!r} is not a name it knows" if token[0].isalpha() else f"{token!r} is misplaced")
-
-    def _condition(self, node: _Node) -> _Condition:
-        if isinstance(node, _Numeric):
-            raise self.refused("`and`, `or` and `not` join comparisons, not numbers")
-        return node.judge
-
-    def _number(self, node: _Node) -> _Number:
-        if isinstance(node, _Logical):
-            raise self.refused("a comparison stands where a number is needed")
-        return node.compute
+_JOINED = "`and`, `or` and `not` join comparisons, not numbers"
 
 
 def _both(first: Truth, second: Truth) -> Truth:
@@ -204,16 +180,8 @@ def _both(first: Truth, second: Truth) -> Truth:
     return None if first is None or second is None else True
 
 
-def _both_of(first: _Condition, second: _Condition) -> _Condition:
-    return lambda known: _both(first(known), second(known))
-
-
-def _either_of(first: _Condition, second: _Condition) -> _Condition:
-    return lambda known: _negate(_both(_negate(first(known)), _negate(second(known))))
-
-
-def _computed(operation: Callable[[Quantity, Quantity], Quantity], first: _Number, second: _Number) -> _Number:
-    return lambda known: operation(first(known), second(known))
+def _either(first: Truth, second: Truth) -> Truth:
+    return _negate(_both(_negate(first), _negate(second)))
 
 
 def _negate(truth: Truth) -> Truth:
@@ -234,13 +202,13 @@ def _equal(a: Quantity, b: Quantity) -> Truth:
     return True if a.low == a.high == b.low == b.high else None
 
 
-_COMPARISONS: dict[str, Callable[[Quantity, Quantity], Truth]] = {
-    "<": _less,
-    "<=": _less_or_equal,
-    ">": lambda a, b: _less(b, a),
-    ">=": lambda a, b: _less_or_equal(b, a),
-    "==": _equal,
-    "!=": lambda a, b: _negate(_equal(a, b)),
+_COMPARISONS: dict[type[ast.cmpop], Callable[[Quantity, Quantity], Truth]] = {
+    ast.Lt: _less,
+    ast.LtE: _less_or_equal,
+    ast.Gt: lambda a, b: _less(b, a),
+    ast.GtE: lambda a, b: _less_or_equal(b, a),
+    ast.Eq: _equal,
+    ast.NotEq: lambda a, b: _negate(_equal(a, b)),
 }
 
 
@@ -267,9 +235,9 @@ def _divide(a: Quantity, b: Quantity) -> Quantity:
     return _multiply(a, Quantity(1.0 / b.value, 1.0 / b.high, 1.0 / b.low))
 
 
-_ARITHMETIC: dict[str, Callable[[Quantity, Quantity], Quantity]] = {
-    "+": lambda a, b: Quantity(a.value + b.value, a.low + b.low, a.high + b.high),
-    "-": _subtract,
-    "*": _multiply,
-    "/": _divide,
+_ARITHMETIC: dict[type[ast.operator], Callable[[Quantity, Quantity], Quantity]] = {
+    ast.Add: lambda a, b: Quantity(a.value + b.value, a.low + b.low, a.high + b.high),
+    ast.Sub: _subtract,
+    ast.Mult: _multiply,
+    ast.Div: _divide,
 }

@@ -7,15 +7,13 @@ in between. What "cannot tell" counts as is the user's choice; the default lets 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from snnconvert.errors import OptionError
-from snnconvert.report.expression import Condition, Quantity, parse_condition
-from snnconvert.report.quantities import NAMES, Document, Quantities, quantities
-
-UNCERTAIN = ("pass", "fail", "measured")
+from snnconvert.report.expression import Condition, Quantity
+from snnconvert.report.gates import Gates, number
+from snnconvert.report.quantities import Document, Quantities, quantities
 
 
 class Status(StrEnum):
@@ -24,88 +22,6 @@ class Status(StrEnum):
     passed = "passed"
     failed = "failed"
     cannot_tell = "cannot tell"
-
-
-@dataclass(frozen=True)
-class Gates:
-    """Limits; None asks for nothing.
-
-    Attributes:
-        max_drop: points that the accuracy may lie below the original network's.
-        min_accuracy: of the spiking network, percent.
-        min_ann_accuracy: of the original network, percent; a lower one means wrong preprocessing or labels.
-        min_agreement: percent of images with the same answer from both networks.
-        max_spikes: per image.
-        max_energy_ratio: energy of the spiking network over the original's.
-        fail_if: conditions over NAMES, each of which must not hold.
-        at: the step to judge; the last one by default.
-        uncertain: what "cannot tell" counts as: "pass", "fail", or "measured" (judge by the measured value alone).
-
-    Raises:
-        OptionError: a limit that is no number, or a condition that cannot be read.
-    """
-
-    max_drop: float | None = None
-    min_accuracy: float | None = None
-    min_ann_accuracy: float | None = None
-    min_agreement: float | None = None
-    max_spikes: float | None = None
-    max_energy_ratio: float | None = None
-    fail_if: tuple[str, ...] = ()
-    at: int | None = None
-    uncertain: str = "pass"
-
-    def __post_init__(self) -> None:
-        if self.uncertain not in UNCERTAIN:
-            raise OptionError(
-                f"uncertain is {self.uncertain!r}; allowed: {', '.join(UNCERTAIN)}", hint="choose one of the three"
-            )
-        if self.at is not None and (isinstance(self.at, bool) or not isinstance(self.at, int) or self.at < 1):
-            raise OptionError(f"at is {self.at!r}; allowed: a step, from 1", hint="give a whole number of at least 1")
-        for name in LIMITS:
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-                raise OptionError(f"{name} is {value!r}; allowed: a number", hint=f"write for instance {name} = 1.0")
-        if isinstance(self.fail_if, str) or not all(isinstance(text, str) for text in self.fail_if):
-            raise OptionError(f"fail_if is {self.fail_if!r}; allowed: a list of texts", hint='fail_if = ["drop > 1"]')
-        self.conditions()
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Gates:
-        """From keys such as max_drop; `fail_if` may be one text or a list."""
-        known = [field.name for field in fields(cls)]
-        if unknown := sorted(set(values) - set(known)):
-            raise OptionError(f"unknown gate {unknown[0]!r}; allowed: {', '.join(known)}", hint="correct or remove it")
-        given = dict(values)
-        if "fail_if" in given:
-            texts = given["fail_if"]
-            given["fail_if"] = (texts,) if isinstance(texts, str) else tuple(texts)
-        return cls(**given)
-
-    def over(self, other: Gates) -> Gates:
-        """`other`, with everything that is set here put in its place."""
-        own = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(other, **{name: value for name, value in own.items() if value != getattr(Gates(), name)})
-
-    def conditions(self) -> list[tuple[str, Condition]]:
-        """(name of the gate, condition under which it fails)."""
-        texts = [
-            (f"{name} {_number(limit)}", f"{quantity} {sign} {limit!r}")
-            for name, (quantity, sign) in LIMITS.items()
-            if (limit := getattr(self, name)) is not None
-        ]
-        texts += [(f"fail_if {text}", text) for text in self.fail_if]
-        return [(name, parse_condition(text, NAMES)) for name, text in texts]
-
-
-LIMITS = {
-    "max_drop": ("drop", ">"),
-    "min_accuracy": ("accuracy", "<"),
-    "min_ann_accuracy": ("ann_accuracy", "<"),
-    "min_agreement": ("agreement", "<"),
-    "max_spikes": ("spikes", ">"),
-    "max_energy_ratio": ("energy_ratio", ">"),
-}
 
 
 @dataclass(frozen=True)
@@ -209,12 +125,8 @@ _SAYING_LIMIT = {
 
 def _figure(name: str, quantity: Quantity) -> str:
     if quantity.low == quantity.high:
-        return f"{name} {_number(quantity.value)}"
+        return f"{name} {number(quantity.value)}"
     return f"{name} {quantity.value:.2f} ({quantity.low:.2f} to {quantity.high:.2f})"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def worst_layer(document: Document) -> str | None:

@@ -13,25 +13,6 @@ from snnconvert.report.expression import Quantity
 
 Document = Mapping[str, Any]
 
-NAMES: dict[str, str] = {
-    "accuracy": "of the spiking network, percent",
-    "ann_accuracy": "of the original network on the same images, percent",
-    "drop": "accuracy of the original minus that of the spiking network, points",
-    "accuracy_drop": "accuracy of the baseline report minus that of this one; without a baseline the same as drop",
-    "agreement": "images on which both networks give the same answer, percent",
-    "spikes": "per image, all layers, from the first step to the judged one",
-    "spikes_ratio": "spikes divided by those of the baseline report",
-    "energy_ratio": "energy of the spiking network over that of the original, largest of the rows that decide",
-    "firing_rate": "largest mean firing rate of a layer",
-    "dead_share": "largest share of neurons in a layer that never spike",
-    "saturated_share": "largest share of neurons in a layer that spike at every step",
-    "timesteps": "the judged step",
-    "first_output": "the step of the first answer",
-    "samples": "evaluated images",
-    "warnings": "number of warnings in the report",
-    "seconds": "spent on the conversion",
-}
-
 
 @dataclass(frozen=True)
 class Quantities:

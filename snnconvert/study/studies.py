@@ -33,14 +33,14 @@ class Study:
     Attributes:
         place: MODULE:FUNCTION; the function takes `study.converted.Converted` and `Means`, and is imported when it
             is asked for.
-        summary: what is found out, for the command line's help.
+        help: what is found out.
         option: the option that asks for it; None if it is always made.
         wanted: whether a request asks for it.
         schedule: the kind of schedule that it needs; None for any.
     """
 
     place: str
-    summary: str
+    help: str
     option: str | None
     wanted: Callable[[Asked], bool]
     schedule: str | None = None
@@ -87,10 +87,10 @@ def by_name() -> dict[str, Study]:
 
 
 def check_studies(names: Sequence[str], schedule: str | None, *, chosen: bool = False) -> None:
-    """Refuse studies that there are not, or that need another schedule.
+    """Refuse studies that need another schedule.
 
     Args:
-        names: as after `--study`.
+        names: those of `by_name`.
         schedule: the kind of schedule; None if it is still to be chosen.
         chosen: whether it is the one that was chosen, not the one that was asked for.
 
@@ -99,8 +99,6 @@ def check_studies(names: Sequence[str], schedule: str | None, *, chosen: bool = 
     """
     known = by_name()
     for name in names:
-        if name not in known:
-            raise OptionError(f"--study {name!r} is not known", hint=f"choose one of {', '.join(known)}")
         needed = known[name].schedule
         if schedule is not None and needed not in (None, schedule):
             met = f"the {schedule} network that --schedule auto chose" if chosen else f"--schedule {schedule}"

@@ -18,7 +18,8 @@ from rich.table import Table
 from snnconvert.errors import OptionError, OutputError, SnnConvertError
 from snnconvert.files import write_atomically
 from snnconvert.report.document import load_report
-from snnconvert.report.gate import Gates, Status, check_document
+from snnconvert.report.gate import Status, check_document
+from snnconvert.report.gates import Gates
 from snnconvert.report.junit import Case, github_annotations, junit_xml, markdown
 from snnconvert.zoo.batch import GATE_FAILED, NOT_CONVERTED, Engine, Result, Settings, preflight, run_zoo
 from snnconvert.zoo.fetch import is_cached

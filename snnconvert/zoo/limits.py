@@ -4,56 +4,35 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from snnconvert.errors import OptionError
+from snnconvert.options import option
 
 _UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 # What the operating system can take for a size.
 _LARGEST = 2**62
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What one model may take; None is what `zoo run` decides.
-
-    Attributes:
-        seconds: wall-clock time.
-        memory: bytes that the conversion may add to its process.
-    """
-
-    seconds: float | None = None
-    memory: int | None = None
-
-
-def read_limits(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The table `limits` of a manifest, checked, with bytes as numbers.
-
-    Raises:
-        OptionError: an unknown key or a value outside its range.
-    """
-    if unknown := sorted(set(given) - {"seconds", "memory"}):
-        raise OptionError(f"unknown limit {unknown[0]!r}; allowed: seconds, memory", hint="correct or remove it")
-    read: dict[str, Any] = {}
-    if "seconds" in given:
-        read["seconds"] = check_seconds("seconds", given["seconds"])
-    if "memory" in given:
-        read["memory"] = parse_bytes(given["memory"])
-    return read
-
-
-def check_seconds(name: str, value: Any) -> float:
-    """`value` as a number of seconds; `name` is what the user wrote it as.
+def parse_seconds(value: Any) -> float:
+    """A number of seconds, or its text.
 
     Raises:
         OptionError: not a finite number above 0.
     """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 < value < math.inf:
-        raise OptionError(f"{name} is {value!r}; allowed: a number above 0", hint="for instance 600, ten minutes")
-    return float(value)
+    try:
+        number = 0.0 if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise OptionError(
+            f"seconds is {value!r}; allowed: a number above 0",
+            hint="for instance 600, ten minutes",
+            options=("seconds",),
+        )
+    return number
 
 
 def parse_bytes(value: Any) -> int:
@@ -65,5 +44,30 @@ def parse_bytes(value: Any) -> int:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(value))
     size = float(found.group(1)) * _UNITS.get(found.group(2).lower(), 0) if found else 0.0
     if isinstance(value, bool) or not 1 <= size <= _LARGEST:
-        raise OptionError(f"memory is {value!r}; allowed: bytes, or a size", hint='for instance memory = "4 GiB"')
+        raise OptionError(
+            f"memory is {value!r}; allowed: bytes, or a size",
+            hint='for instance memory = "4 GiB"',
+            options=("memory",),
+        )
     return int(size)
+
+
+_limit = partial(option, None, commands=("zoo run",), panel="Work")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one model may take; None is what `zoo run` decides."""
+
+    seconds: float | None = _limit(
+        "Seconds of wall-clock time per model, instead of the manifest's.",
+        flag="--time-limit",
+        metavar="X",
+        read=parse_seconds,
+    )
+    memory: int | None = _limit(
+        "Bytes that the conversion may add to its process, e.g. 4GiB, instead of the manifest's.",
+        flag="--memory-limit",
+        metavar="SIZE",
+        read=parse_bytes,
+    )

@@ -27,24 +27,24 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-import types
-import typing
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import OptionError, did_you_mean
 from snnconvert.graph.schedule import owners
-from snnconvert.report.gate import Gates
-from snnconvert.zoo.limits import Limits, read_limits
+from snnconvert.options import declared, read_table
+from snnconvert.report.gates import Gates
+from snnconvert.request import Request, check_request
+from snnconvert.zoo.limits import Limits
 from snnconvert.zoo.toml_lines import line_index, line_of
 
 PREFIXES = ("zoo:", "torchvision:", "timm:")
 URLS = ("https://", "http://", "file://")
+_OWN = ("name", "source", "glob", "sha256", "set")
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
-_OPTION = re.compile(r"--([a-z][a-z-]*)")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)(?::-([^}]*))?\}")
 # Options that mean something to one calibration method, neuron or schedule only.
 _OF = {"calibration": ("options",), "neuron": ("levels",), "schedule": tuple(owners())}
@@ -119,8 +119,6 @@ class Manifest:
 
 
 def _changed(entry: Entry, changes: Mapping[str, Any]) -> Entry:
-    from snnconvert.request import Request, check_request
-
     options = {**entry.options, **changes}
     for name, dependent in _OF.items():
         if name in changes and changes[name] != entry.options.get(name, getattr(Request, name)):
@@ -191,34 +189,27 @@ class _Reader:
         """The keys of a table, checked one by one, as a flat dict; nested tables are checked as a whole."""
         if not isinstance(given, dict):
             self.refuse(where, "not a table", "write it as [name] with key = value below")
-        allowed = (*request_types(), "preprocessing", "gates", "limits")
-        own = ("name", "source", "glob", "sha256", "set") if where[0] == "model" else ()
+        own = _OWN if where[0] == "model" else ()
+        rows = {row.key: row for row in declared(Request).values() if row.option.manifest}
+        allowed = (*own, *rows, "gates", "limits")
         read: dict[str, Any] = {}
         for key, raw in given.items():
             here = (*where, key)
             value = self.expanded(here, raw)
-            if key not in (*allowed, *own):
-                hint = did_you_mean(key, (*own, *allowed)) or "correct or remove it"
-                self.refuse(here, f"unknown key; allowed: {', '.join((*own, *allowed))}", hint)
-            read[key] = self.value(here, key, value)
+            if key not in allowed:
+                hint = did_you_mean(key, allowed) or "correct or remove it"
+                self.refuse(here, f"unknown key; allowed: {', '.join(allowed)}", hint)
+            if key in own and (not isinstance(value, str) or not value):
+                self.refuse(here, f"{value!r} is no text", f'write {key} = "..."')
+            try:
+                if key in _TABLES:
+                    value = _TABLES[key](self.beside(value) if isinstance(value, str) else value)
+                elif key in rows:
+                    value = read_table(Request, {key: value}, "key")[rows[key].name]
+            except OptionError as error:
+                self.refuse((*here, *error.options) if key in _TABLES else here, error.message, error.hint)
+            read[rows[key].name if key in rows else key] = value
         return read
-
-    def value(self, where: tuple[str | int, ...], key: str, value: Any) -> Any:
-        try:
-            if key in _TABLES:
-                return _TABLES[key](self.beside(value) if isinstance(value, str) else value)
-        except (TypeError, AttributeError):
-            self.refuse(where, f"{value!r} is no table", f"write {key} = {{ name = value }}")
-        except OptionError as error:
-            self.refuse(where, error.message, error.hint)
-        if key in ("name", "source", "glob", "sha256", "set"):
-            if not isinstance(value, str) or not value:
-                self.refuse(where, f"{value!r} is no text", f'write {key} = "..."')
-            return value
-        found, wanted = _coerced(value, request_types()[key])
-        if wanted:
-            self.refuse(where, f"{value!r} is not {wanted}", f"give {key} {wanted}")
-        return found
 
     def expanded(self, where: tuple[str | int, ...], value: Any) -> Any:
         """`value` with environment variables put in, at any depth."""
@@ -257,12 +248,12 @@ class _Reader:
         for source, name in self.sources(where, merged):
             yield self.entry(where, merged, source, name)
 
-    def culprit(self, where: tuple[str | int, ...], message: str, group: str | None) -> tuple[str | int, ...]:
-        """Where the first option stands that a message names; `where` if it is not in this file."""
-        for option in _OPTION.findall(message):
+    def culprit(self, where: tuple[str | int, ...], error: OptionError, group: str | None) -> tuple[str | int, ...]:
+        """Where the first of the options stands that an error is about; `where` if none is in this file."""
+        for name in error.options:
             for place in (where, ("set", group or ""), ("defaults",)):
-                if (*place, key := option.replace("-", "_")) in self.lines:
-                    return (*place, key)
+                if (*place, name) in self.lines:
+                    return (*place, name)
         return where
 
     def sources(self, where: tuple[str | int, ...], given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -303,15 +294,13 @@ class _Reader:
             self.refuse((*where, "sha256"), f"{sha256!r} is no SHA-256", "give 64 hexadecimal digits, in lower case")
         if source.startswith(URLS) and sha256 is None:
             self.refuse((*where, "source"), "a download needs its sha256", 'add sha256 = "..." (sha256sum FILE)')
-        options = {key: value for key, value in given.items() if key in request_types() or key == "preprocessing"}
-        from snnconvert.request import Request, check_request
-
+        options = {key: value for key, value in given.items() if key in declared(Request)}
         try:
             gates = Gates.from_dict(given.get("gates", {}))
             check_request(Request(model=source, **options))
             check_step(gates, options)
         except OptionError as error:
-            self.refuse(self.culprit(where, error.message, given.get("set")), error.message, error.hint)
+            self.refuse(self.culprit(where, error, given.get("set")), error.message, error.hint)
         return Entry(name, source, sha256, options, gates, Limits(**given.get("limits", {})), at)
 
 
@@ -321,58 +310,32 @@ def check_step(gates: Gates, options: Mapping[str, Any]) -> None:
     Raises:
         OptionError: they judge at a later one.
     """
-    from snnconvert.request import Request
-
     steps = options.get("timesteps", Request.timesteps)
     if gates.at is not None and gates.at > steps:
         raise OptionError(
             f"the gates judge at step {gates.at}, but there are only {steps} (--timesteps)",
             hint=f"choose at = {steps} or less, leave it out, or raise timesteps",
+            options=("gates", "timesteps"),
         )
 
 
-def request_types() -> dict[str, Any]:
-    """Type of each field of `Request` that a manifest may set; `preprocessing` is read on its own."""
-    from snnconvert.request import Request
-
-    hints = typing.get_type_hints(Request)
-    return {row.name: hints[row.name] for row in fields(Request) if row.name not in ("model", "preprocessing")}
-
-
-def _coerced(value: Any, kind: Any) -> tuple[Any, str]:
-    """(value, "") in the form of a field of this type, or (None, what is wanted)."""
-    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
-        kinds = [part for part in typing.get_args(kind) if part is not type(None)]
-        tried = [_coerced(value, part) for part in kinds]
-        return next((row for row in tried if not row[1]), (None, " or ".join(row[1] for row in tried)))
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    origin = typing.get_origin(kind) or kind
-    element, elements = (str, "texts") if typing.get_args(kind)[:1] == (str,) else (int, "whole numbers")
-    fitting = {
-        bool: (isinstance(value, bool), "true or false"),
-        int: (whole, "a whole number"),
-        float: (whole or isinstance(value, float), "a number"),
-        str: (isinstance(value, str), "a text"),
-        dict: (isinstance(value, dict), "a table"),
-        tuple: (isinstance(value, list) and all(type(item) is element for item in value), f"a list of {elements}"),
-    }
-    fits, wanted = fitting.get(origin, (True, ""))
-    if not fits:
-        return None, wanted
-    return (tuple(value) if origin is tuple else value), ""
-
-
 def _preprocessing(given: Any) -> Preprocessing:
-    return Preprocessing.from_toml(given) if isinstance(given, Path) else Preprocessing.from_dict(given)
+    if isinstance(given, Path):
+        return Preprocessing.from_toml(given)
+    return Preprocessing.from_dict(given)
 
 
-def _gates(given: Mapping[str, Any]) -> Mapping[str, Any]:
+def _gates(given: Any) -> Mapping[str, Any]:
     """As it is, checked: gates are inherited key by key."""
     Gates.from_dict(given)
-    return given
+    return dict(given)
 
 
-_TABLES: dict[str, Callable[[Any], Any]] = {"preprocessing": _preprocessing, "gates": _gates, "limits": read_limits}
+def _limits(given: Any) -> dict[str, Any]:
+    return read_table(Limits, given, "limit")
+
+
+_TABLES: dict[str, Callable[[Any], Any]] = {"preprocessing": _preprocessing, "gates": _gates, "limits": _limits}
 
 
 def _inherit(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def _convert(task: Mapping[str, Any], folder: Path, progress: Progress, spread: 
     from snnconvert.pipeline import run
     from snnconvert.report.document import write_report
     from snnconvert.report.from_run import document_of
-    from snnconvert.report.gate import Gates
+    from snnconvert.report.gates import Gates
     from snnconvert.request import Request
 
     name, model = task["name"], task["model"]

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from snnconvert.calibrate import METHODS
 from snnconvert.calibrate.observe import Range, ranges
+from snnconvert.calibrate.options import Reconstruct
 from snnconvert.calibrate.reconstruct import WORTH, Reconstruction, calibrate_reconstruct
-from snnconvert.calibrate.reconstruct_site import Options
 from snnconvert.calibrate.task import Task
 from snnconvert.compile.network import compile_network
 from snnconvert.graph.dialect import sites
@@ -78,7 +78,7 @@ def test_what_is_simulated_is_what_is_deployed(kind: str) -> None:
             seen[node.name] = self.worlds.by_frames(chunk.frames[node].packed.unpacked()).float()  # type: ignore[union-attr]
 
     calibrate = calibrate_reconstruct(one)
-    watched = Watched(one, Options())
+    watched = Watched(one, Reconstruct())
     from snnconvert.calibrate.histogram import histograms
     from snnconvert.calibrate.mse import best_bounds
     from snnconvert.calibrate.observe import ranges
@@ -210,7 +210,7 @@ def test_a_memory_limit_takes_fewer_images() -> None:
 
 
 def test_live_edges_are_dropped() -> None:
-    reconstruction = Reconstruction(task(network("preactivation"), images(10)), Options())
+    reconstruction = Reconstruction(task(network("preactivation"), images(10)), Reconstruct())
     dropped = {node for nodes in reconstruction.last.values() for node in nodes}
     unread = {node for node in reconstruction.worlds.stored if node not in dropped}
     assert not unread

@@ -126,11 +126,10 @@ def test_means_in_units_of_255_need_a_scale() -> None:
 
 
 def test_options_read_the_usual_strings() -> None:
-    plan = Preprocessing.from_options(
-        mean="0.485,0.456, 0.406", std="0.2", scale="127.5", layout="nhwc", channels="bgr", resize="256", crop="224x200"
-    )
+    texts = {"mean": "0.485,0.456, 0.406", "std": "0.2", "scale": "127.5", "layout": "nhwc", "channels": "bgr"}
+    plan = Preprocessing.from_dict({**texts, "resize": "256", "crop": "224x200"})
     assert plan == Preprocessing((0.485, 0.456, 0.406), (0.2,), 127.5, "NHWC", "BGR", 256, (224, 200))
-    assert Preprocessing.from_options() == Preprocessing()
+    assert Preprocessing.from_dict({}) == Preprocessing()
     assert Preprocessing.from_dict(plan.to_dict()) == plan
     assert Preprocessing.from_dict(Preprocessing().to_dict()) == Preprocessing()
 
@@ -155,7 +154,7 @@ def test_options_read_the_usual_strings() -> None:
 )
 def test_refused_options_name_themselves(option: str, value: str) -> None:
     with pytest.raises(OptionError, match=f"^{option} is .*allowed: ") as caught:
-        Preprocessing.from_options(**{option: value})
+        Preprocessing.from_dict({option: value})
     assert f"--{option}" in caught.value.hint
 
 

@@ -17,9 +17,10 @@ from snnconvert.cli.main import app
 from snnconvert.errors import DataError, OptionError
 from snnconvert.report.document import dumps
 from snnconvert.report.expression import Quantity, parse_condition
-from snnconvert.report.gate import Gates, Status, check_document, worst_layer
+from snnconvert.report.gate import Status, check_document, worst_layer
+from snnconvert.report.gates import NAMES, Gates
 from snnconvert.report.junit import Case, github_annotations, junit_xml, markdown
-from snnconvert.report.quantities import NAMES, quantities
+from snnconvert.report.quantities import quantities
 
 KNOWN = {"a": Quantity(3.0, 2.0, 4.0), "b": Quantity.exact(10.0), "c": Quantity(0.0, -1.0, 1.0)}
 
@@ -80,15 +81,21 @@ def test_certain_verdict_holds_for_every_value_inside(
         ("a", "not a comparison"),
         ("1 > 0", "names no figure"),
         ("a >", "ends too early"),
-        ("a > 1 1", "one too many"),
+        ("a > 1 1", "'1' is misplaced (character 7)"),
+        ("a > 1)", "closed but not opened (character 6)"),
+        ("1 < a < 3", "only two numbers can be compared at once"),
+        ("a ** 2 > 1", "there are + - * / only (character 5)"),
+        ("b > 0x", "is misplaced"),
+        ("a > True", "'True' is not understood (character 5)"),
+        ("lambda: a", "':' is not understood (character 7)"),
         ("drip > 1", "'drip' is not a name"),
         ("(a > 1", "parenthesis is missing"),
         ("a > 1 and b", "join comparisons"),
         ("(a > 1) > 2", "where a number is needed"),
-        ("a > 1; import os", "';' at character 6"),
+        ("a > 1; import os", "';' is not understood (character 6)"),
         ("__import__('os') > 1", "is not understood"),
         ("a.real > 1", "is not understood"),
-        ("(" * 100 + "a > 1" + ")" * 100, "nested too deeply"),
+        ("(" * 200 + "a > 1" + ")" * 200, "nested too deeply"),
         ("-" * 100 + "a > 1", "nested too deeply"),
         ("not " * 100 + "a > 1", "nested too deeply"),
         ("a > " + "1" * 3000, "more than 2000 characters"),
@@ -266,3 +273,8 @@ def test_command(tmp_path: Path) -> None:
     broken.write_text(json.dumps({"schema": "other"}))
     assert isinstance(run(app, ["gate", str(broken), "--max-drop", "1"]).exception, DataError)
     assert isinstance(run(app, ["gate", str(report)]).exception, OptionError)
+
+
+def test_long_sums_leading_zeros_and_line_breaks_are_read() -> None:
+    for text in ("a" + " + a" * 490 + " > 007", "(" * 100 + "a > 01.5" + ")" * 100, "a\n  >\t1e-01"):
+        assert parse_condition(text, KNOWN).judge(KNOWN) is True

@@ -25,7 +25,7 @@ from snnconvert.convert.doors import open_model
 from snnconvert.errors import OptionError, OutputError
 from snnconvert.graph.checkpoint import load_snn
 from snnconvert.report.document import load_report
-from snnconvert.report.gate import Gates
+from snnconvert.report.gates import Gates
 from snnconvert.report.wording import headline
 from snnconvert.zoo.batch import Outcome, Quiet, Result, Settings, preflight, run_zoo
 from snnconvert.zoo.digests import Digests

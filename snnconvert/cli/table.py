@@ -1,0 +1,53 @@
+"""The README's table of options: `python -m snnconvert.cli.table README.md` writes it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from snnconvert.options import AUTO, Declared, declared
+from snnconvert.report.gates import Gates
+from snnconvert.request import Request
+
+BEGIN, END = "<!-- options: begin -->\n", "<!-- options: end -->\n"
+
+
+def options_table(*holders: type) -> str:
+    """The options of these classes as a Markdown table, by panel in the order in which they are first named."""
+    rows = [row for holder in holders for row in _rows(holder)]
+    lines = ["| option | meaning | values | default |", "|---|---|---|---|"]
+    for panel in dict.fromkeys(row.option.panel for row in rows):
+        lines.append(f"| **{panel}** | | | |")
+        lines += [_line(row) for row in rows if row.option.panel == panel]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(holder: type) -> Iterator[Declared]:
+    """Those that a command takes by name, also where they stand inside another one."""
+    for row in declared(holder).values():
+        if row.option.commands and not row.option.positional:
+            yield row
+        if row.option.inside is not None:
+            yield from row.option.inside().values()
+
+
+def _line(row: Declared) -> str:
+    spelled = ", ".join(f"`{name}`" for name in (row.flag, row.option.short) if name)
+    values = ", ".join(f"`{name}`" for name in row.choices) or ("" if row.kind is bool else row.metavar)
+    if row.option.auto and AUTO not in values:
+        values += ", `auto`"
+    meaning = row.option.help + (f" {row.explained}." if row.explained else "")
+    cells = (cell.replace("|", r"\|") for cell in (spelled, meaning, values, row.usual))
+    return f"| {' | '.join(cells)} |"
+
+
+def with_table(text: str) -> str:
+    """A page with its table of options as it has to be now."""
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}{options_table(Request, Gates)}{END}{rest.split(END)[1]}"
+
+
+if __name__ == "__main__":
+    page = Path(sys.argv[1])
+    page.write_text(with_table(page.read_text("utf-8")), "utf-8")

@@ -1,0 +1,125 @@
+"""Options: one field is all there is to one; command line, manifest, messages and the README's table follow."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from snnconvert.calibrate import METHODS
+from snnconvert.cli.options import command
+from snnconvert.cli.table import options_table, with_table
+from snnconvert.errors import OptionError
+from snnconvert.graph.schedule import SCHEDULES
+from snnconvert.neurons import RECTIFIERS
+from snnconvert.options import AUTO, declared, option
+from snnconvert.request import NEURONS, Request, check_request
+from snnconvert.zoo import manifest
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+@dataclass(frozen=True)
+class Extended(Request):
+    """A request with one more option: nothing but this field is written for it."""
+
+    sparkle: int = option(
+        3, "How much it sparkles.", commands=("convert", "zoo run"), panel="Output", short="-s", least=1, most=9
+    )
+
+
+@pytest.mark.parametrize("name", ["convert", "zoo run"])
+def test_a_new_option_is_one_field(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app, seen = typer.Typer(rich_markup_mode=None), list[dict[str, Any]]()
+
+    @command(app, name)
+    def work(given: Annotated[dict[str, Any], Extended]) -> None:
+        seen.append(given)
+
+    model = ["m.onnx"] if name == "convert" else []
+    help_text = CliRunner().invoke(app, ["--help"]).output
+    assert "-s, --sparkle N" in help_text
+    assert "How much it sparkles. [3]" in help_text
+    assert CliRunner().invoke(app, [*model, "-s", "4"]).exit_code == 0
+    assert seen[-1]["sparkle"] == 4
+    refused = CliRunner().invoke(app, [*model, "--sparkle", "10"]).exception
+    assert isinstance(refused, OptionError)
+    assert refused.message == "--sparkle 10 is not a whole number from 1 to 9"
+
+    monkeypatch.setattr(manifest, "Request", Extended)
+    path = tmp_path / "zoo.toml"
+    path.write_text('[[model]]\nsource = "m.onnx"\nsparkle = 5\n')
+    assert manifest.load_manifest(path).entries[0].options == {"sparkle": 5}
+    path.write_text('[[model]]\nsource = "m.onnx"\n\nsparkle = 0\n')
+    with pytest.raises(OptionError, match=r"line 4: model\.sparkle: --sparkle 0 is not a whole number from 1 to 9"):
+        manifest.load_manifest(path)
+    path.write_text('[[model]]\nsource = "m.onnx"\nsparkel = 5\n')
+    with pytest.raises(OptionError) as caught:
+        manifest.load_manifest(path)
+    assert caught.value.hint == "did you mean sparkle?"
+    with pytest.raises(OptionError, match="--sparkle 0"):
+        check_request(Extended("m.onnx", sparkle=0))
+
+    assert "| `--sparkle`, `-s` | How much it sparkles. | N | 3 |" in options_table(Extended)
+    assert "sparkle" not in options_table(Request)
+
+
+def test_the_readme_has_the_table_of_today() -> None:
+    text = README.read_text("utf-8")
+    assert with_table(text) == text, "write it anew: make options"
+
+
+def test_every_field_of_a_request_is_an_option_whose_default_it_takes() -> None:
+    rows = declared(Request)
+    assert set(rows) == {one.name for one in fields(Request)}
+    for row in rows.values():
+        assert row.option.help.endswith((".", ")")), row.name
+        if row.default is not MISSING and row.option.inside is None:
+            assert row.value(row.default) == row.default
+    for method, row in METHODS.items():
+        assert row.help
+        check_request(Request("m", calibration=method, options={key: one.default for key, one in row.rows.items()}))
+
+
+def test_choices_are_the_rows_of_the_tables() -> None:
+    assert set(declared(Request)["calibration"].choices) == set(METHODS)
+    assert set(NEURONS) == {*RECTIFIERS, AUTO}
+    assert declared(Request)["schedule"].choices == (*SCHEDULES, AUTO)
+
+
+@pytest.mark.parametrize(
+    ("options", "message", "hint"),
+    [
+        ({"timesteps": "8"}, "--timesteps '8' is not a whole number from 1 to 65536", "e.g. --timesteps 32"),
+        ({"timesteps": True}, "--timesteps True is not a whole number", "give --timesteps"),
+        ({"neuron": "ternery"}, "--neuron 'ternery' is not known; there are if, ternary", "did you mean ternary"),
+        ({"limit": 0}, "--limit 0 is not a whole number from 1", "e.g. --limit"),
+        ({"early_exit": float("nan")}, "--early-exit nan is not a number above 0, at most 1", "--early-exit 0.99"),
+        ({"input_shape": (3, 0)}, r"--input-shape \(3, 0\) is not a list of whole numbers from 1", "3,32,32"),
+        ({"strict_spiking": 1}, "--strict-spiking 1 is not true or false", "give --strict-spiking"),
+        ({"studies": ("ablaton",)}, "--study 'ablaton' is not known", "did you mean ablation?"),
+        ({"options": 3}, "options 3 is not a table", "give options a table"),
+    ],
+)
+def test_messages_name_the_option_its_value_and_what_is_allowed(
+    options: dict[str, Any], message: str, hint: str
+) -> None:
+    with pytest.raises(OptionError, match=message) as caught:
+        check_request(Request("m.onnx", **options))
+    assert hint in caught.value.hint
+    assert caught.value.options == (next(iter(options)),)
+
+
+def test_methods_are_listed_without_torch() -> None:
+    code = (
+        "import sys; from snnconvert.calibrate import METHODS; from snnconvert.request import Request\n"
+        "assert METHODS['reconstruct'].rows['rounds'].default == 2; assert Request('m').timesteps == 32\n"
+        "assert not {'torch', 'numpy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
