@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from snnconvert.graph.kinds import Conv, Linear, Op
+from snnconvert.graph.kinds import Conv, Linear, Op, Weighted
 
 # entries of a Cholesky factor that is kept (8 bytes each)
 KEPT_FACTOR = 2**22
@@ -27,12 +27,12 @@ BIAS_PENALTY = 1e-6
 
 def solvable(op: Op) -> bool:
     """Whether `patches` knows the operator."""
-    return isinstance(op, Linear) or (isinstance(op, Conv) and op.weight.ndim in (3, 4))
+    return isinstance(op, Conv | Linear) and op.weight.ndim <= 4
 
 
-def patches(op: Conv | Linear, x: Tensor, positions: Tensor | None = None) -> Tensor:
+def patches(op: Weighted, x: Tensor, positions: Tensor | None = None) -> Tensor:
     """The rows that every output position reads, shape (groups, batch, positions, inputs per group + 1)."""
-    if isinstance(op, Linear):
+    if op.features_last:
         rows = x.reshape(x.shape[0], -1, x.shape[-1]).unsqueeze(0)
     else:
         flat = op.weight.ndim == 3
@@ -47,9 +47,9 @@ def patches(op: Conv | Linear, x: Tensor, positions: Tensor | None = None) -> Te
     return torch.cat([rows, rows.new_ones(*rows.shape[:-1], 1)], -1)
 
 
-def outputs_by_group(op: Conv | Linear, y: Tensor, positions: Tensor | None = None) -> Tensor:
+def outputs_by_group(op: Weighted, y: Tensor, positions: Tensor | None = None) -> Tensor:
     """Values at the operator's output as (groups, batch, positions, outputs per group)."""
-    if isinstance(op, Linear):
+    if op.features_last:
         values = y.reshape(y.shape[0], -1, y.shape[-1]).unsqueeze(0)
     else:
         values = y.reshape(y.shape[0], op.groups, y.shape[1] // op.groups, -1).permute(1, 0, 3, 2)
@@ -63,8 +63,8 @@ class NormalEquations:
         op: the operator to solve for; outputs are numbered as its output channels.
     """
 
-    def __init__(self, op: Conv | Linear) -> None:
-        groups = 1 if isinstance(op, Linear) else op.groups
+    def __init__(self, op: Weighted) -> None:
+        groups = op.groups
         inputs, outputs = op.weight[0].numel() + 1, op.weight.shape[0] // groups
         self.gram = torch.zeros(groups, inputs, inputs, dtype=torch.float64)
         self.cross = torch.zeros(groups, inputs, outputs, dtype=torch.float64)
@@ -126,7 +126,7 @@ def sum_of(tensors: Sequence[Tensor]) -> Tensor:
     return reduce(torch.add, tensors)
 
 
-def changed(op: Conv | Linear, change: Tensor, share: Tensor | float = 1.0) -> Conv | Linear:
+def changed(op: Weighted, change: Tensor, share: Tensor | float = 1.0) -> Weighted:
     """`op` with `share` (per output channel) of `change` added to its weights and bias."""
     weight, bias = split(op, change)
     factor = torch.as_tensor(share, dtype=torch.float64).expand(op.weight.shape[0])
@@ -135,7 +135,7 @@ def changed(op: Conv | Linear, change: Tensor, share: Tensor | float = 1.0) -> C
     return op.rebuilt(weight=(op.weight.double() + scaled).float(), bias=(old.double() + bias * factor).float())
 
 
-def split(op: Conv | Linear, change: Tensor) -> tuple[Tensor, Tensor]:
+def split(op: Weighted, change: Tensor) -> tuple[Tensor, Tensor]:
     """A solution as weights shaped like the operator's and a bias."""
     by_output = change.transpose(1, 2).reshape(op.weight.shape[0], -1)
     return by_output[:, :-1].reshape(op.weight.shape), by_output[:, -1]

@@ -44,7 +44,7 @@ from snnconvert.calibrate.reconstruct_worlds import Worlds, chunk_images, in_tur
 from snnconvert.calibrate.task import Task
 from snnconvert.graph.dialect import arguments, op_of, origin_of
 from snnconvert.graph.edit import copied, kind_of, replace_op
-from snnconvert.graph.kinds import Conv, Linear, Op, Role
+from snnconvert.graph.kinds import Conv, Linear, Op, Role, Weighted
 from snnconvert.graph.types import Calibrated, SiteCalibration
 from snnconvert.neurons import NEURONS
 from snnconvert.options import made
@@ -91,7 +91,7 @@ def read_at(task: Task, options: Reconstruct) -> tuple[int, ...]:
 class _Solution:
     """A solved operator, the normal equations that its site corrects it with, its squared error, and the record."""
 
-    op: Conv | Linear
+    op: Weighted
     feeding: Feeding | None
     error: float
     entry: dict[str, Any]
@@ -269,10 +269,9 @@ class Reconstruction:
         if not solvable(op):
             entry["kept"] = f"no least squares for {type(op).__name__}"
             return
-        assert isinstance(op, Conv | Linear)
         late = node in self.read_out
         starts = self._starts() if late else (0,)
-        solutions = {start: self._least_squares(node, op, start) for start in starts}
+        solutions = {start: self._least_squares(node, op_of(node, Weighted), start) for start in starts}
         if late:
             self._choose({start: solution.error for start, solution in solutions.items()})
         solution = solutions[self.read_from if late else 0]
@@ -281,7 +280,7 @@ class Reconstruction:
         if solution.feeding is not None:
             self.feeding[node] = solution.feeding
 
-    def _least_squares(self, node: fx.Node, op: Conv | Linear, start: int) -> _Solution:
+    def _least_squares(self, node: fx.Node, op: Weighted, start: int) -> _Solution:
         """`op` solved for the mean over the frames from `start` on."""
         target, positions = self._target(node), self._positions(op, node)
         (source,) = arguments(node)
@@ -320,10 +319,10 @@ class Reconstruction:
         feeding = None if node in self.read_out else Feeding(node, parts[0], parts[1], positions)
         return _Solution(solved, feeding, after, entry)
 
-    def _positions(self, op: Conv | Linear, node: fx.Node) -> Tensor | None:
+    def _positions(self, op: Weighted, node: fx.Node) -> Tensor | None:
         """Output positions that enter the least squares: all, or as many as `rows` allows, drawn at random."""
         shape = node.meta["shape"]
-        total = math.prod(shape[:-1] if isinstance(op, Linear) else shape[1:])
+        total = math.prod(shape[:-1] if op.features_last else shape[1:])
         wanted = max(1, self.options.rows // len(self.images))
         if total <= wanted:
             return None

@@ -17,7 +17,7 @@ from snnconvert.calibrate.reconstruct_worlds import Chunk, Worlds, in_turn
 from snnconvert.calibrate.sent_spikes import Sent
 from snnconvert.graph.dialect import arguments, op_of
 from snnconvert.graph.edit import replace_op
-from snnconvert.graph.kinds import Conv, Linear
+from snnconvert.graph.kinds import Weighted
 from snnconvert.graph.types import SiteCalibration
 from snnconvert.neurons import NEURONS
 
@@ -181,12 +181,11 @@ class SiteStep:
         of pre-activations can see. Where the neuron is silent as it should be, nothing is lacking.
         """
         normal, held = feeding.fit.cleared(), feeding.held.cleared()
-        op = op_of(feeding.node)
-        assert isinstance(op, Conv | Linear)
+        op = op_of(feeding.node, Weighted)
         threshold, initial = found.shaped(fit.threshold), found.shaped(fit.initial)
         top = threshold * trial.soma.levels
         (source,) = arguments(feeding.node)
-        some = feeding.positions if isinstance(op, Conv) and op.weight.ndim == 4 and found.axis == 0 else None
+        some = feeding.positions if op.weight.ndim == 4 and found.axis == 0 else None
         for chunk in in_turn(self.chunks):
             wanted = self.worlds.wanted(chunk, node)
             if some is None:

@@ -23,15 +23,17 @@ from snnconvert.calibrate.packed_units import mean_sent
 from snnconvert.calibrate.pixels import at_pixels, inside_padding, keeps_pixels, pads_zeros, pixels_read
 from snnconvert.calibrate.sent_spikes import Sent, Spikes, side_by_side
 from snnconvert.compile.exact import on_grid
-from snnconvert.graph.dialect import arguments, op_of, output_nodes
+from snnconvert.graph.dialect import arguments, op_of, output_nodes, role_of
 from snnconvert.graph.edit import kind_of
-from snnconvert.graph.kinds import Conv, Linear, MaxPool, Op, Role
+from snnconvert.graph.kinds import Conv, MaxPool, Op, Role, Weighted
 from snnconvert.graph.schedule import Schedule
+from snnconvert.graph.walk import Pull, applied, upstream
 from snnconvert.simulate.chunks import widest
-from snnconvert.simulate.frames import Frames
+from snnconvert.simulate.frames import Frames, over_time
 from snnconvert.simulate.kernels import choose
 from snnconvert.simulate.kernels.layout import Packed, pack, tables_pay
 from snnconvert.simulate.kernels.native import Convolution
+from snnconvert.simulate.over_time import by_frames, compensated, running_maximum
 
 CHUNK_BYTES = 16 * 2**20
 # free memory that is kept for the next chunk: many times what a chunk needs, unless one image is large
@@ -94,7 +96,7 @@ class Worlds:
         self.original: dict[str, Op] = {node.name: op_of(node) for node in ann.graph.nodes if node.op == "call_module"}
         self.native = None if schedule.windowed else choose()
         # by node, and whether only some positions are computed
-        self.packed: dict[tuple[fx.Node, bool], tuple[Op, Conv | Linear | None, Packed | None]] = {}
+        self.packed: dict[tuple[fx.Node, bool], tuple[Op, Weighted | None, Packed | None]] = {}
         self.stored: set[fx.Node] = set()
         for node in self.nodes:
             if self._is_stored(node):
@@ -129,27 +131,20 @@ class Worlds:
 
     def sources(self, node: fx.Node) -> set[fx.Node]:
         """The stored nodes from which `node` is computed (itself, if it is stored already)."""
-        return {one for one in self._upstream([node]) if one in self.stored}
+        return {one for one in self.region(node) if one in self.stored}
 
     def region(self, node: fx.Node) -> set[fx.Node]:
         """All nodes from `node` back to the stored ones, those included."""
-        return set(self._upstream([node]))
-
-    def _upstream(self, pending: list[fx.Node]) -> Iterator[fx.Node]:
-        seen = set(pending)
-        while pending:
-            node = pending.pop()
-            yield node
-            if node in self.stored:
-                continue
-            for source in arguments(node):
-                if source not in seen:
-                    seen.add(source)
-                    pending.append(source)
+        return set(upstream([node], until=self.stored))
 
     def ann(self, chunk: Chunk, node: fx.Node) -> Tensor:
         """What the ANN computes at `node`."""
-        return self._still(chunk, node, chunk.ann, {}, ann=True)
+
+        def rule(one: fx.Node, inputs: list[Tensor]) -> Tensor:
+            value: Tensor = self.original[one.name](*inputs)
+            return value
+
+        return Pull(rule, chunk.ann.get)(node)
 
     def wanted(self, chunk: Chunk, node: fx.Node) -> Tensor:
         """What the ANN computes at `node`, as often as `mean` averages."""
@@ -160,27 +155,19 @@ class Worlds:
 
     def mean(self, chunk: Chunk, node: fx.Node) -> Tensor:
         """What the spiking network computes at `node`, averaged over its frames, (reads * batch, *sample)."""
-        return self._still(chunk, node, chunk.mean, {}, ann=False)
+
+        def known(one: fx.Node) -> Tensor | None:
+            if one not in chunk.mean and role_of(one) == Role.MAXPOOL and self.schedule.windowed:
+                return self.averaged(self.frames(chunk, one))
+            return chunk.mean.get(one)
+
+        return Pull(applied, known)(node)
 
     def read(self, chunk: Chunk, node: fx.Node, start: int) -> Tensor:
         """What the spiking network computes at `node`, averaged over the frames from `start` on."""
         if start == 0:
             return self.mean(chunk, node)
         return self.averaged(self.frames(chunk, node), start)
-
-    def _still(
-        self, chunk: Chunk, node: fx.Node, stored: dict[fx.Node, Tensor], memo: dict[fx.Node, Tensor], *, ann: bool
-    ) -> Tensor:
-        if node in stored:
-            return stored[node]
-        if node not in memo:
-            op = self.original[node.name] if ann else op_of(node)
-            if not ann and op.role == Role.MAXPOOL and self.schedule.windowed:
-                memo[node] = self.averaged(self.frames(chunk, node))
-            else:
-                inputs = [self._still(chunk, source, stored, memo, ann=ann) for source in arguments(node)]
-                memo[node] = op(*inputs)
-        return memo[node]
 
     def averaged(self, value: Frames, start: int = 0) -> Tensor:
         """The means over the frames from `start` until each of `read_at`, (reads * batch, *sample)."""
@@ -191,24 +178,18 @@ class Worlds:
 
     def by_frames(self, tensor: Tensor) -> Tensor:
         """(frames * batch, *sample) as (frames, batch, *sample)."""
-        return tensor.view(self.schedule.frames, -1, *tensor.shape[1:])
+        return by_frames(tensor, self.schedule.frames)
 
     def frames(self, chunk: Chunk, node: fx.Node) -> Frames:
         """What the spiking network computes at `node` in every frame."""
-        return self._moving(chunk, node, {})
 
-    def _moving(self, chunk: Chunk, node: fx.Node, memo: dict[fx.Node, Frames]) -> Frames:
-        if node not in memo:
-            stored = chunk.frames.get(node)
+        def known(one: fx.Node) -> Frames | None:
+            stored = chunk.frames.get(one)
             if isinstance(stored, Spikes):
-                memo[node] = Frames(stored.sent().values(), constant=False)
-            elif isinstance(stored, Frames):
-                memo[node] = stored
-            else:
-                memo[node] = self._folded(chunk, node) or self._evaluate(
-                    op_of(node), [self._moving(chunk, source, memo) for source in arguments(node)]
-                )
-        return memo[node]
+                return Frames(stored.sent().values(), constant=False)
+            return stored or self._folded(chunk, one)
+
+        return Pull(lambda one, inputs: self._evaluate(op_of(one), inputs), known)(node)
 
     def _sent(self, chunk: Chunk, node: fx.Node, pixels: Tensor | None = None) -> Sent | None:
         """What `node` sends, everywhere or at some pixels, where that is spikes with an amplitude per channel."""
@@ -237,8 +218,7 @@ class Worlds:
         if stored is None and keeps_pixels(node):
             return self._evaluate(op_of(node), [self.frames_at(chunk, one, pixels) for one in sources])
         if stored is None and kind_of(node) == "Conv" and 2 * len(pixels) <= math.prod(shape[1:]):
-            op, before = op_of(node), tuple(sources[0].meta["shape"])
-            assert isinstance(op, Conv)
+            op, before = op_of(node, Conv), tuple(sources[0].meta["shape"])
             read = pixels_read(op, pixels, before, shape)
             if read.numel() <= math.prod(before[1:]):
                 return self._convolved_at(chunk, node, op, read)
@@ -271,12 +251,12 @@ class Worlds:
     def _folded(self, chunk: Chunk, node: fx.Node) -> Frames | None:
         """An operator on stored spikes, amplitudes folded into its weights as `spikify` will do; None elsewhere."""
         op = op_of(node)
-        if not isinstance(op, Conv | Linear):
+        if not isinstance(op, Weighted) or not op.gathers:
             return None
         sent = self._sent(chunk, arguments(node)[0])
         return None if sent is None else self._through(node, op, sent, tuple(node.meta["shape"]))
 
-    def _through(self, node: fx.Node, form: Conv | Linear, sent: Sent, shape: tuple[int, ...]) -> Frames | None:
+    def _through(self, node: fx.Node, form: Weighted, sent: Sent, shape: tuple[int, ...]) -> Frames | None:
         """Spikes through the operator of `node` in some form, amplitudes folded; None where they cannot be.
 
         The weights are rounded, so that native kernels and torch give the same sums.
@@ -300,42 +280,26 @@ class Worlds:
         terms = [Convolution(self.native.in_planes(sent.units, planes), packed, tables)]
         return Frames(self.native.currents(terms, frames, len(sent.units) // frames, shape), constant=False)
 
-    def _fold(self, op: Conv | Linear, source: Sent) -> tuple[Conv | Linear | None, Packed | None]:
+    def _fold(self, op: Weighted, source: Sent) -> tuple[Weighted | None, Packed | None]:
         amplitude, rank = source.amplitude.double().flatten(), source.units.ndim - 1
-        if len(amplitude) != source.units.shape[1] or rank != (1 if isinstance(op, Linear) else op.weight.ndim - 1):
+        if len(amplitude) != source.units.shape[1] or rank != (op.weight.ndim - 1):
             return None, None
-        exact = op.double().rebuilt(weight=scaled_inputs(op, amplitude))
         windowed = self.schedule.windowed
-        folded, _ = on_grid(exact, float(source.largest), signed=not source.unit, windowed=windowed)
-        op.float()
-        assert isinstance(folded, Conv | Linear)
+        folded, _ = on_grid(op.reading(amplitude), float(source.largest), signed=not source.unit, windowed=windowed)
         fits = self.native is not None and source.units.dtype == torch.int8 and rank in (1, 3)
         return folded, pack(folded, max(source.planes, 1)) if fits else None
 
     def _evaluate(self, op: Op, inputs: list[Frames]) -> Frames:
         if all(value.constant for value in inputs):
             return Frames(op(*(value.tensor for value in inputs)), constant=True)
-        tensors = [self._over_time(value) for value in inputs]
+        tensors = [over_time(value, self.schedule.frames) for value in inputs]
         if op.role == Role.MAXPOOL and not self.schedule.windowed:
-            received = self.by_frames(tensors[0]).cumsum(0).flatten(0, 1)
-            return Frames(self._increments(op(received)), constant=False)
+            return Frames(running_maximum(op, tensors[0], self.schedule.frames), constant=False)
         if op.role == Role.ANALOG:
-            steps = torch.arange(1, self.schedule.frames + 1, dtype=torch.float32)
-            means = [self.by_frames(tensor).cumsum(0) / _column(steps, tensor.ndim + 1) for tensor in tensors]
-            result = self.by_frames(op(*(mean.flatten(0, 1) for mean in means)))
-            return Frames(self._increments((result * _column(steps, result.ndim)).flatten(0, 1)), constant=False)
+            return Frames(compensated(op, tensors, self.schedule.frames, torch.float32), constant=False)
         if op.role == Role.WEIGHTED and tensors[0].ndim == 4:
             tensors = [tensors[0].contiguous(memory_format=torch.channels_last)]
         return Frames(op(*tensors), constant=False)
-
-    def _increments(self, totals: Tensor) -> Tensor:
-        by_frame = self.by_frames(totals)
-        return torch.cat([by_frame[:1], by_frame[1:] - by_frame[:-1]]).flatten(0, 1)
-
-    def _over_time(self, value: Frames) -> Tensor:
-        if not value.constant:
-            return value.tensor
-        return value.tensor.repeat(self.schedule.frames, *([1] * (value.tensor.ndim - 1)))
 
     def store(self, chunk: Chunk, node: fx.Node) -> None:
         """Keep the value of a pool or of a branching node in every world."""
@@ -356,22 +320,8 @@ class Worlds:
         if self.native is not None and units.ndim == 4 and units.dtype == torch.int8:
             pooled = self.native.max_pool(self.native.in_planes(units, sent.planes), op, frames, shape)
             return self.native.expanded(pooled)
-        received = self.by_frames(units).cumsum(0, dtype=torch.float32).flatten(0, 1)
-        return self._increments(op(received)).to(units.dtype)
+        return running_maximum(op, units, frames)
 
     def outputs(self) -> list[fx.Node]:
         """The nodes that the network returns."""
         return output_nodes(self.graph)
-
-
-def scaled_inputs(op: Conv | Linear, amplitude: Tensor) -> Tensor:
-    """The weights of `op` times the amplitude of each input channel, float64."""
-    weight = op.weight.double()
-    if isinstance(op, Linear):
-        return weight * amplitude
-    by_group = amplitude.reshape(op.groups, 1, -1, *([1] * (weight.ndim - 2)))
-    return (weight.reshape(op.groups, -1, *weight.shape[1:]) * by_group).reshape(weight.shape)
-
-
-def _column(vector: Tensor, rank: int) -> Tensor:
-    return vector.reshape(-1, *([1] * (rank - 1)))

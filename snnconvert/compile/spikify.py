@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, fx
 
-from snnconvert.compile.exact import INPUT_BITS, on_double_grid, on_grid, power_of_two_above
+from snnconvert.compile.exact import FLOAT64_BITS, INPUT_BITS, on_double_grid, on_grid, power_of_two_above
+from snnconvert.errors import InternalError
 from snnconvert.graph.dialect import arguments, op_of, output_nodes, verify
 from snnconvert.graph.edit import finish, insert_after, redirect, replace_op
 from snnconvert.graph.flow import Flow, flows, through
@@ -23,7 +24,6 @@ from snnconvert.graph.kinds import Activation, Affine, Neuron, Op, Role, Scale, 
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Calibrated, NeuronChoice
 
-ANALOG_BOUND = 2.0**12
 HEADROOM = 2.0**6
 
 
@@ -36,12 +36,14 @@ class Value:
         bound: largest absolute value; for spikes the largest number of units in a frame.
         amplitude: ANN value of one unit, broadcastable to one sample; spikes only.
         signed: whether spikes may be negative.
+        measured: whether `bound` is not proved, but what calibration images showed with headroom.
     """
 
     domain: Flow
     bound: float
     amplitude: Tensor | None = None
     signed: bool = False
+    measured: bool = False
 
 
 def neuron_in(schedule: Schedule, asked: NeuronChoice) -> NeuronChoice:
@@ -55,8 +57,8 @@ def spikify(graph: fx.GraphModule, calibrated: Calibrated, schedule: Schedule, n
     Args:
         graph: a copy of the calibrated graph, balanced for `schedule`.
         calibrated: thresholds of every site, and how large values are. Worst cases multiply along chains of layers
-            without neurons until nothing is left of the values' own bits; `HEADROOM` times what was seen is enough
-            (beyond that sums are rounded as any other, not wrong).
+            without neurons until nothing is left of the values' own bits, and nothing bounds an analog function:
+            `HEADROOM` times what was seen is enough. What lies beyond is cut off where sums begin, and said.
         schedule: when sites integrate and emit.
         neuron: model of the neurons at rectifying sites.
     """
@@ -68,7 +70,7 @@ def spikify(graph: fx.GraphModule, calibrated: Calibrated, schedule: Schedule, n
 class _Walk:
     def __init__(self, graph: fx.GraphModule, calibrated: Calibrated, schedule: Schedule, neuron: NeuronChoice) -> None:
         self.graph, self.calibrated, self.neuron = graph, calibrated, neuron_in(schedule, neuron)
-        self.windowed = schedule.windowed
+        self.windowed, self.frames = schedule.windowed, schedule.frames
         # what a full frame is worth stays as it was calibrated: more units are smaller ones
         self.finer = neuron_in(calibrated.schedule, calibrated.neuron).levels / self.neuron.levels
         self.values: dict[fx.Node, Value] = {}
@@ -86,8 +88,14 @@ class _Walk:
                 self._as_current(node, output)
 
     def _within_reach(self, node: fx.Node, value: Value) -> Value:
+        """`value` with the bound that was measured, where that is lower."""
         seen = self.calibrated.reach.get(node.name)
-        return value if seen is None else replace(value, bound=min(value.bound, max(HEADROOM * seen, 1e-6)))
+        if seen is None and math.isinf(value.bound):
+            raise InternalError(f"nobody measured how large the values of {node.name} are")
+        if seen == 0.0:  # silent on all images, which says nothing
+            seen = max(self.calibrated.reach.values())
+        bound = math.inf if seen is None else max(HEADROOM * seen, 1e-6)
+        return replace(value, bound=bound, measured=True) if bound < value.bound else value
 
     def _convert(self, node: fx.Node, op: Op) -> Value:
         handlers: dict[Role, Callable[[fx.Node, Op], Value]] = {
@@ -113,20 +121,20 @@ class _Walk:
             self.windowed and source.op == "placeholder"
         ):  # bits to spare for the sums of many windows, as in `_weighted`
             value = self.values[source]
-            self._insert(source, node, Snap(grid=power_of_two_above(value.bound) * 2.0**-INPUT_BITS), "snapped", value)
+            self._snap(source, node, power_of_two_above(value.bound) * 2.0**-INPUT_BITS, value)
         found = self.calibrated.sites[node.name]
-        assert isinstance(op, Activation)
         model = "signed" if op.signed else self.neuron.model
         threshold = found.threshold.float() * self.finer
         initial = found.initial.float() * threshold
-        ceiling = None if math.isinf(op.ceiling) else op.ceiling
+        highest = op_of(node, Activation).ceiling
+        ceiling = None if math.isinf(highest) else highest
         made = Neuron(threshold, initial, model=model, levels=self.neuron.levels, ceiling=ceiling)
         replace_op(self.graph, node, made.double() if self.windowed else made)
         may_be_negative = op.signed or (not self.windowed and model in ("ternary", "ternary-late", "graded"))
         return Value(Flow.SPIKES, float(self.neuron.levels), amplitude=threshold.double(), signed=may_be_negative)
 
-    def _weighted(self, node: fx.Node, op: Op) -> Value:
-        assert isinstance(op, Weighted)
+    def _weighted(self, node: fx.Node, _: Op) -> Value:
+        op = op_of(node, Weighted)
         (source,) = arguments(node)
         value = self.values[source]
         if value.domain == Flow.SPIKES:
@@ -136,22 +144,21 @@ class _Walk:
                 replace_op(self.graph, node, folded)
                 return Value(Flow.CURRENT, bound)
             source, value = self._as_current(source, node)
-        rounded, grid, bound = on_double_grid(op, value.bound)
-        bound = self._within_reach(node, Value(value.domain, bound)).bound
-        self._insert(source, node, Snap(grid=grid), "snapped", value)
+        rounded, grid, largest = on_double_grid(op, value.bound)
+        found = self._within_reach(node, Value(value.domain, largest, measured=value.measured))
+        self._snap(source, node, grid, value)
         replace_op(self.graph, node, rounded)
-        if self.windowed:  # leave bits to spare for the sums of many windows
-            coarse = Snap(grid=2.0 ** (math.ceil(math.log2(bound + 1e-30)) - 40))
+        if self.windowed:  # leave bits to spare for the sums of many windows: 12, and more where sums may be far larger
+            spared = FLOAT64_BITS - 1 - math.ceil(math.log2(self.frames))
+            bits = math.ceil(math.log2(found.bound + 1e-30)) - 40, math.ceil(math.log2(largest + 1e-30)) + 1 - spared
+            coarse = Snap(grid=2.0 ** max(bits))
             added = insert_after(self.graph, node, coarse, suffix="rounded", users=list(node.users))
-            self.values[added] = Value(value.domain, bound)
-        return Value(value.domain, bound)
+            self.values[added] = found
+        return found
 
-    def _affine(self, node: fx.Node, op: Op) -> Value:
-        (source,) = arguments(node)
+    def _affine(self, node: fx.Node, _: Op) -> Value:
+        op, (source,) = op_of(node, Affine), arguments(node)
         value = self.values[source]
-        if isinstance(op, Scale | Snap):
-            return value
-        assert isinstance(op, Affine)
         scale = op.scale.double()
         if value.domain == Flow.SPIKES:
             assert value.amplitude is not None
@@ -166,7 +173,8 @@ class _Walk:
             op.double()
         else:
             self._elementwise(op)
-        return Value(value.domain, value.bound * float(scale.abs().max()) + float(op.shift.abs().max()))
+        bound = value.bound * float(scale.abs().max()) + float(op.shift.abs().max())
+        return Value(value.domain, bound, measured=value.measured)
 
     def _wiring(self, node: fx.Node, op: Op) -> Value:
         if not op.reads:
@@ -183,7 +191,7 @@ class _Walk:
                 signed=any(value.signed for value in values),
             )
         values = self._real_inputs(node)
-        return Value(self._domain(op, values), max(op.brings, *(value.bound for value in values)))
+        return self._real(op, values, max(op.brings, *(value.bound for value in values)))
 
     def _pool(self, node: fx.Node, op: Op) -> Value:
         (source,) = arguments(node)
@@ -199,15 +207,15 @@ class _Walk:
             source, value = self._as_current(source, node)
         if op.role == Role.MAXPOOL:
             return value
-        self._insert(source, node, Snap(grid=2.0 ** (math.ceil(math.log2(value.bound + 1e-30)) - 26)), "snapped", value)
-        return Value(value.domain, value.bound)
+        self._snap(source, node, 2.0 ** (math.ceil(math.log2(value.bound + 1e-30)) - INPUT_BITS), value)
+        return Value(value.domain, value.bound, measured=value.measured)
 
     def _join(self, node: fx.Node, op: Op) -> Value:
         values = self._real_inputs(node)
-        domain = self._domain(op, values)
-        if self.windowed and domain == Flow.CURRENT:
+        found = self._real(op, values, sum(value.bound for value in values))
+        if self.windowed and found.domain == Flow.CURRENT:
             self._in_float64(node)
-        return Value(domain, sum(value.bound for value in values))
+        return found
 
     def _in_float64(self, join: fx.Node) -> None:
         """Let a sum of float32 currents, each exact on a grid of its own, be exact too: a window's sum must not depend
@@ -221,7 +229,7 @@ class _Walk:
 
     def _analog(self, node: fx.Node, op: Op) -> Value:
         op.double()
-        return Value(self._domain(op, self._real_inputs(node)), ANALOG_BOUND)
+        return self._real(op, self._real_inputs(node), math.inf)
 
     def _delay(self, node: fx.Node, op: Op) -> Value:
         del op
@@ -229,8 +237,15 @@ class _Walk:
 
     # --- helpers ---
 
-    def _domain(self, op: Op, values: list[Value]) -> Flow:
-        return through(op, [value.domain for value in values])
+    def _real(self, op: Op, values: list[Value], bound: float) -> Value:
+        """What `op` makes of real values."""
+        domain = through(op, [value.domain for value in values])
+        return Value(domain, bound, measured=any(value.measured for value in values))
+
+    def _snap(self, source: fx.Node, user: fx.Node, grid: float, value: Value) -> None:
+        """Let `user` read `source` on a grid, and nothing beyond what its sums are exact for."""
+        limit = grid * 2.0**INPUT_BITS if value.measured else None
+        self._insert(source, user, Snap(grid=grid, limit=limit), "snapped", value)
 
     def _real_inputs(self, node: fx.Node) -> list[Value]:
         """What flows into `node` once spikes have become currents."""

@@ -8,7 +8,7 @@ outputs backwards what is asked for, and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 import torch
@@ -100,16 +100,18 @@ class Pull(Generic[V]):
 
     Args:
         rule: as in `walk`.
-        known: values that are there already.
+        known: the value of a node that is there already, or comes about otherwise; None where the rule is to be used.
     """
 
-    def __init__(self, rule: Rule[V], known: Mapping[fx.Node, V] | None = None) -> None:
-        self.rule, self.values = rule, dict(known or {})
+    def __init__(self, rule: Rule[V], known: Callable[[fx.Node], V | None]) -> None:
+        self.rule, self.known = rule, known
+        self.values: dict[fx.Node, V] = {}
 
     def __call__(self, node: fx.Node) -> V:
         """The value of `node`."""
         if node not in self.values:
-            self.values[node] = self.rule(node, [self(source) for source in arguments(node)])
+            found = self.known(node)
+            self.values[node] = self.rule(node, [self(one) for one in arguments(node)]) if found is None else found
         return self.values[node]
 
 

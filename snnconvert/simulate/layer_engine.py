@@ -13,10 +13,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, fx
 
-from snnconvert.errors import InternalError
-from snnconvert.graph.dialect import arguments, op_of, output_nodes
+from snnconvert.errors import InternalError, listed
+from snnconvert.graph.dialect import arguments, calls, op_of, origin_of, output_nodes
 from snnconvert.graph.edit import copied
-from snnconvert.graph.kinds import Neuron, Op, Role
+from snnconvert.graph.kinds import Neuron, Op, Role, Snap
 from snnconvert.graph.schedule import Bistable, Schedule
 from snnconvert.graph.types import Snn
 from snnconvert.graph.walk import Plan
@@ -51,6 +51,9 @@ class LayerEngine:
         self.nodes: list[fx.Node] = list(self.graph.graph.nodes)
         self.outputs = output_nodes(self.graph)
         self.ops = {node: op_of(node) for node in self.nodes if node.op == "call_module"}
+        self.snaps = dict(calls(self.graph, Snap))
+        for snap in self.snaps.values():
+            snap.cut_off = False
         self.laid_out = LaidOut(self.schedule)
         native = choose() if self.device.type == "cpu" else None
         self.windows: WindowLayers | None = None
@@ -69,7 +72,10 @@ class LayerEngine:
     @property
     def notes(self) -> tuple[str, ...]:
         """What users should know about how the runs so far were computed."""
-        return (self.fused.failure,) if self.fused is not None and self.fused.failure else ()
+        cut = [str(origin_of(node)) for node, snap in self.snaps.items() if snap.cut_off]
+        far = f"values far beyond those of all calibration images were cut off in front of {listed(cut, 3)}"
+        failure = self.fused.failure if self.fused is not None else ""
+        return tuple(note for note in (failure, far if cut else "") if note)
 
     @torch.inference_mode()
     def run(self, batch: Tensor, probe: Probe | None = None) -> Simulation:

@@ -87,7 +87,7 @@ class WindowLayers:
         parts = [self._terms(source, shape, values) for source in sources]
         if isinstance(op, Snap):
             (terms,) = parts
-            single = terms is not None and len(terms) == 1 and not terms[0].grid
+            single = op.limit is None and terms is not None and len(terms) == 1 and not terms[0].grid
             return [replace(terms[0], grid=op.grid)] if terms and single else None
         return in_order(parts)
 

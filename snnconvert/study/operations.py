@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from snnconvert.graph.dialect import arguments, calls, op_of, origin_of
+from snnconvert.graph.dialect import arguments, calls, op_of, origin_of, role_of
 from snnconvert.graph.flow import Flow, flows
 from snnconvert.graph.kinds import Neuron, Op, Role, Weighted
 from snnconvert.graph.schedule import Schedule
@@ -199,9 +199,8 @@ class OperationCounter:
         return [schedule.emission_step(depth, frame, schedule.steps_per_frame - 1) for frame in range(schedule.frames)]
 
     def _levels(self, node: fx.Node) -> int:
-        op = op_of(node)
-        if isinstance(op, Neuron):
-            return op.levels
+        if role_of(node) == Role.NEURON:
+            return op_of(node, Neuron).levels
         return max(self._levels(source) for source in spike_sources(node))
 
     def _spiking_pool(self, node: fx.Node, op: Op) -> bool:
@@ -218,7 +217,7 @@ class OperationCounter:
             return value
 
         sent = {node: self.kept[node].to("cpu", torch.float32).flatten(0, 1) for node in self.pools[pool]}
-        pooled = Pull(moved, sent)(pool)
+        pooled = Pull(moved, sent.get)(pool)
         return pooled.reshape(frames, -1, *pooled.shape[1:])
 
     @torch.inference_mode()

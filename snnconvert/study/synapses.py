@@ -7,15 +7,17 @@ operator with ones for weights; borders, strides, groups and pooling are all con
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, fx
 
-from snnconvert.graph.dialect import arguments, calls, op_of, role_of
+from snnconvert.graph.dialect import arguments, calls, role_of
 from snnconvert.graph.flow import Flow
 from snnconvert.graph.kinds import Op, Role, Weighted
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Snn
+from snnconvert.graph.walk import Pull, applied
 
 READ_OUT = "read-out"
 
@@ -84,7 +86,7 @@ def reaches(snn: Snn, flow: dict[fx.Node, Flow]) -> dict[fx.Node, list[Reach]]:
                 continue
             source = arguments(node)[0]
             leaves: dict[fx.Node, Tensor] = {}
-            value = _moved(source, found, leaves)
+            value = Pull(applied, partial(_leaf, found, leaves))(source)
             layer, depth, kind = layer_of(node, op), depths[source.name], "synapses"
             if isinstance(op, Weighted):
                 total = op.counting()(value).sum()
@@ -98,11 +100,8 @@ def reaches(snn: Snn, flow: dict[fx.Node, Flow]) -> dict[fx.Node, list[Reach]]:
     return found
 
 
-def _moved(node: fx.Node, sources: dict[fx.Node, list[Reach]], leaves: dict[fx.Node, Tensor]) -> Tensor:
-    """The value at `node` as a linear function of its sources, which are added to `leaves`."""
-    if node in sources:
-        if node not in leaves:
-            leaves[node] = torch.zeros(1, *node.meta["shape"], dtype=torch.float64, requires_grad=True)
-        return leaves[node]
-    value: Tensor = op_of(node)(*(_moved(source, sources, leaves) for source in arguments(node)))
-    return value
+def _leaf(sources: dict[fx.Node, list[Reach]], leaves: dict[fx.Node, Tensor], node: fx.Node) -> Tensor | None:
+    """The unknown that stands for what a source sends, one of `leaves`; None for what is no source."""
+    if node in sources and node not in leaves:
+        leaves[node] = torch.zeros(1, *node.meta["shape"], dtype=torch.float64, requires_grad=True)
+    return leaves.get(node)

@@ -16,9 +16,7 @@ from snnconvert.graph.kinds import Add, Affine, LeakyRelu, Relu
 def split_leaky(graph: fx.GraphModule) -> int:
     """Split every LeakyRelu; returns how many were."""
     split = 0
-    for node, op in list(calls(graph)):
-        if not isinstance(op, LeakyRelu):
-            continue
+    for node, op in list(calls(graph, LeakyRelu)):
         (source,) = arguments(node)
         zero, one = torch.zeros(1), torch.ones(1)
         negated = insert_after(graph, source, Affine(-one, zero), suffix="negated", users=[])

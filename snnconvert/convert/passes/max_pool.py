@@ -18,9 +18,7 @@ from snnconvert.graph.kinds import Affine, MaxPool
 def swap_max_pool(graph: fx.GraphModule) -> int:
     """Swap (max pool, activation or positive affine) pairs; returns how many were swapped."""
     swapped = 0
-    for node, op in list(calls(graph)):
-        if not isinstance(op, MaxPool):
-            continue
+    for node, _ in list(calls(graph, MaxPool)):
         user = only_user(node)
         if user is None or not _movable(node, user):
             continue
@@ -36,13 +34,13 @@ def swap_max_pool(graph: fx.GraphModule) -> int:
 
 
 def _movable(pool: fx.Node, user: fx.Node) -> bool:
-    kind = kind_of(user)
-    if kind in ("Relu", "Clip"):
-        return True
-    if kind != "Affine":
+    if user.op != "call_module":
         return False
-    affine = op_of(user)
-    assert isinstance(affine, Affine)
+    if op_of(user).rectifies:
+        return True
+    if kind_of(user) != "Affine":
+        return False
+    affine = op_of(user, Affine)
     channels, rank = pool.meta["shape"][0], len(pool.meta["shape"])
     scale, shift = (per_channel(part, rank, channels) for part in (affine.scale, affine.shift))
     return scale is not None and shift is not None and bool((scale > 0).all())

@@ -11,9 +11,8 @@ from torch import Tensor, fx
 
 from snnconvert.graph.dialect import arguments, calls, op_of
 from snnconvert.graph.edit import kind_of, replace_op
-from snnconvert.graph.kinds import FUNCTIONS, Affine, Elementwise, Power, Role
+from snnconvert.graph.kinds import FUNCTIONS, Elementwise, Power, Role
 
-_POINTWISE = ("Elementwise", "Clamp", "Power", "Multiply", "Divide", "Add", "Relu", "Clip", "LeakyRelu", "Affine")
 _NAMED = ("silu", "hardswish", "gelu", "gelu_tanh", "mish", "tanh", "sigmoid", "hardsigmoid", "elu", "softplus")
 _LARGEST_CONE = 12
 _TOLERANCE = 2e-6
@@ -56,11 +55,9 @@ def _recognised(root: fx.Node, order: dict[fx.Node, int], grid: Tensor) -> tuple
 
 def _scalar(node: fx.Node) -> bool:
     """Whether `node` does the same to every element."""
-    if kind_of(node) not in _POINTWISE:
+    if node.op != "call_module" or not op_of(node).elementwise:
         return False
     op = op_of(node)
-    if isinstance(op, Affine):
-        return op.scale.numel() == 1 and op.shift.numel() == 1
     return all(buffer.numel() == 1 for buffer in op.buffers())
 
 

@@ -4,39 +4,39 @@ from __future__ import annotations
 
 from torch import fx
 
-from snnconvert.graph.dialect import arguments, calls
+from snnconvert.graph.dialect import arguments, calls, op_of
 from snnconvert.graph.edit import bypass, insert_after, kind_of, only_user, replace_op
-from snnconvert.graph.kinds import AveragePool, Clip, Mean, Relu, Reshape
-
-_KEEPS_SIGN = ("MaxPool", "AveragePool", "Mean", "Reshape", "Permute", "Slice", "Select", "Expand", "Concat")
+from snnconvert.graph.kinds import AveragePool, Mean, Reshape
 
 
 def drop_redundant_activation(graph: fx.GraphModule) -> int:
     """Remove a Relu whose input cannot be negative, and merge Relu with a following Clip."""
     removed = 0
-    for node, op in list(calls(graph)):
-        if isinstance(op, Relu) and _non_negative(arguments(node)[0]):
+    for node, _ in list(calls(graph)):
+        if kind_of(node) == "Relu" and _non_negative(arguments(node)[0]):
             bypass(node)
             removed += 1
-        elif isinstance(op, Clip) and kind_of(arguments(node)[0]) == "Relu" and only_user(arguments(node)[0]) is node:
+        elif (
+            kind_of(node) == "Clip" and kind_of(arguments(node)[0]) == "Relu" and only_user(arguments(node)[0]) is node
+        ):
             bypass(arguments(node)[0])
             removed += 1
     return removed
 
 
 def _non_negative(node: fx.Node) -> bool:
-    kind = kind_of(node)
-    if kind in ("Relu", "Clip"):
-        return True
-    return kind in _KEEPS_SIGN and all(_non_negative(source) for source in arguments(node))
+    if node.op != "call_module":
+        return False
+    op = op_of(node)
+    return op.rectifies or (op.keeps_sign and all(_non_negative(source) for source in arguments(node)))
 
 
 def mean_to_pool(graph: fx.GraphModule) -> int:
     """Write a mean over all spatial axes as an average pool over the whole map (and a reshape)."""
     changed = 0
-    for node, op in list(calls(graph)):
-        shape: tuple[int, ...] = arguments(node)[0].meta["shape"] if arguments(node) else ()
-        if not isinstance(op, Mean) or len(shape) not in (2, 3) or op.dims != tuple(range(2, len(shape) + 1)):
+    for node, op in list(calls(graph, Mean)):
+        shape: tuple[int, ...] = arguments(node)[0].meta["shape"]
+        if len(shape) not in (2, 3) or op.dims != tuple(range(2, len(shape) + 1)):
             continue
         kernel = tuple(shape[1:])
         if len(kernel) == 1 and not op.keepdim and not _feeds_channels(node):

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.convert.passes.fold_affine import per_channel
-from snnconvert.graph.dialect import arguments, calls, op_of, origin_of
+from snnconvert.graph.dialect import arguments, calls, op_of, origin_of, role_of
 from snnconvert.graph.edit import insert_after, kind_of, replace_op
-from snnconvert.graph.kinds import Affine, Concat, Conv, Linear, Op, Role, Select
+from snnconvert.graph.kinds import Affine, Concat, Op, Role, Select, Weighted
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,17 @@ class _Sum:
 def spread_units(graph: fx.GraphModule) -> int:
     """Rewrite every layer with weights that reads a sum of units; returns how many were."""
     changed = 0
-    for node, op in list(calls(graph)):
-        if not isinstance(op, Conv | Linear):
+    for node, op in list(calls(graph, Weighted)):
+        if not op.gathers:
             continue
         (source,) = arguments(node)
-        axis = len(source.meta["shape"]) if isinstance(op, Linear) else 1
+        axis = len(source.meta["shape"]) if op.features_last else 1
         found = _units(source, axis, inside=False)
         if found is None or all(block.node is source for block in found.blocks):
             continue
-        if isinstance(op, Conv) and any(op.padding) and bool(found.shift.any()):
+        if any(op.padding) and bool(found.shift.any()):
             continue
-        if isinstance(op, Conv) and op.groups > 1 and not _whole(found, op):
+        if op.groups > 1 and not _whole(found, op):
             continue
         _rewrite(graph, node, op, found, axis)
         changed += 1
@@ -98,23 +98,22 @@ def _scaled(node: fx.Node, axis: int) -> tuple[fx.Node, Tensor, Tensor] | None:
         return node, torch.ones(channels), torch.zeros(channels)
     if kind_of(node) != "Affine" or not _spikes(arguments(node)[0]):
         return None
-    op = op_of(node)
-    assert isinstance(op, Affine)
+    op = op_of(node, Affine)
     scale, shift = (per_channel(part, rank - axis + 1, channels) for part in (op.scale, op.shift))
     return None if scale is None or shift is None else (arguments(node)[0], scale, shift)
 
 
 def _spikes(node: fx.Node) -> bool:
-    return node.op == "call_module" and op_of(node).role == Role.SITE
+    return role_of(node) == Role.SITE
 
 
-def _whole(found: _Sum, op: Conv) -> bool:
+def _whole(found: _Sum, op: Weighted) -> bool:
     """Whether every block covers all channels, so that each group can take its part of each."""
     return all(block.first == 0 and len(block.scale) == op.weight.shape[1] * op.groups for block in found.blocks)
 
 
-def _rewrite(graph: fx.GraphModule, node: fx.Node, op: Conv | Linear, found: _Sum, axis: int) -> None:
-    groups = op.groups if isinstance(op, Conv) else 1
+def _rewrite(graph: fx.GraphModule, node: fx.Node, op: Weighted, found: _Sum, axis: int) -> None:
+    groups = op.groups
     spatial = [1] * (op.weight.ndim - 2)
     weight = op.weight.reshape(groups, -1, *op.weight.shape[1:])
     parts = []

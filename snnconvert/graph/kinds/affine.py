@@ -56,18 +56,31 @@ class Scale(Op):
 
 
 class Snap(Op):
-    """Round to multiples of `grid` in float64, so that the weighted sum that follows is exact in any order."""
+    """Round to multiples of `grid` in float64, so that the sum that follows is exact in any order.
+
+    `limit` is the largest absolute value for which it is; None where nothing can be larger. What is beyond it is cut
+    off there, by every engine alike, and `cut_off` says that it happened.
+    """
 
     role = Role.AFFINE
     stages = (Stage.SNN,)
-    fields = ("grid",)
+    fields = ("grid", "limit")
 
-    def __init__(self, *, grid: float) -> None:
+    def __init__(self, *, grid: float, limit: float | None = None) -> None:
         super().__init__()
-        self.grid = float(grid)
+        self.grid, self.limit, self.cut_off = float(grid), limit, False
+
+    def arguments(self) -> dict[str, object]:
+        """Without a limit where there is none, as in files from before there was one."""
+        return {name: value for name, value in super().arguments().items() if value is not None}
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x.double() / self.grid).round() * self.grid
+        rounded = (x.double() / self.grid).round() * self.grid
+        if self.limit is None:
+            return rounded
+        inside = rounded.clamp(-self.limit, self.limit)
+        self.cut_off = self.cut_off or not torch.equal(inside, rounded)
+        return inside
 
     @property
     def passes_units(self) -> bool:

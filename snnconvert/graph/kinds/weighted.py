@@ -21,15 +21,20 @@ class Weighted(Op):
     Attributes:
         groups: how many parts of the channels are computed each on its own.
         stride: steps between neighbouring outputs.
+        padding, dilation: as in a convolution.
+        gathers: whether every output is a sum over one window of the inputs.
         features_last: whether channels are the last axis (features) instead of the first of a sample.
     """
 
     role = Role.WEIGHTED
     features_last: ClassVar[bool] = False
+    gathers: ClassVar[bool] = True
     weight: Tensor
     bias: Tensor | None
     groups: int = 1
     stride: tuple[int, ...] = ()
+    padding: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
 
     @property
     def inputs(self) -> int:
@@ -122,6 +127,7 @@ class Conv(Weighted):
 class ConvTranspose(Weighted):
     """Transposed convolution. Shapes: weight (C_in, C_out / groups, *kernel), bias (C_out) or None."""
 
+    gathers = False
     fields = ("stride", "padding", "output_padding", "dilation", "groups")
 
     def __init__(

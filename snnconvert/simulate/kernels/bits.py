@@ -81,14 +81,17 @@ def empty_bits(count: int, shape: tuple[int, ...], planes: int) -> Bits:
 def moved(op: Op, inputs: Sequence[Bits], shape: tuple[int, ...]) -> Bits | None:
     """What `op`, which moves spikes, makes of `inputs`; None where bits would have to be shifted."""
     first = inputs[0]
-    if isinstance(op, Reshape):
-        alone = physical(first.shape)[:2] == (1, 1) == physical(shape)[:2]
-        return Bits(first.memory, first.count, shape, first.planes) if alone else None
-    if isinstance(op, Concat):
-        return _joined(op, inputs, shape)
-    if isinstance(op, Slice):
-        return _sliced(op, first, shape)
-    return _padded(op, first, shape) if isinstance(op, Pad) else None
+    match op:
+        case Reshape():
+            alone = physical(first.shape)[:2] == (1, 1) == physical(shape)[:2]
+            return Bits(first.memory, first.count, shape, first.planes) if alone else None
+        case Concat():
+            return _joined(op, inputs, shape)
+        case Slice():
+            return _sliced(op, first, shape)
+        case Pad():
+            return _padded(op, first, shape)
+    return None
 
 
 def _joined(op: Concat, inputs: Sequence[Bits], shape: tuple[int, ...]) -> Bits | None:

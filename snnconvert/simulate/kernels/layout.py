@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from snnconvert.compile.exact import finest_grids
-from snnconvert.graph.kinds import Conv, Linear
+from snnconvert.graph.kinds import Conv, Linear, Weighted
 from snnconvert.simulate.kernels.bits import Bits, bytes_for, physical
 
 LANES = 16
@@ -121,7 +121,7 @@ def tables_pay(packed: Packed, density: float, outputs: int, instructions: str) 
     return density >= for_many * (1 + OUTPUTS_WORTH_TABLES / outputs)
 
 
-def pack(op: Conv | Linear, planes: int = 1) -> Packed | None:
+def pack(op: Weighted, planes: int = 1) -> Packed | None:
     """`op` for the kernels, or None if it is of a form that they do not know.
 
     Args:
@@ -129,14 +129,14 @@ def pack(op: Conv | Linear, planes: int = 1) -> Packed | None:
         planes: of the bits that it receives. Unless it has groups, each plane is so many channels of their own, the
             second with negated weights.
     """
-    if op.weight.dtype != torch.float32:
+    if op.weight.dtype != torch.float32 or not isinstance(op, Conv | Linear):
         return None
-    if planes == 2 and (isinstance(op, Linear) or op.groups == 1):
+    if planes == 2 and op.groups == 1:
         return pack(op.rebuilt(weight=_of_both_planes(op.weight)))
     stride: tuple[int, ...] = (1, 1)
     padding: tuple[int, ...] = (0, 0)
     dilation: tuple[int, ...] = (1, 1)
-    if isinstance(op, Linear):
+    if op.features_last:
         weight, groups = op.weight[:, :, None, None], 1
     elif op.weight.ndim == 4:
         weight, groups, stride, padding, dilation = op.weight, op.groups, op.stride, op.padding, op.dilation
