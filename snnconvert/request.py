@@ -117,7 +117,7 @@ class Request:
         "When neurons integrate and emit; auto tries all that fit into T on calibration images.",
         commands=("convert", "run", "zoo run"),
         panel=SNN,
-        choices=(*SCHEDULES, AUTO),
+        choices=lambda: (*SCHEDULES, AUTO),
     )
     wait: int | None = _of_checkpoints(
         None, "Steps that a layer integrates before it emits (wait).", least=1, usual="1"

@@ -10,7 +10,7 @@ import errno
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO, cast
 
 import typer
 
@@ -145,7 +145,7 @@ def main() -> None:
     wait_quietly()
     try:
         # A reader such as `head` may close the pipe early; what the command does and returns stays the same.
-        with contextlib.redirect_stdout(ClosableOutput(sys.stdout)) as output:
+        with contextlib.redirect_stdout(cast(TextIO, ClosableOutput(sys.stdout))) as output:
             try:
                 app(arguments, standalone_mode=True)
             finally:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TextIO
@@ -68,7 +67,7 @@ class Terminal:
             print(text, file=sys.stderr)
 
 
-class ClosableOutput(io.TextIOBase):
+class ClosableOutput:
     """Passes text on to `stream`, and drops it once nobody reads any more (`snnconvert ... --json | head -1`).
 
     The command then finishes as if everything had been read, with its own exit code and without an error message.
@@ -79,42 +78,21 @@ class ClosableOutput(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Write, or drop."""
-        if not self.gone:
-            try:
-                return self.stream.write(text)
-            except BrokenPipeError:
-                self._drop()
+        self._unless_gone(lambda: self.stream.write(text))
         return len(text)
 
     def flush(self) -> None:
         """Flush what is left."""
+        self._unless_gone(self.stream.flush)
+
+    def _unless_gone(self, action: Callable[[], object]) -> None:
         try:
-            self.stream.flush()
+            if not self.gone:
+                action()
         except BrokenPipeError:
-            self._drop()
+            # What is still buffered is flushed when Python ends; it must not fail once more then.
+            self.gone = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
-    def _drop(self) -> None:
-        # What is still buffered is flushed when Python ends; it must not fail once more then.
-        self.gone = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
-
-    def isatty(self) -> bool:
-        return self.stream.isatty()
-
-    def fileno(self) -> int:
-        return self.stream.fileno()
-
-    def writable(self) -> bool:
-        return True
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return self.stream.encoding
-
-    @property
-    def errors(self) -> str | None:  # type: ignore[override]
-        return self.stream.errors
-
-    @property
-    def buffer(self) -> Any:
-        return self.stream.buffer
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)

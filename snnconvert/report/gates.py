@@ -86,10 +86,9 @@ class Gates:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Gates:
         """From keys such as max_drop; `fail_if` may be one text or a list."""
-        given = dict(values)
-        if isinstance(given.get("fail_if"), str):
-            given["fail_if"] = (given["fail_if"],)
-        return cls(**read_table(cls, given, "gate"))
+        if isinstance(values, Mapping) and isinstance(values.get("fail_if"), str):
+            values = {**values, "fail_if": (values["fail_if"],)}
+        return cls(**read_table(cls, values, "gate"))
 
     def over(self, other: Gates) -> Gates:
         """`other`, with everything that is set here put in its place."""

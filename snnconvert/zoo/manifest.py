@@ -250,10 +250,12 @@ class _Reader:
 
     def culprit(self, where: tuple[str | int, ...], error: OptionError, group: str | None) -> tuple[str | int, ...]:
         """Where the first of the options stands that an error is about; `where` if none is in this file."""
-        for name in error.options:
+        names = error.options
+        for count, name in enumerate(names, start=1):
             for place in (where, ("set", group or ""), ("defaults",)):
-                if (*place, name) in self.lines:
-                    return (*place, name)
+                for found in ((*place, name, *names[count:]), (*place, name)):
+                    if found in self.lines:
+                        return found
         return where
 
     def sources(self, where: tuple[str | int, ...], given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

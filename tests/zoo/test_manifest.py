@@ -106,6 +106,8 @@ def test_inheritance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ('[[model]]\nsource = "a.onnx"\nlimits = { memory = "lots" }', 3, "memory is 'lots'"),
         ('[[model]]\nsource = "a.onnx"\nlimits = { second = 1 }', 3, "unknown limit 'second'"),
         ('[[model]]\nsource = "a.onnx"\nlimits = 3', 3, "3 is no table"),
+        ('[[model]]\nsource = "a.onnx"\ngates = 3', 3, "3 is no table"),
+        ('[[model]]\nsource = "a.onnx"\n[model.options]\n\nrounds = "x"', 5, "options.rounds 'x' is not"),
         ('[[model]]\nsource = "a.onnx"\npreprocessing = { mena = 1 }', 3, "unknown preprocessing key 'mena'"),
         ('[[model]]\nsource = "a.onnx"\n\ndata = "${NO_SUCH_VARIABLE}/x"', 4, "NO_SUCH_VARIABLE is not set"),
         ('[default]\ntimesteps = 3\n[[model]]\nsource = "a.onnx"', 1, "unknown table"),
