@@ -16,6 +16,7 @@ SnnConvertError
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
@@ -26,6 +27,7 @@ __all__ = [
     "InternalError",
     "LostError",
     "ModelFileError",
+    "NodeFault",
     "OptionError",
     "OutputError",
     "SnnConvertError",
@@ -80,8 +82,32 @@ class ModelFileError(UserError):
     """The model file is missing, truncated, unsafe, or not a model."""
 
 
+@dataclass(frozen=True)
+class NodeFault:
+    """A node that has no form in the dialect: its name and operator as the source spells them, and why not."""
+
+    name: str
+    operator: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.operator}): {self.reason}"
+
+
 class UnsupportedError(UserError):
-    """The model holds nodes that have no form in the dialect; `causes` lists every one."""
+    """The model holds nodes that have no form in the dialect.
+
+    Args:
+        faults: every such node; `causes` are the same in words, or what else there is to say.
+    """
+
+    faults: tuple[NodeFault, ...] = ()
+
+    def __init__(
+        self, message: str, *, hint: str, causes: tuple[str, ...] = (), faults: tuple[NodeFault, ...] = ()
+    ) -> None:
+        super().__init__(message, hint=hint, causes=causes or tuple(map(str, faults)))
+        self.faults = faults
 
 
 class DataError(UserError):

@@ -14,7 +14,7 @@ One verdict per node of the source, by the user's own names:
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,42 +25,79 @@ from snnconvert.convert.doors import open_model
 from snnconvert.convert.onnx_reference import onnx_operator_table
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.passes.logits import keep_logits
-from snnconvert.errors import UnsupportedError
+from snnconvert.errors import NodeFault, UnsupportedError
 from snnconvert.graph.dialect import arguments, calls, op_of, origin_of
 from snnconvert.graph.kinds import Concat, Constant, Conv, ConvTranspose, Linear, MatMul, Op, Pad, Role
 from snnconvert.graph.types import Ann
 
 VERDICTS = ("spiking", "approximated", "linear", "folded", "wiring", "analog", "unsupported")
-READS = {
-    "spikes": "reads spikes: additions only",
-    "input": "reads the input: computed once per image",
-    "current": "reads a sum that is not spikes: multiplies in every step",
-}
-_POOLING = {
-    "spikes": "on spikes, exact: the maximum of the counts",
-    "current": "on sums, exact in the total: the maximum of the totals",
-    "input": "on the input, computed once",
-}
-_LINEAR = {
-    Role.JOIN: "a sum of currents",
-    Role.POOL: "an average, folded into the next weights where it can be",
-    Role.AFFINE: "scale and shift",
-}
-_PRODUCTS = {
-    "Multiply": "a product of two activations",
-    "MatMul": "a product of two activations",
-    "Divide": "a quotient of two activations",
-}
-_REMEDIES = {
-    "Multiply": "leave the gate or product out of the network",
-    "MatMul": "constant weights instead of a product of activations",
-    "Divide": "a constant divisor",
-    "LayerNorm": "batch normalisation, which folds away",
-    "GroupNorm": "batch normalisation, which folds away",
-    "Softmax": "ReLU attention",
-}
+SPIKES, INPUT, CURRENT = READS = ("spikes", "input", "current")
 _UNITS = "--approximate units, where other than analog nodes read it; or a ReLU"
 _DROPPED = ("Identity", "Dropout", "Cast", "QuantizeLinear", "DequantizeLinear")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What may become of a node.
+
+    Attributes:
+        verdict: one of VERDICTS.
+        reason: why.
+        remedy: what would change it; empty where nothing needs to.
+        site: whether it becomes neurons.
+    """
+
+    verdict: str
+    reason: str
+    remedy: str = ""
+    site: bool = False
+
+
+_NEURON = Finding("spiking", "becomes a neuron", site=True)
+_TWO_NEURONS = Finding("spiking", "two neurons, one for each sign", site=True)
+_WIRING = Finding("wiring", "moves values")
+_CONSTANT = Finding("folded", "does not depend on the input: computed once")
+_MERGED = Finding("folded", "merged into its neighbours")
+_LOGITS = Finding("folded", "left out at the very end: logits decide the same")
+_SCORES = Finding("folded", "left out at the very end: the largest score decides")
+_UNITS_FITTED = "a few spiking units, fitted on calibration images; analog where they do not fit"
+_APPROXIMATED = {
+    "auto": Finding(
+        "approximated",
+        f"{_UNITS_FITTED}, or change the outputs by over 5 %",
+        "--approximate analog keeps it analog",
+        site=True,
+    ),
+    "units": Finding("approximated", _UNITS_FITTED, "--approximate analog keeps it analog", site=True),
+}
+_MAXPOOL = {
+    SPIKES: Finding("spiking", "on spikes, exact: the maximum of the counts"),
+    CURRENT: Finding("linear", "on sums, exact in the total: the maximum of the totals"),
+    INPUT: Finding("linear", "on the input, computed once"),
+}
+_WEIGHTED = {
+    SPIKES: Finding("linear", "reads spikes: additions only"),
+    INPUT: Finding("linear", "reads the input: computed once per image"),
+    CURRENT: Finding(
+        "linear",
+        "reads a sum that is not spikes: multiplies in every step",
+        "an activation in front of it would let it add spikes",
+    ),
+}
+_LINEAR = {
+    Role.JOIN: Finding("linear", "a sum of currents"),
+    Role.POOL: Finding("linear", "an average, folded into the next weights where it can be"),
+    Role.AFFINE: Finding("linear", "scale and shift"),
+}
+# kind: what it is, and what would have a spiking form instead
+_ANALOG = {
+    "Multiply": ("a product of two activations", "leave the gate or product out of the network"),
+    "MatMul": ("a product of two activations", "constant weights instead of a product of activations"),
+    "Divide": ("a quotient of two activations", "a constant divisor"),
+    "LayerNorm": ("no spiking form", "batch normalisation, which folds away"),
+    "GroupNorm": ("no spiking form", "batch normalisation, which folds away"),
+    "Softmax": ("no spiking form", "ReLU attention"),
+}
 
 
 @dataclass(frozen=True)
@@ -69,20 +106,38 @@ class Verdict:
 
     Attributes:
         name, operator: as the source spells them.
-        verdict: one of VERDICTS.
-        reason: why.
-        remedy: what would change it; empty where nothing needs to.
         operations: multiply-accumulates per image of the ANN.
-        reads: "spikes", "input" or "current" for nodes with weights, else "".
+        reads: one of READS for nodes with weights, else "".
     """
 
     name: str
     operator: str
-    verdict: str
-    reason: str
-    remedy: str = ""
+    finding: Finding
     operations: int = 0
     reads: str = ""
+
+    @property
+    def verdict(self) -> str:
+        return self.finding.verdict
+
+    @property
+    def reason(self) -> str:
+        return self.finding.reason
+
+    @property
+    def remedy(self) -> str:
+        return self.finding.remedy
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        words = {key: getattr(self.finding, key) for key in ("verdict", "reason", "remedy")}
+        return {
+            "name": self.name,
+            "operator": self.operator,
+            **words,
+            "operations": self.operations,
+            "reads": self.reads,
+        }
 
 
 @dataclass(frozen=True)
@@ -126,7 +181,9 @@ class Check:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form, with a schema name."""
         coverage = {"operations": self.operation_coverage, "sites": self.site_coverage}
-        return {"schema": "snnconvert-check/1", **asdict(self), "counts": self.counts(), "coverage": coverage}
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        own["nodes"] = [node.to_dict() for node in self.nodes]
+        return {"schema": "snnconvert-check/1", **own, "counts": self.counts(), "coverage": coverage}
 
 
 def check_model(
@@ -156,35 +213,33 @@ def check_model(
 
 def check(opened: Ann, *, way: str = "auto", strict: bool = False) -> Check:
     """Judge every node of a network as a door left it."""
-    canonical = keep_logits(canonicalize(opened))
+    whole = canonicalize(opened)
+    canonical = keep_logits(whole)
     offered = set(candidates(canonical.graph))
     units = set() if way == "analog" else offered
     reads = _reads(canonical.graph, units, sent=offered - units)
     known: dict[str, list[tuple[fx.Node, Op]]] = {}
     for node, op in calls(canonical.graph):
         known.setdefault(origin_of(node).name, []).append((node, op))
-    first = {origin_of(node).name for node, _ in calls(opened.graph)}
-    source = canonical.source
-    dropped = [note for note in source.notes if note not in opened.source.notes]
+    scores = {origin.name for node in opened.graph.graph.nodes for origin in node.meta.get("chosen_by", ())}
     nodes = []
     for name, operator in _source_nodes(opened):
-        if name in known:
-            if any(node in units for node, _ in known[name]):
-                nodes.append(_approximated(name, operator, way))
-            else:
-                nodes.append(_verdict(name, operator, known[name], reads))
-        elif any(note.startswith(f"{name} (") for note in dropped):
-            nodes.append(Verdict(name, operator, "folded", "left out at the very end: logits decide the same"))
-        elif operator == "ArgMax" and any(note.startswith(f"{name} (ArgMax): the final") for note in source.notes):
-            nodes.append(Verdict(name, operator, "folded", "left out at the very end: the largest score decides"))
-        elif name in first or operator in _DROPPED:
-            nodes.append(Verdict(name, operator, "folded", "merged into its neighbours"))
+        if any(node in units for node, _ in known.get(name, ())):
+            nodes.append(Verdict(name, operator, _APPROXIMATED[way]))
+        elif name in known:
+            nodes.append(_verdict(name, operator, known[name], reads))
+        elif name in scores:
+            nodes.append(Verdict(name, operator, _SCORES))
+        elif name in _names(whole.graph):
+            nodes.append(Verdict(name, operator, _LOGITS))
+        elif name in _names(opened.graph) or operator in _DROPPED:
+            nodes.append(Verdict(name, operator, _MERGED))
         else:
-            nodes.append(Verdict(name, operator, "folded", "does not depend on the input: computed once"))
+            nodes.append(Verdict(name, operator, _CONSTANT))
     operations = dict.fromkeys(READS, 0)
     for node, op in calls(canonical.graph):
         operations[reads[node]] += _operations(node, op)
-    spiking = sum(node.verdict in ("spiking", "approximated") and not _is_pool(node) for node in nodes)
+    spiking = sum(node.finding.site for node in nodes)
     analog = sum(node.verdict == "analog" for node in nodes)
     refusal = ""
     if not offered and not any(op.role == Role.SITE for _, op in calls(canonical.graph)):
@@ -192,27 +247,25 @@ def check(opened: Ann, *, way: str = "auto", strict: bool = False) -> Check:
     elif strict and analog:
         refusal = f"{analog} node(s) have no spiking form, and --strict-spiking was given"
     return Check(
-        model=source.location,
-        format=source.format,
+        model=canonical.source.location,
+        format=canonical.source.format,
         input_shape=opened.input_shape,
         outputs=opened.outputs,
         nodes=tuple(nodes),
         sites=spiking,
         analog=analog,
         operations=operations,
-        notes=source.notes,
+        notes=canonical.source.notes,
         refusal=refusal,
     )
 
 
 def _unsupported(model: str, error: UnsupportedError) -> Check:
-    nodes = []
-    for cause in error.causes:
-        place, _, reason = cause.partition(": ")
-        name, named, operator = place.rpartition(" (")
-        operator = operator.rstrip(")") if named else ""
-        nodes.append(Verdict(name or place, operator, "unsupported", reason or cause, error.hint))
-    return Check(model, "", (), (), tuple(nodes), 0, 0, {}, (), refusal=error.message, hint=error.hint)
+    faults = error.faults or tuple(NodeFault(cause, "", cause) for cause in error.causes)
+    nodes = tuple(
+        Verdict(fault.name, fault.operator, Finding("unsupported", fault.reason, error.hint)) for fault in faults
+    )
+    return Check(model, "", (), (), nodes, 0, 0, {}, (), refusal=error.message, hint=error.hint)
 
 
 def _source_nodes(opened: Ann) -> list[tuple[str, str]]:
@@ -224,44 +277,33 @@ def _source_nodes(opened: Ann) -> list[tuple[str, str]]:
     return list(found.items())
 
 
+def _names(graph: fx.GraphModule) -> set[str]:
+    return {origin_of(node).name for node, _ in calls(graph)}
+
+
 # --- verdicts -------------------------------------------------------------------------------------
-
-
-def _approximated(name: str, operator: str, way: str) -> Verdict:
-    otherwise = "analog where they do not fit" + (", or change the outputs by over 5 %" if way == "auto" else "")
-    reason = f"a few spiking units, fitted on calibration images; {otherwise}"
-    return Verdict(name, operator, "approximated", reason, "--approximate analog keeps it analog")
 
 
 def _verdict(name: str, operator: str, made: list[tuple[fx.Node, Op]], reads: dict[fx.Node, str]) -> Verdict:
     by_role = {op.role: (node, op) for node, op in made}
     operations = sum(_operations(node, op) for node, op in made)
     if Role.ANALOG in by_role:
-        reason, remedy = _analog_reason(by_role[Role.ANALOG][1])
-        return Verdict(name, operator, "analog", reason, remedy, operations, "current" if operations else "")
+        return Verdict(name, operator, _analog(by_role[Role.ANALOG][1]), operations, CURRENT if operations else "")
     if Role.SITE in by_role:
         two = sum(op.role == Role.SITE for _, op in made) > 1
-        return Verdict(name, operator, "spiking", "two neurons, one for each sign" if two else "becomes a neuron")
+        return Verdict(name, operator, _TWO_NEURONS if two else _NEURON)
     if Role.MAXPOOL in by_role:
-        read = reads[by_role[Role.MAXPOOL][0]]
-        return Verdict(name, operator, "spiking" if read == "spikes" else "linear", _POOLING[read])
+        return Verdict(name, operator, _MAXPOOL[reads[by_role[Role.MAXPOOL][0]]])
     if Role.WEIGHTED in by_role:
         read = reads[by_role[Role.WEIGHTED][0]]
-        remedy = "an activation in front of it would let it add spikes" if read == "current" else ""
-        return Verdict(name, operator, "linear", READS[read], remedy, operations, read)
-    reason = next((text for role, text in _LINEAR.items() if role in by_role), "")
-    return Verdict(name, operator, "linear" if reason else "wiring", reason or "moves values")
+        return Verdict(name, operator, _WEIGHTED[read], operations, read)
+    return Verdict(name, operator, next((found for role, found in _LINEAR.items() if role in by_role), _WIRING))
 
 
-def _analog_reason(op: Op) -> tuple[str, str]:
-    kind = type(op).__name__
-    what = _PRODUCTS.get(kind, "no spiking form")
-    remedy = _UNITS if function_of(op) is not None else _REMEDIES.get(kind, "a ReLU instead")
-    return f"{what}: computed on the means so far, exact at every step", remedy
-
-
-def _is_pool(node: Verdict) -> bool:
-    return node.reason.startswith("on ")
+def _analog(op: Op) -> Finding:
+    what, remedy = _ANALOG.get(type(op).__name__, ("no spiking form", "a ReLU instead"))
+    remedy = _UNITS if function_of(op) is not None else remedy
+    return Finding("analog", f"{what}: computed on the means so far, exact at every step", remedy)
 
 
 # --- what flows where -----------------------------------------------------------------------------

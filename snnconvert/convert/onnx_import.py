@@ -24,7 +24,7 @@ from snnconvert.convert.onnx_ops.flow import Array, Flow, PerSample, Refusal, Va
 from snnconvert.convert.onnx_ops.folding import fold, fold_per_sample, range_over_batch
 from snnconvert.convert.onnx_ops.reading import as_float32, initializers, open_model, sha256_of
 from snnconvert.convert.onnx_ops.scope import MOST_ELEMENTS, Scope
-from snnconvert.errors import DataError, ModelFileError, OptionError, UnsupportedError
+from snnconvert.errors import DataError, ModelFileError, NodeFault, OptionError, UnsupportedError
 from snnconvert.graph.dialect import Builder
 from snnconvert.graph.types import Ann, Origin, Source
 
@@ -92,8 +92,8 @@ def import_onnx(path: Path, *, output_name: str | None = None, input_shape: tupl
             f"{path} is not a valid ONNX file: {fault}",
             hint="export or download the model again, or sort its nodes into the order of computation",
         ) from None
-    if interpreter.causes:
-        raise _unsupported(path, interpreter.causes)
+    if interpreter.faults:
+        raise _unsupported(path, interpreter.faults)
     found = interpreter.results([value.name for value in graph.output], path)
     if output_name is not None and output_name not in found:
         raise OptionError(
@@ -220,21 +220,21 @@ def _check_operators(graph: onnx.GraphProto, constants: set[str], path: Path) ->
         if wanted.intersection(node.output):
             live.append(node)
             wanted.update(_reads(node))
-    causes = []
+    faults = []
     for node in reversed(live):
         if node.op_type in _ALWAYS_CONSTANT or all(name in constants for name in _reads(node)):
             constants.update(node.output)
         elif _operator(node) not in OPERATORS and node.op_type != "If":
-            causes.append(f"{_name(node)} ({_operator(node)}): this operator has no form in the dialect")
-    if causes:
-        raise _unsupported(path, causes)
+            faults.append(NodeFault(_name(node), _operator(node), "this operator has no form in the dialect"))
+    if faults:
+        raise _unsupported(path, faults)
 
 
-def _unsupported(path: Path, causes: list[str]) -> UnsupportedError:
+def _unsupported(path: Path, faults: list[NodeFault]) -> UnsupportedError:
     return UnsupportedError(
-        f"{path} holds {len(causes)} node(s) that cannot be converted",
+        f"{path} holds {len(faults)} node(s) that cannot be converted",
         hint="export the network without these nodes (post-processing, for instance), or replace them in the network",
-        causes=tuple(causes),
+        faults=tuple(faults),
     )
 
 
@@ -244,7 +244,7 @@ class _Interpreter:
     def __init__(self, scope: Scope, values: dict[str, Any], graph: onnx.GraphProto) -> None:
         self.scope = scope
         self.values = values
-        self.causes: list[str] = []
+        self.faults: list[NodeFault] = []
         self.outputs = {value.name for value in graph.output}
         self.readers = Counter(name for node in graph.node for name in _reads(node))
         wanted = set(self.outputs)
@@ -264,11 +264,12 @@ class _Interpreter:
             try:
                 results = self._results(node)
             except Refusal as refusal:
-                self.causes.append(f"{_name(node)} ({_operator(node)}): {refusal}")
+                self.faults.append(NodeFault(_name(node), _operator(node), str(refusal)))
                 results = ()
             except _MISFITS as error:
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                self.causes.append(f"{_name(node)} ({_operator(node)}): its inputs or attributes do not fit: {reason}")
+                misfit = f"its inputs or attributes do not fit: {reason}"
+                self.faults.append(NodeFault(_name(node), _operator(node), misfit))
                 results = ()
             for index, name in enumerate(node.output):
                 value = results[index] if index < len(results) else _MISSING
@@ -284,7 +285,7 @@ class _Interpreter:
             )
         inputs = [self.values[name] if name else None for name in node.input]
         if any(value is _MISSING for value in inputs):
-            if not self.causes:
+            if not self.faults:
                 raise Refusal("it reads an output of an operator that is not computed here")
             return ()
         if node.op_type == "Constant":

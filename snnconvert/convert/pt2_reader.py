@@ -28,7 +28,7 @@ from snnconvert.convert.aten_ops.canonicalise import (
 )
 from snnconvert.convert.pytorch import TOLERANCE, relative_difference, seeded_samples
 from snnconvert.convert.weights import file_digest, sniff
-from snnconvert.errors import InternalError, ModelFileError, UnsupportedError
+from snnconvert.errors import InternalError, ModelFileError, NodeFault, UnsupportedError
 from snnconvert.graph.dialect import verify
 from snnconvert.graph.kinds import Stage
 from snnconvert.graph.types import Ann, Source
@@ -156,7 +156,7 @@ class _Reader:
             raise UnsupportedError(
                 f"{self.path} holds {len(faults)} operators that are not known",
                 hint="export the model to ONNX, or replace these operators",
-                causes=tuple(faults),
+                faults=tuple(faults),
             )
         for entry in described["nodes"]:
             _append(graph, nodes, entry)
@@ -209,21 +209,21 @@ class _Reader:
         return tensor
 
 
-def _node_fault(entry: dict[str, Any]) -> str:
-    """Why a node of the file is not accepted; empty where it is."""
+def _node_fault(entry: dict[str, Any]) -> NodeFault | None:
+    """Why a node of the file is not accepted; None where it is."""
     text = str(entry["target"])
     if any(check in text for check in CHECKS):
-        return ""
+        return None
     where = _path(entry.get("metadata", {}).get("nn_module_stack", ""))[0] or "the model"
     target = _target(text)
     if target is None:
-        return f"{where}: {text}"
+        return NodeFault(where, text, "this operator is not known")
     match = _TARGET.fullmatch(text)
     if match and match.group(1) in _MAKERS:
         given = [item["arg"].get("as_ints", [item["arg"].get("as_int", 1)]) for item in entry["inputs"]]
         if math.prod([abs(size) or 1 for sizes in given for size in sizes]) > _LARGEST_CONSTANT:
-            return f"{where}: {text} of more than {_LARGEST_CONSTANT} elements"
-    return ""
+            return NodeFault(where, text, f"it makes more than {_LARGEST_CONSTANT} elements")
+    return None
 
 
 def _append(graph: fx.Graph, nodes: dict[str, fx.Node], entry: dict[str, Any]) -> None:

@@ -78,71 +78,76 @@ def select_inputs(ann: Ann, classes: int, wishes: Wishes) -> Inputs:
     Raises:
         DataError: a data set that cannot be read or does not fit the model.
     """
-    data, calibration_data, seed = wishes.data, wishes.calibration_data, wishes.seed
-    calibration_samples, preprocessing = wishes.calibration_samples, wishes.preprocessing
-    limit, label_offset = wishes.limit, wishes.label_offset
-    evaluation = _load(ann, data, preprocessing, label_offset)
-    own = _load(ann, calibration_data, preprocessing, label_offset)
+    seed, limit, samples = wishes.seed, wishes.limit, wishes.calibration_samples
+    evaluation, own = (_load(ann, path, wishes) for path in (wishes.data, wishes.calibration_data))
     notes: tuple[str, ...] = () if evaluation is None else check_labels(evaluation, classes)
     if evaluation is not None and own is not None and (shared := shared_images(evaluation, own)):
-        notes += (f"{shared} images of {data} are also in the calibration set {calibration_data}",)
+        notes += (f"{shared} images of {wishes.data} are also in the calibration set {wishes.calibration_data}",)
     excluded = 0
     if own is not None:
-        chosen = own.subset(balanced_sample(own.labels, len(own), calibration_samples, seed))
+        chosen = own.subset(balanced_sample(own.labels, len(own), samples, seed))
     elif evaluation is not None:
-        wanted = min(calibration_samples, max(1, len(evaluation) // 2))
-        held, rest = split_calibration(evaluation, wanted, seed)
-        chosen, evaluation, excluded = evaluation.subset(held), evaluation.subset(rest), wanted
-        asked = "" if wanted == calibration_samples else f" (asked for {calibration_samples}; half of the set is kept)"
-        notes += (f"{wanted} images of {data} calibrate and are left out of the evaluation{asked}",)
+        excluded = min(samples, max(1, len(evaluation) // 2))
+        held, rest = split_calibration(evaluation, excluded, seed)
+        chosen, evaluation = evaluation.subset(held), evaluation.subset(rest)
+        asked = "" if excluded == samples else f" (asked for {samples}; half of the set is kept)"
+        notes += (f"{excluded} images of {wishes.data} calibrate and are left out of the evaluation{asked}",)
     else:
-        guessed = preprocessing == Preprocessing()
-        name, plan = guess_range(ann) if guessed else ("as given", preprocessing)
-        images = synthetic_inputs(ann, calibration_samples + SYNTHETIC_EVALUATION, seed, plan)
-        record = {"source": "synthetic", "samples": calibration_samples, "synthetic": True, "seed": seed, "range": name}
-        return Inputs(
-            calibration=images[:calibration_samples],
-            calibration_record=record,
-            evaluation=None,
-            stand_in=images[calibration_samples:],
-            evaluation_record={"source": "synthetic", "labelled": False, "excluded_calibration": 0},
-            preprocessing=plan.to_dict(),
-            notes=("no data was given: thresholds come from synthetic inputs, and no accuracy is claimed",),
-        )
-    record = {
-        "source": str(calibration_data or data),
-        "samples": len(chosen),
-        "synthetic": False,
-        "fingerprint": chosen.fingerprint(),
-        "seed": seed,
-    }
+        return _synthetic(ann, wishes)
+    record: dict[str, Any] = {"source": "calibration images", "labelled": False, "excluded_calibration": 0}
+    measured: Dataset | None = None
     if evaluation is None:
-        return Inputs(
-            calibration=chosen.images(),
-            calibration_record=record,
-            evaluation=None,
-            stand_in=chosen.images()[:SYNTHETIC_EVALUATION],
-            evaluation_record={"source": "calibration images", "labelled": False, "excluded_calibration": 0},
-            preprocessing=chosen.preprocessing.to_dict(),
-            notes=("no evaluation data was given: agreement is measured on the calibration images themselves",),
-        )
-    measured = evaluation.subset(balanced_sample(evaluation.labels, len(evaluation), limit, seed))
-    return Inputs(
-        calibration=chosen.images(),
-        calibration_record=record,
-        evaluation=measured,
-        stand_in=None,
-        evaluation_record={
-            "source": str(data),
+        notes = ("no evaluation data was given: agreement is measured on the calibration images themselves",)
+    else:
+        measured = evaluation.subset(balanced_sample(evaluation.labels, len(evaluation), limit, seed))
+        notes += tuple(dict.fromkeys(measured.notes + chosen.notes))
+        record = {
+            "source": str(wishes.data),
             "labelled": measured.labels is not None,
             "fingerprint": measured.fingerprint(),
             "excluded_calibration": excluded,
             "limit": limit,
             "seed": seed,
-            "label_offset": label_offset,
+            "label_offset": wishes.label_offset,
+        }
+    images = chosen.images()
+    return Inputs(
+        calibration=images,
+        calibration_record={
+            "source": str(wishes.calibration_data or wishes.data),
+            "samples": len(chosen),
+            "synthetic": False,
+            "fingerprint": chosen.fingerprint(),
+            "seed": seed,
         },
-        preprocessing=measured.preprocessing.to_dict(),
-        notes=notes + tuple(dict.fromkeys(measured.notes + chosen.notes)),
+        evaluation=measured,
+        stand_in=images[:SYNTHETIC_EVALUATION] if measured is None else None,
+        evaluation_record=record,
+        preprocessing=(chosen if measured is None else measured).preprocessing.to_dict(),
+        notes=notes,
+    )
+
+
+def _synthetic(ann: Ann, wishes: Wishes) -> Inputs:
+    """Inputs where there are no data."""
+    samples, plan, name = wishes.calibration_samples, wishes.preprocessing, "as given"
+    if plan == Preprocessing():
+        name, plan = guess_range(ann)
+    images = synthetic_inputs(ann, samples + SYNTHETIC_EVALUATION, wishes.seed, plan)
+    return Inputs(
+        calibration=images[:samples],
+        calibration_record={
+            "source": "synthetic",
+            "samples": samples,
+            "synthetic": True,
+            "seed": wishes.seed,
+            "range": name,
+        },
+        evaluation=None,
+        stand_in=images[samples:],
+        evaluation_record={"source": "synthetic", "labelled": False, "excluded_calibration": 0},
+        preprocessing=plan.to_dict(),
+        notes=("no data was given: thresholds come from synthetic inputs, and no accuracy is claimed",),
     )
 
 
@@ -200,9 +205,12 @@ def calibration_images_again(snn: Snn) -> Tensor | None:
     return next((one.images() for one in found if one.fingerprint() == recorded.get("fingerprint")), None)
 
 
-def _load(ann: Ann, path: str | None, preprocessing: Preprocessing, label_offset: int) -> Dataset | None:
+def _load(ann: Ann, path: str | None, wishes: Wishes) -> Dataset | None:
     if path is None:
         return None
     return load_dataset(
-        data_path(path), preprocessing=preprocessing, input_shape=ann.input_shape, label_offset=label_offset
+        data_path(path),
+        preprocessing=wishes.preprocessing,
+        input_shape=ann.input_shape,
+        label_offset=wishes.label_offset,
     )

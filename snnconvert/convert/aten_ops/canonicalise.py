@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from snnconvert.convert.aten_ops import attention, comparisons, einsum, makers, pointwise, pooling, weighted, wiring
 from snnconvert.convert.aten_ops.comparisons import Comparison
 from snnconvert.convert.aten_ops.lowering import Activation, BatchSize, Context, Rule, UnsupportedNodeError
-from snnconvert.errors import InternalError, UnsupportedError
+from snnconvert.errors import InternalError, NodeFault, UnsupportedError
 from snnconvert.graph.dialect import Builder
 
 OPERATORS: dict[str, Rule] = {
@@ -104,7 +104,7 @@ class Canonicaliser:
         self.context = Context(self.builder)
         self.values: dict[fx.Node, Any] = {}
         self.made: dict[fx.Node, Any] = {}
-        self.faults: list[str] = []
+        self.faults: list[NodeFault] = []
         self._families: dict[fx.Node, set[fx.Node]] = {}
         self._done: set[fx.Node] = set()
         self._state: dict[int, str] = {}  # buffers and parameters, by where their memory is
@@ -134,7 +134,7 @@ class Canonicaliser:
             raise UnsupportedError(
                 f"{count} operator{'s have' if count > 1 else ' has'} no form in the spiking dialect",
                 hint="replace the named operators in the model, or cut the model before them",
-                causes=tuple(self.faults),
+                faults=tuple(self.faults),
             )
         return results
 
@@ -144,12 +144,13 @@ class Canonicaliser:
         try:
             self.values[node] = self.made[node] = self._value(node, name, where)
         except UnsupportedNodeError as reason:
-            self.faults.append(f"{where} (aten.{name}): {reason}")
+            self.faults.append(NodeFault(where, f"aten.{name}", str(reason)))
             self.values[node] = _LOST
         except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             # A rule met a form of the operator that it was not written for.
             text = (str(error).splitlines() or [""])[0]
-            self.faults.append(f"{where} (aten.{name}): this form of the operator is not known: {text[:200]}")
+            unknown = f"this form of the operator is not known: {text[:200]}"
+            self.faults.append(NodeFault(where, f"aten.{name}", unknown))
             self.values[node] = _LOST
 
     def _value(self, node: fx.Node, name: str, where: str) -> Any:

@@ -1,8 +1,9 @@
 """ONNX operators, one function per operator, named as the operator and with its attributes as keyword arguments.
 
 A function takes the Scope, then the inputs (numpy arrays where constant, Flows where activations, None where left
-out), and returns one value or a tuple of them. To add an operator: write the function, add a case to
-`tests/convert/test_onnx_ops.py`. Nodes whose inputs are all constant never reach these functions (see folding.py).
+out), and returns one value or a tuple of them. To add an operator: write the function, and add a case to
+`tests/convert/test_onnx_operators.py`, which asks for one. Nodes whose inputs are all constant never reach these
+functions (see folding.py).
 """
 
 from __future__ import annotations

@@ -161,6 +161,7 @@ def ArgMax(scope: Scope, x: Value, *, axis: int = 0, keepdims: int = 1, select_l
     flow = moving(x)
     if not scope.final or flow.axis(axis) != 1:
         raise Refusal("an index of the largest activation is supported only as the output of a classifier")
+    flow.node.meta["chosen_by"] = (*flow.node.meta.get("chosen_by", ()), scope.origin)
     scope.renamed[scope.outputs[0]] = str(flow.node.meta.get("onnx_value", scope.outputs[0]))
     scope.note(f"{scope.origin}: the final ArgMax was dropped; the output is the scores it chose from")
     return flow
