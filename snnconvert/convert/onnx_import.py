@@ -19,9 +19,9 @@ import onnx
 import torch
 from onnx import helper, numpy_helper
 
+from snnconvert.convert.lowering.flow import Array, Flow, Refusal, Value
 from snnconvert.convert.onnx_ops import OPERATORS
-from snnconvert.convert.onnx_ops.flow import Array, Flow, PerSample, Refusal, Value
-from snnconvert.convert.onnx_ops.folding import fold, fold_per_sample, range_over_batch
+from snnconvert.convert.onnx_ops.folding import PerSample, fold, fold_per_sample, range_over_batch
 from snnconvert.convert.onnx_ops.reading import as_float32, initializers, open_model, sha256_of
 from snnconvert.convert.onnx_ops.scope import MOST_ELEMENTS, Scope
 from snnconvert.errors import DataError, ModelFileError, NodeFault, OptionError, UnsupportedError

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from snnconvert.convert.aten_ops import OPERATORS
 from snnconvert.convert.aten_ops.canonicalise import (
     CHECKS,
     COMPARISONS,
-    OPERATORS,
     SIZE_FUNCTIONS,
     Canonicaliser,
     Program,

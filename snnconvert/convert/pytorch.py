@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from snnconvert.convert.aten_ops.canonicalise import Canonicaliser, Program, checked_outputs, operator_name
-from snnconvert.convert.aten_ops.lowering import Activation
+from snnconvert.convert.lowering.flow import Flow
 from snnconvert.errors import DataError, InternalError, ModelFileError, UnsupportedError
 from snnconvert.graph.dialect import output_nodes, verify
 from snnconvert.graph.kinds import Stage
@@ -293,10 +293,10 @@ def first_divergence(graph: fx.GraphModule, canonicaliser: Canonicaliser, sample
                 args, kwargs = fx.node.map_arg((node.args, node.kwargs), theirs.__getitem__)
                 theirs[node] = node.target(*args, **kwargs)
                 value = canonicaliser.made[node]
-                if not isinstance(value, Activation) or value.node.name not in ours:
+                if not isinstance(value, Flow) or value.merged or value.node.name not in ours:
                     continue
-                inner = theirs[node].movedim(value.axis, 0) if value.width == 0 else None
-                difference = 0.0 if inner is None else relative_difference(inner, ours[value.node.name])
+                inner = theirs[node].movedim(value.position or 0, 0)
+                difference = relative_difference(inner, ours[value.node.name])
                 if difference > TOLERANCE:
                     name = f"{program.where(node)} (aten.{operator_name(node)})"
                     return f"the first node that differs is {name}, by {difference:.1e} of its largest value"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from snnconvert.convert.aten_ops.canonicalise import OPERATORS
+from snnconvert.convert.aten_ops import OPERATORS
 from snnconvert.convert.pytorch import import_module, relative_difference, seeded_samples
 from snnconvert.errors import DataError, InternalError, ModelFileError, UnsupportedError
 from snnconvert.graph import ops

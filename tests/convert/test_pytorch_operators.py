@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from snnconvert.convert.aten_ops.canonicalise import OPERATORS, is_aten
+from snnconvert.convert.aten_ops import OPERATORS
+from snnconvert.convert.aten_ops.canonicalise import is_aten
 from snnconvert.convert.pytorch import import_module, relative_difference, seeded_samples
 
 Function = Callable[[Tensor], Any]
@@ -100,6 +101,7 @@ CASES: dict[str, tuple[Function, tuple[int, ...]]] = {
     **{name: (named(name, positive=True), ROW) for name in ("log", "sqrt", "rsqrt", "reciprocal")},
     "max_pool1d": (lambda x: F.max_pool1d(x, 3, 2, 1), SIGNAL),
     "max_pool2d": (lambda x: F.max_pool2d(x, 3, 2, 1, ceil_mode=True), IMAGE),
+    "max_pool1d_with_indices": (lambda x: aten.max_pool1d_with_indices(x, [2])[0], SIGNAL),
     "max_pool2d_with_indices": (lambda x: aten.max_pool2d_with_indices(x, [2, 2])[0], IMAGE),
     "avg_pool1d": (lambda x: F.avg_pool1d(x, 3), SIGNAL),
     "avg_pool2d": (lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False), IMAGE),

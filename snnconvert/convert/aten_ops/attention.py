@@ -8,61 +8,48 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 
-from snnconvert.convert.aten_ops.lowering import (
-    Activation,
-    Context,
-    Rule,
-    UnsupportedNodeError,
-    batch_first,
-    constant_tensor,
-)
-from snnconvert.convert.aten_ops.pointwise import add
-from snnconvert.convert.aten_ops.weighted import batch_norm, matmul, swap_last_two
+from snnconvert.convert.aten_ops.context import Context, fixed_or_none, moving, operator
+from snnconvert.convert.aten_ops.context import value as value_of
+from snnconvert.convert.aten_ops.weighted import batch_norm
+from snnconvert.convert.lowering.elementwise import add
+from snnconvert.convert.lowering.flow import Flow, Refusal
+from snnconvert.convert.lowering.products import matmul
+from snnconvert.convert.lowering.scope import optional
 from snnconvert.graph import analog_ops
 
 
-def softmax(ctx: Context, x: Activation, dim: int, half_to_float: bool = False, log: bool = False) -> Any:
+@operator("softmax", "_softmax")
+def softmax(ctx: Context, x: Flow, dim: int, half_to_float: bool = False, log: bool = False) -> Flow:
     del half_to_float
-    return ctx.map(analog_ops.Softmax(dim=x.dim(dim), log=log), x)
+    return ctx.apply(analog_ops.Softmax(dim=x.axis(dim), log=log), x)
 
 
-def log_softmax(ctx: Context, x: Activation, dim: int, half_to_float: bool = False) -> Any:
+@operator("log_softmax", "_log_softmax")
+def log_softmax(ctx: Context, x: Flow, dim: int, half_to_float: bool = False) -> Flow:
     return softmax(ctx, x, dim, half_to_float, log=True)
 
 
-def _optional(value: Any, what: str) -> Any:
-    return None if value is None else constant_tensor(value, what)
-
-
+@operator("layer_norm")
 def layer_norm(
-    ctx: Context,
-    x: Activation,
-    normalized_shape: Any,
-    weight: Any = None,
-    bias: Any = None,
-    eps: float = 1e-5,
-) -> Any:
+    ctx: Context, x: Flow, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
+) -> Flow:
     shape = tuple(normalized_shape)
     for place in range(len(shape)):
-        x.dim(-1 - place)
-    op = analog_ops.LayerNorm(_optional(weight, "weight"), _optional(bias, "bias"), shape=shape, eps=eps)
-    return ctx.map(op, x)
+        x.axis(-1 - place)
+    gain, offset = (optional(fixed_or_none(part, what)) for part, what in ((weight, "weight"), (bias, "bias")))
+    return ctx.apply(analog_ops.LayerNorm(gain, offset, shape=shape, eps=eps), x)
 
 
-def group_norm(
-    ctx: Context,
-    x: Any,
-    num_groups: int,
-    weight: Any = None,
-    bias: Any = None,
-    eps: float = 1e-5,
-) -> Any:
-    op = analog_ops.GroupNorm(_optional(weight, "weight"), _optional(bias, "bias"), groups=num_groups, eps=eps)
-    return ctx.map(op, batch_first(x))
+@operator("group_norm")
+def group_norm(ctx: Context, x: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Flow:
+    gain, offset = (optional(fixed_or_none(part, what)) for part, what in ((weight, "weight"), (bias, "bias")))
+    return ctx.apply(analog_ops.GroupNorm(gain, offset, groups=num_groups, eps=eps), moving(x).require_plain())
 
 
+@operator("instance_norm")
 def instance_norm(
     ctx: Context,
     x: Any,
@@ -73,12 +60,13 @@ def instance_norm(
     use_input_stats: bool,
     momentum: float,
     eps: float,
-) -> Any:
+) -> Flow:
     if not use_input_stats:
         return batch_norm(ctx, x, weight, bias, running_mean, running_var, False, momentum, eps)
-    return group_norm(ctx, x, batch_first(x).sample_shape[0], weight, bias, eps)
+    return group_norm(ctx, x, moving(x).require_plain().dims[0], weight, bias, eps)
 
 
+@operator("scaled_dot_product_attention")
 def scaled_dot_product_attention(
     ctx: Context,
     query: Any,
@@ -90,36 +78,24 @@ def scaled_dot_product_attention(
     *,
     scale: float | None = None,
     enable_gqa: bool = False,
-) -> Any:
+) -> Flow:
     if dropout_p or enable_gqa:
-        raise UnsupportedNodeError("attention with dropout or grouped queries")
-    if not isinstance(query, Activation) or not isinstance(key, Activation):
-        raise UnsupportedNodeError("attention with constant queries or keys")
-    width = query.size(-1)
-    scores = matmul(ctx, query, swap_last_two(ctx, key, "key_transpose"))
-    factor = torch.tensor(1.0 / math.sqrt(width) if scale is None else float(scale))
-    shift = torch.zeros(())
+        raise Refusal("attention with dropout or grouped queries")
+    if not isinstance(query, Flow) or not isinstance(key, Flow):
+        raise Refusal("attention with constant queries or keys")
+    width = query.dims[query.axis(-1) - 1]
+    key.axis(-2)
+    scores = matmul(ctx, query, ctx.swapped(key, -1, -2, "key_transpose"))
     if is_causal:
-        rows, columns = scores.size(-2), scores.size(-1)
+        rows, columns = (scores.dims[scores.axis(axis) - 1] for axis in (-2, -1))
         attn_mask = torch.ones(rows, columns, dtype=torch.bool).tril()
+    shift: Any = 0.0
     if isinstance(attn_mask, torch.Tensor):
+        shift = value_of(attn_mask)
         if attn_mask.dtype == torch.bool:
-            attn_mask = torch.zeros(attn_mask.shape).masked_fill(attn_mask.logical_not(), float("-inf"))
-        shift = ctx.aligned(attn_mask, scores)
-    scores = ctx.affine(scores, factor, shift, part="scale")
-    if isinstance(attn_mask, Activation):
+            shift = np.where(shift, 0.0, -np.inf)
+    scores = ctx.affine(scores, 1.0 / math.sqrt(width) if scale is None else float(scale), shift, part="scale")
+    if isinstance(attn_mask, Flow):
         scores = add(ctx, scores, attn_mask)
-    weights = ctx.map(analog_ops.Softmax(dim=scores.dim(-1)), scores, part="softmax")
-    return matmul(ctx, weights, value)
-
-
-OPERATORS: dict[str, Rule] = {
-    "softmax": softmax,
-    "_softmax": softmax,
-    "log_softmax": log_softmax,
-    "_log_softmax": log_softmax,
-    "layer_norm": layer_norm,
-    "group_norm": group_norm,
-    "instance_norm": instance_norm,
-    "scaled_dot_product_attention": scaled_dot_product_attention,
-}
+    weights = ctx.apply(analog_ops.Softmax(dim=scores.axis(-1)), scores, part="softmax")
+    return matmul(ctx, weights, value_of(value))

@@ -10,22 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from snnconvert.convert.aten_ops import attention, comparisons, einsum, makers, pointwise, pooling, weighted, wiring
+from snnconvert.convert.aten_ops import OPERATORS, comparisons, wiring
 from snnconvert.convert.aten_ops.comparisons import Comparison
-from snnconvert.convert.aten_ops.lowering import Activation, BatchSize, Context, Rule, UnsupportedNodeError
+from snnconvert.convert.aten_ops.context import BatchSize, Context, shape_of
+from snnconvert.convert.lowering.flow import Flow, Refusal
 from snnconvert.errors import InternalError, NodeFault, UnsupportedError
 from snnconvert.graph.dialect import Builder
-
-OPERATORS: dict[str, Rule] = {
-    **weighted.OPERATORS,
-    **einsum.OPERATORS,
-    **pointwise.OPERATORS,
-    **comparisons.OPERATORS,
-    **pooling.OPERATORS,
-    **wiring.OPERATORS,
-    **attention.OPERATORS,
-    **makers.OPERATORS,
-}
 
 # The only Python functions that may stand in a graph: arithmetic on sizes, and picking one of several results.
 SIZE_FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -121,7 +111,7 @@ class Canonicaliser:
                 self._done.add(node)
                 if node.op == "placeholder":
                     if node.name == self.program.input_name:
-                        self.values[node] = Activation(self.builder.inputs[node.name])
+                        self.values[node] = Flow(self.builder.inputs[node.name])
                     else:
                         self.values[node] = own = self.program.constants[node.name].detach().clone()
                         self._state[own.untyped_storage().data_ptr()] = node.name
@@ -143,7 +133,7 @@ class Canonicaliser:
         where = self.program.where(node)
         try:
             self.values[node] = self.made[node] = self._value(node, name, where)
-        except UnsupportedNodeError as reason:
+        except Refusal as reason:
             self.faults.append(NodeFault(where, f"aten.{name}", str(reason)))
             self.values[node] = _LOST
         except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -158,25 +148,25 @@ class Canonicaliser:
             # Checks have no value; get_attr is the body of a region (autocast), which is refused where it is called.
             return _LOST
         if node.op != "call_function":
-            raise UnsupportedNodeError(f"a node of kind {node.op}")
+            raise Refusal(f"a node of kind {node.op}")
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.values.__getitem__)
         leaves = list(_leaves([args, kwargs]))
         if not isinstance(node.target, torch._ops.OpOverload):
             return self._size(node, name, args, leaves)
         if any(leaf is _LOST for leaf in leaves):
             if is_aten(node.target) and name not in OPERATORS:
-                raise UnsupportedNodeError("no rule for this operator")
+                raise Refusal("no rule for this operator")
             return _LOST
         if not is_aten(node.target):
-            raise UnsupportedNodeError(f"{node.target} is a custom operator; only ATen operators are known")
+            raise Refusal(f"{node.target} is a custom operator; only ATen operators are known")
         named = _named(node.target, args, kwargs)
         if name in ("sym_size", "sym_numel"):
             return self._sym(name, named)
         self._refuse_mutation(node.target, named)
-        if any(isinstance(leaf, Activation | BatchSize | Comparison) for leaf in leaves):
+        if any(isinstance(leaf, Flow | BatchSize | Comparison) for leaf in leaves):
             return self._apply(node, name, where, named)
         if torch.Tag.nondeterministic_seeded in node.target.tags:
-            raise UnsupportedNodeError("it draws random numbers")
+            raise Refusal("it draws random numbers")
         return node.target(*args, **kwargs)
 
     def _refuse_mutation(self, target: torch._ops.OpOverload, named: dict[str, Any]) -> None:
@@ -187,7 +177,7 @@ class Canonicaliser:
             changed = self._state.get(value.untyped_storage().data_ptr()) if isinstance(value, Tensor) else None
             if changed is not None and value.numel():
                 stored = changed.removeprefix("b_").removeprefix("p_")
-                raise UnsupportedNodeError(
+                raise Refusal(
                     f"it changes {stored!r}, which the module keeps, so that its answers would differ from call to call"
                 )
 
@@ -196,23 +186,21 @@ class Canonicaliser:
         assert isinstance(node.target, torch._ops.OpOverload)
         first_name, first = next(iter(named.items()))
         rule = OPERATORS.get(name)
-        if isinstance(first, Tensor) and name in makers.ON_CONSTANTS:
-            rule = makers.ON_CONSTANTS[name]
         if any(isinstance(leaf, Comparison) for leaf in _leaves(named)):
             rule = comparisons.READERS.get(name)
             if rule is None:
-                raise UnsupportedNodeError(comparisons.UNREADABLE)
+                raise Refusal(comparisons.UNREADABLE)
         if rule is None:
-            raise UnsupportedNodeError("no rule for this operator")
+            raise Refusal("no rule for this operator")
         mutates = node.target._schema.is_mutable
-        if mutates and not isinstance(first, Activation):
-            raise UnsupportedNodeError("it writes data into a constant")
+        if mutates and not isinstance(first, Flow):
+            raise Refusal("it writes data into a constant")
         self.context.enter(where, f"aten.{name}{'_' if mutates else ''}")
         options = {key: value for key, value in named.items() if key not in (first_name, *_STORAGE)}
         if name not in ("to", "_to_copy"):
             dtype = options.pop("dtype", None)
             if isinstance(dtype, torch.dtype) and not dtype.is_floating_point:
-                raise UnsupportedNodeError(f"it computes in {dtype}")
+                raise Refusal(f"it computes in {dtype}")
         result = rule(self.context, first, **options)
         self._follow(node, result, mutates)
         return result
@@ -221,7 +209,7 @@ class Canonicaliser:
         if name in COMPARISONS:
             return _LOST
         if name not in SIZE_FUNCTIONS:
-            raise UnsupportedNodeError("no rule for this function")
+            raise Refusal("no rule for this function")
         if any(leaf is _LOST for leaf in leaves):
             return _LOST
         if name == "getitem":
@@ -230,7 +218,7 @@ class Canonicaliser:
 
     def _sym(self, name: str, named: dict[str, Any]) -> Any:
         x = named["self"]
-        shape = x.shape if isinstance(x, Activation) else list(x.shape)
+        shape = shape_of(x)
         if name == "sym_size":
             return shape[named["dim"]]
         total: Any = 1
@@ -252,7 +240,7 @@ class Canonicaliser:
             if self.values.get(member) is changed:
                 self.values[member] = result
             elif not _disjoint(member, source) and any(user not in self._done for user in member.users):
-                raise UnsupportedNodeError("it changes a tensor in place of which a view is still in use")
+                raise Refusal("it changes a tensor in place of which a view is still in use")
         self._join_family(node)
 
     def _join_family(self, node: fx.Node) -> None:
@@ -272,7 +260,7 @@ def _disjoint(first: fx.Node, second: fx.Node) -> bool:
 
 def _may_alias(node: fx.Node) -> bool:
     name = operator_name(node)
-    if name in wiring.OPERATORS and wiring.OPERATORS[name] in (wiring.identity, wiring.dropout, wiring.convert):
+    if OPERATORS.get(name) in (wiring.identity, wiring.dropout, wiring.convert):
         return name not in ("clone", "_to_copy", "lift_fresh_copy")
     assert isinstance(node.target, torch._ops.OpOverload)
     return any(argument.alias_info is not None for argument in node.target._schema.arguments)
@@ -307,10 +295,10 @@ def checked_outputs(results: list[Any]) -> list[fx.Node]:
             raise InternalError("an output was lost without a reason")
         if isinstance(value, Comparison):
             faults.append(f"output {index} is a comparison of activations")
-        elif not isinstance(value, Activation):
+        elif not isinstance(value, Flow):
             faults.append(f"output {index} does not depend on the input")
-        elif not value.batch_first:
-            faults.append(f"output {index} has its batch on axis {value.axis}, or merged with another axis")
+        elif not value.plain:
+            faults.append(f"output {index} has its batch on axis {value.position}, or merged with another axis")
     if faults or not results:
         raise UnsupportedError(
             "the model's outputs are not one value per sample",

@@ -1,15 +1,16 @@
-"""Activations written out with a comparison: where(x > 0, x, a * x), and x * (x > 0)."""
+"""Flows written out with a comparison: where(x > 0, x, a * x), and x * (x > 0)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from snnconvert.convert.aten_ops.lowering import Activation, Context, Rule, UnsupportedNodeError
+from snnconvert.convert.aten_ops.context import Context, Rule, operator
+from snnconvert.convert.lowering.elementwise import relu
+from snnconvert.convert.lowering.flow import Flow, Refusal
 from snnconvert.graph import ops
 from snnconvert.graph.dialect import arguments
 
@@ -20,40 +21,40 @@ _KNOWN = "only where(x > 0, x, a * x) and x * (x > 0) are known"
 class Comparison:
     """Where an activation is positive, or (not `above`) where it is negative; at zero all forms agree."""
 
-    of: Activation
+    of: Flow
     above: bool
 
 
 def compare(ctx: Context, x: Any, other: Any, *, above: bool) -> Comparison:
     del ctx
-    if not isinstance(x, Activation) or not _is_zero(other):
-        raise UnsupportedNodeError(f"it compares an activation with other than 0; {_KNOWN}")
+    if not isinstance(x, Flow) or not _is_zero(other):
+        raise Refusal(f"it compares an activation with other than 0; {_KNOWN}")
     return Comparison(x, above)
 
 
-def choose(ctx: Context, condition: Comparison, x: Any, other: Any) -> Activation:
+def choose(ctx: Context, condition: Comparison, x: Any, other: Any) -> Flow:
     """A where on a comparison: (Leaky)ReLU."""
     positive, negative = (x, other) if condition.above else (other, x)
     if not _same(positive, condition.of):
-        raise UnsupportedNodeError(f"its condition depends on other data than what it chooses; {_KNOWN}")
+        raise Refusal(f"its condition depends on other data than what it chooses; {_KNOWN}")
     if _is_zero(negative):
-        return ctx.map(ops.Relu(), condition.of)
-    if isinstance(negative, Activation) and _layout(negative) == _layout(condition.of):
+        return relu(ctx, condition.of)
+    if isinstance(negative, Flow) and _layout(negative) == _layout(condition.of):
         op = ctx.builder.op(negative.node)
         if isinstance(op, ops.Constant) and not op.get_buffer("value").any():
-            return ctx.map(ops.Relu(), condition.of)
+            return relu(ctx, condition.of)
         scaled = isinstance(op, ops.Affine) and arguments(negative.node) == [condition.of.node]
         if op is not None and scaled and not op.get_buffer("shift").any():
-            return ctx.map(ops.LeakyRelu(op.get_buffer("scale").clone()), condition.of)
-    raise UnsupportedNodeError(f"its condition depends on the data; {_KNOWN}")
+            return ctx.apply(ops.LeakyRelu(op.get_buffer("scale").clone()), condition.of)
+    raise Refusal(f"its condition depends on the data; {_KNOWN}")
 
 
-def masked(ctx: Context, x: Any, other: Any) -> Activation:
+def masked(ctx: Context, x: Any, other: Any) -> Flow:
     """A product with a comparison: ReLU."""
     comparison, value = (x, other) if isinstance(x, Comparison) else (other, x)
     if not comparison.above or not _same(value, comparison.of):
-        raise UnsupportedNodeError(f"it multiplies by a comparison of other data; {_KNOWN}")
-    return ctx.map(ops.Relu(), value)
+        raise Refusal(f"it multiplies by a comparison of other data; {_KNOWN}")
+    return relu(ctx, value)
 
 
 def converted(ctx: Context, x: Comparison, **_: Any) -> Comparison:
@@ -62,12 +63,12 @@ def converted(ctx: Context, x: Comparison, **_: Any) -> Comparison:
     return x
 
 
-def _layout(x: Activation) -> tuple[Any, ...]:
-    return (x.sample_shape, x.axis, x.before, x.after)
+def _layout(x: Flow) -> tuple[Any, ...]:
+    return (x.dims, x.position, x.before, x.after)
 
 
-def _same(value: Any, of: Activation) -> bool:
-    return isinstance(value, Activation) and value.node is of.node and _layout(value) == _layout(of)
+def _same(value: Any, of: Flow) -> bool:
+    return isinstance(value, Flow) and value.node is of.node and _layout(value) == _layout(of)
 
 
 def _is_zero(value: Any) -> bool:
@@ -78,7 +79,7 @@ def _is_zero(value: Any) -> bool:
 
 
 # what may read a comparison
-READERS: dict[str, Callable[..., Any]] = {
+READERS: dict[str, Rule] = {
     "where": lambda ctx, condition, **names: choose(ctx, condition, names["self"], names["other"]),
     "mul": masked,
     "multiply": masked,
@@ -87,9 +88,5 @@ READERS: dict[str, Callable[..., Any]] = {
 }
 UNREADABLE = f"it takes a comparison of activations for values; {_KNOWN}"
 
-OPERATORS: dict[str, Rule] = {
-    "gt": partial(compare, above=True),
-    "ge": partial(compare, above=True),
-    "lt": partial(compare, above=False),
-    "le": partial(compare, above=False),
-}
+for _names, _above in ((("gt", "ge"), True), (("lt", "le"), False)):
+    operator(*_names)(partial(compare, above=_above))

@@ -8,275 +8,183 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
-from snnconvert.convert.aten_ops.lowering import Activation, Context, Rule, UnsupportedNodeError, constant_tensor
-from snnconvert.graph import analog_ops, ops
+from snnconvert.convert.aten_ops.context import Context, fixed, moving, operator, value
+from snnconvert.convert.lowering import elementwise
+from snnconvert.convert.lowering.elementwise import clipped, function, leaky
+from snnconvert.convert.lowering.flow import Flow, Refusal, Value
+from snnconvert.convert.lowering.moves import split
+from snnconvert.convert.lowering.scope import LARGEST
+from snnconvert.graph import analog_ops
 
-_LARGEST = torch.finfo(torch.float32).max
-
-
-def function(ctx: Context, x: Activation, *, name: str) -> Any:
-    return ctx.map(analog_ops.Elementwise(function=name), x)
-
-
-def relu(ctx: Context, x: Activation) -> Any:
-    return ctx.map(ops.Relu(), x)
-
-
-def relu6(ctx: Context, x: Activation) -> Any:
-    return ctx.map(ops.Clip(high=6.0), x)
+for _name in (
+    *("sigmoid", "tanh", "hardsigmoid", "hardswish", "silu", "selu", "mish", "erf", "exp", "log"),
+    *("sqrt", "rsqrt", "reciprocal", "abs", "square", "sin", "cos", "floor", "sign"),
+):
+    operator(_name)(partial(function, name=_name))
+operator("relu")(elementwise.relu)
 
 
-def clamp(ctx: Context, x: Activation, min: Any = None, max: Any = None) -> Any:
-    low, high = _number(min), _number(max)
-    if low == 0 and high is None:
-        return ctx.map(ops.Relu(), x)
-    if low == 0 and high is not None and high > 0:
-        return ctx.map(ops.Clip(high=high), x)
-    bounds = (-_LARGEST if low is None else low, _LARGEST if high is None else high)
-    return ctx.map(analog_ops.Clamp(low=bounds[0], high=bounds[1]), x)
+@operator("relu6")
+def relu6(ctx: Context, x: Flow) -> Flow:
+    return clipped(ctx, x, 0.0, 6.0)
 
 
-def hardtanh(ctx: Context, x: Activation, min_val: Any = -1, max_val: Any = 1) -> Any:
-    return clamp(ctx, x, min_val, max_val)
+@operator("clamp", "clip", "clamp_min", "clamp_max", "hardtanh")
+def clamp(ctx: Context, x: Flow, min: Any = None, max: Any = None, **hardtanh: Any) -> Flow:
+    low, high = _number(hardtanh.get("min_val", min)), _number(hardtanh.get("max_val", max))
+    return clipped(ctx, x, -LARGEST if low is None else low, LARGEST if high is None else high)
 
 
-def threshold(ctx: Context, x: Activation, threshold: Any, value: Any) -> Any:
+@operator("threshold")
+def threshold(ctx: Context, x: Flow, threshold: Any, value: Any) -> Flow:
     if threshold != 0 or value != 0:
-        raise UnsupportedNodeError("threshold other than 0 with value 0")
-    return ctx.map(ops.Relu(), x)
+        raise Refusal("threshold other than 0 with value 0")
+    return elementwise.relu(ctx, x)
 
 
-def leaky_relu(ctx: Context, x: Activation, negative_slope: float = 0.01) -> Any:
-    return ctx.map(ops.LeakyRelu(torch.tensor(float(negative_slope))), x)
+operator("leaky_relu")(lambda ctx, x, negative_slope=0.01: leaky(ctx, x, negative_slope))
 
 
+@operator("rrelu")
 def rrelu(
     ctx: Context,
-    x: Activation,
+    x: Flow,
     lower: float = 0.125,
     upper: float = 1 / 3,
     training: bool = False,
     generator: Any = None,
-) -> Any:
+) -> Flow:
     if training or generator is not None:
-        raise UnsupportedNodeError("rrelu draws random slopes in training mode; call eval()")
-    return leaky_relu(ctx, x, (lower + upper) / 2)
+        raise Refusal("rrelu draws random slopes in training mode; call eval()")
+    return leaky(ctx, x, (lower + upper) / 2)
 
 
-def prelu(ctx: Context, x: Activation, weight: Any) -> Any:
-    slope = constant_tensor(weight, "slope")
-    if slope.numel() == 1:
-        return ctx.map(ops.LeakyRelu(slope.reshape(())), x)
-    x.dim(1)
-    channels_first = slope.reshape(1, -1, *(1,) * (x.rank - 2))
-    return ctx.map(ops.LeakyRelu(ctx.aligned(channels_first, x)), x)
+@operator("prelu", "_prelu_kernel")
+def prelu(ctx: Context, x: Flow, weight: Any) -> Flow:
+    slope = fixed(weight, "slope")
+    if slope.size > 1:
+        x.axis(1)
+        slope = slope.reshape(1, -1, *(1,) * (x.rank - 2))
+    return leaky(ctx, x, slope)
 
 
-def gelu(ctx: Context, x: Activation, *, approximate: str = "none") -> Any:
-    return function(ctx, x, name="gelu_tanh" if approximate == "tanh" else "gelu")
+@operator("gelu")
+def gelu(ctx: Context, x: Flow, *, approximate: str = "none") -> Flow:
+    return function(ctx, x, "gelu_tanh" if approximate == "tanh" else "gelu")
 
 
-def elu(ctx: Context, x: Activation, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Any:
-    if (alpha, scale, input_scale) != (1, 1, 1):
-        raise UnsupportedNodeError(f"elu with alpha {alpha}, scale {scale}, input scale {input_scale}; only 1 is known")
-    return function(ctx, x, name="elu")
+@operator("elu")
+def elu(ctx: Context, x: Flow, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Flow:
+    if scale != 1 or input_scale != 1:
+        raise Refusal(f"elu with scale {scale}, input scale {input_scale}; only 1 is known")
+    return elementwise.elu(ctx, x, alpha)
 
 
-def softplus(ctx: Context, x: Activation, beta: float = 1, threshold: float = 20) -> Any:
+@operator("softplus")
+def softplus(ctx: Context, x: Flow, beta: float = 1, threshold: float = 20) -> Flow:
     if (beta, threshold) != (1, 20):
-        raise UnsupportedNodeError(f"softplus with beta {beta}, threshold {threshold}; only 1 and 20 are known")
-    return function(ctx, x, name="softplus")
+        raise Refusal(f"softplus with beta {beta}, threshold {threshold}; only 1 and 20 are known")
+    return function(ctx, x, "softplus")
 
 
-def log_sigmoid(ctx: Context, x: Activation) -> Any:
-    return ctx.map(analog_ops.Elementwise(function="log"), ctx.map(analog_ops.Elementwise(function="sigmoid"), x))
+@operator("log_sigmoid")
+def log_sigmoid(ctx: Context, x: Flow) -> Flow:
+    return function(ctx, function(ctx, x, "sigmoid"), "log")
 
 
-def glu(ctx: Context, x: Activation, dim: int = -1) -> Any:
-    axis, half = x.dim(dim), x.size(dim) // 2
-    value = ctx.map(ops.Slice(dim=axis, start=0, stop=half), x, part="value")
-    gate = ctx.map(ops.Slice(dim=axis, start=half, stop=2 * half), x, part="gate")
-    gate = ctx.map(analog_ops.Elementwise(function="sigmoid"), gate, part="sigmoid")
-    return ctx.map(analog_ops.Multiply(), value, gate)
+@operator("glu")
+def glu(ctx: Context, x: Flow, dim: int = -1) -> Flow:
+    half = x.dims[x.axis(dim) - 1] // 2
+    first, gate = split(ctx, x, dim, (half, half))
+    return ctx.joined(analog_ops.Multiply(), first, function(ctx, gate, "sigmoid", "sigmoid"))
 
 
-def _number(value: Any) -> float | None:
+def _number(limit: Any) -> float | None:
     """A Python number or a constant of one element; None stays None."""
-    if value is None or isinstance(value, int | float):
-        return None if value is None else float(value)
-    if isinstance(value, Tensor) and value.numel() == 1:
-        return float(value)
-    raise UnsupportedNodeError("a limit is not one number")
+    if limit is None or isinstance(limit, int | float):
+        return None if limit is None else float(limit)
+    if isinstance(limit, Tensor) and limit.numel() == 1:
+        return float(limit)
+    raise Refusal("a limit is not one number")
 
 
-def _tensor(value: Any) -> Tensor:
-    return value if isinstance(value, Tensor) else torch.tensor(float(value))
+def _scaled(ctx: Context, x: Value, factor: float, part: str = "") -> Value:
+    if factor == 1:
+        return x
+    return ctx.affine(x, factor, part=part) if isinstance(x, Flow) else x * np.float32(factor)
 
 
-def _scaled(ctx: Context, x: Activation, factor: Any, part: str = "") -> Activation:
-    scale = ctx.aligned(_tensor(factor), x)
-    return ctx.affine(x, scale, torch.zeros_like(scale), part=part)
+@operator("add")
+def add(ctx: Context, x: Any, other: Any, *, alpha: Any = 1) -> Flow:
+    return elementwise.add(ctx, value(x), _scaled(ctx, value(other), alpha, "alpha"))
 
 
-def _shifted(ctx: Context, x: Activation, shift: Any, factor: float = 1.0) -> Activation:
-    aligned = ctx.aligned(_tensor(shift), x)
-    return ctx.affine(x, torch.full_like(aligned, factor), aligned)
-
-
-def _joined(ctx: Context, op: ops.Op, a: Activation, b: Activation) -> Activation:
-    """An elementwise `op` of two activations; the one of lower rank is viewed with leading axes of size 1."""
-    if a.rank != b.rank:
-        raise UnsupportedNodeError("its operands differ in rank")
-    return ctx.map(op, a, ctx.same_layout(b, a))
-
-
-def add(ctx: Context, x: Any, other: Any, *, alpha: Any = 1) -> Any:
-    if isinstance(x, Activation) and isinstance(other, Activation):
-        return _joined(ctx, ops.Add(), x, other if alpha == 1 else _scaled(ctx, other, alpha, part="alpha"))
-    if isinstance(x, Activation):
-        return _shifted(ctx, x, _tensor(other) * alpha)
-    return _shifted(ctx, other, x, factor=float(alpha))
-
-
-def sub(ctx: Context, x: Any, other: Any, *, alpha: Any = 1) -> Any:
+@operator("sub", "subtract")
+def sub(ctx: Context, x: Any, other: Any, *, alpha: Any = 1) -> Flow:
     return add(ctx, x, other, alpha=-alpha)
 
 
-def rsub(ctx: Context, x: Any, other: Any, *, alpha: Any = 1) -> Any:
+@operator("rsub")
+def rsub(ctx: Context, x: Any, other: Any, *, alpha: Any = 1) -> Flow:
     return sub(ctx, other, x, alpha=alpha)
 
 
-def neg(ctx: Context, x: Activation) -> Any:
-    return _scaled(ctx, x, -1.0)
+@operator("neg")
+def neg(ctx: Context, x: Flow) -> Flow:
+    return ctx.affine(x, -1.0)
 
 
-def mul(ctx: Context, x: Any, other: Any) -> Any:
-    if isinstance(x, Activation) and isinstance(other, Activation):
-        if x.node is other.node and x.shape == other.shape:
-            return function(ctx, x, name="square")
-        return _joined(ctx, analog_ops.Multiply(), x, other)
-    return _scaled(ctx, x, other) if isinstance(x, Activation) else _scaled(ctx, other, x)
+@operator("mul", "multiply")
+def mul(ctx: Context, x: Any, other: Any) -> Flow:
+    return elementwise.multiply(ctx, value(x), value(other))
 
 
-def div(ctx: Context, x: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
+@operator("div", "divide", "true_divide")
+def div(ctx: Context, x: Any, other: Any, *, rounding_mode: str | None = None) -> Flow:
     if rounding_mode is not None:
-        raise UnsupportedNodeError(f"division rounded by {rounding_mode!r}")
-    if isinstance(x, Activation) and isinstance(other, Activation):
-        return _joined(ctx, analog_ops.Divide(), x, other)
-    if isinstance(x, Activation):
-        return _scaled(ctx, x, 1.0 / _tensor(other).double())
-    inverse = ctx.map(analog_ops.Elementwise(function="reciprocal"), other, part="reciprocal")
-    return _scaled(ctx, inverse, x)
+        raise Refusal(f"division rounded by {rounding_mode!r}")
+    return elementwise.divide(ctx, value(x), value(other))
 
 
-def addcmul(ctx: Context, x: Any, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Any:
-    product = tensor1 * tensor2 if not _any_activation(tensor1, tensor2) else mul(ctx, tensor1, tensor2)
-    return add(ctx, x, product, alpha=value)
+@operator("addcmul")
+def addcmul(ctx: Context, x: Any, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Flow:
+    plain = isinstance(tensor1, Tensor) and isinstance(tensor2, Tensor)
+    return add(ctx, x, tensor1 * tensor2 if plain else mul(ctx, tensor1, tensor2), alpha=value)
 
 
-def addcdiv(ctx: Context, x: Any, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Any:
-    quotient = tensor1 / tensor2 if not _any_activation(tensor1, tensor2) else div(ctx, tensor1, tensor2)
-    return add(ctx, x, quotient, alpha=value)
+@operator("addcdiv")
+def addcdiv(ctx: Context, x: Any, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Flow:
+    plain = isinstance(tensor1, Tensor) and isinstance(tensor2, Tensor)
+    return add(ctx, x, tensor1 / tensor2 if plain else div(ctx, tensor1, tensor2), alpha=value)
 
 
-def _any_activation(*values: Any) -> bool:
-    return any(isinstance(value, Activation) for value in values)
+@operator("pow")
+def power(ctx: Context, x: Any, exponent: Any) -> Flow:
+    return elementwise.power(ctx, value(x), value(exponent))
 
 
-def power(ctx: Context, x: Any, exponent: Any) -> Any:
-    if not isinstance(x, Activation) or isinstance(exponent, Activation):
-        raise UnsupportedNodeError("an exponent depends on the data")
-    number = _number(exponent)
-    assert number is not None
-    known = {2.0: "square", 0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
-    if number in known:
-        return function(ctx, x, name=known[number])
-    return ctx.map(analog_ops.Power(exponent=number), x)
+@operator("maximum")
+def maximum(ctx: Context, x: Any, other: Any) -> Flow:
+    return elementwise.maximum(ctx, value(x), value(other))
 
 
-def maximum(ctx: Context, x: Any, other: Any) -> Any:
-    if not isinstance(x, Activation):
-        x, other = other, x
-    if isinstance(other, Tensor) and other.numel() == 1:
-        return clamp(ctx, x, other)
-    if isinstance(other, Activation):
-        return _joined(ctx, analog_ops.Maximum(), x, other)
-    return ctx.map(analog_ops.Maximum(), x, ctx.same_layout(other, x))
+@operator("minimum")
+def minimum(ctx: Context, x: Any, other: Any) -> Flow:
+    return elementwise.minimum(ctx, value(x), value(other))
 
 
-def minimum(ctx: Context, x: Any, other: Any) -> Any:
-    def negated(value: Any) -> Any:
-        return _scaled(ctx, value, -1.0, part="negate") if isinstance(value, Activation) else -_tensor(value)
-
-    if any(isinstance(value, Tensor) and value.numel() == 1 for value in (x, other)):
-        x, other = (x, other) if isinstance(x, Activation) else (other, x)
-        return clamp(ctx, x, None, other)
-    return _scaled(ctx, maximum(ctx, negated(x), negated(other)), -1.0, part="negate_back")
-
-
-def where(ctx: Context, condition: Any, x: Any = None, other: Any = None, **names: Any) -> Any:
-    x = names.pop("self", x)
+@operator("where")
+def where(ctx: Context, condition: Any, x: Any = None, other: Any = None, **names: Any) -> Flow:
     if not isinstance(condition, Tensor):
-        raise UnsupportedNodeError("its condition depends on the data")
-    keep = condition.to(torch.float32)
-    if isinstance(x, Activation) and isinstance(other, Activation):
-        first = _scaled(ctx, x, keep, part="chosen")
-        return _joined(ctx, ops.Add(), first, _scaled(ctx, other, 1 - keep, part="other"))
-    if isinstance(other, Activation):
-        x, other, keep = other, x, 1 - keep
-    value = torch.where(keep.bool(), torch.zeros(()), _tensor(other).to(torch.float32))
-    return ctx.affine(x, ctx.aligned(keep, x), ctx.aligned(value, x))
+        raise Refusal("its condition depends on the data")
+    return elementwise.choose(ctx, fixed(condition, "condition"), value(names.get("self", x)), value(other))
 
 
-def masked_fill(ctx: Context, x: Any, mask: Any, value: Any) -> Any:
-    if isinstance(mask, Activation) or isinstance(value, Activation):
-        raise UnsupportedNodeError("its mask depends on the data")
-    return where(ctx, mask.logical_not(), x, value)
-
-
-OPERATORS: dict[str, Rule] = {
-    "relu": relu,
-    "relu6": relu6,
-    "clamp": clamp,
-    "clip": clamp,
-    "clamp_min": clamp,
-    "clamp_max": lambda ctx, x, max: clamp(ctx, x, None, max),
-    "hardtanh": hardtanh,
-    "threshold": threshold,
-    "leaky_relu": leaky_relu,
-    "rrelu": rrelu,
-    "prelu": prelu,
-    "_prelu_kernel": prelu,
-    "gelu": gelu,
-    "elu": elu,
-    "softplus": softplus,
-    "log_sigmoid": log_sigmoid,
-    "glu": glu,
-    "add": add,
-    "sub": sub,
-    "subtract": sub,
-    "rsub": rsub,
-    "neg": neg,
-    "mul": mul,
-    "multiply": mul,
-    "div": div,
-    "divide": div,
-    "true_divide": div,
-    "addcmul": addcmul,
-    "addcdiv": addcdiv,
-    "pow": power,
-    "maximum": maximum,
-    "minimum": minimum,
-    "where": where,
-    "masked_fill": masked_fill,
-}
-OPERATORS |= {
-    name: partial(function, name=name)
-    for name in (
-        *("sigmoid", "tanh", "hardsigmoid", "hardswish", "silu", "selu", "mish", "erf", "exp", "log"),
-        *("sqrt", "rsqrt", "reciprocal", "abs", "square", "sin", "cos", "floor", "sign"),
-    )
-}
+@operator("masked_fill")
+def masked_fill(ctx: Context, x: Any, mask: Any, value: Any) -> Flow:
+    if isinstance(mask, Flow) or isinstance(value, Flow):
+        raise Refusal("its mask depends on the data")
+    return where(ctx, mask.logical_not(), moving(x), value)

@@ -13,270 +13,241 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from snnconvert.convert.aten_ops.lowering import (
-    Activation,
-    BatchSize,
-    Context,
-    Rule,
-    UnsupportedNodeError,
-    batch_first,
-)
-from snnconvert.graph import ops
+from snnconvert.convert.aten_ops.context import BatchSize, Context, moving, operator, shape_of, value
+from snnconvert.convert.aten_ops.makers import per_sample, repeated
+from snnconvert.convert.lowering import moves
+from snnconvert.convert.lowering.flow import Flow, Refusal
+from snnconvert.convert.lowering.moves import take
+
+_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
+def _size(x: Flow, dim: int) -> int:
+    """The size of an axis other than the batch."""
+    return x.dims[x.axis(dim) - 1]
+
+
+@operator("contiguous", "clone", "alias", "detach", "lift_fresh_copy")
 def identity(ctx: Context, x: Any, **_: Any) -> Any:
     """Dropout in eval mode, clone, contiguous, detach, conversions: the same values."""
     del ctx
     return x
 
 
+@operator("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 def dropout(ctx: Context, x: Any, p: float = 0.5, train: bool = False) -> Any:
     if train and p:
-        raise UnsupportedNodeError("dropout in training mode; call eval()")
+        raise Refusal("dropout in training mode; call eval()")
     return identity(ctx, x)
 
 
+@operator("to", "_to_copy", "type_as")
 def convert(ctx: Context, x: Any, dtype: Any = None, **_: Any) -> Any:
     if isinstance(dtype, torch.dtype) and not dtype.is_floating_point:
-        raise UnsupportedNodeError(f"it converts activations to {dtype}")
+        raise Refusal(f"it converts activations to {dtype}")
     if dtype in (torch.float16, torch.bfloat16):
-        raise UnsupportedNodeError(f"it rounds activations to {dtype}")
+        raise Refusal(f"it rounds activations to {dtype}")
     return identity(ctx, x)
 
 
-def reshape(ctx: Context, x: Activation, shape: Any = None, size: Any = None) -> Any:
-    return ctx.relayout(x, shape if shape is not None else size)
+@operator("reshape", "view", "_unsafe_view")
+def reshape(ctx: Context, x: Flow, shape: Any = None, size: Any = None) -> Any:
+    return ctx.view(x, shape if shape is not None else size)
 
 
-def reshape_as(ctx: Context, x: Activation, other: Any) -> Any:
-    return ctx.relayout(x, other.shape)
+@operator("reshape_as", "view_as")
+def reshape_as(ctx: Context, x: Flow, other: Any) -> Any:
+    return ctx.view(x, shape_of(other))
 
 
-def flatten(ctx: Context, x: Activation, start_dim: int = 0, end_dim: int = -1) -> Any:
+@operator("flatten")
+def flatten(ctx: Context, x: Flow, start_dim: int = 0, end_dim: int = -1) -> Any:
     first, last = x.normal(start_dim), x.normal(end_dim)
-    shape = x.shape
+    shape = shape_of(x)
     merged = prod(s.multiple if isinstance(s, BatchSize) else s for s in shape[first : last + 1])
-    size = BatchSize(merged) if first <= x.axis <= last else merged
-    return ctx.relayout(x, [*shape[:first], size, *shape[last + 1 :]])
+    size = BatchSize(merged) if first <= _batch(x) <= last else merged
+    return ctx.view(x, [*shape[:first], size, *shape[last + 1 :]])
 
 
-def unflatten(ctx: Context, x: Activation, dim: int, sizes: Sequence[Any]) -> Any:
-    dim, shape = x.normal(dim), x.shape
-    if dim == x.axis:
-        return ctx.relayout(x, [*shape[:dim], *sizes, *shape[dim + 1 :]])
+@operator("unflatten")
+def unflatten(ctx: Context, x: Flow, dim: int, sizes: Sequence[Any]) -> Any:
+    dim, shape = x.normal(dim), shape_of(x)
+    if dim == x.position:
+        return ctx.view(x, [*shape[:dim], *sizes, *shape[dim + 1 :]])
     sizes = list(sizes)
     if -1 in sizes:
-        sizes[sizes.index(-1)] = x.size(dim) // -prod(sizes)
-    return ctx.relayout(x, [*shape[:dim], *sizes, *shape[dim + 1 :]])
+        sizes[sizes.index(-1)] = _size(x, dim) // -prod(sizes)
+    return ctx.view(x, [*shape[:dim], *sizes, *shape[dim + 1 :]])
 
 
-def squeeze(ctx: Context, x: Activation, dim: Any = None) -> Any:
+@operator("squeeze")
+def squeeze(ctx: Context, x: Flow, dim: Any = None) -> Any:
     dims = range(x.rank) if dim is None else [dim] if isinstance(dim, int) else list(dim)
     drop = {x.normal(d) for d in dims}
-    shape = [size for axis, size in enumerate(x.shape) if not (axis in drop and size == 1)]
-    return ctx.relayout(x, shape)
+    shape = [size for axis, size in enumerate(shape_of(x)) if not (axis in drop and size == 1)]
+    return ctx.view(x, shape)
 
 
-def unsqueeze(ctx: Context, x: Activation, dim: int) -> Any:
+@operator("unsqueeze")
+def unsqueeze(ctx: Context, x: Flow, dim: int) -> Any:
     place = dim + x.rank + 1 if dim < 0 else dim
-    return ctx.relayout(x, [*x.shape[:place], 1, *x.shape[place:]])
+    return ctx.view(x, [*shape_of(x)[:place], 1, *shape_of(x)[place:]])
 
 
-def permute(ctx: Context, x: Activation, dims: Sequence[int], part: str = "") -> Any:
-    order = [x.normal(dim) for dim in dims]
-    inner: list[int] = [0]
-    for dim in order:
-        inner += range(x.axis + 1, x.axis + 1 + x.width) if dim == x.axis else [x.dim(dim)]
-    node = x.node
-    if inner != list(range(len(inner))):
-        node = ctx.emit(ops.Permute(dims=tuple(inner)), node, part=part)
-    return Activation(node, order.index(x.axis), x.before, x.after)
+@operator("permute")
+def permute(ctx: Context, x: Flow, dims: Sequence[int]) -> Flow:
+    return ctx.transpose(x, dims)
 
 
-def transpose(ctx: Context, x: Activation, dim0: int, dim1: int) -> Any:
-    order = list(range(x.rank))
-    first, second = x.normal(dim0), x.normal(dim1)
-    order[first], order[second] = second, first
-    return permute(ctx, x, order)
+@operator("transpose")
+def transpose(ctx: Context, x: Flow, dim0: int, dim1: int) -> Flow:
+    return ctx.swapped(x, dim0, dim1)
 
 
-def swapaxes(ctx: Context, x: Activation, axis0: int, axis1: int) -> Any:
-    return transpose(ctx, x, axis0, axis1)
+@operator("swapaxes")
+def swapaxes(ctx: Context, x: Flow, axis0: int, axis1: int) -> Flow:
+    return ctx.swapped(x, axis0, axis1)
 
 
-def t(ctx: Context, x: Activation) -> Any:
-    return permute(ctx, x, list(reversed(range(x.rank))))
+@operator("t")
+def t(ctx: Context, x: Flow) -> Flow:
+    return ctx.transpose(x, reversed(range(x.rank)))
 
 
-def movedim(ctx: Context, x: Activation, source: Any, destination: Any) -> Any:
+@operator("movedim")
+def movedim(ctx: Context, x: Flow, source: Any, destination: Any) -> Any:
     sources = [source] if isinstance(source, int) else list(source)
     targets = [destination] if isinstance(destination, int) else list(destination)
     sources, targets = [x.normal(s) for s in sources], [x.normal(d) for d in targets]
     rest = iter(axis for axis in range(x.rank) if axis not in sources)
     order = [sources[targets.index(axis)] if axis in targets else next(rest) for axis in range(x.rank)]
-    return permute(ctx, x, order)
+    return ctx.transpose(x, order)
 
 
-def expand(ctx: Context, x: Activation, size: Sequence[Any], *, implicit: bool = False) -> Any:
+@operator("expand")
+def expand(ctx: Context, x: Any, size: Sequence[Any], *, implicit: bool = False) -> Any:
     del implicit
-    extra = len(size) - x.rank
-    if extra:
-        x = ctx.relayout(x, [1] * extra + x.shape, part="view")
-    wanted: list[Any] = [now if new == -1 else new for now, new in zip(x.shape, size, strict=True)]
-    if wanted[x.axis] != x.shape[x.axis]:
-        raise UnsupportedNodeError("it changes the batch size")
-    inner = [int(size) for size in wanted[: x.axis]]
-    inner += x.sample_shape[x.axis : x.axis + x.width]
-    inner += [int(size) for size in wanted[x.axis + 1 :]]
-    return x if tuple(inner) == x.sample_shape else ctx.map(ops.Expand(shape=tuple(inner)), x)
+    if isinstance(x, Tensor):
+        return per_sample(ctx, x, size)
+    x = ctx.ranked(x, len(size))
+    shape = shape_of(x)
+    wanted: list[Any] = [now if new == -1 else new for now, new in zip(shape, size, strict=True)]
+    place = _batch(x)
+    if wanted[place] != shape[place]:
+        raise Refusal("it changes the batch size")
+    inner = x.dims[place : place + x.merged]
+    return ctx.expand_dims(x, (*wanted[:place], *inner, *wanted[place + 1 :]))
 
 
+@operator("expand_as")
 def expand_as(ctx: Context, x: Any, other: Any) -> Any:
-    return expand(ctx, x, other.shape)
+    return expand(ctx, x, shape_of(other))
 
 
-def repeat(ctx: Context, x: Activation, repeats: Sequence[int]) -> Any:
-    extra = len(repeats) - x.rank
-    if extra > 0:
-        x = ctx.relayout(x, [1] * extra + x.shape, part="view")
-    for axis, count in enumerate([1] * -extra + list(repeats)):
-        if count == 1:
-            continue
-        indices = tuple(range(x.size(axis))) * count
-        x = ctx.map(ops.Select(dim=x.dim(axis), indices=indices), x)
-    return x
+@operator("repeat")
+def repeat(ctx: Context, x: Any, repeats: Sequence[Any]) -> Any:
+    if isinstance(x, Tensor):
+        return repeated(ctx, x, repeats)
+    return moves.repeated(ctx, ctx.ranked(x, len(repeats)), repeats)
 
 
-def repeat_interleave(ctx: Context, x: Activation, repeats: Any, dim: Any = None, **_: Any) -> Any:
+@operator("repeat_interleave")
+def repeat_interleave(ctx: Context, x: Flow, repeats: Any, dim: Any = None, **_: Any) -> Any:
     if not isinstance(repeats, int) or dim is None:
-        raise UnsupportedNodeError("repeat_interleave without one count and one axis")
-    indices = tuple(index for index in range(x.size(dim)) for _ in range(repeats))
-    return ctx.map(ops.Select(dim=x.dim(dim), indices=indices), x)
+        raise Refusal("repeat_interleave without one count and one axis")
+    indices = [index for index in range(_size(x, dim)) for _ in range(repeats)]
+    return take(ctx, x, dim, indices)
 
 
-def sliced(ctx: Context, x: Activation, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Any:
-    full = start in (None, 0) and step == 1
-    if x.normal(dim) == x.axis:
-        if full and (end is None or end == x.shape[x.axis] or (isinstance(end, int) and end >= 2**31)):
+@operator("slice")
+def sliced(ctx: Context, x: Flow, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Flow:
+    if x.normal(dim) == x.position:
+        whole = end is None or end == shape_of(x)[x.position] or (isinstance(end, int) and end >= 2**31)
+        if start in (None, 0) and step == 1 and whole:
             return x
-        raise UnsupportedNodeError("it takes part of the batch")
-    size = x.size(dim)
-    bounds = [0 if start is None else start, size if end is None else end]
-    first, last = (max(0, min(size, b + size if b < 0 else b)) for b in bounds)
-    if full and last == size:
-        return x
-    return ctx.map(ops.Slice(dim=x.dim(dim), start=first, stop=last, step=step), x)
+        raise Refusal("it takes part of the batch")
+    return take(ctx, x, dim, range(_size(x, dim))[slice(start, end, step)])
 
 
-def narrow(ctx: Context, x: Activation, dim: int, start: int, length: int) -> Any:
-    first = start + x.size(dim) if start < 0 else start
+@operator("narrow")
+def narrow(ctx: Context, x: Flow, dim: int, start: int, length: int) -> Flow:
+    first = start + _size(x, dim) if start < 0 else start
     return sliced(ctx, x, dim, first, first + length)
 
 
-def select(ctx: Context, x: Activation, dim: int, index: int, part: str = "") -> Any:
-    axis, size = x.normal(dim), x.size(dim)
-    first = index + size if index < 0 else index
-    cut = x
-    if size != 1:
-        cut = ctx.map(ops.Slice(dim=x.dim(dim), start=first, stop=first + 1), x, part=part)
-    return ctx.relayout(cut, [*x.shape[:axis], *x.shape[axis + 1 :]], part=f"{part}squeeze")
+@operator("select")
+def select(ctx: Context, x: Flow, dim: int, index: int) -> Flow:
+    axis, size = x.normal(dim), _size(x, dim)
+    cut = take(ctx, x, dim, [index + size if index < 0 else index])
+    shape = shape_of(x)
+    return ctx.view(cut, [*shape[:axis], *shape[axis + 1 :]], part="squeeze")
 
 
-def unbind(ctx: Context, x: Activation, dim: int = 0) -> Any:
-    return [select(ctx, x, dim, index) for index in range(x.size(dim))]
+@operator("unbind")
+def unbind(ctx: Context, x: Flow, dim: int = 0) -> list[Flow]:
+    return [select(ctx, x, dim, index) for index in range(_size(x, dim))]
 
 
-def split(ctx: Context, x: Activation, split_size: Any = None, dim: int = 0, split_sizes: Any = None) -> Any:
+@operator("split", "split_with_sizes")
+def split(ctx: Context, x: Flow, split_size: Any = None, dim: int = 0, split_sizes: Any = None) -> list[Flow]:
     sizes = split_size if split_sizes is None else split_sizes
-    total = x.size(dim)
+    total = _size(x, dim)
     if isinstance(sizes, int):
         sizes = [min(sizes, total - start) for start in range(0, total, sizes)]
-    parts, start = [], 0
-    for size in sizes:
-        parts.append(sliced(ctx, x, dim, start, start + size))
-        start += size
-    return parts
+    return list(moves.split(ctx, x, dim, sizes))
 
 
-def chunk(ctx: Context, x: Activation, chunks: int, dim: int = 0) -> Any:
-    return split(ctx, x, -(-x.size(dim) // chunks), dim)
+@operator("chunk")
+def chunk(ctx: Context, x: Flow, chunks: int, dim: int = 0) -> Any:
+    return split(ctx, x, -(-_size(x, dim) // chunks), dim)
 
 
-def index_select(ctx: Context, x: Activation, dim: int, index: Any) -> Any:
+@operator("index_select")
+def index_select(ctx: Context, x: Flow, dim: int, index: Any) -> Flow:
     if not isinstance(index, Tensor):
-        raise UnsupportedNodeError("its index depends on the data")
-    return ctx.map(ops.Select(dim=x.dim(dim), indices=tuple(index.flatten().tolist())), x)
+        raise Refusal("its index depends on the data")
+    return take(ctx, x, dim, index.flatten().tolist())
 
 
-def index(ctx: Context, x: Activation, indices: Sequence[Any]) -> Any:
+@operator("index")
+def index(ctx: Context, x: Flow, indices: Sequence[Any]) -> Any:
     used = [(axis, value) for axis, value in enumerate(indices) if value is not None]
     if len(used) != 1 or not isinstance(used[0][1], Tensor) or used[0][1].ndim != 1:
-        raise UnsupportedNodeError("indexing with more than one index vector, or with data")
+        raise Refusal("indexing with more than one index vector, or with data")
     axis, vector = used[0]
     if vector.dtype == torch.bool:
         vector = vector.nonzero().flatten()
-    size = x.size(axis)
+    size = _size(x, axis)
     return index_select(ctx, x, axis, torch.where(vector < 0, vector + size, vector))
 
 
-def flip(ctx: Context, x: Activation, dims: Sequence[int]) -> Any:
+@operator("flip")
+def flip(ctx: Context, x: Flow, dims: Sequence[int]) -> Flow:
     for dim in dims:
-        x = ctx.map(ops.Select(dim=x.dim(dim), indices=tuple(reversed(range(x.size(dim))))), x)
+        x = take(ctx, x, dim, range(_size(x, dim))[::-1])
     return x
 
 
-def roll(ctx: Context, x: Activation, shifts: Any, dims: Any = ()) -> Any:
+@operator("roll")
+def roll(ctx: Context, x: Flow, shifts: Any, dims: Any = ()) -> Any:
     shifts, dims = ([value] if isinstance(value, int) else list(value) for value in (shifts, dims))
     if not dims:
-        raise UnsupportedNodeError("it rolls along the batch axis")
+        raise Refusal("it rolls along the batch axis")
     for shift, dim in zip(shifts, dims, strict=True):
-        size = x.size(dim)
-        if shift % size:
-            order = tuple((place - shift) % size for place in range(size))
-            x = ctx.map(ops.Select(dim=x.dim(dim), indices=order), x)
+        size = _size(x, dim)
+        x = take(ctx, x, dim, [(place - shift) % size for place in range(size)])
     return x
 
 
-def pad(ctx: Context, x: Activation, pad: Sequence[int], mode: str = "constant", value: Any = None) -> Any:
-    return _padded(ctx, x, pad, mode, value)
+@operator("pad", "constant_pad_nd")
+def pad(ctx: Context, x: Flow, pad: Sequence[int], mode: str = "constant", value: Any = None) -> Flow:
+    if mode not in _MODES:
+        raise Refusal(f"padding mode {mode!r}")
+    amounts = {x.rank - 1 - place: (pad[2 * place], pad[2 * place + 1]) for place in range(len(pad) // 2)}
+    return moves.pad(ctx, x, amounts, _MODES[mode], 0.0 if value is None else float(value))
 
 
-def _padded(ctx: Context, x: Activation, pad: Sequence[int], mode: str, value: Any) -> Any:
-    pairs = list(zip(pad[::2], pad[1::2], strict=True))
-    for place, pair in enumerate(pairs):
-        if any(pair):
-            x.dim(-1 - place)
-    if not any(pad):
-        return x
-    if mode == "constant":
-        if x.rank - x.axis <= len(pairs) and x.width != 1:
-            pairs = pairs[: x.rank - x.axis - 1]
-        flat = tuple(side for pair in pairs for side in pair)
-        return ctx.map(ops.Pad(pads=flat, value=0.0 if value is None else float(value)), x)
-    for place, (low, high) in enumerate(pairs):
-        if low or high:
-            size = x.size(-1 - place)
-            order = [_source(spot, size, mode) for spot in range(-low, size + high)]
-            x = ctx.map(ops.Select(dim=x.dim(-1 - place), indices=tuple(order)), x)
-    return x
-
-
-def constant_pad_nd(ctx: Context, x: Activation, pad: Sequence[int], value: Any = 0) -> Any:
-    return _padded(ctx, x, pad, "constant", value)
-
-
-def _source(spot: int, size: int, mode: str) -> int:
-    """Which element the padded place `spot` shows."""
-    if mode == "replicate":
-        return max(0, min(size - 1, spot))
-    if mode == "circular":
-        return spot % size
-    if mode == "reflect":
-        spot = abs(spot)
-        return 2 * (size - 1) - spot if spot >= size else spot
-    raise UnsupportedNodeError(f"padding mode {mode!r}")
-
-
+@operator("im2col")
 def im2col(
     ctx: Context,
     x: Any,
@@ -284,101 +255,44 @@ def im2col(
     dilation: Sequence[int],
     padding: Sequence[int],
     stride: Sequence[int],
-) -> Any:
+) -> Flow:
     """torch.nn.Unfold: the windows of an image, as a selection of its (padded) pixels."""
-    x = batch_first(x)
-    if any(padding):
-        x = ctx.map(ops.Pad(pads=(padding[1], padding[1], padding[0], padding[0])), x, part="pad")
-    channels, height, width = x.sample_shape
+    flow = moving(x).require_plain()
+    flow = moves.pad(ctx, flow, {2: (padding[0], padding[0]), 3: (padding[1], padding[1])}, "constant")
+    channels, height, width = flow.dims
     places = torch.arange(height * width, dtype=torch.float32).reshape(1, 1, height, width)
     windows = F.unfold(places, tuple(kernel_size), tuple(dilation), 0, tuple(stride))[0].long()
-    flat = ctx.emit(ops.Reshape(shape=(channels, height * width)), x.node, part="flatten")
-    chosen = ctx.emit(ops.Select(dim=2, indices=tuple(windows.flatten().tolist())), flat)
-    shape = (channels * windows.shape[0], windows.shape[1])
-    return Activation(ctx.emit(ops.Reshape(shape=shape), chosen, part="windows"))
+    flat = ctx.view(flow, [*shape_of(flow)[:2], height * width], part="flatten")
+    chosen = take(ctx, flat, 2, windows.flatten().tolist())
+    return ctx.view(chosen, [BatchSize(), channels * windows.shape[0], windows.shape[1]], part="windows")
 
 
-def cat(ctx: Context, tensors: Sequence[Any], dim: int = 0) -> Any:
-    tensors = [x for x in tensors if not (isinstance(x, Tensor) and x.numel() == 0)]
-    first = next(x for x in tensors if isinstance(x, Activation))
-    inputs = []
-    for x in tensors:
-        if isinstance(x, Tensor):
-            raise UnsupportedNodeError("it joins a constant of fixed batch size to activations")
-        if (x.axis, x.before, x.after) != (first.axis, first.before, first.after):
-            raise UnsupportedNodeError("its inputs carry the batch on different axes")
-        inputs.append(x)
-    if len(inputs) == 1:
-        return first
-    node = ctx.emit(ops.Concat(dim=first.dim(dim)), *(x.node for x in inputs))
-    return Activation(node, first.axis, first.before, first.after)
+@operator("cat", "concat")
+def cat(ctx: Context, tensors: Sequence[Any], dim: int = 0) -> Flow:
+    return moves.concat(ctx, [value(x) for x in tensors], dim)
 
 
+@operator("stack")
 def stack(ctx: Context, tensors: Sequence[Any], dim: int = 0) -> Any:
     return cat(ctx, [unsqueeze(ctx, x, dim) for x in tensors], dim)
 
 
-def pixel_shuffle(ctx: Context, x: Any, upscale_factor: int) -> Any:
-    factor, (channels, height, width) = upscale_factor, batch_first(x).sample_shape
-    split_shape = (channels // factor**2, factor, factor, height, width)
-    node = ctx.emit(ops.Reshape(shape=split_shape), x.node, part="split")
-    node = ctx.emit(ops.Permute(dims=(0, 1, 4, 2, 5, 3)), node, part="permute")
-    merged = (channels // factor**2, height * factor, width * factor)
-    return Activation(ctx.emit(ops.Reshape(shape=merged), node))
+@operator("pixel_shuffle")
+def pixel_shuffle(ctx: Context, x: Any, upscale_factor: int) -> Flow:
+    return moves.depth_to_space(ctx, moving(x), upscale_factor, depth_first=False)
 
 
-def pixel_unshuffle(ctx: Context, x: Any, downscale_factor: int) -> Any:
-    factor, (channels, height, width) = downscale_factor, batch_first(x).sample_shape
-    split_shape = (channels, height // factor, factor, width // factor, factor)
-    node = ctx.emit(ops.Reshape(shape=split_shape), x.node, part="split")
-    node = ctx.emit(ops.Permute(dims=(0, 1, 3, 5, 2, 4)), node, part="permute")
-    merged = (channels * factor**2, height // factor, width // factor)
-    return Activation(ctx.emit(ops.Reshape(shape=merged), node))
+@operator("pixel_unshuffle")
+def pixel_unshuffle(ctx: Context, x: Any, downscale_factor: int) -> Flow:
+    return moves.space_to_depth(ctx, moving(x), downscale_factor, depth_first=False)
 
 
-def channel_shuffle(ctx: Context, x: Any, groups: int) -> Any:
-    channels = batch_first(x).sample_shape[0]
-    order = torch.arange(channels).reshape(groups, -1).t().flatten().tolist()
-    return ctx.map(ops.Select(dim=1, indices=tuple(order)), x)
+@operator("channel_shuffle")
+def channel_shuffle(ctx: Context, x: Any, groups: int) -> Flow:
+    channels = moving(x).require_plain().dims[0]
+    return take(ctx, x, 1, torch.arange(channels).reshape(groups, -1).t().flatten().tolist())
 
 
-OPERATORS: dict[str, Rule] = {
-    **dict.fromkeys(("contiguous", "clone", "alias", "detach", "lift_fresh_copy"), identity),
-    **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"), dropout),
-    **dict.fromkeys(("to", "_to_copy", "type_as"), convert),
-    **dict.fromkeys(("reshape", "view", "_unsafe_view"), reshape),
-    **dict.fromkeys(("reshape_as", "view_as"), reshape_as),
-    "flatten": flatten,
-    "unflatten": unflatten,
-    "squeeze": squeeze,
-    "unsqueeze": unsqueeze,
-    "permute": permute,
-    "transpose": transpose,
-    "swapaxes": swapaxes,
-    "t": t,
-    "movedim": movedim,
-    "expand": expand,
-    "expand_as": expand_as,
-    "repeat": repeat,
-    "repeat_interleave": repeat_interleave,
-    "slice": sliced,
-    "narrow": narrow,
-    "select": select,
-    "unbind": unbind,
-    "split": split,
-    "split_with_sizes": split,
-    "chunk": chunk,
-    "index_select": index_select,
-    "index": index,
-    "flip": flip,
-    "roll": roll,
-    "pad": pad,
-    "constant_pad_nd": constant_pad_nd,
-    "im2col": im2col,
-    "cat": cat,
-    "concat": cat,
-    "stack": stack,
-    "pixel_shuffle": pixel_shuffle,
-    "pixel_unshuffle": pixel_unshuffle,
-    "channel_shuffle": channel_shuffle,
-}
+def _batch(x: Flow) -> int:
+    assert x.position is not None  # in ATen the batch is always there
+    return x.position

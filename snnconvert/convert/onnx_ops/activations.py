@@ -8,33 +8,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from snnconvert.convert.onnx_ops.flow import Flow, Refusal, Value
-from snnconvert.convert.onnx_ops.scope import LARGEST, Scope, fixed, moving, scalar, tensor
+from snnconvert.convert.lowering.elementwise import clipped, elu, function, leaky, relu
+from snnconvert.convert.lowering.flow import Flow, Refusal, Value
+from snnconvert.convert.lowering.scope import LARGEST, moving
+from snnconvert.convert.onnx_ops.scope import Scope, fixed, scalar
 from snnconvert.graph import analog_ops, ops
 
-_SIMPLE = {
-    "Sigmoid": "sigmoid",
-    "Tanh": "tanh",
-    "Softplus": "softplus",
-    "Softsign": "softsign",
-    "Mish": "mish",
-    "Erf": "erf",
-    "Exp": "exp",
-    "Log": "log",
-    "Sqrt": "sqrt",
-    "Reciprocal": "reciprocal",
-    "Abs": "abs",
-    "Sin": "sin",
-    "Cos": "cos",
-    "Floor": "floor",
-    "Sign": "sign",
-    "HardSwish": "hardswish",
-}
-
-
-def function(scope: Scope, flow: Flow, name: str) -> Flow:
-    """`flow` through a scalar function of `analog_ops.FUNCTIONS`."""
-    return scope.apply(analog_ops.Elementwise(function=name), flow)
+_SIMPLE = (
+    *("Sigmoid", "Tanh", "Softplus", "Softsign", "Mish", "Erf", "Exp", "Log", "Sqrt", "Reciprocal", "Abs", "Sin"),
+    *("Cos", "Floor", "Sign", "HardSwish"),
+)
 
 
 def _simple(name: str) -> Callable[[Scope, Value], Flow]:
@@ -44,31 +27,11 @@ def _simple(name: str) -> Callable[[Scope, Value], Flow]:
     return operator
 
 
-SIMPLE: dict[str, Callable[[Scope, Value], Flow]] = {name: _simple(spelled) for name, spelled in _SIMPLE.items()}
-
-
-def add(scope: Scope, *values: Value) -> Flow:
-    """Sum of flows (and constants) as one node."""
-    flows = scope.together(*values)
-    return flows[0].on(scope.emit(ops.Add(), *(flow.node for flow in flows)))
+SIMPLE: dict[str, Callable[[Scope, Value], Flow]] = {name: _simple(name.lower()) for name in _SIMPLE}
 
 
 def Relu(scope: Scope, x: Value) -> Flow:
-    return scope.apply(ops.Relu(), moving(x))
-
-
-def clipped(scope: Scope, flow: Flow, low: float, high: float) -> Flow:
-    """`flow` clipped to [low, high]; a lower limit of 0 makes it an activation site."""
-    low = min(low, high)
-    if low == 0 and high >= LARGEST:
-        return scope.apply(ops.Relu(), flow)
-    if low == 0 or (low <= 0 and high > 0 and scope.non_negative(flow.node)):
-        if high >= LARGEST:
-            return flow
-        return scope.apply(ops.Clip(high=high), flow)
-    if low <= -LARGEST and high >= LARGEST:
-        return flow
-    return scope.apply(analog_ops.Clamp(low=max(low, -LARGEST), high=min(high, LARGEST)), flow)
+    return relu(scope, moving(x))
 
 
 def Clip(
@@ -86,12 +49,11 @@ def Clip(
 
 
 def LeakyRelu(scope: Scope, x: Value, *, alpha: float = 0.01) -> Flow:
-    return scope.apply(ops.LeakyRelu(tensor(alpha)), moving(x))
+    return leaky(scope, moving(x), alpha)
 
 
 def PRelu(scope: Scope, x: Value, slope: Value) -> Flow:
-    flow = moving(x)
-    return scope.apply(ops.LeakyRelu(tensor(flow.aligned(fixed(slope, "its slope")))), flow)
+    return leaky(scope, moving(x), fixed(slope, "its slope"))
 
 
 def ThresholdedRelu(scope: Scope, x: Value, *, alpha: float = 1.0) -> Flow:
@@ -101,12 +63,7 @@ def ThresholdedRelu(scope: Scope, x: Value, *, alpha: float = 1.0) -> Flow:
 
 
 def Elu(scope: Scope, x: Value, *, alpha: float = 1.0) -> Flow:
-    flow = moving(x)
-    if alpha == 1.0:
-        return function(scope, flow, "elu")
-    # elu with alpha = alpha elu(x) + (1 - alpha) relu(x)
-    straight = scope.affine(scope.apply(ops.Relu(), flow), 1 - alpha)
-    return add(scope, scope.affine(function(scope, flow, "elu"), alpha), straight)
+    return elu(scope, moving(x), alpha)
 
 
 def Selu(scope: Scope, x: Value, *, alpha: float = 1.6732631921768188, gamma: float = 1.0507010221481323) -> Flow:
@@ -149,8 +106,6 @@ def Softmax(scope: Scope, x: Value, *, axis: int | None = None, log: bool = Fals
     # Before opset 13 all axes from `axis` on were one axis.
     first = flow.normal(1 if axis is None else axis)
     dims = [flow.axis(each) for each in range(first, flow.rank)]
-    if len(dims) == 1:
-        return scope.apply(analog_ops.Softmax(dim=dims[0], log=log), flow)
     kept = flow.dims[: dims[0] - 1]
     node = scope.sample_reshape(flow.node, (*kept, int(np.prod(flow.dims[dims[0] - 1 :]))))
     node = scope.emit(analog_ops.Softmax(dim=dims[0], log=log), node)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
-from snnconvert.convert.onnx_ops.flow import BATCH, Array, PerSample, Refusal
+from snnconvert.convert.lowering.flow import BATCH, Array, Refusal
 from snnconvert.convert.onnx_ops.reading import as_float32
 from snnconvert.convert.onnx_ops.scope import MOST_ELEMENTS, without_batch
 
@@ -16,6 +18,20 @@ _PER_SAMPLE = ("Add", "Sub", "Mul", "Unsqueeze", "Cast", "Identity")
 # the first opset whose form onnx can compute itself; the forms before it mean the same
 _COMPUTED_FROM = {"QuantizeLinear": 19, "DequantizeLinear": 19}
 _RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
+
+
+@dataclass(frozen=True)
+class PerSample:
+    """Integers that depend on a sample's number n only, as first + n * (second - first); axis 0 is the batch.
+
+    Exporters make such index arithmetic of the whole batch out of a Range (for torch.as_strided, for instance).
+
+    Attributes:
+        first, second: the values for samples 0 and 1, each with a batch axis of size 1.
+    """
+
+    first: Array
+    second: Array
 
 
 def fold(node: onnx.NodeProto, inputs: list[Array | None], opset: int) -> list[Array]:

@@ -4,34 +4,19 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
 
-from snnconvert.convert.onnx_ops.flow import BATCH, Array, Flow, PerSample, Refusal, Value
-from snnconvert.convert.onnx_ops.scope import LARGEST, Scope, fixed, integers, moving, scalar
-from snnconvert.graph import ops
+from snnconvert.convert.lowering.flow import BATCH, Array, Flow, Refusal, Value
+from snnconvert.convert.lowering.moves import concat, depth_to_space, pad, repeated, space_to_depth, take
+from snnconvert.convert.lowering.moves import split as cut
+from snnconvert.convert.lowering.scope import moving
+from snnconvert.convert.onnx_ops.folding import PerSample
+from snnconvert.convert.onnx_ops.scope import Scope, fixed, integers, scalar
 
 Integers: TypeAlias = Value | tuple[int, ...]  # an input, or in older opsets an attribute
-
-
-def take(scope: Scope, flow: Flow, axis: int, indices: Sequence[int]) -> Flow:
-    """`flow` with the entries `indices` along an ONNX axis: a Slice where they are consecutive, else a Select."""
-    dim = flow.axis(axis)
-    size = flow.dims[dim - 1]
-    indices = [int(index) for index in indices]
-    if any(not 0 <= index < size for index in indices):
-        raise Refusal(f"an index is outside an axis of size {size}")
-    if indices == list(range(size)):
-        return flow
-    steps = {after - before for before, after in itertools.pairwise(indices)} or {1}
-    if indices and len(steps) == 1 and min(steps) > 0:
-        op = ops.Slice(dim=dim, start=indices[0], stop=indices[-1] + 1, step=min(steps))
-        return scope.apply(op, flow)
-    return scope.apply(ops.Select(dim=dim, indices=tuple(indices)), flow)
 
 
 def _all_sizes(scope: Scope, flow: Flow) -> list[int]:
@@ -63,9 +48,7 @@ def Flatten(scope: Scope, x: Value, *, axis: int = 1) -> Flow:
     flow = moving(x)
     axis = axis if axis >= 0 else axis + flow.rank
     sizes = flow.sizes
-    if flow.position is None:
-        return scope.reshape(flow, [math.prod(sizes[:axis]), math.prod(sizes[axis:])])
-    if flow.position < axis:
+    if flow.position is None or flow.position < axis:
         return scope.reshape(flow, [math.prod(sizes[:axis]), math.prod(sizes[axis:])])
     if scope.batch == 1:
         return scope.reshape(flow, [math.prod(sizes[:axis]), -1])
@@ -148,25 +131,21 @@ def Slice(
 def Split(
     scope: Scope,
     x: Value,
-    split: Integers | None = None,
+    sizes: Integers | None = None,
     *,
     axis: int = 0,
+    split: tuple[int, ...] | None = None,
     num_outputs: int | None = None,
 ) -> tuple[Flow, ...]:
     flow = moving(x)
     size = flow.dims[flow.axis(axis) - 1]
-    if split is not None:
-        parts = integers(split, "its sizes")
+    if (given := sizes if split is None else split) is not None:
+        parts = integers(given, "its sizes")
     else:
         count = num_outputs or len(scope.outputs)
         each = math.ceil(size / count)
         parts = tuple(min(each, size - each * index) for index in range(count))
-    if sum(parts) != size or any(part <= 0 for part in parts):
-        raise Refusal(f"parts {tuple(parts)} do not add up to an axis of size {size}")
-    ends = np.cumsum(parts)
-    return tuple(
-        take(scope, flow, axis, range(int(end) - part, int(end))) for end, part in zip(ends, parts, strict=True)
-    )
+    return cut(scope, flow, axis, parts)
 
 
 def Gather(scope: Scope, x: Value, indices: Value | PerSample, *, axis: int = 0) -> Flow:
@@ -225,30 +204,14 @@ def GatherND(scope: Scope, x: Value, indices: Value, *, batch_dims: int = 0) -> 
 
 
 def Concat(scope: Scope, *values: Value, axis: int = 1) -> Flow:
-    lead = next(value for value in values if isinstance(value, Flow))
-    flows = []
-    for value in values:
-        if isinstance(value, Flow):
-            flows.append(value)
-        elif value.size:
-            flows.append(scope.constant(value, lead))
-    if any((flow.position, flow.before, flow.after) != (lead.position, lead.before, lead.after) for flow in flows):
-        raise Refusal("its inputs hold the batch on different axes")
-    op = ops.Concat(dim=lead.axis(axis))
-    return lead.on(scope.emit(op, *(flow.node for flow in flows))) if len(flows) > 1 else lead
+    return concat(scope, values, axis)
 
 
 def Expand(scope: Scope, x: Value, shape: Value) -> Flow:
     flow, wanted = moving(x), list(integers(shape, "its shape"))
     if len(wanted) > flow.rank:
         if flow.position is not None and not (scope.batch == 1 and flow.position == 0):
-            missing = len(wanted) - flow.rank
-            flow = Flow(
-                scope.sample_reshape(flow.node, (1,) * missing + flow.dims),
-                flow.position + missing,
-                flow.before,
-                flow.after,
-            )
+            flow = scope.ranked(flow, len(wanted))
         else:
             flow = scope.reshape(flow, [1] * (len(wanted) - flow.rank) + _all_sizes(scope, flow))
     wanted = [1] * (flow.rank - len(wanted)) + wanted
@@ -266,12 +229,7 @@ def Expand(scope: Scope, x: Value, shape: Value) -> Flow:
 
 
 def Tile(scope: Scope, x: Value, repeats: Value) -> Flow:
-    flow = moving(x)
-    for axis, count in enumerate(integers(repeats, "its repeats")):
-        if count != 1:
-            size = flow.dims[flow.axis(axis) - 1]
-            flow = take(scope, flow, axis, list(range(size)) * count)
-    return flow
+    return repeated(scope, moving(x), integers(repeats, "its repeats"))
 
 
 def Pad(
@@ -288,54 +246,16 @@ def Pad(
     along = range(flow.rank) if axes is None else [flow.normal(axis) for axis in integers(axes, "its axes")]
     if len(amounts) != 2 * len(along):
         raise Refusal(f"{len(amounts)} pads for {len(along)} axes")
-    fill = 0.0
-    if isinstance(value, float):
-        fill = value
-    elif value is not None and fixed(value, "its value").size:
-        fill = max(scalar(value, "its value"), -LARGEST)  # a finite stand-in for minus infinity, which JSON lacks
-    pairs = [0] * (2 * len(flow.dims))
-    for axis, begin, end in zip(along, amounts[: len(along)], amounts[len(along) :], strict=True):
-        if begin == 0 and end == 0:
-            continue
-        dim = flow.axis(axis)
-        if mode == "constant":
-            from_last = 2 * (len(flow.dims) - dim)
-            pairs[from_last], pairs[from_last + 1] = begin, end
-            continue
-        flow = take(scope, flow, axis, _mirrored(flow.dims[dim - 1], begin, end, mode))
-    while pairs[-2:] == [0, 0]:
-        pairs = pairs[:-2]
-    return scope.apply(ops.Pad(pads=tuple(pairs), value=fill), flow) if pairs else flow
-
-
-def _mirrored(size: int, begin: int, end: int, mode: str) -> list[int]:
-    """Which entries of an axis a non-constant padding copies; negative amounts crop."""
-    row = np.arange(size)[max(-begin, 0) : size - max(-end, 0)]
-    widths = (max(begin, 0), max(end, 0))
-    if mode == "reflect":
-        return [int(index) for index in np.pad(row, widths, mode="reflect")]
-    if mode == "edge":
-        return [int(index) for index in np.pad(row, widths, mode="edge")]
-    if mode == "wrap":
-        return [int(index) for index in np.pad(row, widths, mode="wrap")]
-    raise Refusal(f"mode {mode!r} is not one of constant, reflect, edge, wrap")
+    fill = value if isinstance(value, float) else 0.0
+    if value is not None and not isinstance(value, float) and fixed(value, "its value").size:
+        fill = scalar(value, "its value")
+    pairs = zip(amounts[: len(along)], amounts[len(along) :], strict=True)
+    return pad(scope, flow, dict(zip(along, pairs, strict=True)), mode, fill)
 
 
 def DepthToSpace(scope: Scope, x: Value, *, blocksize: int, mode: str = "DCR") -> Flow:
-    flow = moving(x).require_plain()
-    channels, height, width = flow.dims
-    depth = channels // blocksize**2
-    if mode == "DCR":
-        split, dims = (blocksize, blocksize, depth, height, width), (0, 3, 4, 1, 5, 2)
-    else:
-        split, dims = (depth, blocksize, blocksize, height, width), (0, 1, 4, 2, 5, 3)
-    node = scope.emit(ops.Permute(dims=dims), scope.sample_reshape(flow.node, split))
-    return flow.on(scope.sample_reshape(node, (depth, height * blocksize, width * blocksize)))
+    return depth_to_space(scope, moving(x), blocksize, depth_first=mode == "DCR")
 
 
 def SpaceToDepth(scope: Scope, x: Value, *, blocksize: int) -> Flow:
-    flow = moving(x).require_plain()
-    channels, height, width = flow.dims
-    split = (channels, height // blocksize, blocksize, width // blocksize, blocksize)
-    node = scope.emit(ops.Permute(dims=(0, 3, 5, 1, 2, 4)), scope.sample_reshape(flow.node, split))
-    return flow.on(scope.sample_reshape(node, (channels * blocksize**2, height // blocksize, width // blocksize)))
+    return space_to_depth(scope, moving(x), blocksize, depth_first=True)

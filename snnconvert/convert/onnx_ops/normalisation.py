@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from snnconvert.convert.onnx_ops.activations import function
-from snnconvert.convert.onnx_ops.flow import Array, Flow, Refusal, Value
-from snnconvert.convert.onnx_ops.scope import Scope, fixed, moving, tensor
-from snnconvert.graph import analog_ops, ops
+from snnconvert.convert.lowering.elementwise import batch_norm, function
+from snnconvert.convert.lowering.flow import Array, Flow, Refusal, Value
+from snnconvert.convert.lowering.moves import reduce
+from snnconvert.convert.lowering.scope import moving, tensor
+from snnconvert.convert.onnx_ops.scope import Scope, fixed
+from snnconvert.graph import analog_ops
 
 
 def BatchNormalization(
@@ -25,23 +27,11 @@ def BatchNormalization(
     spatial: int = 1,
     training_mode: int = 0,
 ) -> Flow:
-    """(x - mean) / sqrt(variance + epsilon) * scale + bias, folded into one scale and shift in float64."""
     if training_mode:
         raise Refusal("training_mode is on; export the model in evaluation mode")
-    flow = moving(x)
-    if flow.position != 0:
-        raise Refusal("it needs a batch-first input")
-    names = ("scale", "bias", "mean", "variance")
-    gain, offset, center, spread = (
-        fixed(value, f"its {name}").astype(np.float64)
-        for name, value in zip(names, (scale, bias, mean, variance), strict=True)
-    )
-    factor = gain / np.sqrt(spread + epsilon)
-    shift = offset - center * factor
-    if not spatial and gain.ndim > 1:
-        return scope.affine(flow, factor[None], shift[None])
-    shape = (1, -1, *(1,) * (flow.rank - 2))
-    return scope.affine(flow, factor.reshape(shape), shift.reshape(shape))
+    named = {"scale": scale, "bias": bias, "mean": mean, "variance": variance}
+    fixed_ones = {name: fixed(value, f"its {name}") for name, value in named.items()}
+    return batch_norm(scope, moving(x), **fixed_ones, eps=epsilon)
 
 
 def LayerNormalization(
@@ -55,10 +45,7 @@ def LayerNormalization(
     stash_type: int = 1,
 ) -> Flow:
     flow = moving(x)
-    first = flow.axis(axis)
-    if flow.position is not None and flow.position > flow.normal(axis):
-        raise Refusal("it normalises over the batch")
-    shape = flow.dims[first - 1 :]
+    shape = flow.dims[_first(flow, axis) - 1 :]
     weight = tensor(np.broadcast_to(fixed(scale, "its scale"), shape))
     offset = None if bias is None else tensor(np.broadcast_to(fixed(bias, "its bias"), shape))
     return scope.apply(analog_ops.LayerNorm(weight, offset, shape=shape, eps=epsilon), flow)
@@ -69,14 +56,18 @@ def RMSNormalization(
 ) -> Flow:
     """x / sqrt(mean(x ** 2) + epsilon) * scale."""
     flow = moving(x)
-    first = flow.axis(axis)
+    _first(flow, axis)
+    axes = range(flow.normal(axis), flow.rank)
+    power = reduce(scope, function(scope, flow, "square"), axes, "mean", keep=True)
+    inverse = function(scope, scope.affine(power, shift=epsilon), "rsqrt")
+    return scope.affine(scope.joined(analog_ops.Multiply(), flow, inverse), fixed(scale, "its scale"))
+
+
+def _first(flow: Flow, axis: int) -> int:
+    """The first axis of the dialect that is normalised; all axes from `axis` on are."""
     if flow.position is not None and flow.position > flow.normal(axis):
         raise Refusal("it normalises over the batch")
-    dims = tuple(range(first, len(flow.dims) + 1))
-    power = scope.apply(ops.Mean(dims=dims, keepdim=True), function(scope, flow, "square"))
-    inverse = function(scope, scope.affine(power, shift=epsilon), "rsqrt")
-    product = flow.on(scope.emit(analog_ops.Multiply(), flow.node, inverse.node))
-    return scope.affine(product, fixed(scale, "its scale"))
+    return flow.axis(axis)
 
 
 def InstanceNormalization(

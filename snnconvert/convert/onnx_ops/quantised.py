@@ -5,25 +5,22 @@ kept: an unsigned type whose zero point is its lowest value cannot hold negative
 quantisers rely on when they remove the real one.
 """
 
-# ruff: noqa: N802, N803, ARG001, PLR0917 (functions are named, and take inputs and attributes, as ONNX has it)
+# ruff: noqa: N802, ARG001, PLR0917 (functions are named, and take inputs and attributes, as ONNX has it)
 
 from __future__ import annotations
 
 import numpy as np
 
-from snnconvert.convert.onnx_ops.activations import LeakyRelu, Softmax, function
-from snnconvert.convert.onnx_ops.arithmetic import Add, Mul
-from snnconvert.convert.onnx_ops.flow import Array, Flow, Refusal, Value
-from snnconvert.convert.onnx_ops.layout import Concat
-from snnconvert.convert.onnx_ops.pooling import AveragePool, GlobalAveragePool
-from snnconvert.convert.onnx_ops.scope import Scope, fixed, moving, scalar
-from snnconvert.convert.onnx_ops.weighted import Conv, Gemm, MatMul
+from snnconvert.convert.lowering.flow import Array, Flow, Refusal, Value
+from snnconvert.convert.lowering.scope import moving
+from snnconvert.convert.onnx_ops.scope import Scope, fixed, scalar
+from snnconvert.convert.onnx_ops.weighted import Conv, MatMul
 from snnconvert.graph import ops
 
-_ROUNDING = "the model is quantised: its weights were dequantised, rounding of its activations was dropped"
+ROUNDING = "the model is quantised: its weights were dequantised, rounding of its activations was dropped"
 
 
-def _real(value: Value, scale: Value, zero: Value | None, axis: int) -> Value:
+def real(value: Value, scale: Value, zero: Value | None, axis: int) -> Value:
     """The real numbers a quantised constant stands for; activations are real already."""
     if isinstance(value, Flow):
         return value
@@ -43,9 +40,9 @@ def _real(value: Value, scale: Value, zero: Value | None, axis: int) -> Value:
     return real.astype(np.float32)
 
 
-def _quantised(scope: Scope, flow: Flow, scale: Value, zero: Value | None) -> Flow:
+def quantised(scope: Scope, flow: Flow, scale: Value, zero: Value | None) -> Flow:
     """What remains of quantising an activation: a clip at 0 where the type holds no negative numbers."""
-    scope.note(_ROUNDING)
+    scope.note(ROUNDING)
     offset = None if zero is None else fixed(zero, "its zero point")
     unsigned = offset is None or offset.dtype.kind == "u"
     lowest = 0 if unsigned else np.iinfo(offset.dtype).min if offset is not None and offset.dtype.kind == "i" else None
@@ -70,9 +67,9 @@ def QuantizeLinear(
     saturate: int = 1,
 ) -> Flow:
     if zero is None and output_dtype not in (0, 2):
-        scope.note(_ROUNDING)
+        scope.note(ROUNDING)
         return moving(x)
-    return _quantised(scope, moving(x), scale, zero)
+    return quantised(scope, moving(x), scale, zero)
 
 
 def DequantizeLinear(
@@ -87,8 +84,8 @@ def DequantizeLinear(
 ) -> Value:
     if isinstance(x, np.ndarray) and block_size:
         raise Refusal("blocked quantisation")
-    scope.note(_ROUNDING)
-    return _real(x, scale, zero, axis)
+    scope.note(ROUNDING)
+    return real(x, scale, zero, axis)
 
 
 def QLinearConv(
@@ -104,13 +101,13 @@ def QLinearConv(
     bias: Value | None = None,
     **attributes: object,
 ) -> Flow:
-    kernel = _real(weight, weight_scale, weight_zero, 0)
+    kernel = real(weight, weight_scale, weight_zero, 0)
     offset: Array | None = None
     if bias is not None:
         unit = scalar(x_scale, "its input scale") * fixed(weight_scale, "its weight scale").astype(np.float64)
         offset = fixed(bias, "its bias").astype(np.float64) * unit.reshape(-1 if unit.size > 1 else ())
     result = Conv(scope, x, kernel, offset, **attributes)  # type: ignore[arg-type]
-    return _quantised(scope, result, y_scale, y_zero)
+    return quantised(scope, result, y_scale, y_zero)
 
 
 def QLinearMatMul(
@@ -124,134 +121,5 @@ def QLinearMatMul(
     y_scale: Value,
     y_zero: Value,
 ) -> Flow:
-    product = MatMul(scope, _real(a, a_scale, a_zero, -2), _real(b, b_scale, b_zero, -1))
-    return _quantised(scope, product, y_scale, y_zero)
-
-
-def QLinearAdd(
-    scope: Scope,
-    a: Value,
-    a_scale: Value,
-    a_zero: Value,
-    b: Value,
-    b_scale: Value,
-    b_zero: Value,
-    y_scale: Value,
-    y_zero: Value | None = None,
-) -> Flow:
-    total = Add(scope, _real(a, a_scale, a_zero, 0), _real(b, b_scale, b_zero, 0))
-    return _quantised(scope, total, y_scale, y_zero)
-
-
-def QLinearMul(
-    scope: Scope,
-    a: Value,
-    a_scale: Value,
-    a_zero: Value,
-    b: Value,
-    b_scale: Value,
-    b_zero: Value,
-    y_scale: Value,
-    y_zero: Value | None = None,
-) -> Flow:
-    product = Mul(scope, _real(a, a_scale, a_zero, 0), _real(b, b_scale, b_zero, 0))
-    return _quantised(scope, product, y_scale, y_zero)
-
-
-def QLinearGlobalAveragePool(
-    scope: Scope,
-    x: Value,
-    x_scale: Value,
-    x_zero: Value,
-    y_scale: Value,
-    y_zero: Value,
-    *,
-    channels_last: int = 0,
-) -> Flow:
-    if channels_last:
-        raise Refusal("channels_last")
-    scope.note(_ROUNDING)
-    return GlobalAveragePool(scope, x)
-
-
-def QLinearAveragePool(
-    scope: Scope,
-    x: Value,
-    x_scale: Value,
-    x_zero: Value | None,
-    y_scale: Value,
-    y_zero: Value | None = None,
-    *,
-    channels_last: int = 0,
-    **attributes: object,
-) -> Flow:
-    if channels_last:
-        raise Refusal("channels_last")
-    return _quantised(scope, AveragePool(scope, x, **attributes), y_scale, y_zero)  # type: ignore[arg-type]
-
-
-def QLinearConcat(scope: Scope, y_scale: Value, y_zero: Value, *parts: Value, axis: int = 1) -> Flow:
-    triples = zip(parts[::3], parts[1::3], parts[2::3], strict=True)
-    real = [_real(part, scale, zero, axis) for part, scale, zero in triples]
-    return _quantised(scope, Concat(scope, *real, axis=axis), y_scale, y_zero)
-
-
-def QLinearLeakyRelu(
-    scope: Scope,
-    x: Value,
-    x_scale: Value,
-    x_zero: Value | None,
-    y_scale: Value,
-    y_zero: Value | None = None,
-    *,
-    alpha: float = 0.01,
-) -> Flow:
-    return _quantised(scope, LeakyRelu(scope, x, alpha=alpha), y_scale, y_zero)
-
-
-def QLinearSoftmax(
-    scope: Scope,
-    x: Value,
-    x_scale: Value,
-    x_zero: Value | None,
-    y_scale: Value,
-    y_zero: Value | None = None,
-    *,
-    axis: int = -1,
-    opset: int = 13,
-) -> Flow:
-    flow = moving(x)
-    if min(opset, scope.opset) < 13 and flow.normal(axis) != flow.rank - 1:
-        raise Refusal("a softmax over several axes")
-    scope.note(_ROUNDING)
-    return Softmax(scope, x, axis=axis)
-
-
-def QLinearSigmoid(
-    scope: Scope, x: Value, x_scale: Value, x_zero: Value, y_scale: Value, y_zero: Value | None = None
-) -> Flow:
-    scope.note(_ROUNDING)
-    return function(scope, moving(x), "sigmoid")
-
-
-def QGemm(
-    scope: Scope,
-    a: Value,
-    a_scale: Value,
-    a_zero: Value,
-    b: Value,
-    b_scale: Value,
-    b_zero: Value,
-    c: Value | None = None,
-    y_scale: Value | None = None,
-    y_zero: Value | None = None,
-    *,
-    alpha: float = 1.0,
-    transA: int = 0,
-    transB: int = 0,
-) -> Flow:
-    unit = scalar(a_scale, "its input scale") * fixed(b_scale, "its weight scale").astype(np.float64)
-    offset = None if c is None else fixed(c, "its bias") * unit.reshape(-1 if unit.size > 1 else ()) * alpha
-    weight = _real(b, b_scale, b_zero, 0 if transB else 1)
-    result = Gemm(scope, a, weight, offset, alpha=alpha, transA=transA, transB=transB)
-    return result if y_scale is None else _quantised(scope, result, y_scale, y_zero)
+    product = MatMul(scope, real(a, a_scale, a_zero, -2), real(b, b_scale, b_zero, -1))
+    return quantised(scope, product, y_scale, y_zero)

@@ -11,7 +11,7 @@ import onnx.inliner
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
-from snnconvert.convert.onnx_ops.flow import Array
+from snnconvert.convert.lowering.flow import Array
 from snnconvert.errors import ModelFileError, UnsupportedError
 
 OLDEST_OPSET = 7

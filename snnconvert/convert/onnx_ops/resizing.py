@@ -14,10 +14,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from snnconvert.convert.onnx_ops.flow import BATCH, Array, Flow, Refusal, Value
-from snnconvert.convert.onnx_ops.layout import take
-from snnconvert.convert.onnx_ops.scope import Scope, fixed, integers, moving
-from snnconvert.convert.onnx_ops.weighted import linear
+from snnconvert.convert.lowering.flow import BATCH, Array, Flow, Refusal, Value
+from snnconvert.convert.lowering.moves import take
+from snnconvert.convert.lowering.products import along_axis
+from snnconvert.convert.lowering.scope import moving
+from snnconvert.convert.onnx_ops.scope import Scope, fixed, integers
 from snnconvert.graph import ops
 
 _COORDINATES = (
@@ -181,9 +182,7 @@ def _resize_linear(scope: Scope, flow: Flow, out: dict[int, int], sources: dict[
     for axis, weight in weights.items():
         if np.array_equal(weight, np.eye(len(weight), weight.shape[1])) and len(weight) == weight.shape[1]:
             continue
-        swapped = list(range(flow.rank))
-        swapped[axis], swapped[-1] = swapped[-1], swapped[axis]
-        flow = scope.transpose(linear(scope, scope.transpose(flow, swapped), weight), swapped)
+        flow = along_axis(scope, flow, axis, weight)
     return flow
 
 

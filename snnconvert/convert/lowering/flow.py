@@ -1,8 +1,9 @@
 """Values during an import: constants are numpy arrays, activations are Flows.
 
-The dialect keeps the batch on axis 0. ONNX graphs do not always: exporters move it (sequence-first attention),
-merge it with other axes (batch * heads, batch * windows), or drop it (a fixed batch of 1, squeezed away). A `Flow`
-records how the ONNX tensor relates to the node of the dialect, so that such graphs need no guess.
+The dialect keeps the batch on axis 0. The graphs of ONNX and PyTorch do not always: they move it (sequence-first
+attention), merge it with other axes (batch * heads, batch * windows), or drop it (a fixed batch of 1, squeezed away).
+A `Flow` records how the source's tensor relates to the node of the dialect, so that such graphs need no guess, and
+moving the batch about costs no node at all.
 """
 
 from __future__ import annotations
@@ -23,18 +24,19 @@ Array: TypeAlias = NDArray[Any]
 
 
 class Refusal(Exception):  # noqa: N818 (it is caught inside this package)
-    """Why one ONNX node cannot be imported; the importer collects all of them into one UnsupportedError."""
+    """Why one node has no form in the dialect; the doors collect all of them into one UnsupportedError."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Flow:
-    """An activation: a node of the dialect, and where its batch sits in the ONNX tensor.
+    """An activation: a node of the dialect, and where its batch sits in the source's tensor.
 
-    The sample axes of `node` are the ONNX axes in order, without the batch. With `position` p and sizes
-    `before` and `after`, ONNX axis p is the product (before, batch, after); parts larger than 1 are axes of `node`.
+    The sample axes of `node` are the source's axes in order, without the batch. With `position` p and sizes
+    `before` and `after`, axis p of the source is the product (before, batch, after); parts larger than 1 are axes of
+    `node`.
 
     Attributes:
-        position: ONNX axis of the batch, or None where the ONNX tensor has no batch axis (a squeezed batch of 1).
+        position: axis of the batch, or None where the source's tensor has no batch axis (a squeezed batch of 1).
     """
 
     node: fx.Node
@@ -49,27 +51,27 @@ class Flow:
 
     @property
     def merged(self) -> int:
-        """How many axes of `node` share the batch axis of the ONNX tensor."""
+        """How many axes of `node` share the batch axis of the source's tensor."""
         return (self.before > 1) + (self.after > 1)
 
     @property
     def rank(self) -> int:
-        """Number of axes of the ONNX tensor."""
+        """Number of axes of the source's tensor."""
         return len(self.dims) - self.merged + (self.position is not None)
 
     @property
     def plain(self) -> bool:
-        """Whether the ONNX tensor is batch-first, as in the dialect."""
+        """Whether the source's tensor is batch-first, as in the dialect."""
         return self.position == 0 and self.merged == 0
 
     @property
     def split(self) -> int:
-        """How many sample axes come before the batch in memory order of the ONNX tensor."""
+        """How many sample axes come before the batch in memory order of the source's tensor."""
         return 0 if self.position is None else self.position + (self.before > 1)
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Shape of the ONNX tensor, with BATCH for the batch."""
+        """Shape of the source's tensor, with BATCH for the batch."""
         if self.position is None:
             return self.dims
         prefix, suffix = self.dims[: self.position], self.dims[self.position + self.merged :]
@@ -86,7 +88,7 @@ class Flow:
         return axis % self.rank
 
     def axis(self, axis: int) -> int:
-        """The axis of `node` for an axis of the ONNX tensor.
+        """The axis of `node` for an axis of the source's tensor.
 
         Raises:
             Refusal: if it is the batch axis, or does not exist.
@@ -110,17 +112,17 @@ class Flow:
         return self
 
     def on(self, node: fx.Node) -> Flow:
-        """`node` with the same relation to the ONNX tensor."""
+        """`node` with the same relation to the source's tensor."""
         return replace(self, node=node)
 
     def dropped(self, node: fx.Node, axes: tuple[int, ...]) -> Flow:
-        """`node` after the ONNX axes `axes` (none of them the batch) were removed."""
+        """`node` after the axes `axes` (none of them the batch) were removed."""
         if self.position is None:
             return self.on(node)
         return replace(self, node=node, position=self.position - sum(axis < self.position for axis in axes))
 
     def aligned(self, array: Array) -> Array:
-        """`array`, which broadcasts against the ONNX tensor, shaped to broadcast against one sample of the dialect.
+        """`array`, which broadcasts against the source's tensor, shaped to broadcast against one sample of the dialect.
 
         Raises:
             Refusal: if it holds different values for each sample of a batch.
@@ -144,29 +146,15 @@ class Flow:
 Value: TypeAlias = Flow | Array
 
 
-@dataclass(frozen=True)
-class PerSample:
-    """Integers that depend on a sample's number n only, as first + n * (second - first); axis 0 is the batch.
-
-    Exporters make such index arithmetic of the whole batch out of a Range (for torch.as_strided, for instance).
-
-    Attributes:
-        first, second: the values for samples 0 and 1, each with a batch axis of size 1.
-    """
-
-    first: Array
-    second: Array
-
-
-def reshaped(flow: Flow, target: list[int], batch: int | None) -> tuple[tuple[int, ...], int | None, int, int, bool]:
-    """How the sample of `flow` is reshaped when the ONNX tensor is reshaped to `target`.
+def reshaped(flow: Flow, target: list[int], batch: int | None) -> tuple[tuple[int, ...], int | None, int, int]:
+    """How the sample of `flow` is reshaped when the source's tensor is reshaped to `target`.
 
     Args:
         target: sizes; multiples of BATCH stand for the batch, -1 (at most once) for what is left.
         batch: the batch size fixed in the file, or None.
 
     Returns:
-        The new sample shape, position, before and after (see Flow), and whether a literal 1 was read as the batch.
+        The new sample shape, position, before and after (see Flow).
 
     Raises:
         Refusal: if the samples of a batch would mix, or the sizes do not fit.
@@ -178,22 +166,19 @@ def reshaped(flow: Flow, target: list[int], batch: int | None) -> tuple[tuple[in
     if len(marked) > 1:
         raise Refusal(f"target shape {_spelled(target)} holds the batch twice")
     if not marked and batch == 1:
-        sizes = _filled(target, total)
+        sizes = filled(target, total)
         ones = [index for index, size in enumerate(sizes) if size == 1]
         if not ones:
-            return tuple(sizes), None, 1, 1, False
+            return tuple(sizes), None, 1, 1
         index = flow.position if flow.position in ones else ones[0]
-        return (*sizes[:index], *sizes[index + 1 :]), index, 1, 1, False
-    if not marked and batch is None and flow.plain and target and target[0] == 1:
-        # The file declares a free batch, but its exporter baked the batch of 1 it was traced with.
-        return tuple(_filled(target, total)[1:]), 0, 1, 1, True
+        return (*sizes[:index], *sizes[index + 1 :]), index, 1, 1
     unit = BATCH if marked or batch is None else batch
     candidates = marked
     if not marked and batch is None:
         if -1 not in target:
             raise Refusal(f"target shape {_spelled(target)} leaves no room for the batch")
         candidates = [target.index(-1)]
-    sizes = _filled(target, total * unit)
+    sizes = filled(target, total * unit)
     if not candidates:
         # First the axis that holds exactly the batch (where it was, if possible), then one that holds a multiple.
         every = sorted(range(len(sizes)), key=lambda index: (sizes[index] != batch, index != flow.position, index))
@@ -206,11 +191,11 @@ def reshaped(flow: Flow, target: list[int], batch: int | None) -> tuple[tuple[in
         before = prefix // ahead
         after = factor // before
         extra = tuple(size for size in (before, after) if size > 1)
-        return (*sizes[:index], *extra, *sizes[index + 1 :]), index, before, after, False
+        return (*sizes[:index], *extra, *sizes[index + 1 :]), index, before, after
     raise Refusal(f"reshaping {_spelled(list(flow.sizes))} to {_spelled(target)} would mix the samples of a batch")
 
 
-def _filled(target: list[int], total: int) -> list[int]:
+def filled(target: list[int], total: int) -> list[int]:
     """`target` with -1 replaced by what is left of `total` elements."""
     known = math.prod(size for size in target if size != -1)
     if -1 in target:

@@ -1,0 +1,184 @@
+"""Convolutions and pooling: the geometry of sliding windows."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from snnconvert.convert.lowering.flow import Array, Flow, Refusal
+from snnconvert.convert.lowering.scope import LARGEST, Scope, optional, tensor
+from snnconvert.graph import ops
+
+Sizes = tuple[int, ...]
+
+
+def window(  # noqa: PLR0917
+    dims: tuple[int, ...],
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...] | None,
+    dilation: tuple[int, ...] | None,
+    pads: tuple[int, ...] | None,
+    auto_pad: str,
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Stride, dilation, and begin and end padding of a sliding window over spatial sizes `dims`."""
+    rank = len(kernel)
+    if len(dims) != rank:
+        raise Refusal(f"a kernel over {rank} axes meets an input with {len(dims)} spatial axes")
+    stride, dilation = tuple(stride or (1,) * rank), tuple(dilation or (1,) * rank)
+    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+        begin, end = [], []
+        for size, k, s, d in zip(dims, kernel, stride, dilation, strict=True):
+            total = max((math.ceil(size / s) - 1) * s + (k - 1) * d + 1 - size, 0)
+            small, large = total // 2, total - total // 2
+            begin.append(small if auto_pad == "SAME_UPPER" else large)
+            end.append(large if auto_pad == "SAME_UPPER" else small)
+        return stride, dilation, tuple(begin), tuple(end)
+    if auto_pad not in ("NOTSET", "VALID", ""):
+        raise Refusal(f"auto_pad {auto_pad} is not one of NOTSET, VALID, SAME_UPPER, SAME_LOWER")
+    padding = (0,) * (2 * rank) if auto_pad == "VALID" or not pads else tuple(pads)
+    if len(padding) != 2 * rank or len(stride) != rank or len(dilation) != rank:
+        raise Refusal(f"pads, strides or dilations do not fit a kernel over {rank} axes")
+    return stride, dilation, padding[:rank], padding[rank:]
+
+
+def padded(scope: Scope, flow: Flow, begin: tuple[int, ...], end: tuple[int, ...], value: float = 0.0) -> Flow:
+    """`flow` padded on its trailing axes."""
+    if not any(begin) and not any(end):
+        return flow
+    pairs = [amount for pair in zip(reversed(begin), reversed(end), strict=True) for amount in pair]
+    return scope.apply(ops.Pad(pads=tuple(pairs), value=value), flow)
+
+
+def conv(
+    scope: Scope,
+    flow: Flow,
+    kernel: Array,
+    bias: Array | None = None,
+    *,
+    stride: Sizes | None = None,
+    dilation: Sizes | None = None,
+    pads: Sizes | None = None,
+    auto_pad: str = "NOTSET",
+    groups: int = 1,
+) -> Flow:
+    """A convolution with `kernel` (out, in / groups, *spatial); arguments as ONNX has them (see `window`)."""
+    rank = kernel.ndim - 2
+    if not 1 <= rank <= 3:
+        raise Refusal(f"convolution over {rank} axes; 1, 2 and 3 are supported")
+    flow.require_plain()
+    stride, dilation, begin, end = window(flow.dims[1:], kernel.shape[2:], stride, dilation, pads, auto_pad)
+    if begin != end:
+        flow, begin = padded(scope, flow, begin, end), (0,) * rank
+    op = ops.Conv(tensor(kernel), optional(bias), stride=stride, padding=begin, dilation=dilation, groups=groups)
+    return scope.apply(op, flow)
+
+
+def _outputs(size: int, reach: int, stride: int, padding: int, ceil_mode: bool) -> int:
+    """Number of windows along one axis, as ONNX and torch count them."""
+    free = size + padding - reach
+    return (math.ceil(free / stride) if ceil_mode else free // stride) + 1
+
+
+def max_pool(
+    scope: Scope,
+    flow: Flow,
+    kernel: Sizes,
+    *,
+    stride: Sizes | None = None,
+    dilation: Sizes | None = None,
+    pads: Sizes | None = None,
+    auto_pad: str = "NOTSET",
+    ceil_mode: bool = False,
+) -> Flow:
+    """Padding that is symmetric, or at the end only and reproduced by ceil_mode, is the pool's own (minus infinity).
+
+    Any other padding becomes a Pad node: of 0 where the input is provably non-negative (the same maximum, and a
+    silent neuron when spiking), else of the most negative float.
+    """
+    if len(kernel) > 2:
+        raise Refusal(f"max pooling over {len(kernel)} axes; 1 and 2 are supported")
+    flow.require_plain()
+    stride, dilation, begin, end = window(flow.dims[1:], kernel, stride, dilation, pads, auto_pad)
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    axes = list(zip(flow.dims[1:], reach, stride, begin, end, strict=True))
+    small = all(2 * amount <= k for amount, k in zip(begin, kernel, strict=True))
+    ceil = ceil_mode
+    if begin != end or not small:
+        as_ceil = [_outputs(size, r, s, 2 * b, True) for size, r, s, b, _ in axes]
+        wanted = [_outputs(size, r, s, b + e, ceil) for size, r, s, b, e in axes]
+        # A window may start in the padding at the end only where torch would drop it.
+        whole = all((n - 1) * s < size + b for n, (size, _, s, b, _) in zip(wanted, axes, strict=True))
+        if small and as_ceil == wanted and whole and all(e >= b for *_, b, e in axes):
+            ceil = True
+        else:
+            fill = 0.0 if scope.non_negative(flow.node) else -LARGEST
+            flow, begin = padded(scope, flow, begin, end, fill), (0,) * len(kernel)
+    op = ops.MaxPool(kernel=kernel, stride=stride, padding=begin, dilation=dilation, ceil_mode=ceil)
+    return scope.apply(op, flow)
+
+
+def average_pool(
+    scope: Scope,
+    flow: Flow,
+    kernel: Sizes,
+    *,
+    stride: Sizes | None = None,
+    dilation: Sizes | None = None,
+    pads: Sizes | None = None,
+    auto_pad: str = "NOTSET",
+    ceil_mode: bool = False,
+    count_include_pad: bool = False,
+) -> Flow:
+    """The dialect's own average where it has that form, else sums divided by how many elements count."""
+    flow.require_plain()
+    rank = len(kernel)
+    stride, dilation, begin, end = window(flow.dims[1:], kernel, stride, dilation, pads, auto_pad)
+    if (
+        rank <= 2
+        and set(dilation) <= {1}
+        and begin == end
+        and all(2 * b <= k for b, k in zip(begin, kernel, strict=True))
+    ):
+        op = ops.AveragePool(
+            kernel=kernel,
+            stride=stride,
+            padding=begin,
+            ceil_mode=ceil_mode,
+            count_include_pad=count_include_pad or not any(begin),
+        )
+        return scope.apply(op, flow)
+    return _counted_average(scope, flow, kernel, (stride, dilation, begin, end), ceil_mode, count_include_pad)
+
+
+def _counted_average(  # noqa: PLR0917
+    scope: Scope,
+    flow: Flow,
+    kernel: Sizes,
+    geometry: tuple[Sizes, Sizes, Sizes, Sizes],
+    ceil_mode: bool,
+    count_include_pad: bool,
+) -> Flow:
+    """The sum over each window (a depthwise convolution or an average of the padded input), divided by its count."""
+    rank, (stride, dilation, begin, end) = len(kernel), geometry
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    counts = np.ones(())
+    more = list(end)
+    for axis, (size, r, s, d, k) in enumerate(zip(flow.dims[1:], reach, stride, dilation, kernel, strict=True)):
+        windows = _outputs(size, r, s, begin[axis] + end[axis], ceil_mode)
+        if ceil_mode and (windows - 1) * s >= size + begin[axis]:
+            windows -= 1
+        more[axis] = max(end[axis], (windows - 1) * s + r - size - begin[axis])
+        inside = np.arange(size + begin[axis] + more[axis]) - begin[axis]
+        low, high = (-begin[axis], size + end[axis]) if count_include_pad else (0, size)
+        counted = (inside >= low) & (inside < high)
+        row = np.array([counted[i * s : i * s + r : d].sum() for i in range(windows)])
+        counts = np.multiply.outer(counts, row / k)
+    flow = padded(scope, flow, begin, tuple(more))
+    if rank <= 2 and set(dilation) <= {1}:
+        flow = scope.apply(ops.AveragePool(kernel=kernel, stride=stride, padding=(0,) * rank), flow)
+    else:
+        weight = np.full((flow.dims[0], 1, *kernel), 1.0 / math.prod(kernel))
+        flow = conv(scope, flow, weight, stride=stride, dilation=dilation, groups=flow.dims[0])
+    cropped = tuple(slice(0, size) for size in flow.dims[1:])
+    return scope.affine(flow, 1.0 / np.maximum(counts[cropped], 1e-30)[None, None])
