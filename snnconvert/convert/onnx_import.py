@@ -22,8 +22,9 @@ from onnx import helper, numpy_helper
 from snnconvert.convert.lowering.flow import Array, Flow, Refusal, Value
 from snnconvert.convert.onnx_ops import OPERATORS
 from snnconvert.convert.onnx_ops.folding import PerSample, fold, fold_per_sample, range_over_batch
-from snnconvert.convert.onnx_ops.reading import as_float32, initializers, open_model, sha256_of
+from snnconvert.convert.onnx_ops.reading import as_float32, initializers, open_model
 from snnconvert.convert.onnx_ops.scope import MOST_ELEMENTS, Scope
+from snnconvert.convert.weights import file_digest
 from snnconvert.errors import DataError, ModelFileError, NodeFault, OptionError, UnsupportedError
 from snnconvert.graph.dialect import Builder
 from snnconvert.graph.types import Ann, Origin, Source
@@ -101,7 +102,7 @@ def import_onnx(path: Path, *, output_name: str | None = None, input_shape: tupl
         )
     names = tuple(sorted(found, key=lambda name: name != output_name))
     finished = builder.finish([found[name] for name in names])
-    source = Source(path.stem, str(path), sha256_of(path), "onnx", tuple(scope.notes))
+    source = Source(path.stem, str(path), file_digest(path), "onnx", tuple(scope.notes))
     return Ann(finished, shape, names, source)
 
 

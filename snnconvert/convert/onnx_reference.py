@@ -10,12 +10,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from snnconvert.convert.onnx_ops.reading import open_model
 from snnconvert.errors import InternalError
 from snnconvert.graph.dialect import origin_of
 from snnconvert.graph.types import Ann
+from snnconvert.graph.walk import walk
 
 # What a file's own arithmetic leaves of real numbers, relative to the largest value: 16-bit floats round by 0.1 % a
 # layer; 8-bit integers round, and cut off what their calibration images did not reach (random samples do).
@@ -197,23 +198,10 @@ def _first_divergence(ann: Ann, model: onnx.ModelProto, sample: Tensor, toleranc
     except _runtime_errors() as error:
         return f"the first node that diverges could not be found: {error}"
 
-    interpreter = _Recorder(ann.graph)
     with torch.no_grad():
-        interpreter.run(sample)
+        ours = {node: found for node, _, found in walk(ann.graph, sample)}
     for node, value in named.items():
-        difference = _difference(interpreter.values[node].numpy(), references[value])
+        difference = _difference(ours[node].numpy(), references[value])
         if not difference <= tolerance:
             return f"first at {origin_of(node)}: its value {value!r} differs by {difference:.2e}"
     return "every node agrees on the first sample alone"
-
-
-class _Recorder(fx.Interpreter):
-    """Runs a graph and keeps the value of every node."""
-
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self.values: dict[fx.Node, Any] = {}
-
-    def run_node(self, node: fx.Node) -> Any:
-        self.values[node] = super().run_node(node)
-        return self.values[node]

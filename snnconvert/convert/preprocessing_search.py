@@ -20,23 +20,22 @@ IMAGES = 128
 ROUNDS = ((12, 10), (40, 4), (IMAGES, 4))
 BATCH = 32
 
-# name: (largest value before mean and std, mean, std); one channel or three
+# name: (largest value before mean and std, mean, std); one channel or three. Each is what a wide-spread source trains
+# with; the statistics of a data set are those of its training images.
 NORMALISATIONS: dict[str, tuple[float, tuple[float, ...], tuple[float, ...]]] = {
-    "0..1": (1.0, (0.0,), (1.0,)),
-    "0..255": (255.0, (0.0,), (1.0,)),
-    "-1..1": (1.0, (0.5,), (0.5,)),
-    "(x - 127) / 128": (255.0, (127.0,), (128.0,)),
-    "-128..127": (255.0, (128.0,), (1.0,)),
-    "MNIST mean and std": (1.0, (0.1307,), (0.3081,)),
+    "0..1": (1.0, (0.0,), (1.0,)),  # torchvision.transforms.ToTensor
+    "0..255": (255.0, (0.0,), (1.0,)),  # keras.applications.efficientnet
+    "-1..1": (1.0, (0.5,), (0.5,)),  # keras.applications.imagenet_utils, mode "tf"
+    "(x - 127) / 128": (255.0, (127.0,), (128.0,)),  # single-shot detectors: SSD, MTCNN
+    "-128..127": (255.0, (128.0,), (1.0,)),  # signed 8-bit inputs of TensorFlow Lite
+    "MNIST mean and std": (1.0, (0.1307,), (0.3081,)),  # pytorch/examples
     "Fashion-MNIST mean and std": (1.0, (0.286,), (0.353,)),
-    "ImageNet mean and std": (1.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "ImageNet mean, std 0.225": (1.0, (0.485, 0.456, 0.406), (0.225,)),
-    "ImageNet mean only": (1.0, (0.485, 0.456, 0.406), (1.0,)),
+    "ImageNet mean and std": (1.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # torchvision.models
     "CIFAR-10 mean and std": (1.0, (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
-    "CIFAR-10 mean, std 0.2": (1.0, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.201)),
+    "CIFAR-10 mean, std 0.2": (1.0, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.201)),  # kuangliu/pytorch-cifar
     "CIFAR-100 mean and std": (1.0, (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
-    "Caffe means": (255.0, (123.0, 117.0, 104.0), (1.0,)),
-    "Caffe means, scale 0.017": (255.0, (123.68, 116.78, 103.94), (58.8,)),
+    "Caffe means": (255.0, (123.0, 117.0, 104.0), (1.0,)),  # keras.applications.imagenet_utils, mode "caffe"
+    "Caffe means, scale 0.017": (255.0, (123.68, 116.78, 103.94), (58.8,)),  # MobileNet and DenseNet in Caffe
 }
 
 

@@ -25,6 +25,7 @@ from snnconvert.errors import DataError, InternalError, ModelFileError, Unsuppor
 from snnconvert.graph.dialect import output_nodes, verify
 from snnconvert.graph.kinds import Stage
 from snnconvert.graph.types import Ann, Source
+from snnconvert.graph.walk import walk
 
 TOLERANCE = 1e-4
 _LARGEST_ROUNDING = 1e-2
@@ -274,32 +275,17 @@ def _rounding_error(module: nn.Module, samples: Tensor, single: list[Tensor]) ->
 
 def first_divergence(graph: fx.GraphModule, canonicaliser: Canonicaliser, samples: Tensor) -> str:
     """Run both graphs side by side and name the first ATen node whose value the dialect does not reproduce."""
-    ours: dict[str, Tensor] = {}
-
-    class Recorder(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            ours[n.name] = value = super().run_node(n)
-            return value
-
-    program = canonicaliser.program
-    theirs: dict[fx.Node, Any] = {}
     with torch.no_grad():
-        Recorder(graph).run(samples)
-        for node in program.graph.nodes:
-            if node.op == "placeholder":
-                constant = program.constants.get(node.name)
-                theirs[node] = samples.clone() if constant is None else constant.detach().clone()
-            elif node.op == "call_function":
-                args, kwargs = fx.node.map_arg((node.args, node.kwargs), theirs.__getitem__)
-                theirs[node] = node.target(*args, **kwargs)
-                value = canonicaliser.made[node]
-                if not isinstance(value, Flow) or value.merged or value.node.name not in ours:
-                    continue
-                inner = theirs[node].movedim(value.position or 0, 0)
-                difference = relative_difference(inner, ours[value.node.name])
-                if difference > TOLERANCE:
-                    name = f"{program.where(node)} (aten.{operator_name(node)})"
-                    return f"the first node that differs is {name}, by {difference:.1e} of its largest value"
+        ours = {step.node.name: step.value for step in walk(graph, samples)}
+    program = canonicaliser.program
+    for node, theirs in program.values(samples):
+        value = canonicaliser.made.get(node)
+        if not isinstance(value, Flow) or value.merged or value.node.name not in ours:
+            continue
+        difference = relative_difference(theirs.movedim(value.position or 0, 0), ours[value.node.name])
+        if difference > TOLERANCE:
+            name = f"{program.where(node)} (aten.{operator_name(node)})"
+            return f"the first node that differs is {name}, by {difference:.1e} of its largest value"
     return "no single node differs"
 
 

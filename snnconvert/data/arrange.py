@@ -94,6 +94,19 @@ def arrange(
     return Arrangement(order, plan, final, notes)
 
 
+def prepare(preprocessing: Preprocessing, images: NDArray[Any], input_shape: tuple[int, ...] | None = None) -> Tensor:
+    """Raw images as a model's input, float32 of shape (N, *sample) in the model's layout.
+
+    Args:
+        images: (N, H, W, C), (N, C, H, W), (N, H, W) or (N, features), of any integer or float type.
+        input_shape: shape of one sample of the model's input; without it the layout is guessed from `images`.
+
+    Raises:
+        DataError, OptionError: as `arrange` does.
+    """
+    return arrange(images.shape[1:], images.dtype, preprocessing, input_shape).run(images)
+
+
 def resized(height: int, width: int, preprocessing: Preprocessing) -> tuple[int, int]:
     """Height and width after resize and crop.
 

@@ -21,8 +21,6 @@ from snnconvert.options import option, read_table
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import NDArray
-    from torch import Tensor
 
 LAYOUTS = ("NCHW", "NHWC")
 CHANNELS = ("RGB", "BGR")
@@ -172,24 +170,6 @@ class Preprocessing:
         """The same with the defaults that depend on the data (`scale`, `layout`) filled in."""
         scale = self.scale if self.scale is not None else (255.0 if dtype == "uint8" else 1.0)
         return replace(self, scale=scale, layout=layout)
-
-    def apply(self, images: NDArray[Any], input_shape: tuple[int, ...] | None = None) -> Tensor:
-        """Raw images as the model's input.
-
-        Args:
-            images: (N, H, W, C), (N, C, H, W), (N, H, W) or (N, features), of any integer or float type.
-            input_shape: shape of one sample of the model's input; without it the layout is guessed from `images`.
-
-        Returns:
-            float32 of shape (N, *sample), in the model's layout.
-
-        Raises:
-            DataError: the images do not fit `input_shape`.
-            OptionError: mean, std or channels do not fit the number of channels.
-        """
-        from snnconvert.data.arrange import arrange
-
-        return arrange(images.shape[1:], images.dtype, self, input_shape).run(images)
 
 
 def from_command_line(given: dict[str, Any]) -> Preprocessing:

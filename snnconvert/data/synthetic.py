@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from snnconvert.data.arrange import layout_of
+from snnconvert.data.arrange import layout_of, prepare
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.graph.dialect import role_of
 from snnconvert.graph.kinds import Role
@@ -96,7 +96,7 @@ def _prepared(shape: tuple[int, ...], count: int, seed: int, preprocessing: Prep
         last = shape[-1] if shape else 1
         others = int(np.prod(shape[:-1], dtype=np.int64))
         images = smooth_images(count, 1, last, others, seed)[:, 0].transpose(0, 2, 1).reshape(count, *shape)
-    return replace(preprocessing, resize=None, crop=None).apply(images, shape)
+    return prepare(replace(preprocessing, resize=None, crop=None), images, shape)
 
 
 def _before_first_site(graph: fx.GraphModule, inputs: Tensor) -> Tensor:

@@ -103,10 +103,10 @@ def lost_weights(path: Path) -> None:
 
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda _: None, "does not exist"),
-    "directory": (lambda path: path.mkdir(), "is a directory"),
+    "directory": (lambda path: path.mkdir(), "is a folder"),
     "empty": (lambda path: path.write_bytes(b""), "is empty"),
-    "html": (lambda path: path.write_text("\n<!DOCTYPE html><html>404</html>"), "is an HTML page"),
-    "lfs": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid"), "git-lfs pointer"),
+    "html": (lambda path: path.write_text("\n<!DOCTYPE html><html>404</html>"), "is a web page"),
+    "lfs": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid"), "Git LFS pointer"),
     "zip": (lambda path: path.write_bytes(b"PK\x03\x04....archive/data.pkl"), "zip archive"),
     "pickle": (lambda path: path.write_bytes(b"\x80\x02}q\x00."), "Python pickle"),
     "keras": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n0000"), "HDF5"),

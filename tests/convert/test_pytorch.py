@@ -327,7 +327,7 @@ def test_lazy_layers_have_to_run_first() -> None:
         (lambda n, x: n.first(x) * torch.rand(1), "random numbers"),
         (lambda n, x: F.dropout(n.first(x)), "training mode"),
         (lambda n, x: n.first(x).half().float(), "rounds activations"),
-        (lambda n, x: F.conv2d(x, n.first(x)[0, :3, :3, :3].reshape(1, 3, 3, 3)), "would mix samples"),
+        (lambda n, x: F.conv2d(x, n.first(x)[0, :3, :3, :3].reshape(1, 3, 3, 3)), "samples must stay independent"),
         (lambda n, x: (n.first(x), torch.ones(2)), "output 1 does not depend"),
         (lambda n, x: n.first(x) * n.scale.add_(1), "it changes 'scale', which the module keeps"),
         (lambda n, x: n.first(x) * n.scale[1:2].mul_(2), "it changes 'scale', which the module keeps"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from snnconvert.data.arrange import prepare
 from snnconvert.data.datasets import Dataset, load_dataset
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import DataError
@@ -122,7 +123,7 @@ def test_crop_alone_does_not_resize(tmp_path: Path) -> None:
 def test_resize_and_crop_agree_with_arrays(tmp_path: Path) -> None:
     pixels = picture(tmp_path / "a.png", 100, (30, 50))
     plan = Preprocessing(resize=12, crop=10)
-    assert load(tmp_path, (3, 10, 10), plan).images().equal(plan.apply(pixels[None], (3, 10, 10)))
+    assert load(tmp_path, (3, 10, 10), plan).images().equal(prepare(plan, pixels[None], (3, 10, 10)))
 
 
 def test_different_sizes_without_a_model(tmp_path: Path) -> None:

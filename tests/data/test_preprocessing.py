@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from snnconvert.data.arrange import prepare
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import DataError, OptionError
 
@@ -17,7 +18,7 @@ COLOUR = RANDOM.integers(0, 256, (5, 6, 4, 3), dtype=np.uint8)
 
 def test_the_formula_in_the_models_channel_order() -> None:
     plan = Preprocessing(mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0), scale=255.0, channels="BGR")
-    found = plan.apply(COLOUR).numpy()
+    found = prepare(plan, COLOUR).numpy()
     swapped = COLOUR[..., ::-1].transpose(0, 3, 1, 2).astype(np.float64)
     wanted = (swapped / 255 - np.array([0.1, 0.2, 0.3])[:, None, None]) / np.array([0.5, 1, 2])[:, None, None]
     assert found.dtype == np.float32
@@ -29,61 +30,61 @@ def test_the_formula_in_the_models_channel_order() -> None:
 def test_all_types_give_the_same_values(dtype: type) -> None:
     plan = Preprocessing(mean=(0.4,), std=(0.2, 0.3, 0.7), scale=17.0)
     shape = (3, 6, 4)
-    assert torch.equal(plan.apply(COLOUR.astype(dtype), shape), plan.apply(COLOUR, shape))
+    assert torch.equal(prepare(plan, COLOUR.astype(dtype), shape), prepare(plan, COLOUR, shape))
 
 
 def test_batch_size_does_not_change_a_value() -> None:
     plan = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), resize=5, crop=3)
     images = COLOUR.astype(np.float32) / 7
-    whole = plan.apply(images, (3, 3, 3))
-    parts = [plan.apply(images[index : index + 1], (3, 3, 3)) for index in range(len(images))]
+    whole = prepare(plan, images, (3, 3, 3))
+    parts = [prepare(plan, images[index : index + 1], (3, 3, 3)) for index in range(len(images))]
     assert torch.equal(whole, torch.cat(parts))
 
 
 def test_default_scale_depends_on_the_type() -> None:
-    assert Preprocessing().apply(COLOUR).max() <= 1.0
-    assert Preprocessing(scale=1.0).apply(COLOUR).max() == COLOUR.max()
-    assert Preprocessing().apply(COLOUR.astype(np.float32), (3, 6, 4)).max() == COLOUR.max()
+    assert prepare(Preprocessing(), COLOUR).max() <= 1.0
+    assert prepare(Preprocessing(scale=1.0), COLOUR).max() == COLOUR.max()
+    assert prepare(Preprocessing(), COLOUR.astype(np.float32), (3, 6, 4)).max() == COLOUR.max()
 
 
 def test_layouts() -> None:
     plan = Preprocessing(scale=1.0)
     channels_first = np.ascontiguousarray(COLOUR.transpose(0, 3, 1, 2))
-    assert torch.equal(plan.apply(channels_first, (3, 6, 4)), plan.apply(COLOUR, (3, 6, 4)))
+    assert torch.equal(prepare(plan, channels_first, (3, 6, 4)), prepare(plan, COLOUR, (3, 6, 4)))
     nhwc = Preprocessing(scale=1.0, layout="NHWC")
-    np.testing.assert_array_equal(nhwc.apply(COLOUR).numpy(), COLOUR.astype(np.float32))
-    np.testing.assert_array_equal(nhwc.apply(channels_first, (6, 4, 3)).numpy(), COLOUR.astype(np.float32))
+    np.testing.assert_array_equal(prepare(nhwc, COLOUR).numpy(), COLOUR.astype(np.float32))
+    np.testing.assert_array_equal(prepare(nhwc, channels_first, (6, 4, 3)).numpy(), COLOUR.astype(np.float32))
     # 32 x 32 x 3 can only be NHWC
     big = RANDOM.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(plan.apply(big, (32, 32, 3)).numpy(), big.astype(np.float32))
+    np.testing.assert_array_equal(prepare(plan, big, (32, 32, 3)).numpy(), big.astype(np.float32))
 
 
 def test_grey_and_features() -> None:
     grey = RANDOM.integers(0, 256, (4, 28, 28), dtype=np.uint8)
     plan = Preprocessing(scale=1.0)
-    assert plan.apply(grey).shape == (4, 1, 28, 28)
+    assert prepare(plan, grey).shape == (4, 1, 28, 28)
     for shape in ((1, 28, 28), (1, 784, 1), (784,), (28, 28)):
-        prepared = plan.apply(grey, shape)
+        prepared = prepare(plan, grey, shape)
         assert prepared.shape == (4, *shape)
         np.testing.assert_array_equal(prepared.flatten(1).numpy(), grey.reshape(4, -1).astype(np.float32))
-    assert Preprocessing(layout="NHWC").apply(grey).shape == (4, 28, 28, 1)
-    assert plan.apply(RANDOM.normal(size=(4, 7))[:, :], (7,)).shape == (4, 7)
+    assert prepare(Preprocessing(layout="NHWC"), grey).shape == (4, 28, 28, 1)
+    assert prepare(plan, RANDOM.normal(size=(4, 7))[:, :], (7,)).shape == (4, 7)
 
 
 def test_colour_images_are_flattened_in_the_models_order() -> None:
-    flat = Preprocessing(mean=(1.0, 2.0, 3.0), scale=1.0).apply(COLOUR, (72,))
+    flat = prepare(Preprocessing(mean=(1.0, 2.0, 3.0), scale=1.0), COLOUR, (72,))
     wanted = COLOUR.astype(np.float32) - np.array([1, 2, 3], np.float32)
     np.testing.assert_array_equal(flat.numpy(), wanted.transpose(0, 3, 1, 2).reshape(5, 72))
 
 
 def test_crop_takes_the_centre_and_resize_keeps_a_ramp() -> None:
     image = np.arange(100, dtype=np.uint8).reshape(1, 10, 10)
-    cropped = Preprocessing(scale=1.0, crop=4).apply(image).numpy()[0, 0]
+    cropped = prepare(Preprocessing(scale=1.0, crop=4), image).numpy()[0, 0]
     np.testing.assert_array_equal(cropped, image[0, 3:7, 3:7])
     tall = np.repeat(np.repeat(image, 2, 1), 4, 2)
-    assert Preprocessing(resize=10).apply(tall).shape == (1, 1, 10, 20)
-    assert Preprocessing(resize=(12, 8)).apply(tall).shape == (1, 1, 12, 8)
-    halved = Preprocessing(resize=10, crop=10, scale=1.0).apply(np.repeat(np.repeat(image, 2, 1), 2, 2)).numpy()
+    assert prepare(Preprocessing(resize=10), tall).shape == (1, 1, 10, 20)
+    assert prepare(Preprocessing(resize=(12, 8)), tall).shape == (1, 1, 12, 8)
+    halved = prepare(Preprocessing(resize=10, crop=10, scale=1.0), np.repeat(np.repeat(image, 2, 1), 2, 2)).numpy()
     assert np.abs(halved[0, 0] - image[0]).max() <= 3
 
 
@@ -100,29 +101,29 @@ def test_crop_takes_the_centre_and_resize_keeps_a_ramp() -> None:
 )
 def test_images_that_do_not_fit(images: np.ndarray, shape: tuple[int, ...], message: str, hint: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
-        Preprocessing().apply(images, shape)
+        prepare(Preprocessing(), images, shape)
     assert hint in caught.value.hint
 
 
 def test_crop_larger_than_the_image() -> None:
     with pytest.raises(DataError, match="crop of 9x9 does not fit in an image of 6x4") as caught:
-        Preprocessing(crop=9).apply(COLOUR)
+        prepare(Preprocessing(crop=9), COLOUR)
     assert "--resize 9" in caught.value.hint
 
 
 def test_channels_and_means_must_match_the_images() -> None:
     with pytest.raises(OptionError, match=r"mean has 2 values, the images have 3"):
-        Preprocessing(mean=(0.1, 0.2)).apply(COLOUR)
+        prepare(Preprocessing(mean=(0.1, 0.2)), COLOUR)
     with pytest.raises(OptionError, match="BGR needs images of 3 channels; these have 1"):
-        Preprocessing(channels="BGR").apply(COLOUR[..., 0])
+        prepare(Preprocessing(channels="BGR"), COLOUR[..., 0])
 
 
 def test_means_in_units_of_255_need_a_scale() -> None:
     plan = Preprocessing(mean=(125.3, 123.0, 113.9), std=(63.0,))
     with pytest.raises(OptionError, match=r"mean 125.3 is above 1, but uint8 images are divided by 255") as caught:
-        plan.apply(COLOUR)
+        prepare(plan, COLOUR)
     assert "--scale 1" in caught.value.hint
-    assert plan.apply(COLOUR.astype(np.float32), (3, 6, 4)).abs().max() < 3
+    assert prepare(plan, COLOUR.astype(np.float32), (3, 6, 4)).abs().max() < 3
 
 
 def test_options_read_the_usual_strings() -> None:

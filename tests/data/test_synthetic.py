@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from snnconvert.data.arrange import prepare
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.synthetic import guess_range, smooth_images, synthetic_inputs
 from snnconvert.graph import ops
@@ -69,7 +70,7 @@ def test_known_preprocessing_is_used() -> None:
     plan = Preprocessing(mean=(0.5, 0.4, 0.3), std=(0.1, 0.2, 0.4), channels="BGR", resize=9, crop=9)
     found = synthetic_inputs(small(1.0), 4, 0, plan)
     raw = smooth_images(4, 16, 16, 3, 0)
-    assert torch.equal(found, Preprocessing(plan.mean, plan.std, 255.0, None, "BGR").apply(raw, (3, 16, 16)))
+    assert torch.equal(found, prepare(Preprocessing(plan.mean, plan.std, 255.0, None, "BGR"), raw, (3, 16, 16)))
 
 
 @pytest.mark.parametrize("shape", [(20,), (5, 12), (32, 32, 3), (1, 784, 1), (1, 1, 1), (2, 4, 6, 8)])

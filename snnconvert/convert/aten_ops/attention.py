@@ -18,13 +18,13 @@ from snnconvert.convert.lowering.elementwise import add
 from snnconvert.convert.lowering.flow import Flow, Refusal
 from snnconvert.convert.lowering.products import matmul
 from snnconvert.convert.lowering.scope import optional
-from snnconvert.graph import analog_ops
+from snnconvert.graph import kinds
 
 
 @operator("softmax", "_softmax")
 def softmax(ctx: Context, x: Flow, dim: int, half_to_float: bool = False, log: bool = False) -> Flow:
     del half_to_float
-    return ctx.apply(analog_ops.Softmax(dim=x.axis(dim), log=log), x)
+    return ctx.apply(kinds.Softmax(dim=x.axis(dim), log=log), x)
 
 
 @operator("log_softmax", "_log_softmax")
@@ -40,13 +40,13 @@ def layer_norm(
     for place in range(len(shape)):
         x.axis(-1 - place)
     gain, offset = (optional(fixed_or_none(part, what)) for part, what in ((weight, "weight"), (bias, "bias")))
-    return ctx.apply(analog_ops.LayerNorm(gain, offset, shape=shape, eps=eps), x)
+    return ctx.apply(kinds.LayerNorm(gain, offset, shape=shape, eps=eps), x)
 
 
 @operator("group_norm")
 def group_norm(ctx: Context, x: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Flow:
     gain, offset = (optional(fixed_or_none(part, what)) for part, what in ((weight, "weight"), (bias, "bias")))
-    return ctx.apply(analog_ops.GroupNorm(gain, offset, groups=num_groups, eps=eps), moving(x).require_plain())
+    return ctx.apply(kinds.GroupNorm(gain, offset, groups=num_groups, eps=eps), moving(x).require_plain())
 
 
 @operator("instance_norm")
@@ -97,5 +97,5 @@ def scaled_dot_product_attention(
     scores = ctx.affine(scores, 1.0 / math.sqrt(width) if scale is None else float(scale), shift, part="scale")
     if isinstance(attn_mask, Flow):
         scores = add(ctx, scores, attn_mask)
-    weights = ctx.apply(analog_ops.Softmax(dim=scores.axis(-1)), scores, part="softmax")
+    weights = ctx.apply(kinds.Softmax(dim=scores.axis(-1)), scores, part="softmax")
     return matmul(ctx, weights, value_of(value))

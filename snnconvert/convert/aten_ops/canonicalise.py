@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,20 +45,20 @@ class Program:
     input_name: str
     where: Callable[[fx.Node], str]
 
-    def evaluate(self, samples: Tensor) -> list[Any]:
-        """The outputs that PyTorch itself computes for `samples`."""
+    @torch.no_grad()
+    def values(self, samples: Tensor) -> Iterator[tuple[fx.Node, Any]]:
+        """Every node with the value that PyTorch itself computes for `samples`; that of the output is a list."""
         values: dict[fx.Node, Any] = {}
-        with torch.no_grad():
-            for node in self.graph.nodes:
-                if node.op == "placeholder":
-                    given = self.constants.get(node.name)
-                    values[node] = samples.clone() if given is None else given.detach().clone()
-                elif node.op == "output":
-                    return list(fx.node.map_arg(node.args[0], values.__getitem__))
-                else:
-                    args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
-                    values[node] = node.target(*args, **kwargs)
-        raise InternalError("a program without an output")
+        for node in self.graph.nodes:
+            if node.op == "placeholder":
+                given = self.constants.get(node.name)
+                values[node] = samples.clone() if given is None else given.detach().clone()
+            elif node.op == "output":
+                values[node] = list(fx.node.map_arg(node.args[0], values.__getitem__))
+            else:
+                args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+                values[node] = node.target(*args, **kwargs)
+            yield node, values[node]
 
 
 class _Lost:

@@ -11,7 +11,7 @@ from torch import Tensor
 from snnconvert.convert.aten_ops.context import Context, Rule, operator
 from snnconvert.convert.lowering.elementwise import relu
 from snnconvert.convert.lowering.flow import Flow, Refusal
-from snnconvert.graph import ops
+from snnconvert.graph import kinds
 from snnconvert.graph.dialect import arguments
 
 _KNOWN = "only where(x > 0, x, a * x) and x * (x > 0) are known"
@@ -41,11 +41,11 @@ def choose(ctx: Context, condition: Comparison, x: Any, other: Any) -> Flow:
         return relu(ctx, condition.of)
     if isinstance(negative, Flow) and _layout(negative) == _layout(condition.of):
         op = ctx.builder.op(negative.node)
-        if isinstance(op, ops.Constant) and not op.get_buffer("value").any():
+        if isinstance(op, kinds.Constant) and not op.get_buffer("value").any():
             return relu(ctx, condition.of)
-        scaled = isinstance(op, ops.Affine) and arguments(negative.node) == [condition.of.node]
+        scaled = isinstance(op, kinds.Affine) and arguments(negative.node) == [condition.of.node]
         if op is not None and scaled and not op.get_buffer("shift").any():
-            return ctx.apply(ops.LeakyRelu(op.get_buffer("scale").clone()), condition.of)
+            return ctx.apply(kinds.LeakyRelu(op.get_buffer("scale").clone()), condition.of)
     raise Refusal(f"its condition depends on the data; {_KNOWN}")
 
 

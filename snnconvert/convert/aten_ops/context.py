@@ -11,7 +11,7 @@ from torch import Tensor
 
 from snnconvert.convert.lowering.flow import BATCH, Array, Flow, Refusal, Value
 from snnconvert.convert.lowering.scope import Scope, tensor
-from snnconvert.graph import ops
+from snnconvert.graph import kinds
 from snnconvert.graph.dialect import Builder
 from snnconvert.graph.types import Origin
 
@@ -99,7 +99,7 @@ class Context(Scope):
     def repeated_for_each_sample(self, value: Array) -> Flow:
         """A batch-first activation that has `value` for every sample."""
         any_input = next(iter(self.builder.inputs.values()))
-        return Flow(self.emit(ops.Constant(tensor(value)), any_input, part="constant"))
+        return Flow(self.emit(kinds.Constant(tensor(value)), any_input, part="constant"))
 
 
 def value(x: Any) -> Value:

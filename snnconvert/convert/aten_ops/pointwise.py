@@ -17,7 +17,7 @@ from snnconvert.convert.lowering.elementwise import clipped, function, leaky
 from snnconvert.convert.lowering.flow import Flow, Refusal, Value
 from snnconvert.convert.lowering.moves import split
 from snnconvert.convert.lowering.scope import LARGEST
-from snnconvert.graph import analog_ops
+from snnconvert.graph import kinds
 
 for _name in (
     *("sigmoid", "tanh", "hardsigmoid", "hardswish", "silu", "selu", "mish", "erf", "exp", "log"),
@@ -99,7 +99,7 @@ def log_sigmoid(ctx: Context, x: Flow) -> Flow:
 def glu(ctx: Context, x: Flow, dim: int = -1) -> Flow:
     half = x.dims[x.axis(dim) - 1] // 2
     first, gate = split(ctx, x, dim, (half, half))
-    return ctx.joined(analog_ops.Multiply(), first, function(ctx, gate, "sigmoid", "sigmoid"))
+    return ctx.joined(kinds.Multiply(), first, function(ctx, gate, "sigmoid", "sigmoid"))
 
 
 def _number(limit: Any) -> float | None:

@@ -19,7 +19,7 @@ from snnconvert.convert.lowering import windows
 from snnconvert.convert.lowering.flow import Array, Flow, Refusal
 from snnconvert.convert.lowering.moves import reduce
 from snnconvert.convert.lowering.products import along_axis, linear
-from snnconvert.graph import ops
+from snnconvert.graph import kinds
 
 _LARGEST_ADAPTIVE_MATRIX = 16_000_000
 
@@ -85,6 +85,10 @@ def _pooled(rank: int) -> None:
         factor = 1.0 if divisor_override is None else prod(kernel) / divisor_override
         return ctx.affine(pooled, factor, part="divisor")
 
+
+def _adaptively_pooled(rank: int) -> None:
+    """Rules for adaptive windows over `rank` axes."""
+
     @operator(f"adaptive_avg_pool{rank}d", *(("_adaptive_avg_pool2d",) if rank == 2 else ()))
     def adaptive_average(ctx: Context, x: Any, output_size: Any) -> Flow:
         flow, present, wanted = _adaptive(x, output_size, rank)
@@ -96,7 +100,7 @@ def _pooled(rank: int) -> None:
             kernel = tuple(now // size for now, size in zip(present, wanted, strict=True))
             return windows.average_pool(ctx, flow, kernel, stride=kernel)
         if all(size % now == 0 for now, size in zip(present, wanted, strict=True)):
-            return ctx.apply(ops.Resize(size=wanted, mode="nearest"), flow)
+            return ctx.apply(kinds.Resize(size=wanted, mode="nearest"), flow)
         if prod(present) * prod(wanted) > _LARGEST_ADAPTIVE_MATRIX:
             raise Refusal(f"{present} does not divide evenly into {wanted}, and is too large for a matrix")
         eyes = (torch.eye(now, dtype=torch.float64)[None] for now in present)
@@ -123,8 +127,9 @@ def _adaptive(x: Any, output_size: Any, rank: int) -> tuple[Flow, tuple[int, ...
     return flow, present, integers(wanted, rank)
 
 
-_pooled(1)
-_pooled(2)
+for _rank in (1, 2):
+    _pooled(_rank)
+    _adaptively_pooled(_rank)
 
 
 def _reduced(ctx: Context, x: Flow, dim: Any, how: str, keepdim: bool) -> Flow:
@@ -178,7 +183,7 @@ def _resized(flow: Flow, output_size: Any, scale_factors: Any) -> tuple[int, ...
 
 @operator("upsample_nearest2d")
 def upsample_nearest(ctx: Context, x: Flow, output_size: Any = None, scale_factors: Any = None, **_: Any) -> Flow:
-    return ctx.apply(ops.Resize(size=_resized(x, output_size, scale_factors), mode="nearest"), x)
+    return ctx.apply(kinds.Resize(size=_resized(x, output_size, scale_factors), mode="nearest"), x)
 
 
 @operator("upsample_bilinear2d")
@@ -186,7 +191,7 @@ def upsample_bilinear(
     ctx: Context, x: Flow, output_size: Any = None, align_corners: bool = False, scale_factors: Any = None, **_: Any
 ) -> Flow:
     size = _resized(x, output_size, scale_factors)
-    return ctx.apply(ops.Resize(size=size, mode="bilinear", align_corners=align_corners), x)
+    return ctx.apply(kinds.Resize(size=size, mode="bilinear", align_corners=align_corners), x)
 
 
 @operator("upsample_bicubic2d")

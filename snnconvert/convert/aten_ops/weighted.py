@@ -14,7 +14,7 @@ from snnconvert.convert.aten_ops.context import Context, fixed, fixed_or_none, i
 from snnconvert.convert.lowering import elementwise, products, windows
 from snnconvert.convert.lowering.flow import Flow, Refusal
 from snnconvert.convert.lowering.scope import optional, tensor
-from snnconvert.graph import ops
+from snnconvert.graph import kinds
 
 
 @operator("conv1d", "conv2d", "conv3d")
@@ -58,7 +58,7 @@ def conv_transpose(
 ) -> Flow:
     kernel = fixed(weight, "weight")
     rank = kernel.ndim - 2
-    op = ops.ConvTranspose(
+    op = kinds.ConvTranspose(
         tensor(kernel),
         optional(fixed_or_none(bias, "bias")),
         stride=integers(stride, rank),

@@ -6,23 +6,23 @@ import numpy as np
 
 from snnconvert.convert.lowering.flow import Array, Flow, Refusal, Value
 from snnconvert.convert.lowering.scope import LARGEST, Scope, moving, split, tensor
-from snnconvert.graph import analog_ops, ops
+from snnconvert.graph import kinds
 
 _POWERS = {2.0: "square", 0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
 
 
 def function(scope: Scope, flow: Flow, name: str, part: str = "") -> Flow:
-    """`flow` through a scalar function of `analog_ops.FUNCTIONS`."""
-    return scope.apply(analog_ops.Elementwise(function=name), flow, part=part)
+    """`flow` through a scalar function of `kinds.FUNCTIONS`."""
+    return scope.apply(kinds.Elementwise(function=name), flow, part=part)
 
 
 def relu(scope: Scope, flow: Flow) -> Flow:
-    return scope.apply(ops.Relu(), flow)
+    return scope.apply(kinds.Relu(), flow)
 
 
 def leaky(scope: Scope, flow: Flow, slope: Array | float) -> Flow:
     """x for x > 0, else slope * x; the slope broadcasts against the source's tensor."""
-    return scope.apply(ops.LeakyRelu(tensor(flow.aligned(np.asarray(slope)))), flow)
+    return scope.apply(kinds.LeakyRelu(tensor(flow.aligned(np.asarray(slope)))), flow)
 
 
 def elu(scope: Scope, flow: Flow, alpha: float = 1.0) -> Flow:
@@ -39,10 +39,10 @@ def clipped(scope: Scope, flow: Flow, low: float, high: float) -> Flow:
     if low == 0 and high >= LARGEST:
         return relu(scope, flow)
     if low <= 0 < high and (low == 0 or scope.non_negative(flow.node)):
-        return flow if high >= LARGEST else scope.apply(ops.Clip(high=high), flow)
+        return flow if high >= LARGEST else scope.apply(kinds.Clip(high=high), flow)
     if low <= -LARGEST and high >= LARGEST:
         return flow
-    return scope.apply(analog_ops.Clamp(low=max(low, -LARGEST), high=min(high, LARGEST)), flow)
+    return scope.apply(kinds.Clamp(low=max(low, -LARGEST), high=min(high, LARGEST)), flow)
 
 
 def negated(scope: Scope, value: Value, part: str = "negate") -> Value:
@@ -52,7 +52,7 @@ def negated(scope: Scope, value: Value, part: str = "negate") -> Value:
 def add(scope: Scope, *values: Value) -> Flow:
     """The sum of all values: of the activations one node, constants as shifts of it."""
     flows, constants = split(values)
-    total = scope.joined(ops.Add(), *flows) if len(flows) > 1 else moving(flows[0] if flows else None)
+    total = scope.joined(kinds.Add(), *flows) if len(flows) > 1 else moving(flows[0] if flows else None)
     for constant in constants:
         total = scope.affine(total, shift=constant)
     return total
@@ -65,7 +65,7 @@ def multiply(scope: Scope, a: Value, b: Value) -> Flow:
     first, second = scope.together(a, b)
     if first.node is second.node:
         return function(scope, first, "square")
-    return scope.apply(analog_ops.Multiply(), first, second)
+    return scope.apply(kinds.Multiply(), first, second)
 
 
 def divide(scope: Scope, a: Value, b: Value) -> Flow:
@@ -75,7 +75,7 @@ def divide(scope: Scope, a: Value, b: Value) -> Flow:
         return scope.affine(moving(a), 1.0 / b.astype(np.float64))
     if not isinstance(a, Flow):
         return scope.affine(function(scope, b, "reciprocal", "reciprocal"), a)
-    return scope.joined(analog_ops.Divide(), a, b)
+    return scope.joined(kinds.Divide(), a, b)
 
 
 def power(scope: Scope, base: Value, exponent: Value) -> Flow:
@@ -92,7 +92,7 @@ def power(scope: Scope, base: Value, exponent: Value) -> Flow:
         return base
     if number in _POWERS:
         return function(scope, base, _POWERS[number])
-    return scope.apply(analog_ops.Power(exponent=number), base)
+    return scope.apply(kinds.Power(exponent=number), base)
 
 
 def maximum(scope: Scope, *values: Value) -> Flow:
@@ -100,7 +100,7 @@ def maximum(scope: Scope, *values: Value) -> Flow:
     flows, constants = split(values)
     result = flows[0]
     for flow in flows[1:]:
-        result = scope.joined(analog_ops.Maximum(), result, flow)
+        result = scope.joined(kinds.Maximum(), result, flow)
     for constant in constants:
         if constant.size == 1:
             result = clipped(scope, result, float(constant.reshape(-1)[0]), LARGEST)

@@ -12,7 +12,7 @@ import torch
 from snnconvert.convert.lowering.elementwise import function
 from snnconvert.convert.lowering.flow import Flow, Refusal, Value
 from snnconvert.convert.lowering.scope import LARGEST, Scope
-from snnconvert.graph import analog_ops, ops
+from snnconvert.graph import kinds
 
 
 def take(scope: Scope, flow: Flow, axis: int, indices: Sequence[int], part: str = "") -> Flow:
@@ -26,9 +26,9 @@ def take(scope: Scope, flow: Flow, axis: int, indices: Sequence[int], part: str 
         return flow
     steps = {after - before for before, after in itertools.pairwise(indices)} or {1}
     if indices and len(steps) == 1 and min(steps) > 0:
-        op = ops.Slice(dim=dim, start=indices[0], stop=indices[-1] + 1, step=min(steps))
+        op = kinds.Slice(dim=dim, start=indices[0], stop=indices[-1] + 1, step=min(steps))
         return scope.apply(op, flow, part=part)
-    return scope.apply(ops.Select(dim=dim, indices=tuple(indices)), flow, part=part)
+    return scope.apply(kinds.Select(dim=dim, indices=tuple(indices)), flow, part=part)
 
 
 def split(scope: Scope, flow: Flow, axis: int, sizes: Sequence[int]) -> tuple[Flow, ...]:
@@ -70,13 +70,13 @@ def pad(scope: Scope, flow: Flow, amounts: Mapping[int, tuple[int, int]], mode: 
     while pairs[-2:] == [0, 0]:
         pairs = pairs[:-2]
     # a finite stand-in for minus infinity, which JSON lacks
-    return scope.apply(ops.Pad(pads=tuple(pairs), value=max(value, -LARGEST)), flow) if pairs else flow
+    return scope.apply(kinds.Pad(pads=tuple(pairs), value=max(value, -LARGEST)), flow) if pairs else flow
 
 
 def regrouped(scope: Scope, flow: Flow, parts: tuple[int, ...], order: tuple[int, ...], dims: tuple[int, ...]) -> Flow:
     """Samples viewed as `parts`, permuted to `order` and viewed as `dims`: what shuffles pixels and channels."""
     node = scope.sample_reshape(flow.require_plain().node, parts, "split")
-    node = scope.emit(ops.Permute(dims=(0, *(axis + 1 for axis in order))), node, part="permute")
+    node = scope.emit(kinds.Permute(dims=(0, *(axis + 1 for axis in order))), node, part="permute")
     return flow.on(scope.sample_reshape(node, dims))
 
 
@@ -108,7 +108,7 @@ def concat(scope: Scope, values: Sequence[Value], axis: int) -> Flow:
     ]
     if any((flow.position, flow.before, flow.after) != (lead.position, lead.before, lead.after) for flow in flows):
         raise Refusal("its inputs hold the batch on different axes")
-    return scope.apply(ops.Concat(dim=lead.axis(axis)), *flows) if len(flows) > 1 else lead
+    return scope.apply(kinds.Concat(dim=lead.axis(axis)), *flows) if len(flows) > 1 else lead
 
 
 # --- reductions -----------------------------------------------------------------------------------
@@ -125,19 +125,19 @@ def reduce(scope: Scope, flow: Flow, axes: Sequence[int], how: str, *, keep: boo
 
 
 def _mean(scope: Scope, flow: Flow, dims: tuple[int, ...], keep: bool) -> Flow:
-    return scope.apply(ops.Mean(dims=dims, keepdim=keep), flow)
+    return scope.apply(kinds.Mean(dims=dims, keepdim=keep), flow)
 
 
 def _sum(scope: Scope, flow: Flow, dims: tuple[int, ...], keep: bool) -> Flow:
     count = float(math.prod(flow.dims[dim - 1] for dim in dims))
     mean = _mean(scope, flow, dims, keep).node
-    factor = ops.Affine(torch.tensor(count), torch.tensor(0.0))
+    factor = kinds.Affine(torch.tensor(count), torch.tensor(0.0))
     return flow.on(scope.emit(factor, mean, part="count"))
 
 
 def _built_in(name: str) -> Reduction:
     def build(scope: Scope, flow: Flow, dims: tuple[int, ...], keep: bool) -> Flow:
-        return scope.apply(analog_ops.Reduce(function=name, dims=dims, keepdim=keep), flow)
+        return scope.apply(kinds.Reduce(function=name, dims=dims, keepdim=keep), flow)
 
     return build
 

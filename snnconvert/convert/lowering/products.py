@@ -9,14 +9,14 @@ import numpy as np
 from snnconvert.convert.lowering.elementwise import add
 from snnconvert.convert.lowering.flow import Array, Flow, Refusal, Value
 from snnconvert.convert.lowering.scope import Scope, moving, optional, tensor
-from snnconvert.graph import analog_ops, ops
+from snnconvert.graph import kinds
 
 
 def linear(scope: Scope, flow: Flow, weight: Array, bias: Array | None = None, part: str = "") -> Flow:
     """Matrix product of the last axis with `weight` (out, in)."""
     if flow.axis(-1) != len(flow.dims) or flow.dims[-1] != weight.shape[1]:
         raise Refusal(f"a weight of shape {weight.shape} meets a last axis of size {flow.dims[-1:]}")
-    return scope.apply(ops.Linear(tensor(weight), optional(bias)), flow, part=part)
+    return scope.apply(kinds.Linear(tensor(weight), optional(bias)), flow, part=part)
 
 
 def along_axis(scope: Scope, flow: Flow, axis: int, weight: Array) -> Flow:
@@ -46,7 +46,7 @@ def matmul(scope: Scope, a: Value, b: Value) -> Flow:
     for flow in flows:
         flow.axis(-1)
         flow.axis(-2)
-    return scope.apply(analog_ops.MatMul(), *flows)
+    return scope.apply(kinds.MatMul(), *flows)
 
 
 def _without_last(scope: Scope, flow: Flow) -> Flow:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.convert.lowering.flow import Array, Flow, Refusal, Value, reshaped
-from snnconvert.graph import ops
+from snnconvert.graph import kinds
 from snnconvert.graph.dialect import Builder
-from snnconvert.graph.ops import Op
+from snnconvert.graph.kinds import Op
 from snnconvert.graph.types import Origin
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -58,7 +58,7 @@ class Scope:
         flow = self.expand_dims(flow, np.broadcast_shapes(flow.dims, *(value.shape for value in factors)))
         if (factors[0] == 1).all() and (factors[1] == 0).all():
             return flow
-        return self.apply(ops.Affine(tensor(factors[0]), tensor(factors[1])), flow, part=part)
+        return self.apply(kinds.Affine(tensor(factors[0]), tensor(factors[1])), flow, part=part)
 
     def expand_dims(self, flow: Flow, dims: tuple[int, ...]) -> Flow:
         """`flow` broadcast to the sample shape `dims`."""
@@ -67,7 +67,7 @@ class Scope:
         shared = slice(flow.position, (flow.position or 0) + flow.merged)
         if flow.merged and dims[shared] != flow.dims[shared]:
             raise Refusal("it broadcasts an axis that is merged with the batch")
-        return self.apply(ops.Expand(shape=dims), flow, part="expand")
+        return self.apply(kinds.Expand(shape=dims), flow, part="expand")
 
     def reshape(self, flow: Flow, target: Iterable[int], part: str = "") -> Flow:
         """`flow` reshaped as the source has it; BATCH stands for the batch, -1 for what is left."""
@@ -76,7 +76,7 @@ class Scope:
 
     def sample_reshape(self, node: fx.Node, dims: tuple[int, ...], part: str = "") -> fx.Node:
         """`node` with samples of shape `dims`; nothing is added where that is its shape already."""
-        return node if tuple(node.meta["shape"]) == dims else self.emit(ops.Reshape(shape=dims), node, part=part)
+        return node if tuple(node.meta["shape"]) == dims else self.emit(kinds.Reshape(shape=dims), node, part=part)
 
     def transpose(self, flow: Flow, permutation: Iterable[int], part: str = "") -> Flow:
         """`flow` with its axes reordered."""
@@ -91,7 +91,7 @@ class Scope:
                 dims.append(flow.axis(axis))
         position = None if flow.position is None else permutation.index(flow.position)
         same = dims == sorted(dims)
-        node = flow.node if same else self.emit(ops.Permute(dims=tuple(dims)), flow.node, part=part)
+        node = flow.node if same else self.emit(kinds.Permute(dims=tuple(dims)), flow.node, part=part)
         return Flow(node, position, flow.before, flow.after)
 
     def swapped(self, flow: Flow, first: int, second: int, part: str = "") -> Flow:
@@ -108,7 +108,7 @@ class Scope:
         if like.merged and array.shape[like.position or 0] > 1:
             raise Refusal("a constant meets an axis that is merged with the batch")
         value = like.aligned(array) if array.size > 1 else array.reshape((1,) * len(like.dims))
-        return like.on(self.emit(ops.Constant(tensor(value)), like.node, part="constant"))
+        return like.on(self.emit(kinds.Constant(tensor(value)), like.node, part="constant"))
 
     def together(self, *values: Value) -> list[Flow]:
         """Flows of one rank and one batch axis, ready for an elementwise operator; constants become nodes.

@@ -8,7 +8,7 @@ import numpy as np
 
 from snnconvert.convert.lowering.flow import Array, Flow, Refusal
 from snnconvert.convert.lowering.scope import LARGEST, Scope, optional, tensor
-from snnconvert.graph import ops
+from snnconvert.graph import kinds
 
 Sizes = tuple[int, ...]
 
@@ -47,7 +47,7 @@ def padded(scope: Scope, flow: Flow, begin: tuple[int, ...], end: tuple[int, ...
     if not any(begin) and not any(end):
         return flow
     pairs = [amount for pair in zip(reversed(begin), reversed(end), strict=True) for amount in pair]
-    return scope.apply(ops.Pad(pads=tuple(pairs), value=value), flow)
+    return scope.apply(kinds.Pad(pads=tuple(pairs), value=value), flow)
 
 
 def conv(
@@ -70,7 +70,7 @@ def conv(
     stride, dilation, begin, end = window(flow.dims[1:], kernel.shape[2:], stride, dilation, pads, auto_pad)
     if begin != end:
         flow, begin = padded(scope, flow, begin, end), (0,) * rank
-    op = ops.Conv(tensor(kernel), optional(bias), stride=stride, padding=begin, dilation=dilation, groups=groups)
+    op = kinds.Conv(tensor(kernel), optional(bias), stride=stride, padding=begin, dilation=dilation, groups=groups)
     return scope.apply(op, flow)
 
 
@@ -114,7 +114,7 @@ def max_pool(
         else:
             fill = 0.0 if scope.non_negative(flow.node) else -LARGEST
             flow, begin = padded(scope, flow, begin, end, fill), (0,) * len(kernel)
-    op = ops.MaxPool(kernel=kernel, stride=stride, padding=begin, dilation=dilation, ceil_mode=ceil)
+    op = kinds.MaxPool(kernel=kernel, stride=stride, padding=begin, dilation=dilation, ceil_mode=ceil)
     return scope.apply(op, flow)
 
 
@@ -140,7 +140,7 @@ def average_pool(
         and begin == end
         and all(2 * b <= k for b, k in zip(begin, kernel, strict=True))
     ):
-        op = ops.AveragePool(
+        op = kinds.AveragePool(
             kernel=kernel,
             stride=stride,
             padding=begin,
@@ -176,7 +176,7 @@ def _counted_average(  # noqa: PLR0917
         counts = np.multiply.outer(counts, row / k)
     flow = padded(scope, flow, begin, tuple(more))
     if rank <= 2 and set(dilation) <= {1}:
-        flow = scope.apply(ops.AveragePool(kernel=kernel, stride=stride, padding=(0,) * rank), flow)
+        flow = scope.apply(kinds.AveragePool(kernel=kernel, stride=stride, padding=(0,) * rank), flow)
     else:
         weight = np.full((flow.dims[0], 1, *kernel), 1.0 / math.prod(kernel))
         flow = conv(scope, flow, weight, stride=stride, dilation=dilation, groups=flow.dims[0])

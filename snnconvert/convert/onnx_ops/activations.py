@@ -12,7 +12,7 @@ from snnconvert.convert.lowering.elementwise import clipped, elu, function, leak
 from snnconvert.convert.lowering.flow import Flow, Refusal, Value
 from snnconvert.convert.lowering.scope import LARGEST, moving
 from snnconvert.convert.onnx_ops.scope import Scope, fixed, scalar
-from snnconvert.graph import analog_ops, ops
+from snnconvert.graph import kinds
 
 _SIMPLE = (
     *("Sigmoid", "Tanh", "Softplus", "Softsign", "Mish", "Erf", "Exp", "Log", "Sqrt", "Reciprocal", "Abs", "Sin"),
@@ -88,7 +88,7 @@ def Swish(scope: Scope, x: Value, *, alpha: float = 1.0) -> Flow:
 def HardSigmoid(scope: Scope, x: Value, *, alpha: float = 0.2, beta: float = 0.5) -> Flow:
     if abs(alpha - 1 / 6) < 1e-6 and beta == 0.5:
         return function(scope, moving(x), "hardsigmoid")
-    return scope.apply(ops.Clip(high=1.0), scope.affine(moving(x), alpha, beta))
+    return scope.apply(kinds.Clip(high=1.0), scope.affine(moving(x), alpha, beta))
 
 
 def Ceil(scope: Scope, x: Value) -> Flow:
@@ -102,13 +102,13 @@ def Neg(scope: Scope, x: Value) -> Flow:
 def Softmax(scope: Scope, x: Value, *, axis: int | None = None, log: bool = False) -> Flow:
     flow = moving(x)
     if scope.opset >= 13:
-        return scope.apply(analog_ops.Softmax(dim=flow.axis(-1 if axis is None else axis), log=log), flow)
+        return scope.apply(kinds.Softmax(dim=flow.axis(-1 if axis is None else axis), log=log), flow)
     # Before opset 13 all axes from `axis` on were one axis.
     first = flow.normal(1 if axis is None else axis)
     dims = [flow.axis(each) for each in range(first, flow.rank)]
     kept = flow.dims[: dims[0] - 1]
     node = scope.sample_reshape(flow.node, (*kept, int(np.prod(flow.dims[dims[0] - 1 :]))))
-    node = scope.emit(analog_ops.Softmax(dim=dims[0], log=log), node)
+    node = scope.emit(kinds.Softmax(dim=dims[0], log=log), node)
     return flow.on(scope.sample_reshape(node, flow.dims))
 
 

@@ -23,7 +23,7 @@ from snnconvert.convert.lowering.flow import Flow, Refusal, Value
 from snnconvert.convert.lowering.scope import moving
 from snnconvert.convert.lowering.windows import conv
 from snnconvert.convert.onnx_ops.scope import Scope, dropped_scores, fixed
-from snnconvert.graph import analog_ops
+from snnconvert.graph import kinds
 
 _FLOATS = (1, 10, 11, 16)  # FLOAT, FLOAT16, DOUBLE, BFLOAT16 of onnx.TensorProto
 
@@ -114,4 +114,4 @@ def LRN(scope: Scope, x: Value, *, size: int, alpha: float = 0.0001, beta: float
     near = (offset >= -math.floor((size - 1) / 2)) & (offset <= math.ceil((size - 1) / 2))
     kernel = (near * (alpha / size)).reshape(channels, channels, *(1,) * rank)
     total = conv(scope, function(scope, flow, "square"), kernel, np.full(channels, bias))
-    return scope.joined(analog_ops.Multiply(), flow, scope.apply(analog_ops.Power(exponent=-beta), total))
+    return scope.joined(kinds.Multiply(), flow, scope.apply(kinds.Power(exponent=-beta), total))

@@ -11,7 +11,7 @@ from snnconvert.convert.lowering.flow import Array, Flow, Refusal, Value
 from snnconvert.convert.lowering.moves import reduce
 from snnconvert.convert.lowering.scope import moving, tensor
 from snnconvert.convert.onnx_ops.scope import Scope, fixed
-from snnconvert.graph import analog_ops
+from snnconvert.graph import kinds
 
 
 def BatchNormalization(
@@ -48,7 +48,7 @@ def LayerNormalization(
     shape = flow.dims[_first(flow, axis) - 1 :]
     weight = tensor(np.broadcast_to(fixed(scale, "its scale"), shape))
     offset = None if bias is None else tensor(np.broadcast_to(fixed(bias, "its bias"), shape))
-    return scope.apply(analog_ops.LayerNorm(weight, offset, shape=shape, eps=epsilon), flow)
+    return scope.apply(kinds.LayerNorm(weight, offset, shape=shape, eps=epsilon), flow)
 
 
 def RMSNormalization(
@@ -60,7 +60,7 @@ def RMSNormalization(
     axes = range(flow.normal(axis), flow.rank)
     power = reduce(scope, function(scope, flow, "square"), axes, "mean", keep=True)
     inverse = function(scope, scope.affine(power, shift=epsilon), "rsqrt")
-    return scope.affine(scope.joined(analog_ops.Multiply(), flow, inverse), fixed(scale, "its scale"))
+    return scope.affine(scope.joined(kinds.Multiply(), flow, inverse), fixed(scale, "its scale"))
 
 
 def _first(flow: Flow, axis: int) -> int:
@@ -80,7 +80,7 @@ def InstanceNormalization(
 ) -> Flow:
     flow = moving(x).require_plain()
     weight, offset = fixed(scale, "its scale"), fixed(bias, "its bias")
-    return scope.apply(analog_ops.GroupNorm(tensor(weight), tensor(offset), groups=flow.dims[0], eps=epsilon), flow)
+    return scope.apply(kinds.GroupNorm(tensor(weight), tensor(offset), groups=flow.dims[0], eps=epsilon), flow)
 
 
 def GroupNormalization(
@@ -101,4 +101,4 @@ def GroupNormalization(
         return array if scope.opset >= 21 else np.repeat(array, flow.dims[0] // num_groups)
 
     weight, offset = per_channel(scale, "its scale"), per_channel(bias, "its bias")
-    return scope.apply(analog_ops.GroupNorm(tensor(weight), tensor(offset), groups=num_groups, eps=epsilon), flow)
+    return scope.apply(kinds.GroupNorm(tensor(weight), tensor(offset), groups=num_groups, eps=epsilon), flow)

@@ -12,7 +12,7 @@ from snnconvert.convert.lowering.scope import moving
 from snnconvert.convert.lowering.windows import average_pool, max_pool
 from snnconvert.convert.onnx_ops.layout import Integers
 from snnconvert.convert.onnx_ops.scope import Scope, integers
-from snnconvert.graph import analog_ops
+from snnconvert.graph import kinds
 
 _REDUCTIONS = {
     "ReduceMean": "mean",
@@ -110,4 +110,4 @@ REDUCTIONS: dict[str, Callable[..., Value]] = {name: _reduction(how) for name, h
 
 def LpNormalization(scope: Scope, x: Value, *, axis: int = -1, p: int = 2) -> Flow:
     flow = moving(x)
-    return scope.joined(analog_ops.Divide(), flow, reduce(scope, flow, [axis], "l2" if p == 2 else "l1", keep=True))
+    return scope.joined(kinds.Divide(), flow, reduce(scope, flow, [axis], "l2" if p == 2 else "l1", keep=True))

@@ -15,7 +15,7 @@ from snnconvert.convert.lowering.flow import Array, Flow, Refusal, Value
 from snnconvert.convert.lowering.scope import moving
 from snnconvert.convert.onnx_ops.scope import Scope, fixed, scalar
 from snnconvert.convert.onnx_ops.weighted import Conv, MatMul
-from snnconvert.graph import ops
+from snnconvert.graph import kinds
 
 ROUNDING = "the model is quantised: its weights were dequantised, rounding of its activations was dropped"
 
@@ -51,7 +51,7 @@ def quantised(scope: Scope, flow: Flow, scale: Value, zero: Value | None) -> Flo
     if flow.node.op == "placeholder" or scope.non_negative(flow.node):
         return flow
     width = 8 if offset is None else 8 * offset.dtype.itemsize
-    return scope.apply(ops.Clip(high=(2**width - 1) * float(np.max(fixed(scale, "its scale")))), flow)
+    return scope.apply(kinds.Clip(high=(2**width - 1) * float(np.max(fixed(scale, "its scale")))), flow)
 
 
 def QuantizeLinear(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
 from snnconvert.convert.lowering.flow import Array
+from snnconvert.convert.weights import sniff
 from snnconvert.errors import ModelFileError, UnsupportedError
 
 OLDEST_OPSET = 7
@@ -26,14 +26,6 @@ _WEIGHTED = (
     "QLinearConv",
 )
 _KINDS: tuple[tuple[bytes, str, str], ...] = (
-    (b"version https://git-lfs", "is a git-lfs pointer, not the model", "fetch the model itself with `git lfs pull`"),
-    (
-        b"<!doctype html",
-        "is an HTML page, not a model",
-        "the download gave a web page; use the file's raw download link",
-    ),
-    (b"<html", "is an HTML page, not a model", "the download gave a web page; use the file's raw download link"),
-    (b"<?xml", "is an XML file, not an ONNX model", "export the network to ONNX first"),
     (
         b"pk\x03\x04",
         "is a zip archive (PyTorch files are), not an ONNX model",
@@ -45,35 +37,15 @@ _KINDS: tuple[tuple[bytes, str, str], ...] = (
 )
 
 
-def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file, read in chunks."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def sniff(path: Path) -> None:
+def check_content(path: Path) -> None:
     """Recognise the files that people give by mistake.
 
     Raises:
-        ModelFileError: if `path` is missing, a directory, empty, unreadable, or visibly not a model.
+        ModelFileError: if `path` is missing, a folder, empty, unreadable, or visibly not an ONNX model.
     """
-    if not path.exists():
-        raise ModelFileError(f"{path} does not exist", hint="check the path of the .onnx file")
-    if path.is_dir():
-        raise ModelFileError(f"{path} is a directory", hint="name the .onnx file inside it")
-    try:
-        with path.open("rb") as file:
-            head = file.read(512)
-    except OSError as error:
-        raise ModelFileError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
-    if not head:
-        raise ModelFileError(f"{path} is empty", hint="export or download the model again")
-    start = head.lstrip().lower()
+    head = sniff(path)
     for magic, what, hint in _KINDS:
-        if head.lower().startswith(magic) or start.startswith(magic):
+        if head.lower().startswith(magic):
             raise ModelFileError(f"{path} {what}", hint=hint)
     if head[4:8] == b"TFL3":
         raise ModelFileError(f"{path} is a TFLite file, not an ONNX model", hint="convert it with tf2onnx first")
@@ -86,7 +58,7 @@ def open_model(path: Path) -> tuple[onnx.ModelProto, int]:
         ModelFileError: if it is no readable model.
         UnsupportedError: if its opset is outside what this package and the installed onnx know.
     """
-    sniff(path)
+    check_content(path)
     broken = "export or download it again; it may be truncated"
     try:
         model = onnx.load(path, format="protobuf")

@@ -19,7 +19,7 @@ from snnconvert.convert.lowering.moves import take
 from snnconvert.convert.lowering.products import along_axis
 from snnconvert.convert.lowering.scope import moving
 from snnconvert.convert.onnx_ops.scope import Scope, fixed, integers
-from snnconvert.graph import ops
+from snnconvert.graph import kinds
 
 _COORDINATES = (
     *("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric", "align_corners", "asymmetric"),
@@ -161,7 +161,7 @@ def _resize_nearest(scope: Scope, flow: Flow, out: dict[int, int], picked: dict[
         copied = torch.nn.functional.interpolate(line, size=size, mode="nearest")[0, 0].int().tolist()
         same = same and copied == picked.get(axis, list(range(size)))
     if same:
-        return scope.apply(ops.Resize(size=spatial, mode="nearest"), flow)
+        return scope.apply(kinds.Resize(size=spatial, mode="nearest"), flow)
     for axis, indices in picked.items():
         flow = take(scope, flow, axis, indices)
     return flow
@@ -178,7 +178,7 @@ def _resize_linear(scope: Scope, flow: Flow, out: dict[int, int], sources: dict[
         kind = "linear" if len(spatial) == 1 else "bilinear"
         for aligned in (False, True):
             if all(_as_torch(weights[axis], aligned) for axis in range(2, flow.rank)):
-                return scope.apply(ops.Resize(size=spatial, mode=kind, align_corners=aligned), flow)
+                return scope.apply(kinds.Resize(size=spatial, mode=kind, align_corners=aligned), flow)
     for axis, weight in weights.items():
         if np.array_equal(weight, np.eye(len(weight), weight.shape[1])) and len(weight) == weight.shape[1]:
             continue

@@ -9,7 +9,7 @@ from snnconvert.convert.lowering.products import einsum, gemm, matmul
 from snnconvert.convert.lowering.scope import moving, tensor
 from snnconvert.convert.lowering.windows import conv, padded
 from snnconvert.convert.onnx_ops.scope import Scope, fixed, fixed_or_none
-from snnconvert.graph import ops
+from snnconvert.graph import kinds
 
 
 def Conv(
@@ -86,7 +86,7 @@ def ConvTranspose(
     symmetric = (
         begin == end and min(begin) >= 0 and all(e < max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True))
     )
-    op = ops.ConvTranspose(
+    op = kinds.ConvTranspose(
         tensor(kernel),
         offset,
         stride=stride,
