@@ -23,8 +23,8 @@ from torch import Tensor
 from snnconvert.cost.chip import pareto, rows_of
 from snnconvert.data.selection import images_for
 from snnconvert.graph.checkpoint import load_snn
-from snnconvert.report.charts_detail import sweep_chart
 from snnconvert.report.figures import on_paper
+from snnconvert.report.sections.chip import sweep_chart
 from snnconvert.report.statistics import wilson_interval
 from snnconvert.simulate.integer import SCALES, IntegerCurve, integer_curve
 from snnconvert.study.evaluate import rerun
@@ -69,7 +69,7 @@ def main() -> None:
     if args.figure:
         import vl_convert
 
-        spec = sweep_chart({"chip": {"runs": pareto(runs)}})
+        spec = sweep_chart(pareto(runs))
         assert spec is not None
         args.figure.write_text(vl_convert.vegalite_to_svg(on_paper(spec)), "utf-8")
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from snnconvert.data.selection import images_for
 from snnconvert.graph.checkpoint import load_snn
 from snnconvert.report.document import write_report
-from snnconvert.report.rebuild import rebuilt_document
+from snnconvert.report.from_run import rebuilt_document
 from snnconvert.simulate import measure
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.measure import Watcher

@@ -21,13 +21,13 @@ from snnconvert.graph.types import Snn
 from snnconvert.options import AUTO
 from snnconvert.pipeline import Request
 from snnconvert.pipeline import run as run_pipeline
-from snnconvert.report import wording
 from snnconvert.report.document import dumps, write_report
 from snnconvert.report.figures import write_beside
 from snnconvert.report.from_run import document_of
 from snnconvert.report.gate import GateResult, Status, check_document, worst_layer
 from snnconvert.report.gates import Gates
 from snnconvert.report.render_terminal import print_summary
+from snnconvert.report.sections import attribution
 from snnconvert.simulate.kernels import missing
 from snnconvert.target import Attempt, best_of, beyond_the_original, smallest, unreachable
 
@@ -130,7 +130,7 @@ def _advice(document: dict[str, Any], gates: Gates, result: GateResult) -> tuple
         return "", "evaluate on more images (--limit, --data), or leave --strict out"
     if beyond := beyond_the_original(document, gates):
         return beyond, "ask for less, or convert a more accurate network"
-    known = (wording.culprit(document) or ("", ""))[1]
+    known = (attribution.culprit(document) or ("", ""))[1]
     return result.worst_layer or "", known or "ask for less, or give more timesteps"
 
 

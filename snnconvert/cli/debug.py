@@ -16,7 +16,8 @@ from snnconvert.cli.terminal import Terminal
 from snnconvert.data.selection import images_for
 from snnconvert.graph.checkpoint import load_snn
 from snnconvert.report import wording
-from snnconvert.report.rebuild import neuron_section
+from snnconvert.report.sections.attribution import CAUSES, culprit
+from snnconvert.report.sections.made import neuron_of
 from snnconvert.simulate.chunks import chunk_size
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.measure import watched_run
@@ -40,7 +41,7 @@ def debug(checkpoint: Path, given: Mapping[str, Any], terminal: Terminal) -> Non
     if terminal.as_json:
         print(json.dumps({"schema": "snnconvert-debug/1", "model": snn.source.name, **section}, indent=1))
     elif not terminal.quiet:
-        known = {"schedule": snn.schedule.to_dict(), "neuron": neuron_section(snn), "attribution": section}
+        known = {"schedule": snn.schedule.to_dict(), "neuron": neuron_of(snn), "attribution": section}
         _print_causes({**known, "analysis": {"final": {"drop": _recorded_drop(snn.evaluation)}}})
 
 
@@ -53,8 +54,8 @@ def _recorded_drop(evaluation: dict[str, Any]) -> float | None:
 def _print_causes(document: dict[str, Any]) -> None:
     console = Console()
     section = document["attribution"]
-    for line in filter(None, wording.culprit(document) or ("No layer adds much error of its own.",)):
-        console.print(Text(line))
+    for line in filter(None, culprit(document) or ("No layer adds much error of its own.",)):
+        console.print(Text(wording.clean(line)))
     console.print(
         Text(
             f"Each cause in percent of the size of the layer's activations, on {section['images']} images, against the "
@@ -63,9 +64,9 @@ def _print_causes(document: dict[str, Any]) -> None:
         )
     )
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for index, title in enumerate(("layer", "whole error", *wording.CAUSES)):
+    for index, title in enumerate(("layer", "whole error", *CAUSES)):
         table.add_column(title, justify="right" if index else "left")
     for row in section["layers"]:
-        sizes = (row["error"], *(row["causes"][cause] for cause in wording.CAUSES))
+        sizes = (row["error"], *(row["causes"][cause] for cause in CAUSES))
         table.add_row(Text(wording.clean(row["origin"])), *(wording.share(size, 2) for size in sizes))
     console.print(table)

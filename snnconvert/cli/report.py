@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from snnconvert.cli.convert import show_report
 from snnconvert.cli.options import Chip, Files
@@ -21,11 +19,10 @@ from snnconvert.data.selection import images_for
 from snnconvert.errors import OptionError
 from snnconvert.files import write_atomically
 from snnconvert.graph.checkpoint import load_snn
-from snnconvert.report.compare import HEAD, TEST_HEAD, cells, compare, render_comparison
+from snnconvert.report.compare import compare
 from snnconvert.report.document import load_report
-from snnconvert.report.rebuild import rebuilt_document
-from snnconvert.report.render_comparison import headline, render_comparison_html
-from snnconvert.report.wording import clean
+from snnconvert.report.from_run import rebuilt_document
+from snnconvert.report.render_comparison import print_comparison, render_comparison, render_comparison_html
 
 
 def report(paths: Sequence[Path], given: Mapping[str, Any], chip: Chip, files: Files, terminal: Terminal) -> None:
@@ -73,7 +70,7 @@ def _measured(path: Path, given: Mapping[str, Any], chip: Chip, terminal: Termin
             command_line=terminal.command_line,
             batch_size=request.batch_size,
             progress=progress,
-            sections={"chip": section},
+            studies={"chip": section},
             constants=constants,
         )
 
@@ -104,15 +101,5 @@ def _compare(paths: Sequence[Path], files: Files, terminal: Terminal) -> None:
         print(json.dumps(comparison, indent=1))
     elif not terminal.quiet:
         console = Console()
-        console.print(Text(headline(comparison), style="bold"))
-        for note in comparison["notes"]:
-            console.print(Text(f"note: {clean(note)}", style="dim"))
-        for head, rows in zip((HEAD, TEST_HEAD), cells(comparison), strict=True):
-            table = Table(box=None, pad_edge=False, header_style="dim")
-            for index, title in enumerate(head):
-                table.add_column(title, justify="right" if index else "left", overflow="fold")
-            for row in rows:
-                table.add_row(*map(Text, row))
-            console.print(table)
-            console.print()
+        print_comparison(comparison, console)
         console.print(f"written: {', '.join(map(str, texts))}", highlight=False)

@@ -25,9 +25,9 @@ from snnconvert.graph.dialect import calls, neurons_of
 from snnconvert.graph.schedule.timing import plan
 from snnconvert.options import check
 from snnconvert.recompile import Change, recompiled
-from snnconvert.report import wording
 from snnconvert.report.document import plain
-from snnconvert.report.from_run import energy_section, rerun_document
+from snnconvert.report.from_run import rerun_document
+from snnconvert.report.sections import early_exit, energy
 from snnconvert.report.wording import flat
 from snnconvert.request import CHANGES, Request
 from snnconvert.study.evaluate import rerun
@@ -75,7 +75,7 @@ def run(checkpoint: Path, given: Mapping[str, Any], output: Path | None, termina
     document["notes"] = [*notes, *document["notes"]]
     counted = operations(counters[0]) if counters else None
     if counted is not None:
-        document["energy"] = plain(energy_section(counted, snn, constants))
+        document["energy"] = plain(energy.estimate(counted, snn, constants))
     if terminal.as_json:
         print(json.dumps(document, indent=1))
     elif not terminal.quiet:
@@ -102,7 +102,7 @@ def print_run(document: dict[str, Any]) -> None:
         )
     console = Console()
     console.print(table)
-    if early := wording.early_exit(document):
+    if early := early_exit.sentence(document):
         console.print(early, highlight=False)
     for note in document["notes"]:
         console.print(note, highlight=False)

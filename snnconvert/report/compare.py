@@ -8,7 +8,6 @@ from typing import Any
 
 from snnconvert.report import statistics, wording
 from snnconvert.report.outcomes import of_document
-from snnconvert.report.render_markdown import escaped, table
 
 SCHEMA = "snnconvert-comparison/1"
 HEAD = ("run", "ANN", "SNN", "drop", "T", "T within 1", "spikes per image", "energy / INT8", "saves energy")
@@ -122,14 +121,3 @@ def cells(comparison: Mapping[str, Any]) -> tuple[list[tuple[str, ...]], list[tu
             )
         )
     return rows, tests
-
-
-def render_comparison(comparison: Mapping[str, Any]) -> str:
-    """Both tables as Markdown."""
-    rows, tests = cells(comparison)
-    lines = ["### Spiking networks compared", "", *table(HEAD, [tuple(map(escaped, row)) for row in rows])]
-    if tests:
-        lines += ["", *table(TEST_HEAD, [tuple(map(escaped, row)) for row in tests])]
-        lines += ["", "Differences are points of accuracy, the first minus the second; p by McNemar's exact test."]
-    lines += [line for note in comparison["notes"] for line in ("", escaped(note))]
-    return "\n".join(lines) + "\n"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from snnconvert.report import statistics
+from snnconvert.report.sections import shift
 
 Document = Mapping[str, Any]
 # A drop known to be smaller than this many points needs no larger sample.
@@ -153,19 +154,6 @@ def _bound(document: Document) -> dict[str, str] | None:
     )
 
 
-def _shifted(document: Document) -> dict[str, str] | None:
-    shift = document["calibration"].get("shift")
-    if not shift:
-        return None
-    return _warning(
-        f"The evaluation images drive the network further than the calibration images did: at {shift['origin']} its "
-        f"neurons cut off {100 * shift['evaluation']:.0f} % of the activations (root of the squares' sum), and "
-        f"{100 * shift['calibration']:.0f} % on the calibration images. No number of steps makes up for that.",
-        "Calibrate on more images, cropped, resized and sharpened as those that the network will see; where there are "
-        "none, --headroom 1 (with --calibration reconstruct or mse) cuts off less.",
-    )
-
-
 def _dead(document: Document) -> dict[str, str] | None:
     dead = [layer for layer in document["layers"] if layer["spikes_per_image"] == 0 or layer["dead_share"] == 1]
     if not dead:
@@ -182,7 +170,7 @@ RULES: dict[str, Callable[[Document], dict[str, str] | None]] = {
     "import_differs": _comparison,
     "ann_near_chance": _near_chance,
     "calibrated_on_evaluation": _calibrated_on_evaluation,
-    "calibration_shift": _shifted,
+    "calibration_shift": shift.warning,
     "dead_layer": _dead,
     "curve_falls": _falls,
     "curve_rising": _rising,

@@ -4,38 +4,87 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import altair as alt
 
-from snnconvert.report.chart_style import BLUE, GREY, ORANGE, RED, Spec, data, finish
+from snnconvert.report import render_markdown
+from snnconvert.report.blocks import Block, Chart, On, Table, Text, Title
 from snnconvert.report.compare import HEAD, TEST_HEAD, cells
+from snnconvert.report.drawing import BLUE, GREY, ORANGE, RED, TEAL, Spec, data, finish, tips
 from snnconvert.report.render_html import page
+from snnconvert.report.render_terminal import print_blocks, print_headline
 from snnconvert.report.wording import clean
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # Pixels beside the first and the last answer: a run's only point would else lie on the axis.
 _ROOM: dict[str, Any] = {"nice": False, "zero": False, "padding": 12}
-_COLOURS = [BLUE, ORANGE, "#2f9e8a", RED, "#9a6ad6", "#7d9b2c", "#c0659a", GREY]
+_COLOURS = [BLUE, ORANGE, TEAL, RED, "#9a6ad6", "#7d9b2c", "#c0659a", GREY]
 
 
 def render_comparison_html(comparison: Mapping[str, Any]) -> str:
     """The page of a comparison (see `compare.compare`)."""
-    rows, tests = cells(comparison)
     basis = _basis(comparison)
     specs = {"curves": _curves(comparison, basis), "costs": _costs(comparison, basis)}
+    runs = comparison["runs"]
     return page(
-        "comparison.html",
-        {name: spec for name, spec in specs.items() if spec is not None},
-        runs=comparison["runs"],
-        names=[clean(row["name"]) for row in comparison["runs"]],
-        headline=headline(comparison),
-        notes=[clean(note) for note in comparison["notes"]],
-        basis=basis,
-        head=HEAD,
-        rows=rows,
-        test_head=TEST_HEAD,
-        tests=tests,
+        f"{len(runs)} spiking networks compared",
+        f"Spiking networks compared: {', '.join(row['name'] for row in runs)}",
+        headline(comparison),
+        sentences=[Text(note) for note in comparison["notes"]],
+        sections=sections(comparison),
+        charts={name: spec for name, spec in specs.items() if spec is not None},
     )
+
+
+def render_comparison(comparison: Mapping[str, Any]) -> str:
+    """Both tables as Markdown."""
+    notes = [Text(note, On.MARKDOWN) for note in comparison["notes"]]
+    blocks = [block for _, part in sections(comparison) for block in part]
+    return render_markdown.page("Spiking networks compared", "", [*blocks, *notes])
+
+
+def print_comparison(comparison: Mapping[str, Any], console: Console) -> None:
+    """Both tables in a terminal."""
+    print_headline(headline(comparison), console)
+    print_blocks([Text(f"note: {note}", On.TERMINAL, soft=True) for note in comparison["notes"]], console)
+    print_blocks([block for _, part in sections(comparison) for block in part], console)
+
+
+def sections(comparison: Mapping[str, Any]) -> list[tuple[str, list[Block]]]:
+    """Heading and blocks of each part."""
+    rows, tests = cells(comparison)
+    basis = _basis(comparison)
+    explained = (
+        " Dashed: the original network’s accuracy. Bands: 95 % Wilson intervals."
+        if basis == "accuracy"
+        else " Without labels: how often the network decides as its original does."
+    )
+    over_time: list[Block] = [
+        Text(f"Each step is one tick of the simulation, counted from the first input.{explained}", soft=True),
+        Chart("curves", f"{basis} of every run over timesteps"),
+        Title(f"{basis.capitalize()} against spikes"),
+        Text("Each point is a step; further left is cheaper, higher is better.", soft=True),
+        Chart("costs", f"{basis} of every run against spikes per image"),
+    ]
+    figures = (
+        "Accuracy, drop and spikes at the last step. “T within 1”: the first T from which accuracy stays within a "
+        "point of the ANN’s. Energy: SNN over INT8 ANN by estimate, from arithmetic only to memory without reuse."
+    )
+    paired = (
+        "McNemar’s exact test on the images that only one of two runs classifies correctly, for every pair measured on "
+        "the same images. “Difference” is in points of accuracy, the first minus the second, with its 95 % interval. "
+        "“p, Holm” is adjusted for the number of tests: below 0.05 the difference is hardly chance."
+    )
+    short = "Differences are points of accuracy, the first minus the second; p by McNemar's exact test."
+    differences: list[Block] = [Text(paired, soft=True), Table(TEST_HEAD, tests, On.ALL, left=(1,), folds=True)]
+    return [
+        ("Runs", [Text(figures, soft=True), Table(HEAD, rows, On.ALL, folds=True)]),
+        (f"{basis.capitalize()} over time", over_time if _points(comparison, basis) else []),
+        ("Which differences are real", [*differences, Text(short, On.MARKDOWN)] if tests else []),
+    ]
 
 
 def headline(comparison: Mapping[str, Any]) -> str:
@@ -88,12 +137,7 @@ def _points(comparison: Mapping[str, Any], basis: str) -> list[Spec]:
 
 
 def _tips(basis: str) -> list[alt.Tooltip]:
-    return [
-        alt.Tooltip("run:N", title="run"),
-        alt.Tooltip("t:Q", title="T"),
-        alt.Tooltip("value:Q", title=f"{basis} (%)", format=".2f"),
-        alt.Tooltip("spikes:Q", title="spikes per image", format=",.0f"),
-    ]
+    return tips("run:N run", "t:Q T", f"value:Q {basis} (%) | .2f", "spikes:Q spikes per image | ,.0f")
 
 
 def _curves(comparison: Mapping[str, Any], basis: str) -> Spec | None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from snnconvert.report import wording
+from snnconvert.report.section import Document
+from snnconvert.report.sections.layers import last_error
 
 _CURVE = ("timestep", "accuracy", "accuracy_low", "accuracy_high", "agreement", "spikes_per_image")
 _COUNTS = ("spikes", "snn_additions", "snn_multiplications", "neuron_updates")
@@ -21,7 +23,7 @@ _ENERGY = ("ann_multiplications", "snn_additions", "snn_multiplications", "neuro
            "spikes_per_synapse", "break_even")  # fmt: skip
 
 
-def curve_csv(document: Mapping[str, Any]) -> str:
+def curve_csv(document: Document) -> str:
     """The fit curve; with what was spent up to each step where operations were counted.
 
     `counted_*` are cumulated per image; `pj_*` energy in picojoule and `ratio_*` SNN over ANN, one pair a comparison.
@@ -43,7 +45,7 @@ def curve_csv(document: Mapping[str, Any]) -> str:
     return _text(head, lines)
 
 
-def layers_csv(document: Mapping[str, Any]) -> str:
+def layers_csv(document: Document) -> str:
     """Every layer: thresholds, rates, shares, first spikes, the error at the last step, operations and energy."""
     counted = {row["name"]: row for row in (document["energy"] or {}).get("layers", [])}
     head = [*_LAYER, "threshold_min", "threshold_median", "threshold_max", *(f"first_spike_{key}" for key in _FIRST)]
@@ -53,7 +55,7 @@ def layers_csv(document: Mapping[str, Any]) -> str:
         first, own = layer["first_spike"] or {}, counted.get(layer["name"], {})
         line = [layer[key] for key in _LAYER] + [layer["threshold"][key] for key in ("min", "median", "max")]
         line += [first.get(key) for key in _FIRST] + [layer[key] for key in _LAYER_END]
-        lines.append([*line, wording.last_error(layer), *(own.get(key) for key in _ENERGY)])
+        lines.append([*line, last_error(layer), *(own.get(key) for key in _ENERGY)])
     return _text(head, lines)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib import metadata, resources
@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from snnconvert.errors import OutputError
 from snnconvert.files import cache_folder, write_atomically
-from snnconvert.report import wording
-from snnconvert.report.ablation_text import ablation_text
-from snnconvert.report.anytime_text import HEAD, anytime_rows, anytime_text
-from snnconvert.report.charts import charts, small_layers
+from snnconvert.report.blocks import Block, On, shown
+from snnconvert.report.charts import charts
+from snnconvert.report.section import Document
+from snnconvert.report.sections import SECTIONS
+from snnconvert.report.sections.summary import headline
+from snnconvert.report.wording import clean
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -32,45 +34,56 @@ for (const place of document.querySelectorAll("[data-chart]")) {
 }"""
 
 
-def render_html(document: Mapping[str, Any]) -> str:
+def render_html(document: Document) -> str:
     """The whole page as text. Every string of the document is escaped; scripts are pinned by a content policy."""
-    specs = charts(document)
+    name = document["model"]["name"]
     return page(
-        "template.html",
-        specs,
-        document=document,
-        headline=wording.headline(document),
-        certainty=wording.certainty(document),
-        interval=wording.interval(document),
-        culprit=wording.culprit(document),
-        rounded=wording.precision(document["evaluation"].get("precision"), document["latency"]["total"]),
-        early=wording.early_exit(document),
-        neurons_worth=ablation_text(document),
-        anytime=anytime_text(document),
-        anytime_head=HEAD,
-        anytime_rows=anytime_rows(document),
-        causes=tuple(wording.CAUSES),
-        crossings=wording.crossings(document),
-        milestones=wording.milestones(document),
-        small=[index + 1 for index in small_layers(document)],
+        f"{name}: spiking network report",
+        f"Spiking network report: {name}",
+        headline(document),
+        sentences=[text for section in SECTIONS.values() for text in section.sentences(document)],
+        sections=[(section.title, section.blocks(document)) for section in SECTIONS.values()],
+        charts=charts(document),
     )
 
 
-def page(template: str, specs: Mapping[str, Any], **values: Any) -> str:
-    """A self-contained page from a template of this package, with the charts `specs` and their library inside it."""
+def page(
+    title: str,
+    heading: str,
+    found: str,
+    *,
+    sentences: Sequence[Block],
+    sections: Sequence[tuple[str, Sequence[Block]]],
+    charts: Mapping[str, Any],
+) -> str:
+    """A self-contained page of blocks, with the charts' specifications and their library inside it.
+
+    Args:
+        title: of the window.
+        heading: of the page.
+        found: the headline.
+        sentences: what stands below the headline.
+        sections: heading and blocks; those that have nothing for the page are left out.
+        charts: specifications by name.
+    """
     from markupsafe import Markup
 
     bundle = _bundle()
-    text: str = compiled(template).render(
-        charts=frozenset(specs),
-        specs=Markup(_script_json(specs)),
+    text: str = compiled("page.html").render(
+        title=title,
+        heading=heading,
+        headline=found,
+        sentences=sentences,
+        sections=sections,
+        on=On.PAGE,
+        charts=frozenset(charts),
+        specs=Markup(_script_json(charts)),
         bundle=Markup(bundle),
         starter=Markup(_STARTER),
         style=Markup(_source("page.css")),
         hashes=Markup(" ".join(_hash(script) for script in (bundle, _STARTER))),
-        **values,
     )
-    return text + "\n"
+    return text
 
 
 @cache
@@ -81,8 +94,7 @@ def compiled(template: str) -> Template:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(_source)
     )
-    helpers = ("clean", "count", "fixed", "percent", "plural", "share", "short", "flat", "last_error", "first_spikes")
-    environment.filters |= {name: getattr(wording, name) for name in helpers}
+    environment.filters |= {"clean": clean, "shown": shown}
     return environment.get_template(template)
 
 

@@ -105,7 +105,7 @@ def figures(document: Mapping[str, Any]) -> dict[str, Any]:
         "samples": document["evaluation"]["samples"],
         "data": document["evaluation"]["source"],
         "method": document["calibration"]["method"],
-        "neuron": document["neuron"]["model"] if isinstance(document["neuron"], dict) else document["neuron"],
+        "neuron": document["neuron"]["model"],
         "schedule": document["schedule"]["kind"],
         "ann_accuracy": document["ann"]["accuracy"],
         "timesteps": final.get("t", document["latency"]["total"]),

@@ -221,7 +221,7 @@ def prepare() -> None:
     del pipeline, from_run
     logging.getLogger("torch").setLevel(logging.ERROR)
     document.schema()
-    render_html.compiled("template.html")
+    render_html.compiled("page.html")
     # What is loaded now stays, and need not be looked at each time when memory is tidied up.
     gc.collect()
     gc.freeze()

@@ -41,7 +41,7 @@ def test_images_of_the_same_kind_raise_no_warning(tmp_path: Path) -> None:
     outcome = converted(tmp_path, 1.0)
     assert outcome.studies["shift"] is None
     document = document_of(outcome, command_line="")
-    assert "shift" not in document["calibration"]
+    assert document["shift"] is None
     assert "calibration_shift" not in [row["code"] for row in document["warnings"]]
 
 

@@ -191,4 +191,4 @@ def _layer(index: int, layers: int, timesteps: int, rng: random.Random) -> dict[
 
 def make_document(**options: Any) -> dict[str, Any]:
     """A checked report; options as in `make_parts`."""
-    return assemble(**make_parts(**options))
+    return assemble(make_parts(**options))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from make_document import make_document, make_parts
 
-from snnconvert.report.ablation_text import ablation_text, mean_share
 from snnconvert.report.charts import charts
 from snnconvert.report.document import assemble
 from snnconvert.report.render_html import render_html
 from snnconvert.report.render_markdown import render_markdown
+from snnconvert.report.sections.ablation import mean_share
+from snnconvert.report.sections.ablation import sentence as ablation_text
 
 
 def test_the_sentence_has_means_over_all_neurons_and_every_arm() -> None:
@@ -22,7 +23,7 @@ def test_the_sentence_has_means_over_all_neurons_and_every_arm() -> None:
         "there: bistable and synchronous neurons 90.0 %; bistable alone 80.0 %; plain phase coding alone 40.0 %."
     )
     assert "Of all neurons 1.67 % fire" in render_markdown(document)
-    unlabelled = ablation_text(assemble(**make_parts(labelled=False)))
+    unlabelled = ablation_text(assemble(make_parts(labelled=False)))
     assert unlabelled is not None
     assert "Agreement there: bistable and synchronous neurons 95.0 %" in unlabelled
 
@@ -52,12 +53,12 @@ def test_reports_without_it_and_with_nothing_in_it() -> None:
         "before": None,
         "left_out": "too large: x",
     }
-    text = ablation_text(assemble(**parts))
+    text = ablation_text(assemble(parts))
     assert text == "Figures without bistable and synchronous neurons are left out: too large: x."
-    assert text in render_html(assemble(**parts))
+    assert text in render_html(assemble(parts))
     parts["ablation"] = None
-    assert ablation_text(assemble(**parts)) is None
-    assert "inactivated" not in charts(assemble(**parts))
+    assert ablation_text(assemble(parts)) is None
+    assert "inactivated" not in charts(assemble(parts))
 
 
 def test_plan_shows_both_states_and_synchronous_neurons() -> None:

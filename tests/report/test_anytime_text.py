@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from make_document import make_document
 
-from snnconvert.report.anytime_text import HEAD, anytime_rows, anytime_text
 from snnconvert.report.charts import charts
 from snnconvert.report.render_html import render_html
 from snnconvert.report.render_markdown import render_markdown
+from snnconvert.report.sections.anytime import HEAD, blocks
+from snnconvert.report.sections.anytime import sentence as anytime_text
 
 
 def test_both_figures_are_named_at_every_step() -> None:
@@ -16,7 +17,7 @@ def test_both_figures_are_named_at_every_step() -> None:
         "Accuracy of one network for every T (this one, calibrated for T = 32) and of a network per T: no answer yet "
         "against 60.00 % at T = 1; 70.00 % against 80.00 % at T = 16."
     )
-    rows = anytime_rows(document)
+    rows = blocks(document)[-1].rows
     assert all(len(row) == len(HEAD) for row in rows)
     assert rows[1] == ("16", "70.00", "68.00 to 72.00", "5", "80.00", "78.00 to 82.00", "5", "1")
     assert rows[2][:2] == ("32", "90.00")
@@ -42,6 +43,6 @@ def test_the_chart_has_a_second_line_and_the_pages_a_table() -> None:
 def test_nothing_is_said_where_nothing_was_compared() -> None:
     document = {**make_document(), "anytime": None}
     assert anytime_text(document) is None
-    assert anytime_rows(document) == []
+    assert blocks(document) == []
     assert "a network per T" not in render_html(document)
     assert "a network per T" not in render_markdown(document)

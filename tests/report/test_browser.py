@@ -72,8 +72,7 @@ def full_document() -> dict[str, Any]:
     series = {name: [1e5] * 8 for name in ("accumulates", "weight_reads", "multiplies", "updates", "spikes")}
     spent = over_time([LayerOperations(**rows[0])], [series], levels=list(range(1, 9)))
     broken = {"layer": names[0], "limit": "kernel", "allowed": 3, "found": 5, "text": "a kernel of 5x5"}
-    return assemble(
-        **{
+    return assemble({
             **parts,
             "energy": {**energy(rows, timesteps=8), **counted, "over_time": spent, "neurobench": {
                 "effective_acs": 1.0, "effective_macs": 1.0, "activation_sparsity": 0.5, "connection_sparsity": 0.0,
@@ -141,7 +140,7 @@ def test_the_table_of_many_layers_fits_the_page(tmp_path: Path) -> None:
         layer["neurons"], layer["spikes_per_image"], layer["dead_share"] = 200, 111.0, 0.33
         layer["first_spike"] = {"p10": 11, "p50": 11, "p90": 11, "silent_share": 0.716}
         layer["fit"] = [{"t": 2, "k": 6.29e-6}]
-    text = render_html(assemble(**parts))
+    text = render_html(assemble(parts))
     policy = re.search(r'<meta http-equiv="Content-Security-Policy"[^>]*>', text)
     assert policy is not None
     measure = """<script>addEventListener("load", () => {

@@ -12,9 +12,9 @@ from snnconvert.cost.chip import Target, chip_section, load_target, pareto, viol
 from snnconvert.data.datasets import Dataset, load_dataset
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import OptionError
-from snnconvert.report import wording
 from snnconvert.report.document import assemble
 from snnconvert.report.render_html import render_html
+from snnconvert.report.sections.chip import lines as lines_of
 from snnconvert.simulate.layer_engine import LayerEngine
 from tests.simulate.small_networks import pictures, small_snn
 
@@ -97,10 +97,10 @@ def test_accuracy_within_the_bits_is_in_every_rendering(tmp_path: Path) -> None:
     assert len(ends) == 17
     assert ends[14, 26]["correct"] >= 11
     assert any(row["best"] for row in section["runs"])
-    document = assemble(**{**make_parts(timesteps=8), "chip": section})
+    document = assemble({**make_parts(timesteps=8), "chip": section})
     page = render_html(document)
     assert 'data-chart="sweep"' in page
-    lines = wording.chip_lines(document)
+    lines = lines_of(document["chip"])
     assert lines[0] == "c: 4 limits broken"
     assert any("14-bit weights, 26-bit membranes, T = 8" in line for line in lines)
 

@@ -10,14 +10,15 @@ from markupsafe import escape
 
 from snnconvert.cost.energy import energy
 from snnconvert.errors import OptionError
-from snnconvert.report import statistics, wording
+from snnconvert.report import statistics
 from snnconvert.report.charts import charts
-from snnconvert.report.compare import HEAD, TEST_HEAD, cells, compare, render_comparison
+from snnconvert.report.compare import HEAD, TEST_HEAD, cells, compare
 from snnconvert.report.document import assemble
 from snnconvert.report.figures import on_paper, write_beside, write_figures
 from snnconvert.report.outcomes import of_document, outcomes, pack, unpack
-from snnconvert.report.render_comparison import _costs, _curves, headline, render_comparison_html
+from snnconvert.report.render_comparison import _costs, _curves, headline, render_comparison, render_comparison_html
 from snnconvert.report.render_html import render_html
+from snnconvert.report.sections import attribution, summary
 
 SAVES = [{"macs": 1e8, "accumulates": 1e5, "multiplies": 0.0, "neurons": 1e3, "updates": 1e3, "spikes": 10.0}]
 BUSY = [{"macs": 1e7, "accumulates": 3e8, "multiplies": 0.0, "neurons": 1e4, "updates": 6e5, "spikes": 3e5}]
@@ -27,7 +28,7 @@ BETWEEN = [{"macs": 1e7, "accumulates": 1.3e7, "multiplies": 0.0, "neurons": 409
 def priced(rows: list[dict[str, float]], timesteps: int = 32, **parts: Any) -> dict[str, Any]:
     given = make_parts(timesteps=timesteps)
     found = energy([{**row, "weights": 9216} for row in rows], timesteps=timesteps)
-    return assemble(**{**given, "energy": found, **parts})
+    return assemble({**given, "energy": found, **parts})
 
 
 def run(seed: int, samples: int = 1000, fingerprint: str = "same") -> dict[str, Any]:
@@ -37,7 +38,7 @@ def run(seed: int, samples: int = 1000, fingerprint: str = "same") -> dict[str, 
         "fingerprint": fingerprint,
         "outcomes": outcomes([bytes([i % 256, i // 256]) for i in range(samples)], snn=right),
     }
-    return assemble(**{**parts, "paired": None})
+    return assemble({**parts, "paired": None})
 
 
 def test_bits_survive_and_follow_the_images() -> None:
@@ -82,17 +83,17 @@ def test_many_tests_are_adjusted() -> None:
 
 
 def test_the_first_sentences_say_whether_it_saves() -> None:
-    assert "It saves energy at T = 32: by estimate" in wording.headline(priced(SAVES))
-    assert "It does not save energy at T = 32: by estimate" in wording.headline(priced(BUSY))
-    assert "cannot be told" in wording.headline(priced(BETWEEN, 4))
+    assert "It saves energy at T = 32: by estimate" in summary.headline(priced(SAVES))
+    assert "It does not save energy at T = 32: by estimate" in summary.headline(priced(BUSY))
+    assert "cannot be told" in summary.headline(priced(BETWEEN, 4))
     gates = {"status": "failed", "text": "the drop is 3.1 points, allowed are 1."}
-    failed = wording.headline(priced(SAVES, gates=gates))
+    failed = summary.headline(priced(SAVES, gates=gates))
     assert failed.startswith("Gate failed: the drop is 3.1 points, allowed are 1.")
     assert "but it failed its gate" in failed
     assert "It saves" not in failed
     for document in (priced(SAVES), priced(BUSY), priced(BETWEEN, 4)):
-        assert "correctly after" in wording.headline(document).split(". It ")[0]
-    assert "energy" not in wording.headline(make_document())
+        assert "correctly after" in summary.headline(document).split(". It ")[0]
+    assert "energy" not in summary.headline(make_document())
 
 
 def test_a_useless_network_saves_nothing() -> None:
@@ -100,8 +101,8 @@ def test_a_useless_network_saves_nothing() -> None:
     parts["fit_curve"]["correct"] = [count and count // 2 for count in parts["fit_curve"]["correct"]]
     wrong = parts["ann"]["correct"] - parts["fit_curve"]["correct"][-1]
     section = energy([{**row, "weights": 9216} for row in SAVES], timesteps=32)
-    document = assemble(**{**parts, "energy": section, "paired": (wrong, 0)})
-    assert "no longer as accurate" in wording.headline(document)
+    document = assemble({**parts, "energy": section, "paired": (wrong, 0)})
+    assert "no longer as accurate" in summary.headline(document)
 
 
 def test_a_guessing_network_saves_nothing_where_the_original_is_unknown() -> None:
@@ -109,8 +110,8 @@ def test_a_guessing_network_saves_nothing_where_the_original_is_unknown() -> Non
     right = parts["evaluation"]["samples"] // 10
     parts["fit_curve"]["correct"] = [count and right for count in parts["fit_curve"]["correct"]]
     section = energy([{**row, "weights": 9216} for row in SAVES], timesteps=32)
-    document = assemble(**{**parts, "energy": section, "ann": {"correct": None}, "paired": None})
-    assert "hardly does better than guessing" in wording.headline(document)
+    document = assemble({**parts, "energy": section, "ann": {"correct": None}, "paired": None})
+    assert "hardly does better than guessing" in summary.headline(document)
 
 
 def test_figures_are_files_of_their_own(tmp_path: Path) -> None:
@@ -140,26 +141,26 @@ def test_the_remedy_fits_the_schedule() -> None:
     culprit = {"layer": "a", "origin": "relu", "cause": "unevenness", "size": 0.3, "own": 0.3}
     section = {"layers": [{"error": 0.4}], "culprit": culprit}
     said = {
-        kind: wording.culprit({"attribution": section, "schedule": {"kind": kind}})
+        kind: attribution.culprit({"attribution": section, "schedule": {"kind": kind}})
         for kind in ("streaming", "wait", "bistable")
     }
     assert all(text is not None and "30.0 %" in text[0] for text in said.values())
     assert len({text[1] for text in said.values() if text}) == 3
     assert "--schedule wait" not in (said["wait"] or ("", "--schedule wait"))[1]
-    assert wording.culprit({}) is None
+    assert attribution.culprit({}) is None
     for cause, neuron, advised in (
         ("quantisation", "graded", "--neuron graded"),
         ("clipping", "burst", "--neuron burst"),
         ("unevenness", "signed, ternary", "--neuron ternary"),
     ):
         section["culprit"] = {**culprit, "cause": cause}
-        used = wording.culprit({"attribution": section, "neuron": {"model": neuron}})
-        other = wording.culprit({"attribution": section, "neuron": {"model": "if"}})
+        used = attribution.culprit({"attribution": section, "neuron": {"model": neuron}})
+        other = attribution.culprit({"attribution": section, "neuron": {"model": "if"}})
         assert used is not None and advised not in used[1]
         assert other is not None and advised in other[1]
     section["culprit"] = culprit
     rows = [{"error": 0.4, "causes": {"clipping": 0.5, "quantisation": 0.1, "unevenness": 0.3}}] * 2
-    both = wording.culprit({"attribution": {"layers": rows, "culprit": culprit}, "schedule": {"kind": "streaming"}})
+    both = attribution.culprit({"attribution": {"layers": rows, "culprit": culprit}, "schedule": {"kind": "streaming"}})
     assert both is not None
     assert "Over all layers it is clipping" in both[0]
     assert "--percentile" in both[1]
@@ -170,7 +171,7 @@ def test_no_advice_where_nothing_is_lost() -> None:
     culprit = {"layer": "a", "origin": "relu", "cause": "clipping", "size": 0.3, "own": 0.3}
     section = {"layers": [{"name": "a", "error": 0.2}], "culprit": culprit}
     said = {
-        drop: wording.culprit({"attribution": section, "analysis": {"final": {"drop": drop}}})
+        drop: attribution.culprit({"attribution": section, "analysis": {"final": {"drop": drop}}})
         for drop in (None, 0.5, 0.0, -0.5)
     }
     assert all(found is not None for found in said.values())
@@ -178,7 +179,7 @@ def test_no_advice_where_nothing_is_lost() -> None:
     assert [bool(found and "costs no accuracy" in found[0]) for found in said.values()] == [False, False, True, True]
     assert all(found and "in common" not in found[0] for found in said.values())
     section["layers"] = [{"name": "a", "error": 0.8, "scaled_error": 0.1}]
-    common = wording.culprit({"attribution": section})
+    common = attribution.culprit({"attribution": section})
     assert common is not None
     assert "off by 80.0 % (by 10.0 % but for a factor that all its rates have in common)" in common[0]
     # a cause larger than the whole error is cancelled in part, and the sentence must say so
@@ -189,7 +190,7 @@ def test_a_single_answer_does_not_lie_on_the_axis() -> None:
     parts = make_parts(timesteps=8)
     for name in ("correct", "agreement"):  # the others are known from the first step on
         parts["fit_curve"][name] = [None] * 7 + parts["fit_curve"][name][-1:]
-    alone = assemble(**{**parts, "anytime": None, "paired": None})
+    alone = assemble({**parts, "anytime": None, "paired": None})
     found = compare([("alone", alone), ("b", run(1))])
     assert found["notes"] == []
     specs = {"curves": _curves(found, "accuracy"), "costs": _costs(found, "accuracy")}
@@ -204,10 +205,10 @@ def test_a_single_answer_does_not_lie_on_the_axis() -> None:
 
 def test_nothing_settles_in_one_answer() -> None:
     parts = make_parts(timesteps=8)
-    assert "fit" in charts(assemble(**parts))
+    assert "fit" in charts(assemble(parts))
     for layer in parts["layers"]:
         layer["fit"] = layer["fit"][-1:]
-    document = assemble(**parts)
+    document = assemble(parts)
     assert not [name for name in charts(document) if name.startswith("fit")]
     assert "How fast each layer settles" not in render_html(document)
 

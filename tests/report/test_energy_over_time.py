@@ -12,7 +12,7 @@ from snnconvert.cost.energy import LayerOperations, energy, layer_rows
 from snnconvert.cost.energy_constants import default_constants, load_constants
 from snnconvert.cost.energy_over_time import MATCHED, over_time
 from snnconvert.errors import OptionError
-from snnconvert.report.charts_energy import energy_time_chart
+from snnconvert.report.sections.energy import charts
 
 ROW = LayerOperations(1e6, 3e5, 2e4, 100, 400, 60, 900, weight_reads=2e5, payload_bits=2)
 SERIES = {
@@ -99,7 +99,7 @@ def test_files_without_constants_are_refused(tmp_path: Path) -> None:
 def test_the_chart_explains_its_strokes() -> None:
     """Vega-Lite draws the legend of strokes without a colour (transparent) where points lie on the lines."""
     spent = over_time([ROW, ROW], [SERIES, SERIES], levels=[1, 2, 3, 4])
-    spec = energy_time_chart({"energy": {"over_time": spent}})
+    spec = charts({"energy": {"rows": [], "over_time": spent}})["energy_time"]
     legends = vl_convert.vegalite_to_vega(spec)["legends"]
     (strokes,) = [legend for legend in legends if "strokeDash" in legend]
     assert "transparent" not in json.dumps(strokes)

@@ -29,14 +29,14 @@ def test_schema_is_a_schema_and_fits() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "word"),
     [
-        (("schema",), "snnconvert-report/2", "snnconvert-report/1"),
-        (("ann", "accuracy"), 123.0, "maximum"),
+        (("schema",), "snnconvert-report/3", "$.schema"),
+        (("ann", "accuracy"), 123.0, "$.ann.accuracy"),
         (("fit_curve", "accuracy"), [1.0], "1 values for 32"),
         (("fit_curve", "acuracy"), [], "acuracy"),
         (("latency", "total"), 8, "after latency/total"),
         (("analysis", "paired", "ann_only"), 400, "paired"),
         (("layers", 1, "name"), "layer1_0_relu", "two rows"),
-        (("warnings",), [{"code": "Bad code", "text": ""}], "Bad code"),
+        (("warnings",), [{"code": "Bad code", "text": ""}], "$.warnings[0].code"),
     ],
 )
 def test_check_names_what_is_wrong(path: tuple[Any, ...], value: Any, word: str) -> None:
@@ -111,7 +111,7 @@ def test_plain_turns_every_scalar_into_json() -> None:
 def test_caller_keeps_its_parts_unchanged() -> None:
     parts = make_parts()
     before = copy.deepcopy(parts)
-    assemble(**parts)
+    assemble(parts)
     assert parts == before
 
 
@@ -145,7 +145,7 @@ CASES = {
     "calibrated_on_evaluation": lambda parts: parts["calibration"].update(
         fingerprint=parts["evaluation"]["fingerprint"]
     ),
-    "calibration_shift": lambda parts: parts["calibration"].update(
+    "calibration_shift": lambda parts: parts.update(
         shift={"name": "relu", "origin": "relu (Relu)", "calibration": 0.01, "evaluation": 0.2}
     ),
     "dead_layer": lambda parts: parts["layers"][3].update(spikes_per_image=0),
@@ -169,11 +169,11 @@ def test_warning_is_raised_by_its_case_only(code: str) -> None:
     parts["fit_curve"]["correct"] = [count - 60 for count in parts["fit_curve"]["correct"]]
     drop = parts["ann"]["correct"] - parts["fit_curve"]["correct"][-1]
     parts["paired"] = (80, 80 - drop)
-    assert assemble(**parts)["warnings"] == []
+    assert assemble(parts)["warnings"] == []
     if code == "sample_too_small":
         parts = make_parts()
     CASES[code](parts)
-    document = assemble(**parts)
+    document = assemble(parts)
     assert code in [row["code"] for row in document["warnings"]]
     found = next(row for row in warnings_for(document) if row["code"] == code)
     assert found["text"].endswith(".")
@@ -185,7 +185,7 @@ def test_paired_answers_can_show_a_small_drop_where_intervals_cannot() -> None:
     parts["fit_curve"]["correct"][-1] -= 5
     drop = parts["ann"]["correct"] - parts["fit_curve"]["correct"][-1]
     for paired, expected in (((drop, 0), False), (None, True)):
-        codes = [row["code"] for row in assemble(**{**parts, "paired": paired})["warnings"]]
+        codes = [row["code"] for row in assemble({**parts, "paired": paired})["warnings"]]
         assert ("sample_too_small" in codes) is expected
 
 
@@ -193,7 +193,7 @@ def test_a_tight_interval_around_no_drop_is_no_warning() -> None:
     parts = make_parts(samples=100_000)
     parts["fit_curve"]["correct"][-1] = parts["ann"]["correct"] - 20
     for paired in ((60, 40), None):
-        assert assemble(**{**parts, "paired": paired})["warnings"] == []
+        assert assemble({**parts, "paired": paired})["warnings"] == []
 
 
 def test_the_manual_explains_every_warning_and_section() -> None:
@@ -250,12 +250,13 @@ def test_load_report_refuses_other_files(tmp_path: Path) -> None:
 
 
 def test_reports_from_before_the_newer_sections_still_render(tmp_path: Path) -> None:
-    document = make_document(layers=2)
-    for key in ("attribution", "inside", "chip", "gates"):
+    document = {**make_document(layers=2), "schema": "snnconvert-report/1", "neuron": "if"}
+    for key in ("attribution", "inside", "chip", "gates", "precision", "shift"):
         del document[key]
     del document["evaluation"]["outcomes"]
     path = tmp_path / "old.json"
     path.write_text(dumps(document), "utf-8")
     read = load_report(path)
     assert "Why rates differ" not in render_html(read)
+    assert read["neuron"] == {"model": "if"}
     assert compare([("a", read), ("b", read)])["tests"][0]["p_value"] is None

@@ -16,12 +16,15 @@ from rich.console import Console
 
 from snnconvert.cost.energy import energy
 from snnconvert.report import wording
-from snnconvert.report.charts import MOST_SMALL_CHARTS, charts, small_layers
+from snnconvert.report.charts import charts
 from snnconvert.report.document import assemble
 from snnconvert.report.render_csv import curve_csv, layers_csv
 from snnconvert.report.render_html import render_html
 from snnconvert.report.render_markdown import render_markdown
-from snnconvert.report.render_terminal import plot, print_summary
+from snnconvert.report.render_terminal import print_summary
+from snnconvert.report.sections import summary as headlines
+from snnconvert.report.sections.curve import plot
+from snnconvert.report.sections.settling import MOST_SMALL_CHARTS, small_layers
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{7*7}}[red]x[/red]\x1b[31m|@me ${evil}"
 OPERATIONS = {"macs": 1e6, "multiplies": 0.0, "neurons": 1000, "weights": 9216}
@@ -39,7 +42,7 @@ def hostile_document() -> dict[str, Any]:
     parts["calibration"] |= {"method": HOSTILE, "options": {HOSTILE: HOSTILE}}
     parts["preprocessing"] = {HOSTILE: [HOSTILE]}
     parts["schedule"] |= {"kind": HOSTILE}
-    parts["neuron"] = HOSTILE
+    parts["neuron"] = {"model": HOSTILE}
     parts["comparison"] = {"runtime": HOSTILE, "max_difference": 1.0}
     parts["timings"] = {HOSTILE: 1.0}
     parts["next_commands"] = [HOSTILE]
@@ -53,7 +56,7 @@ def hostile_document() -> dict[str, Any]:
         row |= {"name": HOSTILE, "origin": HOSTILE}
     for row in parts["candidates"]:
         row |= {"name": HOSTILE, "reason": HOSTILE, "options": {HOSTILE: HOSTILE}}
-    return assemble(**parts)
+    return assemble(parts)
 
 
 class Page(HTMLParser):
@@ -124,7 +127,7 @@ def test_hostile_strings_are_shown_and_not_obeyed(hostile_page: str) -> None:
 def test_every_chart_has_its_place_and_the_page_stays_small() -> None:
     parts = make_parts(timesteps=512, layers=150)
     rows = [{**OPERATIONS, "accumulates": 1e5, "updates": 1e4, "spikes": 100.0}] * 3
-    document = assemble(**{**parts, "energy": energy(rows, timesteps=512)})
+    document = assemble({**parts, "energy": energy(rows, timesteps=512)})
     text = render_html(document)
     assert len(text.encode()) < 2_000_000
     page = Page(text)
@@ -145,8 +148,8 @@ def test_documents_with_gaps_render_everywhere(options: dict[str, Any]) -> None:
             layer[key] = None
         layer["fit"] = []
     parts |= {"comparison": None, "candidates": [], "next_commands": [], "timings": {}}
-    document = assemble(**parts)
-    assert wording.headline(document) in " ".join(Page(render_html(document)).words)
+    document = assemble(parts)
+    assert headlines.headline(document) in " ".join(Page(render_html(document)).words)
     console = Console(file=io.StringIO(), width=70)
     print_summary(document, console)
     assert render_markdown(document).startswith("### ")
@@ -156,7 +159,7 @@ def test_documents_with_gaps_render_everywhere(options: dict[str, Any]) -> None:
 def test_document_without_any_answer_renders() -> None:
     parts = make_parts(timesteps=4, labelled=False)
     parts["fit_curve"] = {"timesteps": [1, 2, 3, 4]}
-    document = assemble(**parts)
+    document = assemble(parts)
     assert "gave no answer" in render_html(document)
     assert "gave no answer" in render_markdown(document)
     assert plot(document) == []
@@ -165,7 +168,7 @@ def test_document_without_any_answer_renders() -> None:
 
 def test_headline_names_the_four_numbers() -> None:
     document = make_document()
-    text = wording.headline(document)
+    text = headlines.headline(document)
     final = document["analysis"]["final"]
     for expected in (
         f"{final['accuracy']:.1f} %",
@@ -175,7 +178,7 @@ def test_headline_names_the_four_numbers() -> None:
         "91.2 %",
     ):
         assert expected in text
-    unlabelled = wording.headline(make_document(labelled=False))
+    unlabelled = headlines.headline(make_document(labelled=False))
     assert "without labels" in unlabelled
     assert "correctly" not in unlabelled
 
@@ -185,7 +188,7 @@ def test_headline_names_the_four_numbers() -> None:
     [(0.5, "0.5 points below"), (-1.25, "1.2 points above"), (0.04, "0.04 points below"), (0.0, "exactly as many as")],
 )
 def test_difference(drop: float, text: str) -> None:
-    assert wording.difference(drop) == text
+    assert headlines.difference(drop) == text
 
 
 def test_numbers() -> None:
@@ -208,7 +211,7 @@ def summary(document: dict[str, Any], **options: Any) -> str:
 def test_terminal_summary_on_a_pipe_has_no_colour() -> None:
     text = summary(make_document())
     assert "\x1b" not in text
-    assert wording.headline(make_document())[:60] in text
+    assert headlines.headline(make_document())[:60] in text
     assert "warning: " in text
     assert "snnconvert run resnet20.snn --images photos/\n" in text
     assert max(len(line) for line in text.splitlines()) <= 90
@@ -230,7 +233,7 @@ def test_terminal_shows_hostile_names_as_text() -> None:
 def test_next_command_is_never_broken() -> None:
     parts = make_parts()
     parts["next_commands"] = ["snnconvert run " + "very/long/path/" * 12 + "x.snn"]
-    assert parts["next_commands"][0] in summary(assemble(**parts), width=60)
+    assert parts["next_commands"][0] in summary(assemble(parts), width=60)
 
 
 def test_terminal_on_ascii_consoles() -> None:
@@ -323,7 +326,7 @@ def test_without_the_ann_no_goal_is_called_missed() -> None:
     parts = make_parts(timesteps=8, layers=2)
     parts["ann"] = {"correct": None}
     parts["fit_curve"]["agreement"] = [None] * 8
-    document = assemble(**{**parts, "paired": None, "anytime": None})
+    document = assemble({**parts, "paired": None, "anytime": None})
     assert document["analysis"]["final"]["accuracy"] is not None
     assert document["milestones"]["basis"] == "accuracy"
     text = render_markdown(document)

@@ -8,7 +8,7 @@ from torch import Tensor, fx
 
 from snnconvert.graph.kinds import Op
 from snnconvert.graph.types import Snn
-from snnconvert.report.sections import inside_section, picture
+from snnconvert.report.sections.inside import picture, section_of
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.measure import watched_run
 from snnconvert.simulate.step_engine import StepEngine
@@ -55,7 +55,7 @@ def test_section_shows_trains_rates_and_examples() -> None:
     found = seen(snn, images)
     labels = LayerEngine(snn).run(images).outputs[0][-1].argmax(1).numpy().astype(np.int64)
     labels[0] = (labels[0] + 1) % 3
-    section = inside_section(found, labels, ["ant", "bee", "cat"])
+    section = section_of(found, labels, ["ant", "bee", "cat"])
     assert section is not None
     for row in section["neurons"]:
         assert row["rate"][-1] == pytest.approx(sum(row["spikes"]) / 10, abs=1e-4)
@@ -97,7 +97,7 @@ def test_enough_is_enough() -> None:
     found = LookInside(snn)
     found.seen = EXAMPLE_IMAGES
     assert found.begin(pictures(1)) is None
-    assert inside_section(found, None, None) is None
+    assert section_of(found, None, None) is None
     assert picture(torch.rand(5)) is None
     text = picture(torch.rand(3, 200, 100))
     assert text is not None

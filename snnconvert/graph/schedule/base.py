@@ -28,8 +28,8 @@ class Schedule(ABC):
             max pool takes the largest sum of each.
         own_neuron: the row of NEURONS that it brings along, if it does not serve the neurons of others.
         anytime: whether a run of t steps is the beginning of one of T steps, so that one network answers for both.
-        remedies: what helps against a cause of error (see `report.wording`) in this schedule, where that is not what
-            helps in others.
+        remedies: what helps against a cause of error (see `report.sections.attribution`) in this schedule, where
+            that is not what helps in others.
         timesteps: T, the total number of steps.
         depth: D, the largest depth of a site.
         rounding: nearest (membranes start at half a threshold) or floor (at 0).

@@ -53,3 +53,44 @@ def step_ticks(rows: list[Spec]) -> Spec:
     """Options of an axis of steps: whole numbers only, every one of them where `rows` have few."""
     few = sorted({row["t"] for row in rows})
     return {"format": "d", "tickMinStep": 1} | ({"values": few} if len(few) <= 8 else {})
+
+
+def tips(*texts: str) -> list[alt.Tooltip]:
+    """What is shown at a mark: "FIELD TITLE" or "FIELD TITLE | FORMAT" for each line."""
+    found = []
+    for text in texts:
+        field, _, rest = text.partition(" ")
+        title, _, form = rest.partition(" | ")
+        options: dict[str, Any] = {"title": title or field.split(":")[0]} | ({"format": form} if form else {})
+        found.append(alt.Tooltip(field, **options))
+    return found
+
+
+def alike(field: str, channel: Any, names: list[str], looks: list[Any]) -> Any:
+    """A channel that gives every name its own look, in the order of `names`."""
+    return channel(f"{field}:N").scale(domain=names, range=looks)
+
+
+def layer_axis(*, limit: int = 130, grid: bool = True) -> alt.Y:
+    """Layers from top to bottom, in data-flow order."""
+    return alt.Y("layer:N").sort(None).title(None).axis(labelLimit=limit, ticks=False, grid=grid)
+
+
+def heat_map(rows: list[Spec], x: alt.X, *, field: str, colour: str, most: float, form: str, hint: list[Any]) -> Any:
+    """Layers by columns: cells as opaque as `field` is large (0 to `most`), and the numbers of at least half a point.
+
+    Opacity, not lightness: the same cell is right on a light and on a dark page.
+    """
+    y = alt.Y("layer:N").sort(None).title(None).axis(labelLimit=130, ticks=False, domain=False)
+    base = alt.Chart(data(rows)).encode(x=x, y=y, tooltip=hint)
+    curved: dict[str, Any] = {"type": "sqrt"} if form == ".0f" else {}
+    shade = alt.Opacity(f"{field}:Q").scale(domain=[0, most], range=[0.03, 1.0], **curved).legend(None)
+    cells = base.mark_rect(color=colour, cornerRadius=2).encode(opacity=shade)
+    least = 0.5 if form == ".0f" else 0
+    words = base.transform_filter(f"datum.{field} >= {least}").mark_text(fontSize=10.5)
+    return alt.layer(cells, words.encode(text=alt.Text(f"{field}:Q", format=form)))
+
+
+def height_of(layers: int, each: int = 18, *, many: int = 14) -> int:
+    """Pixels for a row a layer, closer where there are very many."""
+    return max(60, layers * (each if layers <= 60 else many))

@@ -1,0 +1,44 @@
+"""The sections of the report, a file each; SECTIONS is their order on the page, in the terminal and in Markdown."""
+
+from __future__ import annotations
+
+from snnconvert.report.section import Section
+from snnconvert.report.sections import (
+    ablation,
+    anytime,
+    attribution,
+    candidates,
+    chip,
+    curve,
+    early_exit,
+    energy,
+    inside,
+    layers,
+    made,
+    plan,
+    precision,
+    settling,
+    shift,
+    summary,
+    warnings,
+)
+
+SECTIONS: dict[str, Section] = {
+    "summary": summary.SECTION,
+    "warnings": warnings.SECTION,
+    "curve": curve.SECTION,
+    "anytime": anytime.SECTION,
+    "early exit": early_exit.SECTION,
+    "precision": precision.SECTION,
+    "layers": layers.SECTION,
+    "attribution": attribution.SECTION,
+    "settling": settling.SECTION,
+    "inside": inside.SECTION,
+    "energy": energy.SECTION,
+    "chip": chip.SECTION,
+    "plan": plan.SECTION,
+    "ablation": ablation.SECTION,
+    "candidates": candidates.SECTION,
+    "shift": shift.SECTION,
+    "made": made.SECTION,
+}

@@ -1,0 +1,90 @@
+"""What was tried, which was chosen, and why others were not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+
+from snnconvert.report.blocks import Block, Table, Text
+from snnconvert.report.section import Amount, Document, Percent, Section, Step
+from snnconvert.report.wording import count, percent
+
+if TYPE_CHECKING:
+    from snnconvert.report.from_run import Measured
+
+
+class Candidate(TypedDict):
+    name: str
+    eligible: bool
+    reason: str | None
+    options: dict[str, Any]
+    agreement: Percent | None
+    timesteps: Step | None
+    spikes_per_image: NotRequired[Amount | None]
+    chosen: bool
+
+
+class Keys(TypedDict):
+    candidates: list[Candidate]
+
+
+def compute(measured: Measured) -> dict[str, Any]:
+    """Everything that was tried: schedules, also those that do not fit and why, then the method's own settings."""
+    record, timesteps = measured.snn.calibration, measured.snn.schedule.timesteps
+    schedules = record.get("schedules", [])
+    rows = [_schedule(row) for row in schedules] if len(schedules) > 1 else []
+    return {"candidates": rows + [_setting(row, timesteps) for row in record.get("candidates", [])]}
+
+
+def _schedule(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": row["name"],
+        "eligible": row["eligible"],
+        "reason": row.get("reason"),
+        "agreement": row.get("agreement"),
+        "timesteps": row.get("total"),
+        "spikes_per_image": row.get("spikes"),
+        "chosen": row["chosen"],
+        "options": {name: row[name] for name in ("window", "first_output", "interval") if row.get(name) is not None},
+    }
+
+
+def _setting(row: dict[str, Any], timesteps: int) -> dict[str, Any]:
+    """What the report has columns for, and the rest as its options."""
+    own = ("name", "eligible", "reason", "agreement", "timesteps", "spikes_per_image", "chosen")
+    kept = {name: row[name] for name in own if name in row}
+    options = {name: value for name, value in row.items() if name not in own}
+    return {"eligible": True, "timesteps": timesteps, "options": options, **kept}
+
+
+def complete(document: dict[str, Any]) -> None:
+    document["candidates"] = [{"reason": None, "options": {}, **row} for row in document.get("candidates") or []]
+
+
+def blocks(document: Document) -> Sequence[Block]:
+    candidates: list[Candidate] = document["candidates"]
+    if not candidates:
+        return []
+    rows = [
+        (
+            row["name"],
+            percent(row["agreement"]),
+            count(row["options"].get("first_output")),
+            count(row["timesteps"]),
+            count(row["options"].get("interval")),
+            count(row.get("spikes_per_image")),
+            ("chosen" if row["chosen"] else "possible" if row["eligible"] else "not eligible")
+            + (f": {row['reason']}" if row["reason"] else ""),
+        )
+        for row in candidates
+    ]
+    text = (
+        "What was tried before this network was chosen; the chosen one is marked. Interval: timesteps between the "
+        "answers when inputs follow each other as closely as they can."
+    )
+    head = ("candidate", "agreement", "first output", "T", "interval", "spikes per image", "outcome")
+    chosen = tuple(index for index, row in enumerate(candidates) if row["chosen"])
+    return [Text(text, soft=True), Table(head, rows, left=(6,), chosen=chosen)]
+
+
+SECTION = Section(Keys, compute, "Candidates tried", complete, blocks=blocks)

@@ -1,0 +1,428 @@
+"""Accuracy over time: the curve, the first T that come near the ANN, and what the curve says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
+
+import altair as alt
+from msgspec import Meta
+
+from snnconvert.report import statistics
+from snnconvert.report.blocks import Block, Chart, Drawing, Fold, On, Table, Text
+from snnconvert.report.drawing import BLUE, GREY, ORANGE, TEAL, alike, data, finish, step_ticks, tips
+from snnconvert.report.section import Amount, Count, Document, Percent, Section, Spec, Step, told
+from snnconvert.report.sections import anytime
+from snnconvert.report.wording import count, fixed, interval, percent
+
+if TYPE_CHECKING:
+    from snnconvert.report.from_run import Measured
+
+Pair = Annotated[list[float], Meta(min_length=2, max_length=2)]
+Interval = Annotated[list[Percent], Meta(min_length=2, max_length=2)]
+_POINTS = {"within_0.5": 0.5, "within_1": 1.0, "within_2": 2.0}
+
+
+class Original(TypedDict):
+    accuracy: Percent | None
+    correct: Count | None
+
+
+class FitCurve(TypedDict):
+    timesteps: Annotated[list[Step], Meta(min_length=1)]
+    accuracy: list[Percent | None]
+    agreement: Annotated[list[Percent | None], told("share of images on which SNN and ANN give the same top class")]
+    spikes_per_image: Annotated[list[Amount | None], told("cumulated from step 1 to t, all layers")]
+    accuracy_interval: Annotated[list[Interval | None], told("Wilson interval, 95 %")]
+
+
+# "within_0.5" is no name of an attribute
+Milestones = TypedDict(
+    "Milestones",
+    {
+        "within_0.5": Step | None,
+        "within_1": Step | None,
+        "within_2": Step | None,
+        "basis": Annotated[
+            Literal["accuracy", "agreement"],
+            told("accuracy against the ANN's, or, without labels, agreement against 100"),
+        ],
+    },
+)
+
+
+class Point(TypedDict):
+    t: Step
+    accuracy: Percent | None
+    agreement: Percent | None
+    drop: Annotated[float | None, told("points below the ANN; negative where the SNN is better")]
+    spikes_per_image: Amount | None
+
+
+class Plateau(TypedDict):
+    value: float
+    reached: float
+    error: float
+
+
+class Fall(TypedDict):
+    peak_t: int
+    peak: float
+    final: float
+
+
+class Paired(TypedDict):
+    ann_only: Count
+    snn_only: Count
+    p_value: Annotated[float, Meta(ge=0, le=1)]
+    drop_interval: Pair
+
+
+class Analysis(TypedDict):
+    final: Point | None
+    best: Point | None
+    knee: Step | None
+    plateau: Plateau | None
+    fall: Fall | None
+    paired: Paired | None
+
+
+class Keys(TypedDict):
+    ann: Original
+    fit_curve: FitCurve
+    milestones: Annotated[
+        Milestones,
+        told("smallest T from which the curve stays within so many points of its target up to the last step"),
+    ]
+    analysis: Analysis
+
+
+def compute(measured: Measured) -> dict[str, Any]:
+    curve, samples = measured.curve, max(measured.curve.samples, 1)
+    agreed = measured.agreed or [None] * len(curve.timesteps)
+    return {
+        "ann": {"correct": measured.ann_correct},
+        "fit_curve": {
+            "timesteps": curve.timesteps,
+            "correct": curve.correct if measured.labelled else None,
+            "agreement": [None if value is None else 100 * value / samples for value in agreed],
+            "spikes_per_image": curve.spikes,
+        },
+        "paired": measured.paired,
+    }
+
+
+def complete(document: dict[str, Any]) -> None:
+    """What follows: the ANN's accuracy, intervals, milestones and what the curve says.
+
+    `paired`, images only the ANN and images only the SNN classifies correctly at the last step, is used up, and so are
+    the counts `fit_curve/correct`.
+    """
+    samples = document["evaluation"]["samples"]
+    ann = {"accuracy": None, "correct": None, **document["ann"]}
+    if ann["accuracy"] is None and ann["correct"] is not None and samples:
+        ann["accuracy"] = 100.0 * ann["correct"] / samples
+    if ann["correct"] is None and ann["accuracy"] is not None:
+        ann["correct"] = round(ann["accuracy"] * samples / 100.0)
+    document["ann"] = ann
+    curve = document["fit_curve"]
+    empty: list[Any] = [None] * len(curve["timesteps"])
+    correct = curve.pop("correct", None)
+    if correct is not None and samples:
+        curve["accuracy"] = [None if right is None else 100.0 * right / samples for right in correct]
+    curve = {"accuracy": empty, "agreement": empty, "spikes_per_image": empty, **curve}
+    if "accuracy_interval" not in curve:
+        counts = [None if value is None else round(value * samples / 100.0) for value in curve["accuracy"]]
+        curve["accuracy_interval"] = [
+            list(statistics.wilson_interval(right, samples))
+            if right is not None and samples and 0 <= right <= samples
+            else None
+            for right in counts
+        ]
+    document["fit_curve"] = curve
+    document |= _analysed(document, document.pop("paired", None))
+
+
+def _analysed(document: Document, paired: tuple[int, int] | None) -> dict[str, Any]:
+    curve, ann, samples = document["fit_curve"], document["ann"]["accuracy"], document["evaluation"]["samples"]
+    times = curve["timesteps"]
+    agreement_known = any(value is not None for value in curve["agreement"])
+    # A checkpoint measured on new images knows its accuracy, but nothing of the ANN.
+    by_accuracy = (ann is not None or not agreement_known) and any(value is not None for value in curve["accuracy"])
+    basis = "accuracy" if by_accuracy else "agreement"
+    values, target = curve[basis], ann if by_accuracy else 100.0
+    milestones: dict[str, Any] = {
+        name: None if target is None else statistics.smallest_holding(times, values, target - drop)
+        for name, drop in _POINTS.items()
+    }
+    settled, fall = statistics.plateau(times, values), statistics.rise_then_fall(times, values, samples)
+    known = [index for index, value in enumerate(values) if value is not None]
+    best = max(known, key=lambda index: values[index], default=None)
+    pair = None
+    if paired is not None and samples:
+        bounds, p_value = statistics.paired_drop_interval(*paired, samples), statistics.mcnemar_exact(*paired)
+        pair = {"ann_only": paired[0], "snn_only": paired[1], "p_value": p_value, "drop_interval": list(bounds)}
+    analysis = {
+        "final": _point(curve, ann, known[-1]) if known else None,
+        "best": _point(curve, ann, best) if best is not None else None,
+        "knee": statistics.knee(times, values),
+        "plateau": vars(settled) if settled else None,
+        "fall": vars(fall) if fall else None,
+        "paired": pair,
+    }
+    return {"milestones": {**milestones, "basis": basis}, "analysis": analysis}
+
+
+def _point(curve: Mapping[str, Any], ann: float | None, index: int) -> dict[str, Any]:
+    accuracy = curve["accuracy"][index]
+    return {
+        "t": curve["timesteps"][index],
+        "accuracy": accuracy,
+        "agreement": curve["agreement"][index],
+        "drop": ann - accuracy if ann is not None and accuracy is not None else None,
+        "spikes_per_image": curve["spikes_per_image"][index],
+    }
+
+
+def blocks(document: Document) -> Sequence[Block]:
+    basis, goals = document["milestones"]["basis"], milestones(document)
+    of = "of the ANN" if basis == "accuracy" else "of full agreement"
+    diamonds = f"Diamonds mark the first T from which the curve stays within 0.5, 1 and 2 points {of}."
+    explained = [
+        "Each step is one tick of the simulation, counted from the first input.",
+        "The shaded band is the 95 % Wilson interval of the accuracy." if interval(document) else "",
+        diamonds if goals else "The accuracy of the original network on these images is not known.",
+    ]
+    rows = [
+        (goal, "not reached" if t is None else str(t), percent(value), count(spikes))
+        for goal, t, value, spikes in goals
+    ]
+    table: list[Block] = []
+    if rows:
+        table = [
+            Table(("goal, held up to the last step", "smallest T", basis, "spikes per image"), rows, On.ALL),
+        ]
+    return [
+        Text(" ".join(filter(None, explained)), soft=True),
+        Chart("curve", "Accuracy and agreement over timesteps; the numbers are in the table below"),
+        Drawing(lambda width, ascii_only: plot(document, width=width, ascii_only=ascii_only)),
+        Chart("spikes", "Spikes per image over timesteps"),
+        *table,
+        Text(_course(document), soft=True),
+        Fold("Every step as a table", [_steps(document["fit_curve"])]),
+    ]
+
+
+def milestones(document: Document) -> list[tuple[str, int | None, float | None, float | None]]:
+    """Rows (goal, T, value in percent at T, spikes per image at T); none where the ANN's accuracy is not known."""
+    found, curve = document["milestones"], document["fit_curve"]
+    basis = found["basis"]
+    if basis == "accuracy" and document["ann"]["accuracy"] is None:
+        return []
+    goal = "of the ANN's accuracy" if basis == "accuracy" else "of full agreement"
+    rows = []
+    for name, points in _POINTS.items():
+        index = None if found[name] is None else curve["timesteps"].index(found[name])
+        value, spikes = (None, None) if index is None else (curve[basis][index], curve["spikes_per_image"][index])
+        rows.append((f"within {points:g} point{'' if points == 1 else 's'} {goal}", found[name], value, spikes))
+    return rows
+
+
+def _course(document: Document) -> str:
+    """Where the curve bends, and whether it has settled."""
+    analysis = document["analysis"]
+    told = [f"The curve bends at T = {analysis['knee']}; later steps gain less each."] if analysis["knee"] else []
+    if plateau := analysis["plateau"]:
+        gain = plateau["value"] - analysis["final"][document["milestones"]["basis"]]
+        value, error = percent(plateau["value"]), fixed(plateau["error"])
+        if gain > 1 and gain > 2 * plateau["error"]:
+            told.append(
+                f"A fit of the curve expects it to settle near {value} with ever more timesteps (fit error {error} "
+                "points)."
+            )
+        elif gain <= 1 and plateau["error"] <= 1:
+            told.append("A fit of the curve says that it has settled.")
+        else:
+            told.append(
+                f"A fit of the curve is too coarse to say whether it has settled: {value}, fit error {error} points."
+            )
+    return " ".join(told)
+
+
+def _steps(curve: Mapping[str, Any]) -> Table:
+    rows = [
+        (
+            str(t),
+            percent(accuracy, 2),
+            f"{fixed(band[0], 2)} to {fixed(band[1], 2)} %" if band else "–",
+            percent(agreement, 2),
+            count(spikes),
+        )
+        for t, accuracy, band, agreement, spikes in _by_step(curve)
+    ]
+    return Table(("T", "accuracy", "95 % interval", "agreement", "spikes per image"), rows, named=False)
+
+
+def _by_step(curve: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    columns = ("timesteps", "accuracy", "accuracy_interval", "agreement", "spikes_per_image")
+    return list(zip(*(curve[name] for name in columns), strict=True))
+
+
+def plot(document: Document, *, width: int = 64, ascii_only: bool = False) -> list[str]:
+    """The accuracy (or agreement) curve as lines of text, with values on both axes; empty without values.
+
+    Args:
+        width: columns of the plot, axis labels excluded.
+        ascii_only: draw with ASCII characters.
+    """
+    curve, basis = document["fit_curve"], document["milestones"]["basis"]
+    times, values = curve["timesteps"], curve[basis]
+    known = [value for value in values if value is not None]
+    if not known:
+        return []
+    ann = document["ann"]["accuracy"] if basis == "accuracy" else None
+    low = min(10 * int(min(known) // 10), 90)
+    high = min(100, 10 * math.ceil(max([*known, ann or 0.0, low + 10.0]) / 10))
+    step = next(size for size in (1, 2, 5, 10) if (high - low) / size <= 10)
+    height = (high - low) // step + 1
+    # One column a step where there is room; else each column shows the last step that falls into it.
+    spread = max(1, width // len(times))
+    columns = min(width, len(times) * spread)
+    shown = (
+        {index * spread: value for index, value in enumerate(values)}
+        if len(times) <= width
+        else {column: values[(column + 1) * len(times) // columns - 1] for column in range(columns)}
+    )
+    point, rule, axis, corner, tick = ("*", "-", "|", "+", "-") if ascii_only else ("●", "┄", "│", "└", "─")
+    grid = [[" "] * columns for _ in range(height)]
+    if ann is not None and ann >= low:
+        grid[round((ann - low) / step)] = [rule] * columns
+    for column, value in shown.items():
+        if value is not None:
+            grid[round((value - low) / step)][column] = point
+    lines = [f"{basis} (%)" + (f", ANN {ann:.1f} {rule * 3}" if ann is not None else "")]
+    for number in reversed(range(height)):
+        label = f"{low + step * number:5d}" if number % 2 == 0 or height < 9 else " " * 5
+        lines.append(f"{label} {axis}{''.join(grid[number]).rstrip()}")
+    lines.append(" " * 6 + corner + tick * columns)
+    first, last = str(times[0]), f"{times[-1]}"
+    lines.append(" " * 7 + first + f"T={last}".rjust(max(len(last) + 3, columns - len(first))))
+    return lines
+
+
+_TIME = "T (timesteps since the first input)"
+
+
+def charts(document: Document) -> dict[str, Spec | None]:
+    return {"curve": _curve(document), "spikes": _spikes(document["fit_curve"])}
+
+
+def _curve(document: Document) -> Spec | None:
+    rows = [
+        {"t": t, "accuracy": accuracy, "agreement": agreement, "spikes": spikes,
+         "low": band[0] if band else None, "high": band[1] if band else None}
+        for t, accuracy, band, agreement, spikes in _by_step(document["fit_curve"])
+    ]  # fmt: skip
+    styles = {"accuracy": ("SNN accuracy", BLUE, [1, 0]), "agreement": ("agreement with ANN", ORANGE, [5, 3])}
+    lines = [
+        {"t": row["t"], "series": text, "value": row[key]}
+        for key, (text, *_) in styles.items() for row in rows if row[key] is not None
+    ]  # fmt: skip
+    points = anytime.points(document)
+    if points:
+        styles["alone"] = (anytime.series(document), TEAL, [8, 3])
+        lines += [{**point, "series": styles["alone"][0]} for point in points]
+    if not lines:
+        return None
+    lowest = min([line["value"] for line in lines] + [row["low"] for row in rows if row["low"] is not None])
+    x = alt.X("t:Q").title(_TIME).scale(nice=False).axis(**step_ticks(rows))
+    scale = alt.Scale(domain=[10 * int(lowest // 10), 100], nice=False)
+    present = [style for style in styles.values() if any(line["series"] == style[0] for line in lines)]
+    columns = 1 if points else 0  # three in a row are too wide for a phone
+    names = [style[0] for style in present]
+    layers: list[Any] = _band(rows, x, scale)
+    layers.append(
+        alt.Chart(data(lines))
+        .mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=18) if len(rows) <= 40 else False)
+        .encode(
+            x=x,
+            y=alt.Y("value:Q").scale(scale).title("images (%)"),
+            color=alike("series", alt.Color, names, [style[1] for style in present]).legend(columns=columns),
+            strokeDash=alike("series", alt.StrokeDash, names, [style[2] for style in present]).legend(columns=columns),
+        )
+    )
+    if points:
+        dots = alt.Chart(data(points)).mark_circle(size=55, color=TEAL, opacity=1)
+        tip = tips("t:Q a network for T", "value:Q % | .2f")
+        layers.append(dots.encode(x=x, y=alt.Y("value:Q").scale(scale), tooltip=tip))
+    layers += _original(document, scale) + _marks(document, rows, x, scale)
+    return finish(alt.layer(*layers, _near(rows, x)), 320)
+
+
+def _band(rows: list[Spec], x: alt.X, scale: alt.Scale) -> list[Any]:
+    if all(row["low"] is None for row in rows):
+        return []
+    band = alt.Chart(data(rows)).transform_filter("isValid(datum.low)").mark_area(color=BLUE, opacity=0.18)
+    return [band.encode(x=x, y=alt.Y("low:Q").scale(scale).title("images (%)"), y2=alt.Y2("high:Q"))]
+
+
+def _original(document: Document, scale: alt.Scale) -> list[Any]:
+    ann = document["ann"]["accuracy"]
+    if ann is None:
+        return []
+    rule = alt.Chart(data([{"ann": ann, "label": f"ANN {ann:.1f} %", "t": document["fit_curve"]["timesteps"][0]}]))
+    y = alt.Y("ann:Q").scale(scale)
+    name = rule.mark_text(align="left", dx=4, dy=-7, fontWeight=600)
+    return [
+        rule.mark_rule(color="currentColor", strokeDash=[2, 2], strokeWidth=1.4).encode(y=y),
+        name.encode(x=alt.X("t:Q"), y=y, text=alt.Text("label:N")),
+    ]
+
+
+def _marks(document: Document, rows: list[Spec], x: alt.X, scale: alt.Scale) -> list[Any]:
+    found = document["milestones"]
+    steps = {found[name]: name.replace("_", " ") for name in _POINTS}
+    marks = [
+        {"t": row["t"], "value": row[found["basis"]], "goal": steps[row["t"]]} for row in rows if row["t"] in steps
+    ]
+    if not marks:
+        return []
+    diamonds = alt.Chart(data(marks)).mark_point(
+        shape="diamond", size=110, filled=True, color="currentColor", opacity=1
+    )
+    return [diamonds.encode(x=x, y=alt.Y("value:Q").scale(scale), tooltip=tips("goal:N from here on"))]
+
+
+def _near(rows: list[Spec], x: alt.X) -> Any:
+    """A rule with all figures of the step that is pointed at."""
+    near = alt.selection_point(nearest=True, on="pointerover", fields=["t"], empty=False, clear="pointerout")
+    names = {
+        "accuracy": "accuracy (%) | .2f",
+        "low": "95 % from | .2f",
+        "high": "95 % to | .2f",
+        "agreement": "agreement (%) | .2f",
+        "spikes": "spikes per image | ,.0f",
+    }
+    known = [f"{key}:Q {text}" for key, text in names.items() if any(row[key] is not None for row in rows)]
+    rule = alt.Chart(data(rows)).mark_rule(color="currentColor", strokeWidth=1).add_params(near)
+    return rule.encode(x=x, opacity=alt.condition(near, alt.value(0.4), alt.value(0)), tooltip=tips("t:Q T", *known))
+
+
+def _spikes(curve: Mapping[str, Any]) -> Spec | None:
+    pairs = zip(curve["timesteps"], curve["spikes_per_image"], strict=True)
+    rows = [{"t": t, "spikes": spikes} for t, spikes in pairs if spikes is not None]
+    if not rows:
+        return None
+    area = alt.Chart(data(rows)).mark_area(
+        color=GREY, opacity=0.35, line={"color": GREY}, point={"color": GREY} if len(rows) == 1 else False
+    )
+    chart = area.encode(
+        x=alt.X("t:Q").title(_TIME).scale(nice=False).axis(**step_ticks(rows)),
+        y=alt.Y("spikes:Q").title("spikes per image so far").axis(format="~s", tickCount=4),
+        tooltip=tips("t:Q T", "spikes:Q spikes per image | ,.0f"),
+    )
+    return finish(chart, 130)
+
+
+SECTION = Section(Keys, compute, "Accuracy over time", complete, blocks=blocks, charts=charts)

@@ -1,0 +1,222 @@
+"""How the report was made: the model, the images, the calibration, the time it takes, the command, the versions."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import metadata
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
+
+from snnconvert.report.blocks import Block, Code, Facts, On, Text
+from snnconvert.report.outcomes import outcomes
+from snnconvert.report.section import Amount, Count, Document, Section, Step, told
+from snnconvert.report.wording import clean, fixed, flat
+
+if TYPE_CHECKING:
+    from snnconvert.graph.types import Snn
+    from snnconvert.report.from_run import Measured
+
+
+class Tool(TypedDict):
+    version: str
+    command_line: str
+    python: NotRequired[str | None]
+    torch: NotRequired[str | None]
+
+
+class Model(TypedDict):
+    name: str
+    location: str
+    sha256: str
+    format: str
+    input_shape: list[Step]
+    sites: Annotated[Count, told("activations that became neurons")]
+    parameters: Count
+    notes: list[str]
+
+
+class Outcomes(TypedDict):
+    order: str
+    snn: str
+    ann: str | None
+
+
+class Evaluation(TypedDict):
+    samples: Count
+    labelled: bool
+    source: str
+    fingerprint: str | None
+    excluded_calibration: Annotated[
+        int | bool | None, told("how many images were left out because calibration had seen them")
+    ]
+    classes: Step | None
+    outcomes: Annotated[
+        Outcomes | None,
+        told(
+            "right (1) or wrong (0) for each image at the last step: base64, bit k (most significant first) belongs to "
+            "the image with the k-th smallest sha256 of its raw bytes"
+        ),
+    ]
+    notes: list[str]
+
+
+class Calibration(TypedDict):
+    method: str
+    samples: Count
+    source: str
+    fingerprint: str | None
+    synthetic: bool
+    options: dict[str, Any]
+
+
+class ScheduleUsed(TypedDict):
+    kind: str
+    timesteps: Step
+    wait: NotRequired[Count | None]
+    window: NotRequired[Count | None]
+    phases: NotRequired[str | None]
+    depth: NotRequired[Count | None]
+
+
+class NeuronUsed(TypedDict):
+    model: str
+    levels: NotRequired[Annotated[Step, told("most units that one neuron sends a step, or a window")]]
+
+
+class Latency(TypedDict):
+    window: Count | None
+    first_output: Count | None
+    total: Step
+
+
+class Reference(TypedDict):
+    max_difference: NotRequired[Amount | None]
+    tolerance: NotRequired[float | None]
+    runtime: NotRequired[str]
+    samples: NotRequired[int | None]
+
+
+class Keys(TypedDict):
+    tool: Tool
+    model: Model
+    evaluation: Evaluation
+    calibration: Calibration
+    preprocessing: dict[str, Any]
+    schedule: ScheduleUsed
+    neuron: NeuronUsed
+    latency: Latency
+    comparison: Reference | None
+    timings: dict[str, Amount]
+
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "model": {"notes": []},
+    "evaluation": {"fingerprint": None, "excluded_calibration": None, "classes": None, "outcomes": None, "notes": []},
+    "calibration": {"fingerprint": None, "synthetic": False, "options": {}},
+}
+
+
+def compute(measured: Measured) -> dict[str, Any]:
+    snn, curve, network = measured.snn, measured.curve, measured.network
+    tried = ("candidates", "schedules")  # a section of their own
+    calibration = {name: value for name, value in snn.calibration.items() if name not in tried}
+    if snn.early_exit is not None:
+        calibration["early_exit"] = asdict(snn.early_exit)
+    right = measured.right
+    kept = right is not None and measured.data is not None
+    return {
+        "tool": tool(measured.command_line),
+        "model": {
+            "name": network.source.name,
+            "location": network.source.location,
+            "sha256": network.source.sha256,
+            "format": network.source.format,
+            "input_shape": list(network.input_shape),
+            "sites": measured.sites,
+            "parameters": measured.parameters,
+            "notes": list(network.source.notes),
+        },
+        "evaluation": {
+            "samples": curve.samples,
+            "labelled": measured.labelled,
+            **measured.images,
+            "classes": measured.classes,
+            "outcomes": outcomes(measured.data.digests(), **right) if kept else None,  # type: ignore[union-attr,arg-type]
+            "notes": [*measured.notes, *_left_out(calibration)],
+        },
+        "calibration": calibration,
+        "preprocessing": snn.preprocessing,
+        "schedule": snn.schedule.to_dict(),
+        "neuron": neuron_of(snn),
+        "latency": snn.schedule.latency,
+        "comparison": measured.comparison,
+        "timings": measured.timings,
+    }
+
+
+def tool(command_line: str) -> dict[str, Any]:
+    """Versions and the command line."""
+    import torch
+
+    return {
+        "version": metadata.version("snnconvert"),
+        "command_line": command_line,
+        "python": platform.python_version(),
+        "torch": torch.__version__.split("+")[0],
+    }
+
+
+def neuron_of(snn: Snn) -> dict[str, Any]:
+    """The models of a network's neurons (those on sums aside, where there are others), and the most units of one."""
+    from snnconvert.graph.dialect import neurons_of
+
+    neurons = list(neurons_of(snn.graph).values())
+    main = [op for op in neurons if op.model != "signed"] or neurons
+    return {"model": ", ".join(sorted({op.model for op in main})), "levels": max(op.levels for op in main)}
+
+
+def _left_out(record: dict[str, Any]) -> list[str]:
+    """A note where memory holds fewer calibration images than there are."""
+    used, given = record.get("images"), record["samples"]
+    if used is None or used >= given:
+        return []
+    memory = record["options"].get("memory")
+    room = "memory" if memory is None else f"{memory:g} GiB (option memory of {record['method']})"
+    return [
+        f"{used} of the {given} calibration images were used for weights and thresholds: more do not fit into {room}"
+    ]
+
+
+def complete(document: dict[str, Any]) -> None:
+    for key, defaults in DEFAULTS.items():
+        document[key] = {**document[key], **{name: v for name, v in defaults.items() if name not in document[key]}}
+    document.setdefault("comparison", None)
+    document.setdefault("timings", {})
+
+
+def blocks(document: Document) -> Sequence[Block]:
+    titles = {
+        "Model": "model",
+        "Preprocessing": "preprocessing",
+        "Calibration": "calibration",
+        "Evaluation": "evaluation",
+        "Time": "schedule",
+        "Latency, in timesteps": "latency",
+        "Neuron": "neuron",
+        "Import checked against a reference": "comparison",
+    }
+    lists = [(title, list(flat(document[key] or {}))) for title, key in titles.items()]
+    versions = [("snnconvert" if name == "version" else name, value) for name, value in flat(document["tool"])]
+    lists.append(("Versions", [row for row in versions if row[0] != "command line"]))
+    seconds = [(clean(name).replace("_", " "), fixed(value, 2)) for name, value in document["timings"].items()]
+    lists.append(("Seconds taken", seconds))
+    command = document["tool"]["command_line"]
+    return [
+        Text(f"snnconvert {document['tool']['version']}:", On.MARKDOWN),
+        Code([command], On.PAGE | On.MARKDOWN),
+        Facts([one for one in lists if one[1]]),
+    ]
+
+
+SECTION = Section(Keys, compute, "How it was made", complete, blocks=blocks)

@@ -1,0 +1,44 @@
+"""What has to be known before the figures are believed: warnings, and remarks on the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
+
+from msgspec import Meta
+
+from snnconvert.report.blocks import Block, Notices, On, Text
+from snnconvert.report.findings import warnings_for
+from snnconvert.report.section import Document, Section
+
+if TYPE_CHECKING:
+    from snnconvert.report.from_run import Measured
+
+
+class Warned(TypedDict):
+    code: Annotated[str, Meta(pattern="^[a-z][a-z0-9_]*$")]
+    text: str
+    hint: NotRequired[str]
+
+
+class Keys(TypedDict):
+    warnings: list[Warned]
+
+
+def compute(measured: Measured) -> dict[str, Any]:
+    return {"warnings": list(measured.warnings)}
+
+
+def complete(document: dict[str, Any]) -> None:
+    """What was given comes first; then what the numbers call for."""
+    given = document.get("warnings", [])
+    document["warnings"] = given + [row for row in warnings_for(document) if row not in given]
+
+
+def blocks(document: Document) -> Sequence[Block]:
+    rows = [(row["text"], row.get("hint", "")) for row in document["warnings"]]
+    notes = [Text(f"note: {note}", On.TERMINAL, soft=True) for note in document["model"]["notes"]]
+    return [*([Notices(rows)] if rows else []), *notes]
+
+
+SECTION = Section(Keys, compute, "", complete, blocks=blocks)
