@@ -18,6 +18,7 @@ from rich.table import Table
 from snnconvert.cli.terminal import Terminal
 from snnconvert.compile.network import difference
 from snnconvert.cost.energy_constants import load_constants
+from snnconvert.cost.estimate import estimate
 from snnconvert.data.selection import images_for
 from snnconvert.errors import OptionError, OutputError
 from snnconvert.graph.checkpoint import describe, load_snn, save_snn
@@ -27,7 +28,7 @@ from snnconvert.options import check
 from snnconvert.recompile import Change, recompiled
 from snnconvert.report.document import plain
 from snnconvert.report.from_run import rerun_document
-from snnconvert.report.sections import early_exit, energy
+from snnconvert.report.sections import early_exit
 from snnconvert.report.wording import flat
 from snnconvert.request import CHANGES, Request
 from snnconvert.study.evaluate import rerun
@@ -75,7 +76,7 @@ def run(checkpoint: Path, given: Mapping[str, Any], output: Path | None, termina
     document["notes"] = [*notes, *document["notes"]]
     counted = operations(counters[0]) if counters else None
     if counted is not None:
-        document["energy"] = plain(energy.estimate(counted, snn, constants))
+        document["energy"] = plain(estimate(counted, snn, constants))
     if terminal.as_json:
         print(json.dumps(document, indent=1))
     elif not terminal.quiet:

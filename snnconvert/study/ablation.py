@@ -202,17 +202,21 @@ def ablation(
         "arms": rows,
         "left_out": plan.left_out,
         "before": subject.described,
-        "layers": [
-            {
-                "name": name,
-                "origin": str(origin_of(node)),
-                "neurons": int(np.prod(node.meta["shape"])),
-                "before": early.shares(name),
-                "after": watched.shares(name),
-            }
-            for name, node in watched.nodes.items()
-        ],
+        "layers": _layer_rows(early, watched),
     }
+
+
+def _layer_rows(before: _Watched, after: _Watched) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "origin": str(origin_of(node)),
+            "neurons": int(np.prod(node.meta["shape"])),
+            "before": before.shares(name),
+            "after": after.shares(name),
+        }
+        for name, node in after.nodes.items()
+    ]
 
 
 def _phase_engine(snn: Snn, arm: Arm) -> PhaseLayers:

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from snnconvert.cost.energy import energy
 from snnconvert.report import wording
+from snnconvert.report.characters import plot
 from snnconvert.report.charts import charts
 from snnconvert.report.document import assemble
 from snnconvert.report.render_csv import curve_csv, layers_csv
@@ -23,7 +24,6 @@ from snnconvert.report.render_html import render_html
 from snnconvert.report.render_markdown import render_markdown
 from snnconvert.report.render_terminal import print_summary
 from snnconvert.report.sections import summary as headlines
-from snnconvert.report.sections.curve import plot
 from snnconvert.report.sections.settling import MOST_SMALL_CHARTS, small_layers
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{7*7}}[red]x[/red]\x1b[31m|@me ${evil}"

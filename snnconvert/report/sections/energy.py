@@ -14,10 +14,7 @@ from snnconvert.report.statistics import near_chance
 from snnconvert.report.wording import clean, count, fixed, short, times
 
 if TYPE_CHECKING:
-    from snnconvert.cost.energy_constants import Constants
-    from snnconvert.graph.types import Snn
     from snnconvert.report.from_run import Measured
-    from snnconvert.study.operations import Operations
 
 # a drop surely larger than this many points makes a saving worthless
 _LARGE_DROP = 2.0
@@ -123,57 +120,10 @@ class Keys(TypedDict):
 
 
 def compute(measured: Measured) -> dict[str, Any]:
+    from snnconvert.cost.estimate import estimate
+
     counted = measured.watched.operations if measured.watched else None
     return {"energy": None if counted is None else estimate(counted, measured.snn, measured.constants)}
-
-
-def estimate(counted: Operations, snn: Snn, constants: Constants | None = None) -> dict[str, Any]:
-    """The estimate of energy from counted operations, layer by layer and step by step."""
-    from snnconvert.cost.energy import LayerOperations, energy, layer_rows
-    from snnconvert.cost.energy_over_time import over_time
-    from snnconvert.graph.dialect import neurons_of
-
-    schedule = snn.schedule
-    rows = [
-        LayerOperations(
-            macs=row.synapses,
-            accumulates=row.accumulates,
-            multiplies=row.multiplies,
-            neurons=row.neurons,
-            updates=row.updates,
-            spikes=row.spikes,
-            weights=row.weights,
-            weight_reads=row.weight_reads,
-            payload_bits=row.payload_bits,
-            padded=row.padded,
-        )
-        for row in counted.layers
-    ]
-    largest = max((op.levels for op in neurons_of(snn.graph).values()), default=1)
-    answers = [schedule.answer_step(frame) for frame in range(schedule.frames)]
-    levels = [largest * max(1, sum(step <= t for step in answers)) for t in range(1, schedule.timesteps + 1)]
-    compared = layer_rows(rows, timesteps=schedule.timesteps, own=constants)
-    layers = [
-        {
-            "name": one.name,
-            "origin": one.origin,
-            "ann_multiplications": one.synapses,
-            "ann_multiplications_with_padding": one.padded,
-            "snn_additions": one.accumulates,
-            "snn_multiplications": one.multiplies,
-            "neuron_updates": one.updates,
-            "spikes": one.spikes,
-            **against,
-        }
-        for one, against in zip(counted.layers, compared, strict=True)
-    ]
-    return {
-        **energy(rows, timesteps=schedule.timesteps, levels=schedule.frames * largest, own=constants),
-        "images": counted.images,
-        "layers": layers,
-        "over_time": over_time(rows, [one.over_time for one in counted.layers], levels=levels, own=constants),
-        "neurobench": counted.neurobench,
-    }
 
 
 def sentence(document: Document) -> str | None:
