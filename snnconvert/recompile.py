@@ -12,7 +12,8 @@ from snnconvert.compile.precision import in_precision
 from snnconvert.data.selection import calibration_images_again
 from snnconvert.errors import OptionError
 from snnconvert.graph.schedule import MOST_TIMESTEPS, SCHEDULES, Schedule, owners
-from snnconvert.graph.types import Calibrated, Snn
+from snnconvert.graph.types import Calibrated, NeuronChoice, Snn
+from snnconvert.neurons import NEURONS
 from snnconvert.progress import Progress, silent
 from snnconvert.simulate.early_exit import with_early_exit
 
@@ -109,8 +110,8 @@ def conversion(calibrated: Calibrated, schedule: Schedule, precision: str = "flo
         schedule.kind, schedule.timesteps, getattr(schedule, "window", None), getattr(schedule, "wait", None), precision
     )
     chosen = {
-        "--neuron": (calibrated.neuron.model, "if"),
-        "--levels": (str(calibrated.neuron.levels), "1"),
+        "--neuron": (calibrated.neuron.model, NeuronChoice().model),
+        "--levels": (str(calibrated.neuron.levels), str(NEURONS[calibrated.neuron.model].levels)),
         "--calibration": (str(calibrated.record.get("method", "reconstruct")), "reconstruct"),
         "--approximate": (calibrated.approximate, "auto"),
         "--input-encoder": (calibrated.input_encoder, "analog"),

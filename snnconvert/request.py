@@ -14,20 +14,15 @@ from snnconvert.compile import PRECISIONS
 from snnconvert.data.preprocessing import Preprocessing, from_command_line
 from snnconvert.errors import OptionError
 from snnconvert.graph.schedule import MOST_TIMESTEPS, PHASES, RESIDUALS, ROUNDINGS, SCHEDULES, owners
+from snnconvert.neurons import NEURONS, cheapest_first, offered
 from snnconvert.options import AUTO, check, declared, option
 from snnconvert.study.studies import by_name, check_studies
 
 if TYPE_CHECKING:
     from snnconvert.graph.types import NeuronChoice
 
-# the values of --neuron; a test compares them with the table
-NEURONS = ("if", "ternary", "ternary-late", "burst", "graded", AUTO)
-# units per step of the neurons that may send more than one, where the user does not say
-LEVELS = {"burst": 5, "graded": 15}
 # units of one step fit into 16 bits: more would leave too few of a float32 sum's 24 for the weights
 MOST_LEVELS = 2**16 - 1
-# what `--neuron auto` tries, by what one of their spikes costs: a bit, a bit and a sign, 3 bits, 4 bits
-CHEAPEST_FIRST = ("if", "ternary", "burst", "graded")
 
 MODEL, DATA, CALIBRATION, SNN, OUTPUT = "Model", "Data", "Calibration", "Spiking network", "Output"
 _MEASURING = ("convert", "run", "report")
@@ -101,7 +96,7 @@ class Request:
         "network on 99 % of the calibration images (else the best).",
         commands=_of_zoos,
         panel=SNN,
-        choices=NEURONS,
+        choices=lambda: (*offered(), AUTO),
     )
     levels: int | None = _of_convert(
         None,
@@ -109,7 +104,7 @@ class Request:
         panel=SNN,
         least=1,
         most=MOST_LEVELS,
-        usual="burst 5, graded 15 (4 bits)",
+        usual=", ".join(f"{name} {model.levels}" for name, model in offered().items() if model.adjustable),
         example="--levels 15",
     )
     schedule: str = option(
@@ -224,7 +219,8 @@ class Request:
     @property
     def units(self) -> int:
         """Units that a neuron may send a step."""
-        return LEVELS.get(self.neuron, 1) if self.levels is None else self.levels
+        model = NEURONS.get(self.neuron)
+        return (1 if model is None else model.levels) if self.levels is None else self.levels
 
     def gives(self, option: str) -> bool:
         """Whether the user asks for another value of an option than its default."""
@@ -238,11 +234,12 @@ class Request:
 
         if self.neuron != AUTO:
             return (NeuronChoice(self.neuron, self.units),)
-        return tuple(NeuronChoice(model, LEVELS.get(model, 1)) for model in CHEAPEST_FIRST)
+        return tuple(NeuronChoice(model.name, model.levels) for model in cheapest_first())
 
     def with_neuron(self, neuron: NeuronChoice) -> Request:
         """The same request for this neuron alone."""
-        return replace(self, neuron=neuron.model, levels=neuron.levels if neuron.model in LEVELS else None)
+        levels = neuron.levels if NEURONS[neuron.model].adjustable else None
+        return replace(self, neuron=neuron.model, levels=levels)
 
     @property
     def compared(self) -> tuple[int, ...]:
@@ -291,23 +288,26 @@ def _check_earlier_steps(request: Request) -> None:
 
 
 def _check_neuron(request: Request) -> None:
+    adjustable = " or ".join(f"--neuron {name}" for name, model in offered().items() if model.adjustable)
     if request.neuron == AUTO and request.levels is not None:
         raise OptionError(
             f"--levels {request.levels} does not fit --neuron auto, which tries each neuron with its usual levels",
-            hint="leave --levels out, or choose --neuron burst or --neuron graded",
+            hint=f"leave --levels out, or choose {adjustable}",
             options=("levels", "neuron"),
         )
-    if request.units != 1 and request.neuron not in LEVELS:
+    model = NEURONS.get(request.neuron)
+    if model is not None and request.units != model.levels and not model.adjustable:
+        sends = "one unit" if model.levels == 1 else f"{model.levels} units"
         raise OptionError(
-            f"--levels {request.levels} does not fit --neuron {request.neuron}, which sends one unit a step",
-            hint="add --neuron burst or --neuron graded, or leave --levels out",
+            f"--levels {request.levels} does not fit --neuron {request.neuron}, which sends {sends} a step",
+            hint=f"add {adjustable}, or leave --levels out",
             options=("levels", "neuron"),
         )
 
 
 def _check_schedule(request: Request) -> None:
     chosen, anytime = SCHEDULES.get(request.schedule), _kinds(anytime=True)
-    if chosen is not None and chosen.own_neuron is not None and request.neuron != "if":
+    if chosen is not None and chosen.own_neuron is not None and request.neuron != Request.neuron:
         raise OptionError(
             f"--schedule {request.schedule} brings neurons of its own, not --neuron {request.neuron}",
             hint=f"leave --neuron out, or choose --schedule {' or '.join(_kinds(own_neuron=None))}",

@@ -238,7 +238,9 @@ def _schedules(request: Request) -> tuple[str, ...]:
         return (request.schedule,)
     if request.compared:
         return tuple(kind for kind, row in SCHEDULES.items() if row.anytime)
-    return tuple(kind for kind, row in SCHEDULES.items() if not row.own_neuron or request.neuron in ("if", "auto"))
+    return tuple(
+        kind for kind, row in SCHEDULES.items() if not row.own_neuron or request.neuron in (Request.neuron, "auto")
+    )
 
 
 def _check_fits(request: Request, found: Sequence[Candidate]) -> None:

@@ -17,9 +17,9 @@ from snnconvert.cli.options import command
 from snnconvert.cli.table import options_table, with_table
 from snnconvert.errors import OptionError
 from snnconvert.graph.schedule import SCHEDULES
-from snnconvert.neurons import RECTIFIERS
+from snnconvert.neurons import offered
 from snnconvert.options import AUTO, declared, option
-from snnconvert.request import NEURONS, Request, check_request
+from snnconvert.request import Request, check_request
 from snnconvert.zoo import manifest
 
 README = Path(__file__).parent.parent / "README.md"
@@ -89,7 +89,7 @@ def test_every_field_of_a_request_is_an_option_whose_default_it_takes() -> None:
 
 def test_choices_are_the_rows_of_the_tables() -> None:
     assert set(declared(Request)["calibration"].choices) == set(METHODS)
-    assert set(NEURONS) == {*RECTIFIERS, AUTO}
+    assert declared(Request)["neuron"].choices == (*offered(), AUTO)
     assert declared(Request)["schedule"].choices == (*SCHEDULES, AUTO)
 
 

@@ -18,10 +18,10 @@ BITS = (1, 2, 4)
 WORD = 8  # bytes
 
 
-def bits_per_frame(levels: int, *, negative: bool) -> int:
-    """Bits that one frame of one neuron takes: 1, 2 or 4, or 8 or 32 where it is kept as it is."""
-    needed = (levels * (2 if negative else 1)).bit_length()
-    return next((bits for bits in BITS if needed <= bits), 8 if levels < 2**7 else 32)
+def bits_per_frame(low: int, high: int) -> int:
+    """Bits that units between `low` and `high` take: 1, 2 or 4, or 8 or 32 where they are kept as they are."""
+    needed = (high - low).bit_length()
+    return next((bits for bits in BITS if needed <= bits), 8 if max(-low, high) < 2**7 else 32)
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,9 @@ class PackedUnits:
     lowest: int
 
     @classmethod
-    def of(cls, units: Tensor, frames: int, levels: int, *, negative: bool) -> PackedUnits:
+    def of(cls, units: Tensor, frames: int, lowest: int, highest: int) -> PackedUnits:
         """Pack `units`, a signed integer type, (frames * batch, *sample)."""
-        bits, sample = bits_per_frame(levels, negative=negative), tuple(units.shape[1:])
-        lowest = -levels if negative else 0
+        bits, sample = bits_per_frame(lowest, highest), tuple(units.shape[1:])
         if bits not in BITS or units.dtype != torch.int8:
             return cls(units, frames, sample, 8 * units.element_size(), lowest)
         ordered = units.permute(0, 2, 3, 1) if len(sample) == 3 else units

@@ -42,11 +42,12 @@ from snnconvert.calibrate.reconstruct_neuron import Soma
 from snnconvert.calibrate.reconstruct_site import Feeding, SiteStep
 from snnconvert.calibrate.reconstruct_worlds import Worlds, chunk_images, in_turn, split_images
 from snnconvert.calibrate.task import Task
+from snnconvert.compile.spikify import model_at, neuron_in
 from snnconvert.graph.dialect import arguments, op_of, origin_of
 from snnconvert.graph.edit import copied, kind_of, replace_op
 from snnconvert.graph.kinds import Conv, Linear, Op, Role, Weighted
 from snnconvert.graph.types import Calibrated, SiteCalibration
-from snnconvert.neurons import NEURONS
+from snnconvert.neurons import NeuronModel
 from snnconvert.options import made
 
 # a later first answer has to be worth it: errors of the read-out within this factor of the least count as equal
@@ -199,13 +200,13 @@ class Reconstruction:
         sites = self.worlds.sites_of(node) or ([node] if op_of(node).role == Role.SITE else [])
         if not sites:
             return means + 4 * frames
-        negative = any(NEURONS[self._model(site)].negative for site in sites)
-        bits = bits_per_frame(self.task.levels, negative=negative)
+        lows, highs = zip(*(self._model(site).range(self.task.levels) for site in sites), strict=True)
+        bits = bits_per_frame(min(lows), max(highs))
         return means + math.ceil(frames * bits / 8)
 
-    def _model(self, node: fx.Node) -> str:
+    def _model(self, node: fx.Node) -> NeuronModel:
         """The neuron that a site becomes."""
-        return "signed" if kind_of(node) == "Identity" else self.task.neuron.model
+        return model_at(op_of(node), neuron_in(self.task.schedule, self.task.neuron))
 
     def _target(self, node: fx.Node) -> fx.Node:
         """The furthest sum that only waits for `node`: there the ANN and the spiking network are compared."""

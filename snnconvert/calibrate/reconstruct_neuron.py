@@ -10,10 +10,11 @@ from torch import Tensor
 from snnconvert.calibrate.packed_units import mean_sent
 from snnconvert.graph.kinds import Neuron
 from snnconvert.graph.schedule import Bistable, Schedule
-from snnconvert.neurons import NEURONS, State
+from snnconvert.neurons import NeuronModel
 from snnconvert.simulate.kernels import Native
 from snnconvert.simulate.kernels.layout import per_element
 from snnconvert.simulate.kernels.native import MOST_UNITS, Current, Membrane
+from snnconvert.simulate.over_time import send
 from snnconvert.simulate.window_neurons import send_windows
 
 
@@ -22,14 +23,13 @@ class Soma:
     """Which neuron a site becomes.
 
     Attributes:
-        model: a row of NEURONS.
         levels: its units per frame.
         schedule: when it integrates and emits.
         native: kernels to simulate it with, or None for plain torch.
         read_at: numbers of frames after which its rate is looked at.
     """
 
-    model: str
+    model: NeuronModel
     levels: int
     schedule: Schedule
     native: Native | None
@@ -44,32 +44,23 @@ class Soma:
             initial: membrane potential at t = 0, in fractions of the threshold.
         """
         start = threshold * initial
+        op = Neuron(threshold, start, model=self.model.name, levels=self.levels)
         if isinstance(self.schedule, Bistable):
-            op = Neuron(threshold.double(), start.double(), model=self.model, levels=self.levels)
-            return send_windows(op, current.double(), self.schedule).to(torch.int32)
+            return send_windows(op.double(), current.double(), self.schedule).to(torch.int32)
         wait = self.schedule.waited
         frames, constant = self.schedule.frames, len(current) == 1
-        if self.native is not None and self.levels <= MOST_UNITS:
+        if self.native is not None and self.model.native is not None and self.levels <= MOST_UNITS:
             shape = tuple(current.shape[2:])
             membrane = Membrane(self.model, self.levels, wait, per_element(threshold, shape), per_element(start, shape))
             terms = [Current(current.flatten(0, 1), constant and frames > 1)]
             sent, _ = self.native.neurons(terms, membrane, frames, current.shape[1], shape)
             return self.native.expanded(sent).view(frames, -1, *shape)
-        model = NEURONS[self.model]
-        state = model.init(current[0], start)
-        whole = torch.int8 if self.levels <= MOST_UNITS else torch.int32
-        out = torch.empty((frames, *current.shape[1:]), dtype=whole)
-        for step in range(frames + wait):
-            if step < frames:
-                state = State(state.v + current[0 if constant else step], state.sent)
-            if step >= wait:
-                sent, state = model.fire(state, threshold, self.levels)
-                out[step - wait] = sent.to(whole)
-        return out
+        whole = torch.int8 if self.model.peak(self.levels) <= MOST_UNITS else torch.int32
+        return send(op, current, frames, wait).to(whole).view(frames, *current.shape[1:])
 
     def mean(self, units: Tensor, threshold: Tensor) -> Tensor:
         """The mean value sent until each of `read_at`, (reads * batch, *sample), in units of the ANN's activations."""
-        return mean_sent(units, threshold, self.levels, self.read_at)
+        return mean_sent(units, threshold, self.model.peak(self.levels), self.read_at)
 
     def rate(self, current: Tensor, threshold: Tensor, initial: Tensor) -> Tensor:
         """The mean values sent on `current`, (reads * batch, *sample)."""

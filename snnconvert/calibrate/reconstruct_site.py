@@ -19,7 +19,6 @@ from snnconvert.graph.dialect import arguments, op_of
 from snnconvert.graph.edit import replace_op
 from snnconvert.graph.kinds import Weighted
 from snnconvert.graph.types import SiteCalibration
-from snnconvert.neurons import NEURONS
 
 FACTORS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.15, 1.3)
 STARTS = (0.25, 0.75)
@@ -232,6 +231,5 @@ class SiteStep:
         ann = self.worlds.ann(chunk, node)
         units = soma.units(self._current(chunk, node), site.threshold, site.initial)
         chunk.ann[node], chunk.mean[node] = ann.contiguous(), soma.mean(units, site.threshold).contiguous()
-        negative, unit = NEURONS[soma.model].negative, soma.model == "if"
-        sent = Sent(units.flatten(0, 1), site.threshold, soma.levels, negative, unit, density=1.0)
+        sent = Sent(units.flatten(0, 1), site.threshold, soma.model.range(soma.levels), density=1.0)
         chunk.frames[node] = sent.kept(len(units))

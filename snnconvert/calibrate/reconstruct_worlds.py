@@ -285,7 +285,7 @@ class Worlds:
         if len(amplitude) != source.units.shape[1] or rank != (op.weight.ndim - 1):
             return None, None
         windowed = self.schedule.windowed
-        folded, _ = on_grid(op.reading(amplitude), float(source.largest), signed=not source.unit, windowed=windowed)
+        folded, _ = on_grid(op.reading(amplitude), float(source.peak), signed=source.range[0] < 0, windowed=windowed)
         fits = self.native is not None and source.units.dtype == torch.int8 and rank in (1, 3)
         return folded, pack(folded, max(source.planes, 1)) if fits else None
 
@@ -308,7 +308,7 @@ class Worlds:
         sent = self._sent(chunk, arguments(node)[0]) if isinstance(op, MaxPool) and self.sites_of(node) else None
         if isinstance(op, MaxPool) and sent is not None:
             pooled = sent.moved(self._pooled(op, sent, tuple(node.meta["shape"])))
-            means = mean_sent(self.by_frames(pooled.units), pooled.amplitude, pooled.largest, self.read_at)
+            means = mean_sent(self.by_frames(pooled.units), pooled.amplitude, pooled.peak, self.read_at)
             chunk.mean[node], chunk.frames[node] = means.contiguous(), pooled.kept(self.schedule.frames)
             return
         frames = self.frames(chunk, node)

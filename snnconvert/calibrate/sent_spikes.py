@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from snnconvert.calibrate.packed_units import PackedUnits, share_sent
+from snnconvert.neurons.base import planes
 
 
 @dataclass(frozen=True)
@@ -18,17 +19,13 @@ class Sent:
     Attributes:
         units: a signed integer type.
         amplitude: value of one unit, broadcastable to one sample.
-        largest: most units in a frame.
-        negative: there may be negative units.
-        unit: all units are 0 or 1.
+        range: least and most units in a frame.
         density: share of units that are not zero.
     """
 
     units: Tensor
     amplitude: Tensor
-    largest: int
-    negative: bool
-    unit: bool
+    range: tuple[int, int]
     density: float
 
     @property
@@ -37,11 +34,14 @@ class Sent:
         return self.amplitude.ndim == self.units.ndim - 1 and self.amplitude[0].numel() == 1
 
     @property
+    def peak(self) -> int:
+        """The most units of either sign in a frame."""
+        return max(map(abs, self.range))
+
+    @property
     def planes(self) -> int:
         """Planes of bits that hold the units, 0 if none do."""
-        if self.units.dtype != torch.int8 or self.largest > 1:
-            return 0
-        return 1 if self.unit else 2
+        return planes(*self.range) if self.units.dtype == torch.int8 else 0
 
     def values(self) -> Tensor:
         """As a current in units of the ANN's activations."""
@@ -53,7 +53,7 @@ class Sent:
 
     def kept(self, frames: int) -> Spikes:
         """Packed, until they are read again."""
-        packed = PackedUnits.of(self.units, frames, self.largest, negative=self.negative)
+        packed = PackedUnits.of(self.units, frames, *self.range)
         nothing = self.units.new_empty((0, *self.units.shape[1:]))
         return Spikes(packed, replace(self, units=nothing, density=share_sent(self.units)))
 
@@ -86,8 +86,6 @@ def side_by_side(parts: Sequence[Sent]) -> Sent:
     return Sent(
         units,
         torch.cat([part.amplitude for part in parts]),
-        max(part.largest for part in parts),
-        any(part.negative for part in parts),
-        all(part.unit for part in parts),
+        (min(part.range[0] for part in parts), max(part.range[1] for part in parts)),
         sent / max(units.numel(), 1),
     )

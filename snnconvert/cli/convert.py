@@ -18,6 +18,7 @@ from snnconvert.cost.energy_constants import load_constants
 from snnconvert.errors import BudgetError, GateError, OptionError
 from snnconvert.graph.checkpoint import save_snn
 from snnconvert.graph.types import Snn
+from snnconvert.neurons import cheapest_first
 from snnconvert.options import AUTO
 from snnconvert.pipeline import Request
 from snnconvert.pipeline import run as run_pipeline
@@ -173,7 +174,8 @@ def _smallest(conversion: Conversion) -> Made:
     best, tried = smallest(attempt)
     if best is None:
         nearest = best_of(tried) if tried else None
-        advice = "allow a larger drop" + (", or try --neuron ternary or graded" if request.neuron == "if" else "")
+        finer = " or ".join(model.name for model in cheapest_first() if model.memory)
+        advice = "allow a larger drop" + (f", or try --neuron {finer}" if request.neuron == Request.neuron else "")
         raise GateError(unreachable(nearest, worst_layer(nearest.document) if nearest else None), hint=advice)
     made = kept[best.timesteps]
     rows = [{**one.row(), "chosen": one is best} for one in sorted(tried, key=lambda one: one.timesteps)]

@@ -23,6 +23,7 @@ from snnconvert.graph.flow import Flow, flows, through
 from snnconvert.graph.kinds import Activation, Affine, Neuron, Op, Role, Scale, Snap, Stage, Weighted
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Calibrated, NeuronChoice
+from snnconvert.neurons import NEURONS, SIGNED, NeuronModel
 
 HEADROOM = 2.0**6
 
@@ -49,6 +50,11 @@ class Value:
 def neuron_in(schedule: Schedule, asked: NeuronChoice) -> NeuronChoice:
     """The neuron that replaces the activations in `schedule`: the one that is asked for, unless it brings its own."""
     return asked if schedule.own_neuron is None else NeuronChoice(schedule.own_neuron, schedule.levels)
+
+
+def model_at(site: Op, neuron: NeuronChoice) -> NeuronModel:
+    """The neuron that `site` becomes: `neuron`, or a signed one where a sum may be negative."""
+    return SIGNED if site.signed else NEURONS[neuron.model]
 
 
 def spikify(graph: fx.GraphModule, calibrated: Calibrated, schedule: Schedule, neuron: NeuronChoice) -> fx.GraphModule:
@@ -123,15 +129,14 @@ class _Walk:
             value = self.values[source]
             self._snap(source, node, power_of_two_above(value.bound) * 2.0**-INPUT_BITS, value)
         found = self.calibrated.sites[node.name]
-        model = "signed" if op.signed else self.neuron.model
+        model, levels = model_at(op, self.neuron), self.neuron.levels
         threshold = found.threshold.float() * self.finer
         initial = found.initial.float() * threshold
         highest = op_of(node, Activation).ceiling
         ceiling = None if math.isinf(highest) else highest
-        made = Neuron(threshold, initial, model=model, levels=self.neuron.levels, ceiling=ceiling)
+        made = Neuron(threshold, initial, model=model.name, levels=levels, ceiling=ceiling)
         replace_op(self.graph, node, made.double() if self.windowed else made)
-        may_be_negative = op.signed or (not self.windowed and model in ("ternary", "ternary-late", "graded"))
-        return Value(Flow.SPIKES, float(self.neuron.levels), amplitude=threshold.double(), signed=may_be_negative)
+        return Value(Flow.SPIKES, float(model.peak(levels)), amplitude=threshold.double(), signed=model.negative)
 
     def _weighted(self, node: fx.Node, _: Op) -> Value:
         op = op_of(node, Weighted)

@@ -22,7 +22,6 @@ from snnconvert.graph.dialect import calls, neurons_of, origin_of, role_of
 from snnconvert.graph.flow import Flow, flows
 from snnconvert.graph.kinds import Neuron, Role, Weighted
 from snnconvert.graph.types import Snn
-from snnconvert.neurons import NEURONS
 from snnconvert.progress import Progress, silent
 from snnconvert.simulate.integer import SCALES, IntegerCurve, integer_curve
 
@@ -127,7 +126,7 @@ def _broken(snn: Snn, target: Target) -> Iterator[tuple[str, str, Any, Any, str]
     for node, op in calls(snn.graph):
         where = str(origin_of(node))
         if isinstance(op, Neuron):
-            model, size, readers = NEURONS[op.model], math.prod(node.meta["shape"]), len(_readers(node))
+            size, readers = math.prod(node.meta["shape"]), len(_readers(node))
             if target.reset == "zero":
                 yield (
                     where,
@@ -139,7 +138,7 @@ def _broken(snn: Snn, target: Target) -> Iterator[tuple[str, str, Any, Any, str]
             if _over(op.levels, target.units_per_spike):
                 text = f"a spike carries up to {op.levels} units"
                 yield where, "units_per_spike", target.units_per_spike, op.levels, text
-            if target.signed_spikes is False and model.negative:
+            if target.signed_spikes is False and op.row.negative:
                 yield where, "signed_spikes", False, True, f"{op.model} neurons send negative spikes"
             if _over(size, target.neurons_per_layer):
                 yield where, "neurons_per_layer", target.neurons_per_layer, size, f"{size:,} neurons in one layer"

@@ -9,11 +9,19 @@ from snnconvert.neurons.integrate_and_fire import IF
 from snnconvert.neurons.signed import SIGNED
 from snnconvert.neurons.ternary import TERNARY, TERNARY_LATE
 
-__all__ = ["NEURONS", "RECTIFIERS", "NeuronModel", "State", "integrate"]
+__all__ = ["BISTABLE", "NEURONS", "SIGNED", "NeuronModel", "State", "cheapest_first", "integrate", "offered"]
 
 NEURONS: dict[str, NeuronModel] = {
     model.name: model for model in (IF, TERNARY, TERNARY_LATE, BURST, GRADED, SIGNED, BISTABLE)
 }
 
-# what may replace a rectifier: the values of --neuron (a bistable schedule brings its own neuron)
-RECTIFIERS = ("if", "ternary", "ternary-late", "burst", "graded")
+
+def offered() -> dict[str, NeuronModel]:
+    """What may replace a rectifier: the values of --neuron."""
+    return {name: model for name, model in NEURONS.items() if model.offered}
+
+
+def cheapest_first() -> list[NeuronModel]:
+    """What `--neuron auto` tries, by the bits of one spike."""
+    tried = [model for model in offered().values() if model.tried]
+    return sorted(tried, key=lambda model: model.payload_bits(model.levels))

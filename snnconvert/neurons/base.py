@@ -3,15 +3,17 @@
 A neuron's step is `integrate` (v <- v + current) followed by `fire`. The two are apart because a schedule may let a
 neuron do only one of them in a step. Spikes are small integers (unit spikes): the amplitude of a spike is folded into
 the weights that read it, so `threshold` is both the membrane value of one spike and what its reset subtracts.
+The command line lists the models without torch: nothing here or beside it imports torch when it is imported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class State(NamedTuple):
@@ -21,32 +23,76 @@ class State(NamedTuple):
     sent: Tensor | None
 
 
-Fire = Callable[[State, Tensor, int], tuple[Tensor, State]]
+Fire = Callable[["State", "Tensor", int], "tuple[Tensor, State]"]
+Surrogate = Callable[["Tensor", "Tensor", int], "Tensor"]
 
 
 @dataclass(frozen=True)
 class NeuronModel:
-    """One row of NEURONS.
+    """One row of NEURONS: all that the rest of the package knows of a neuron model.
 
     Attributes:
-        name: the value of `--neuron`.
+        name: what checkpoints and `--neuron` call it.
         fire: (state, threshold, levels) -> (spikes, state), pure.
-        memory: whether the state counts the spikes sent.
-        negative: whether a spike may be negative.
-        levels: the largest number of units in one step, for a given number of bits or spikes.
+        range: the least and the largest number of units in one step, for `levels`. Sums are exact and spikes are
+            packed within it. The largest is `levels` for every number of levels that the neuron may have.
         source: where the equations come from.
+        memory: whether the state counts the spikes sent.
+        rectifies: whether its rate never stays below zero, whatever single spikes do; else it carries either sign.
+        offered: whether `--neuron` offers it in place of a rectifier; others are brought by a schedule, or by sums
+            that may be negative.
+        tried: whether `--neuron auto` tries it.
+        levels: the usual number of units in one step.
+        adjustable: whether `--levels` may ask for another.
+        title: what reports call its neurons; empty for its name.
+        surrogate: (v, threshold, levels) -> the derivative of the units with respect to v / threshold that gradients
+            use instead of that of `fire`, shaped like v; None without one.
+        native: its number in `simulate/kernels/source/layer.h`; None lets torch compute it.
+        triton: its number in `simulate/kernels/fused_kernel.py`; None likewise.
     """
 
     name: str
     fire: Fire
-    memory: bool
-    negative: bool
+    range: Callable[[int], tuple[int, int]]
     source: str
+    memory: bool = False
+    rectifies: bool = True
+    offered: bool = True
+    tried: bool = True
+    levels: int = 1
+    adjustable: bool = False
+    title: str = ""
+    surrogate: Surrogate | None = None
+    native: int | None = None
+    triton: int | None = None
+
+    @property
+    def negative(self) -> bool:
+        """Whether a spike may be negative."""
+        return self.range(1)[0] < 0
+
+    @property
+    def planes(self) -> int:
+        """Planes of bits that hold its spikes, whatever `levels` is."""
+        return planes(*self.range(2))
+
+    def peak(self, levels: int) -> int:
+        """The largest number of units of either sign in one step."""
+        return max(map(abs, self.range(levels)))
+
+    def payload_bits(self, levels: int) -> int:
+        """Bits of a spike besides its address: its number of units, and its sign; 0 for a binary spike."""
+        return (self.peak(levels) - 1).bit_length() + self.negative
 
     def init(self, current: Tensor, initial: Tensor) -> State:
         """The state at t = 0 for neurons that receive a current shaped like `current`."""
         v = current.new_zeros(current.shape) + initial.to(current.dtype)
         return State(v, current.new_zeros(current.shape) if self.memory else None)
+
+
+def planes(low: int, high: int) -> int:
+    """Planes of bits that hold units between `low` and `high`: 1 of 0 and 1, 2 of -1, 0 and 1; 0 if bits do not."""
+    return {(0, 1): 1, (-1, 1): 2}.get((low, high), 0)
 
 
 def integrate(state: State, current: Tensor) -> State:

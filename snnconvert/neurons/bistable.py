@@ -15,10 +15,13 @@ Reconstruction of Li, Zeng & Zhao, "BSNN" (arXiv 2105.12917; Frontiers in Neuros
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from snnconvert.neurons.base import NeuronModel
 from snnconvert.neurons.burst import fire
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def fire_phase(v: Tensor, threshold: Tensor, weight: int, *, negative: bool) -> tuple[Tensor, Tensor]:
@@ -34,4 +37,10 @@ def phase_weights(window: int, phases: str) -> list[int]:
     return [1 if phases == "uniform" else 2 ** (window - 1 - phase) for phase in range(window)]
 
 
-BISTABLE = NeuronModel("bistable", fire, memory=False, negative=False, source="after Li, Zeng & Zhao, arXiv 2105.12917")
+BISTABLE = NeuronModel(
+    "bistable",
+    fire,
+    range=lambda levels: (0, levels),
+    source="after Li, Zeng & Zhao, arXiv 2105.12917",
+    offered=False,
+)

@@ -7,15 +7,17 @@ Graded:                         the same with levels = 2^bits - 1, and n may fal
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from snnconvert.neurons.base import NeuronModel, State
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def units(v: Tensor, threshold: Tensor) -> Tensor:
     """floor(v / threshold) as an exact integer: the rounding of the division is mended where n * threshold > v."""
-    n = torch.floor(v / threshold)
+    n = (v / threshold).floor()
     n = n - (n * threshold > v).to(v.dtype)
     return n + ((n + 1) * threshold <= v).to(v.dtype)
 
@@ -29,9 +31,28 @@ def fire(state: State, threshold: Tensor, levels: int) -> tuple[Tensor, State]:
 def fire_graded(state: State, threshold: Tensor, levels: int) -> tuple[Tensor, State]:
     """Between minus the units sent so far (at most `levels` of them) and `levels` units."""
     assert state.sent is not None
-    n = torch.maximum(units(state.v, threshold), -state.sent).clamp(-levels, levels)
+    n = units(state.v, threshold).maximum(-state.sent).clamp(-levels, levels)
     return n, State(state.v - threshold * n, state.sent + n)
 
 
-BURST = NeuronModel("burst", fire, memory=False, negative=False, source="Li & Zeng, IJCAI 2022")
-GRADED = NeuronModel("graded", fire_graded, memory=True, negative=True, source="spikes with payload, with correction")
+BURST = NeuronModel(
+    "burst",
+    fire,
+    range=lambda levels: (0, levels),
+    source="Li & Zeng, IJCAI 2022",
+    levels=5,
+    adjustable=True,
+    native=3,
+    triton=3,
+)
+GRADED = NeuronModel(
+    "graded",
+    fire_graded,
+    range=lambda levels: (-levels, levels),
+    source="spikes with payload, with correction",
+    memory=True,
+    levels=15,
+    adjustable=True,
+    native=4,
+    triton=4,
+)

@@ -7,9 +7,12 @@ Rueckauer et al. 2017; v(0) = threshold / 2 after Bu et al., AAAI 2022 (arXiv 22
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from snnconvert.neurons.base import NeuronModel, State
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def fire(state: State, threshold: Tensor, levels: int) -> tuple[Tensor, State]:
@@ -19,4 +22,12 @@ def fire(state: State, threshold: Tensor, levels: int) -> tuple[Tensor, State]:
     return spikes, State(state.v - threshold * spikes, None)
 
 
-IF = NeuronModel("if", fire, memory=False, negative=False, source="Rueckauer et al. 2017; Bu et al. 2022")
+IF = NeuronModel(
+    "if",
+    fire,
+    range=lambda _: (0, 1),
+    source="Rueckauer et al. 2017; Bu et al. 2022",
+    title="binary",
+    native=0,
+    triton=0,
+)

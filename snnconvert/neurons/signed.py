@@ -7,10 +7,13 @@ Used where a sum that may be negative has to be carried by spikes, and for activ
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from snnconvert.neurons.base import NeuronModel, State
 from snnconvert.neurons.burst import units
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def fire(state: State, threshold: Tensor, levels: int) -> tuple[Tensor, State]:
@@ -19,4 +22,13 @@ def fire(state: State, threshold: Tensor, levels: int) -> tuple[Tensor, State]:
     return n, State(state.v - threshold * n, None)
 
 
-SIGNED = NeuronModel("signed", fire, memory=False, negative=True, source="Guo et al., AAAI 2024, with soft reset")
+SIGNED = NeuronModel(
+    "signed",
+    fire,
+    range=lambda levels: (-levels, levels),
+    source="Guo et al., AAAI 2024, with soft reset",
+    rectifies=False,
+    offered=False,
+    native=5,
+    triton=5,
+)

@@ -11,9 +11,12 @@ published negative threshold.
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from snnconvert.neurons.base import NeuronModel, State
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def _step(state: State, threshold: Tensor, negative: Tensor) -> tuple[Tensor, State]:
@@ -35,5 +38,22 @@ def fire_late(state: State, threshold: Tensor, levels: int) -> tuple[Tensor, Sta
     return _step(state, threshold, state.v <= -threshold)
 
 
-TERNARY = NeuronModel("ternary", fire, memory=True, negative=True, source="after Wang et al., IJCAI 2022")
-TERNARY_LATE = NeuronModel("ternary-late", fire_late, memory=True, negative=True, source="Wang et al., IJCAI 2022")
+TERNARY = NeuronModel(
+    "ternary",
+    fire,
+    range=lambda _: (-1, 1),
+    source="after Wang et al., IJCAI 2022",
+    memory=True,
+    native=1,
+    triton=1,
+)
+TERNARY_LATE = NeuronModel(
+    "ternary-late",
+    fire_late,
+    range=lambda _: (-1, 1),
+    source="Wang et al., IJCAI 2022",
+    memory=True,
+    tried=False,  # a spike costs what one of `ternary` costs, and is taken back later
+    native=2,
+    triton=2,
+)

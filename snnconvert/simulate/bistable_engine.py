@@ -145,7 +145,7 @@ class BistableEngine:
     def _neuron(self, node: fx.Node, op: Op, current: Tensor, moment: Moment) -> Tensor:
         constant = self.constant[arguments(node)[0]]
         if isinstance(op, Neuron):
-            threshold, initial, negative = op.threshold, op.initial, op.model == "signed"
+            threshold, initial, negative = op.threshold, op.initial, op.row.negative
         else:
             threshold, initial, negative = current.new_ones(()), current.new_zeros(()), True
         v = self.membrane.get(node)

@@ -15,7 +15,7 @@ from snnconvert.graph.kinds import Conv, Neuron, Op, Role
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.simulate.kernels import choose
-from snnconvert.simulate.kernels.native import MOST_TERMS, PLANES
+from snnconvert.simulate.kernels.native import MOST_TERMS
 from snnconvert.simulate.spike_layers import may_wait
 
 # values of so many bytes are read back from the cache that cores share: floats (eight images of ResNet-20 at T = 32
@@ -49,8 +49,8 @@ def frame_bytes(snn: Snn) -> tuple[float, float]:
         size, sources = math.prod(node.meta["shape"]), arguments(node)
         if depths[node.name] == 0:
             continue
-        if isinstance(op, Neuron):
-            sent[node] = PLANES.get(op.model, 8) / 8
+        if isinstance(op, Neuron) and op.row.native is not None:
+            sent[node] = (op.row.planes or 8) / 8
         elif sources and op.keeps_spikes and all(source in sent for source in sources):
             sent[node] = 1.0 if op.role == Role.POOL else max(sent[source] for source in sources)
         elif not _in_passing(node, op):

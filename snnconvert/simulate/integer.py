@@ -31,7 +31,7 @@ from snnconvert.graph.flow import Flow, flows
 from snnconvert.graph.kinds import Neuron, Op, Role, Scale, Weighted
 from snnconvert.graph.types import Snn
 from snnconvert.graph.walk import walk
-from snnconvert.neurons import NEURONS, State
+from snnconvert.neurons import State
 from snnconvert.simulate.frames import Frames, over_time
 from snnconvert.simulate.over_time import by_frames, compensated, running_maximum
 
@@ -243,7 +243,7 @@ class IntegerEngine:
         return Value(moving, constant=False, unit=value.unit)
 
     def _neuron(self, node: fx.Node, op: Neuron, current: Value) -> Value:
-        model, frames = NEURONS[op.model], self.schedule.frames
+        model, frames = op.row, self.schedule.frames
         moving = self._in_unit(current, self.units[node])
         by_frame = moving.round().unsqueeze(0) if current.constant else by_frames(moving.round(), self.schedule.frames)
         state = model.init(by_frame[0], op.initial)

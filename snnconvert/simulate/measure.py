@@ -313,12 +313,11 @@ class LayerFit:
             self.error[name][index] += (last / frame - limit).square().sum(dtype=torch.float64)
             before = frame
         levels = op_of(self.nodes[name], Neuron)
-        silent_ann = limit == 0 if levels.model == "signed" else limit <= 0
         self.sums[name] += torch.tensor(
             [
                 float(limit.abs().sum()),
                 float(limit.square().sum()),
-                float(((last != 0) & silent_ann).sum()),
+                float(((last != 0) & (limit == 0)).sum()),
                 float((last >= levels.levels * len(by_frame)).sum()),
                 float(limit.numel()),
             ],

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from snnconvert.graph.kinds import Neuron, Op
-from snnconvert.neurons import NEURONS, State
+from snnconvert.neurons import State
 
 
 def by_frames(tensor: Tensor, frames: int) -> Tensor:
@@ -26,7 +26,7 @@ def send(op: Neuron, current: Tensor, frames: int, wait: int) -> Tensor:
         frames: frames that are integrated, and as many that are sent.
         wait: steps of integration before the first frame is sent.
     """
-    model, constant = NEURONS[op.model], len(current) == 1
+    model, constant = op.row, len(current) == 1
     current = current.to(op.threshold.dtype)
     state = model.init(current[0], op.initial)
     out = torch.empty((frames, *current.shape[1:]), dtype=torch.float32, device=current.device)

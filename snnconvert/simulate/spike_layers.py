@@ -49,7 +49,7 @@ class LaidOut:
     def membrane(self, node: fx.Node, op: Neuron) -> Membrane:
         """What kernels have to know of the neurons at `node`."""
         threshold, initial = (self.parameter(node, name, getattr(op, name)) for name in ("threshold", "initial"))
-        return Membrane(op.model, op.levels, self.schedule.waited, threshold, initial)
+        return Membrane(op.row, op.levels, self.schedule.waited, threshold, initial)
 
 
 class SpikeLayers:
@@ -83,7 +83,7 @@ class SpikeLayers:
         self, node: fx.Node, op: Neuron, values: dict[fx.Node, Value], batch: int
     ) -> tuple[Spikes, tuple[Tensor, Tensor]] | None:
         """What the neurons at `node` send, and their spikes and units in each frame; None where torch has to do it."""
-        if op.levels > MOST_UNITS or op.threshold.dtype != torch.float32:
+        if op.row.native is None or op.levels > MOST_UNITS or op.threshold.dtype != torch.float32:
             return None
         (source,) = arguments(node)
         shape = tuple(node.meta["shape"])

@@ -13,7 +13,7 @@ from snnconvert.graph.dialect import arguments, op_of, output_nodes
 from snnconvert.graph.kinds import MaxPool, Neuron, Op, Role
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Snn
-from snnconvert.neurons import NEURONS, State, integrate
+from snnconvert.neurons import State, integrate
 from snnconvert.simulate.result import Simulation
 
 
@@ -88,7 +88,7 @@ class StepEngine:
         return self.depths[node.name] > 0
 
     def _neuron(self, node: fx.Node, op: Neuron, current: Tensor, step: int) -> Tensor:
-        model = NEURONS[op.model]
+        model = op.row
         current = current.to(op.threshold.dtype)
         state = self.states.get(node.name) or model.init(current, op.initial)
         spikes = torch.zeros_like(current)

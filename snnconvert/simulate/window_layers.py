@@ -55,7 +55,7 @@ class WindowLayers:
         if terms is None or op.threshold.dtype != torch.float64:
             return None
         threshold, initial = self._rows(op.threshold, shape), self._rows(op.initial, shape)
-        emitter = Emitter(batch, shape, threshold, initial, op.model == "signed", op.levels)
+        emitter = Emitter(batch, shape, threshold, initial, op.row.negative, op.levels)
         units, spikes = send_by_window(self.native, terms, emitter, self.schedule)
         return units, (spikes.flatten(), (spikes * self.weights).flatten())
 

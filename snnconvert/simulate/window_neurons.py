@@ -38,7 +38,7 @@ def send_windows(op: Neuron, current: Tensor, schedule: Bistable) -> Tensor:
         for frame in range(frames):
             if frame:
                 membrane += current[frame if len(current) > 1 else 0, piece]
-            units = window_units(membrane, op.threshold, op.levels, negative=op.model == "signed")
+            units = window_units(membrane, op.threshold, op.levels, negative=op.row.negative)
             out[frame, piece] = units
             if frame + 1 < frames:
                 membrane = _after_window(membrane.addcmul_(units, op.threshold, value=-1), op, schedule.residual)

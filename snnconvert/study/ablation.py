@@ -227,7 +227,7 @@ def _silent_neurons(subject: Subject, images: Tensor) -> dict[str, Tensor]:
     """Where the ANN's activation is not above 0, by site, (n, *sample); signed sites have no inactivated side."""
     there = {node.name for node, _ in calls(subject.network.graph)}
     wanted = {
-        node.name for node, op in neurons_of(subject.snn.graph).items() if op.model != "signed" and node.name in there
+        node.name for node, op in neurons_of(subject.snn.graph).items() if op.row.rectifies and node.name in there
     }
     return {name: value <= 0 for name, value in activations(in_double(subject.network.graph), images, wanted).items()}
 

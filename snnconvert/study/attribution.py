@@ -103,14 +103,14 @@ class Attribution:
         for node, membrane in neuron_inputs(self.graph, self.batch, self.rates):
             op = op_of(node, Neuron)
             unit = op.threshold
-            low = -float(op.levels) if op.model.startswith("signed") else 0.0
+            low, high = op.limits
             site = self.sites.get(node.name)
             active: Tensor = _activation(op, membrane) / unit if site is None else site(membrane) / unit
             x = membrane / unit
-            clipped = x.clamp(low, op.levels)
+            clipped = x.clamp(low, high)
             # The guard keeps a value that is on a step of the quantiser from falling off it by rounding.
             steps = torch.floor(x * frames + op.initial / unit + 1e-9)
-            quantised = steps.clamp(low * frames, op.levels * frames) / frames
+            quantised = steps.clamp(low * frames, high * frames) / frames
             rate, target = self.rates[node.name], reference[node.name] / unit
             parts = (clipped - active, quantised - clipped, rate - quantised, active - target)
             causes = {cause: part * unit for cause, part in zip(CAUSES, parts, strict=True)}
@@ -236,7 +236,7 @@ def activations(graph: fx.GraphModule, batch: Tensor, names: set[str]) -> dict[s
 
 def _activation(op: Neuron, membrane: Tensor) -> Tensor:
     """What the neuron stands for: a rectifier, which may saturate, or the identity if it is signed."""
-    return membrane if op.model.startswith("signed") else membrane.clamp(min=0.0, max=op.ceiling)
+    return membrane.clamp(min=0.0, max=op.ceiling) if op.row.rectifies else membrane
 
 
 def _sites(ann: Ann, neurons: dict[str, fx.Node]) -> dict[str, Op]:

@@ -100,8 +100,7 @@ class LookInside:
                 received = (mean * _along(times, mean))[arrived]
                 membrane = op.initial + received - op.threshold * sent[node.name]
                 self.membranes[node.name] = (membrane / op.threshold).float()
-                low = -op.levels if op.model.startswith("signed") else 0.0
-                self.limits[node.name] = (mean[-1] / op.threshold).clamp(low, op.levels)
+                self.limits[node.name] = op(mean[-1])
         self.trains = {name: self.trains[name] for name in self.chosen}
 
     # --- what there is to show ---

@@ -31,7 +31,6 @@ from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.graph.walk import Pull, in_own_precision, walk
-from snnconvert.neurons import NEURONS
 from snnconvert.simulate.chunks import watchable
 from snnconvert.simulate.over_time import running_maximum
 from snnconvert.simulate.result import Probe, Simulation
@@ -167,7 +166,7 @@ class OperationCounter:
 
     def _add(self, node: fx.Node, by_frame: Tensor) -> None:
         op = op_of(node)
-        negative = not isinstance(op, Neuron) or NEURONS[op.model].negative
+        negative = not isinstance(op, Neuron) or op.row.negative
         spikes, bits = _spikes_and_bits(by_frame, self._levels(node), self.schedule, negative=negative)
         self._book(node, spikes.flatten(1), bits.flatten(1))
         spikes, bits = spikes.sum(0, keepdim=True), bits.sum(0, keepdim=True)
@@ -200,7 +199,8 @@ class OperationCounter:
 
     def _levels(self, node: fx.Node) -> int:
         if role_of(node) == Role.NEURON:
-            return op_of(node, Neuron).levels
+            op = op_of(node, Neuron)
+            return op.row.peak(op.levels)
         return max(self._levels(source) for source in spike_sources(node))
 
     def _spiking_pool(self, node: fx.Node, op: Op) -> bool:
@@ -249,8 +249,7 @@ class OperationCounter:
         if isinstance(op, Neuron):
             layer.neurons = size
             if not self.schedule.windowed:
-                signed = op.model in ("signed", "ternary", "ternary-late", "graded")
-                layer.payload_bits = math.ceil(math.log2(op.levels)) + signed if op.levels > 1 else int(signed)
+                layer.payload_bits = op.row.payload_bits(op.levels)
 
     def _count(self, layer: Counts, node: fx.Node, op: Op, maps: dict[fx.Node, _Maps]) -> None:
         if not op.reads:

@@ -123,7 +123,7 @@ class PhaseLayers(PhaseEngine):
         sending = [self.weights[step % self.window] * self.may_send(node, step) for step in range(steps)]
         terms = [*self._terms(source, trains), *self._shares(node)]
         threshold, initial = self._rows(node, "threshold", op.threshold), self._rows(node, "initial", op.initial)
-        emitter = Emitter(self.images, shape, threshold, initial, op.model == "signed", op.levels)
+        emitter = Emitter(self.images, shape, threshold, initial, op.row.negative, op.levels)
         units, counts = send_by_step(native, terms, emitter, sending)
         return Train([step for step in range(steps) if sending[step]], units), counts
 

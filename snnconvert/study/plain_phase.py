@@ -134,7 +134,7 @@ class PhaseEngine(BistableEngine):
             v = v + current
         out: Tensor | None = None
         if self.may_send(node, step):
-            out, v = fire_phase(v, op.threshold, self.weights[moment.phase], negative=op.model == "signed")
+            out, v = fire_phase(v, op.threshold, self.weights[moment.phase], negative=op.row.negative)
             out = out.float()
         self.membrane[node] = v
         return out

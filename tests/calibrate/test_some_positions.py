@@ -27,17 +27,18 @@ PIXELS = torch.tensor([0, 7, 11, 38])
 
 @settings(max_examples=60, deadline=None)
 @given(
-    levels=st.integers(1, 130),
-    negative=st.booleans(),
+    high=st.integers(1, 130),
+    low=st.sampled_from([0, 1, 2, 130]),
     frames=st.integers(1, 19),
     sample=st.sampled_from([(5, 3, 7), (13,), (4, 6), (8, 4, 4)]),
     seed=st.integers(0, 99),
 )
-def test_packed_units_come_back(levels: int, negative: bool, frames: int, sample: tuple[int, ...], seed: int) -> None:
-    whole = torch.int8 if levels < 128 else torch.int32
+def test_packed_units_come_back(high: int, low: int, frames: int, sample: tuple[int, ...], seed: int) -> None:
+    low = -min(low, high)
+    whole = torch.int8 if high < 128 else torch.int32
     draw = torch.Generator().manual_seed(seed)
-    units = torch.randint(-levels if negative else 0, levels + 1, (frames * 3, *sample), generator=draw).to(whole)
-    packed = PackedUnits.of(units, frames, levels, negative=negative)
+    units = torch.randint(low, high + 1, (frames * 3, *sample), generator=draw).to(whole)
+    packed = PackedUnits.of(units, frames, low, high)
     assert torch.equal(packed.unpacked(), units)
     if len(sample) == 3:
         some = torch.tensor([4, 0, 11])
@@ -46,9 +47,9 @@ def test_packed_units_come_back(levels: int, negative: bool, frames: int, sample
         assert packed.data.numel() == -(-frames * packed.bits // 8) * 3 * torch.Size(sample).numel()
 
 
-@pytest.mark.parametrize(("levels", "negative", "bits"), [(1, False, 1), (1, True, 2), (4, False, 4), (15, False, 4)])
-def test_a_frame_takes_as_few_bits_as_it_needs(levels: int, negative: bool, bits: int) -> None:
-    assert bits_per_frame(levels, negative=negative) == bits
+@pytest.mark.parametrize(("low", "high", "bits"), [(0, 1, 1), (-1, 1, 2), (-1, 2, 2), (0, 15, 4), (-9, 9, 8)])
+def test_a_frame_takes_as_few_bits_as_it_needs(low: int, high: int, bits: int) -> None:
+    assert bits_per_frame(low, high) == bits
 
 
 Call = Callable[..., fx.Node]
@@ -126,7 +127,7 @@ def _send(made: Worlds, chunk: Chunk, node: fx.Node, draw: torch.Generator) -> N
         units = torch.randint(0, 2, (FRAMES * IMAGES, *node.meta["shape"]), generator=draw).to(torch.int8)
         amplitude = torch.rand(node.meta["shape"][0], 1, 1, generator=draw)
         chunk.ann[node] = chunk.mean[node] = units[:IMAGES].float()
-        chunk.frames[node] = Sent(units, amplitude, 1, negative=False, unit=True, density=1.0).kept(FRAMES)
+        chunk.frames[node] = Sent(units, amplitude, (0, 1), density=1.0).kept(FRAMES)
     elif node in made.stored:
         made.store(chunk, node)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order
 from snnconvert.calibrate.rate_norm import clipped
+from snnconvert.compile.balance import with_identity_sites
 from snnconvert.compile.network import compile_network
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.pytorch import import_module
@@ -20,14 +21,14 @@ from snnconvert.graph import checkpoint
 from snnconvert.graph.checkpoint import load_snn, save_snn
 from snnconvert.graph.dialect import calls
 from snnconvert.graph.kinds import SumPool
-from snnconvert.graph.schedule import SCHEDULES, Bistable, Streaming, Wait
+from snnconvert.graph.schedule import SCHEDULES, Bistable, Schedule, Streaming, Wait
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import NeuronChoice, Snn
+from snnconvert.neurons import NEURONS, offered
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.step_engine import StepEngine
 from tests.convert.networks import NETWORKS, network, samples
-
-NEURONS = [("if", 1), ("ternary", 1), ("ternary-late", 1), ("burst", 4), ("graded", 15)]
+from tests.engines import assert_engines_agree, assert_sums_fit_their_grid
 
 
 def task(name: str, timesteps: int, neuron: str = "if", levels: int = 1) -> Task:
@@ -42,16 +43,25 @@ def spiking(name: str, timesteps: int, neuron: str = "if", levels: int = 1) -> S
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize(("neuron", "levels"), NEURONS)
-def test_engines_agree(name: str, neuron: str, levels: int) -> None:
-    snn = spiking(name, 6, neuron, levels)
-    batch = samples(3, seed=1)
-    fast, oracle = LayerEngine(snn).run(batch), StepEngine(snn).run(batch)
-    assert fast.spikes.keys() == oracle.spikes.keys()
-    for site in oracle.spikes:
-        assert torch.equal(fast.spikes[site], oracle.spikes[site]), site
-        assert torch.equal(fast.units[site], oracle.units[site]), site
-    assert torch.equal(fast.outputs[0], oracle.outputs[0])
+@pytest.mark.parametrize("neuron", offered())
+def test_engines_agree_and_sums_are_exact(name: str, neuron: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    snn, batch = spiking(name, 6, neuron, NEURONS[neuron].levels), samples(3, seed=1)
+    assert_engines_agree(snn, batch, monkeypatch)
+    assert assert_sums_fit_their_grid(snn, batch) > 2
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_engines_agree_in_every_schedule(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In those that a search would try: the first and the last that fit into 40 steps."""
+    ann, row, batch = canonicalize(network(name)), SCHEDULES[kind], samples(3, seed=1)
+    ann = with_identity_sites(ann, next(one for _, one in row.within(40, 1) if isinstance(one, Schedule)))
+    depth = max(site_depths(ann.graph).values())
+    fit = [one for _, one in row.within(40, depth) if isinstance(one, Schedule)]
+    for schedule in (fit[0], *fit[1:][-1:]):
+        snn = compile_network(METHODS["mse"](Task(ann, in_canonical_order(samples(24)), schedule, NeuronChoice())))
+        assert_engines_agree(snn, batch, monkeypatch)
+        assert assert_sums_fit_their_grid(snn, batch) > 2
 
 
 @pytest.mark.parametrize("name", NETWORKS)

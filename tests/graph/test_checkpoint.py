@@ -24,7 +24,7 @@ from snnconvert.graph.kinds import ConvTranspose, Relu
 from snnconvert.graph.schedule import SCHEDULES, Schedule, Streaming
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Ann, Calibrated, EarlyExit, NeuronChoice, Origin, Snn, Source
-from snnconvert.neurons import RECTIFIERS
+from snnconvert.neurons import NEURONS, offered
 from snnconvert.simulate.layer_engine import LayerEngine
 
 OLD = Path(__file__).parents[1] / "data" / "checkpoints"
@@ -35,7 +35,7 @@ def network(seed: int = 3, kind: str = "streaming", neuron: str = "if", timestep
     depth = max(site_depths(original.graph).values())
     schedule = [made for _, made in SCHEDULES[kind].within(timesteps, depth) if isinstance(made, Schedule)][-1]
     found = thresholds_of(with_identity_sites(original, schedule), schedule, seed)
-    levels = 3 if neuron in ("burst", "graded") else 1
+    levels = 3 if NEURONS[neuron].adjustable else NEURONS[neuron].levels
     return replace(
         found,
         neuron=NeuronChoice(neuron, levels),
@@ -57,7 +57,7 @@ def equal(one: Snn, other: Snn) -> bool:
     )
 
 
-@pytest.mark.parametrize("neuron", RECTIFIERS)
+@pytest.mark.parametrize("neuron", offered())
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_what_is_kept_comes_back_and_compiles_to_the_same_network(kind: str, neuron: str, tmp_path: Path) -> None:
     calibrated = network(kind=kind, neuron=neuron)

@@ -20,10 +20,11 @@ from snnconvert.simulate.kernels.native import Current, Membrane
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.over_time import send
 from snnconvert.simulate.step_engine import StepEngine
+from tests.engines import levels_of
 from tests.simulate.random_networks import images, waiting_snn
 from tests.simulate.small_networks import pictures, small_snn
 
-MODELS = [name for name in NEURONS if name != "bistable"]
+MODELS = [name for name, row in NEURONS.items() if row.triton is not None]
 SHAPES = [(1,), (10,), (1025,), (5, 3), (3, 5, 7), (37, 6, 5), (1, 1, 1), (2, 3, 2, 3)]
 
 
@@ -32,7 +33,7 @@ def random_layer(rng: np.random.Generator, model: str) -> tuple[Neuron, Tensor, 
     shape = SHAPES[rng.integers(len(SHAPES))]
     frames, wait, batch = int(rng.integers(1, 10)), int(rng.choice([0, 0, 1, 2, 5, 12])), int(rng.integers(1, 4))
     constant = bool(rng.random() < 0.3)
-    levels = 1 if model in ("if", "ternary", "ternary-late") else int(rng.choice([1, 3, 15, 255]))
+    levels = int(rng.choice(levels_of(NEURONS[model])))
     per_channel = (shape[0], *[1] * (len(shape) - 1)) if len(shape) != 2 else (1, shape[1])
     some = [per_channel, shape, (1,) * len(shape)]
 
@@ -62,7 +63,7 @@ def test_layers(model: str) -> None:
         op, current, shape, frames, wait, constant = random_layer(rng, model)
         batch = len(current) if constant else len(current) // frames
         expected = send(op, current.unflatten(0, (-1, batch)), frames, wait)
-        membrane = Membrane(model, op.levels, wait, per_element(op.threshold, shape), per_element(op.initial, shape))
+        membrane = Membrane(op.row, op.levels, wait, per_element(op.threshold, shape), per_element(op.initial, shape))
         found, counts = launch(Current(current, constant), membrane, frames, batch, shape)
         assert torch.equal(found, expected), (shape, frames, wait, constant)
         sent = expected.reshape(frames, -1).abs()
@@ -84,16 +85,17 @@ def test_extreme_membranes(model: str) -> None:
     current = torch.cat([torch.cat([tiny, large]).repeat_interleave(len(special)), near])
     current = torch.cat([current, *(current.nextafter(torch.tensor(to)) for to in (9e9, -9e9))]).repeat(3, 1)
     every = torch.cat([special.repeat(len(tiny) + len(large)), usual]).repeat(3)
-    levels = 1 if model in ("if", "ternary", "ternary-late") else 100
+    levels = levels_of(NEURONS[model])[-1]
     op = Neuron(every, every * 0, model=model, levels=levels)
-    membrane = Membrane(model, levels, 0, every[None], every[None] * 0)
+    membrane = Membrane(op.row, levels, 0, every[None], every[None] * 0)
     found, _ = launch(Current(current, False), membrane, 3, 1, (len(every),))
     assert torch.equal(found.nan_to_num(777.0), send(op, current[:, None], 3, 0).nan_to_num(777.0))
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_check_before_the_first_use(model: str) -> None:
-    check(model, 1 if "ternary" in model or model == "if" else 7, torch.device("cpu"))
+    for levels in levels_of(NEURONS[model]):
+        check(NEURONS[model], levels, torch.device("cpu"))
 
 
 def as_on_a_device(snn: Snn) -> LayerEngine:

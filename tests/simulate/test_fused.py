@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from snnconvert.errors import OptionError
+from snnconvert.neurons import NEURONS
 from snnconvert.simulate import layer_engine
 from snnconvert.simulate.kernels import FusedNeurons, choose_fused, fused
 from snnconvert.simulate.layer_engine import LayerEngine
@@ -70,7 +71,11 @@ print(made.asm["ptx"])
 def test_compiles_for_devices_that_are_not_here(
     capability: int, model: str, size: str, constant: bool, tmp_path: Path
 ) -> None:
-    constants: dict[str, object] = {"model": model, "several": model in fused.SEVERAL, "constant": constant}
+    constants: dict[str, object] = {
+        "model": NEURONS[model].triton,
+        "several": not NEURONS[model].planes,
+        "constant": constant,
+    }
     constants |= {"block": fused.BLOCK} | (SMALL if size == "small" else {})
     types = {name: "i64" if size == "i64" else "i32" for name in SMALL if name not in constants} | {"levels": "fp32"}
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
@@ -83,7 +88,7 @@ def test_compiles_for_devices_that_are_not_here(
     code = done.stdout
     assert not re.search(r"\bfma\.", code), "v - threshold * n would round once instead of twice"
     divisions = set(re.findall(r"\bdiv\.\S+", code))
-    assert divisions == ({"div.rn.f32"} if model in fused.SEVERAL else set())
+    assert divisions == (set() if NEURONS[model].planes else {"div.rn.f32"})
     assert not re.search(r"\b(setp|add|sub|mul)\.\S*ftz", code), "comparisons mend what flushes subnormal numbers"
 
 

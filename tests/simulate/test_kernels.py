@@ -21,17 +21,17 @@ from snnconvert.graph.kinds import Add, Concat, Conv, Linear, MaxPool, Neuron, O
 from snnconvert.graph.schedule import Streaming, Wait
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Origin, Snn, Source
+from snnconvert.neurons import NEURONS
 from snnconvert.simulate import kernels as kernels_package
 from snnconvert.simulate import spike_layers
 from snnconvert.simulate.kernels import native_available
 from snnconvert.simulate.kernels.native import INSTRUCTIONS
 from snnconvert.simulate.layer_engine import LayerEngine
-from snnconvert.simulate.result import Simulation
 from snnconvert.simulate.step_engine import StepEngine
+from tests.engines import assert_equal, engine, levels_of
 
 needs_native = pytest.mark.skipif(not native_available(), reason="the native kernels were not built")
 CHANNELS = (1, 3, 5, 8, 16, 17, 33, 48, 70)
-MODELS = ("if", "ternary", "ternary-late", "burst", "graded", "signed")
 
 
 @dataclass
@@ -85,7 +85,7 @@ class Network:
         size = self.rng.choice(((), (shape[0], *([1] * (len(shape) - 1))), shape))
         threshold = self.normal(*size).abs() + 0.3
         model = model or self.model
-        levels = 1 if model in ("if", "ternary", "ternary-late") else self.rng.choice((1, 3, 100))
+        levels = self.rng.choice(levels_of(NEURONS[model]))
         return self.call(Neuron(threshold, threshold / 2, model=model, levels=levels), x)
 
     def amplified(self, x: fx.Node) -> fx.Node:
@@ -159,23 +159,7 @@ def images_for(snn: Snn, count: int, seed: int = 0) -> Tensor:
     return (drawn * 8).round() / 4
 
 
-def assert_equal(a: Simulation, b: Simulation) -> None:
-    for name, counts in b.spikes.items():
-        assert torch.equal(a.spikes[name], counts), name
-        assert torch.equal(a.units[name], b.units[name]), name
-    assert a.spikes.keys() == b.spikes.keys()
-    for mine, theirs in zip(a.outputs, b.outputs, strict=True):
-        assert torch.equal(mine, theirs)
-
-
-def engine(snn: Snn, monkeypatch: pytest.MonkeyPatch, kernels: str) -> LayerEngine:
-    monkeypatch.setenv("SNNCONVERT_KERNELS", kernels)
-    made = LayerEngine(snn)
-    monkeypatch.delenv("SNNCONVERT_KERNELS")
-    return made
-
-
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", NEURONS)
 @pytest.mark.parametrize(("schedule", "seed"), [("streaming", 1), ("streaming", 2), ("wait", 3)])
 def test_torch_path_equals_oracle(model: str, schedule: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     snn = network(seed, model, schedule)
@@ -189,7 +173,7 @@ def test_torch_path_equals_oracle(model: str, schedule: str, seed: int, monkeypa
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 2**20),
-    model=st.sampled_from(MODELS),
+    model=st.sampled_from(list(NEURONS)),
     schedule=st.sampled_from(["streaming", "streaming", "wait"]),
     instructions=st.sampled_from(INSTRUCTIONS),
     count=st.integers(1, 3),

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from snnconvert.graph.kinds import Conv, MaxPool, SumPool
+from snnconvert.neurons import NEURONS
 from snnconvert.simulate.kernels import Native, choose, native_available
 from snnconvert.simulate.kernels.bits import Bits
 from snnconvert.simulate.kernels.layout import pack
@@ -83,7 +84,7 @@ def test_currents_and_neurons(
             bits, other = native.condensed(spikes, planes), random_spikes(frames * batch, shape, 0.5, planes)
             assert torch.equal(native.expanded(bits), spikes)
             threshold = torch.linspace(0.5, 2.0, shape[0])[None]
-            membrane = Membrane(model, 1, 0, threshold, threshold / 2)
+            membrane = Membrane(NEURONS[model], 1, 0, threshold, threshold / 2)
             factor = torch.linspace(-1.0, 1.0, shape[0])[None].contiguous()
             scaled = other.float() * factor[0, :, None, None]
             ways = [Convolution(bits, packed), Convolution(bits, packed, tables=True)]

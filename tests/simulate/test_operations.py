@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from itertools import product
 
 import pytest
@@ -13,6 +14,7 @@ from snnconvert.graph.dialect import arguments, op_of
 from snnconvert.graph.flow import flows
 from snnconvert.graph.kinds import Conv, Linear, Op, Role
 from snnconvert.graph.types import Snn
+from snnconvert.neurons import NEURONS
 from snnconvert.simulate.bistable_engine import BistableEngine
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.measure import watched_run
@@ -73,9 +75,7 @@ def taps(op: Op, shape: tuple[int, ...], out: tuple[int, ...]) -> list[tuple[tup
         ("sum", "if", 1, "streaming", {}),
         ("max", "if", 1, "streaming", {}),
         ("mean", "if", 1, "streaming", {}),
-        ("none", "ternary", 1, "streaming", {}),
-        ("none", "burst", 5, "streaming", {}),
-        ("none", "graded", 15, "streaming", {}),
+        *(("none", name, row.levels, "streaming", {}) for name, row in NEURONS.items() if row.offered),
         ("max", "if", 1, "wait", {"wait": 1}),
     ],
 )
@@ -137,6 +137,9 @@ def test_counts_equal_a_count_one_by_one(  # noqa: PLR0915 (one long count)
     sent = sum(row.effective_acs + row.effective_macs for row in rows) * 3
     assert sent == pytest.approx(effective_acs + macs)
     assert (accumulates > reads) == (levels > 1)
+    low, high = NEURONS[neuron].range(levels)
+    payload = math.ceil(math.log2(max(high, -low))) + (low < 0)  # its units and its sign
+    assert {row.payload_bits for row in rows if row.neurons} == {payload}
     neurons = sum(neurons_of(node) for node in engine.received if op_of(node).role == Role.NEURON)
     assert sum(row.neurons for row in rows) == neurons
     assert sum(row.updates for row in rows) == neurons * (snn.schedule.frames + snn.schedule.waited)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from snnconvert.graph.kinds import Conv, Linear, Reshape
+from snnconvert.neurons import NEURONS
 from snnconvert.simulate.kernels import Native, choose, native_available
 from snnconvert.simulate.kernels.bits import Bits
 from snnconvert.simulate.kernels.layout import pack
@@ -38,7 +39,7 @@ def layer(native: Native, seed: int) -> Callable[[], bytes]:
     assert packed is not None
     spikes = (torch.rand(16 * 2, 8, 40, 40, generator=random) < 0.2).to(torch.int8)
     bits = native.condensed(spikes)  # so that torch has nothing left to do
-    membrane = Membrane("if", 1, 0, threshold, threshold / 2)
+    membrane = Membrane(NEURONS["if"], 1, 0, threshold, threshold / 2)
 
     def run() -> bytes:
         sent, counts = native.neurons([Convolution(bits, packed)], membrane, 16, 2, (24, 40, 40))

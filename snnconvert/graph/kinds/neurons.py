@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from snnconvert.errors import OptionError
 from snnconvert.graph.kinds.base import Op, Role, Stage
+from snnconvert.neurons import NEURONS, NeuronModel
 
 
 class Neuron(Op):
     """A spiking neuron with unit spikes; which equations it obeys is `model`, a row of NEURONS.
 
-    Called outside an engine it is its own limit for T -> infinity: the rate, clip(x / threshold, low, high).
+    Called outside an engine it is its own limit for T -> infinity: the rate, clip(x / threshold, *limits).
     Tensors broadcast against one sample: `threshold` (membrane units), `initial` (membrane potential at t = 0).
     `ceiling` is where the activation that it stands for saturates of itself, membrane units; None where it does not.
     It changes no spike: it tells what a neuron cuts off from what its activation never lets through.
+
+    Raises:
+        OptionError: if there is no such model.
     """
 
     role = Role.NEURON
@@ -26,6 +31,8 @@ class Neuron(Op):
         self, threshold: Tensor, initial: Tensor, *, model: str, levels: int = 1, ceiling: float | None = None
     ) -> None:
         super().__init__()
+        if model not in NEURONS:
+            raise OptionError(f"neuron {model!r} is not known", hint=f"choose one of {', '.join(NEURONS)}")
         self.tensor("threshold", threshold)
         self.tensor("initial", initial)
         self.model, self.levels = model, levels
@@ -35,9 +42,19 @@ class Neuron(Op):
         """Without a ceiling that does not exist: such networks keep the checkpoints that they had before it did."""
         return {name: value for name, value in super().arguments().items() if name != "ceiling" or value is not None}
 
+    @property
+    def row(self) -> NeuronModel:
+        """Its row of NEURONS."""
+        return NEURONS[self.model]
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The least and the largest rate, units in a frame."""
+        low, high = self.row.range(self.levels)
+        return 0.0 if self.row.rectifies else float(low), float(high)
+
     def forward(self, x: Tensor) -> Tensor:
-        low = -float(self.levels) if self.model.startswith("signed") else 0.0
-        return (x / self.threshold).clamp(low, float(self.levels))
+        return (x / self.threshold).clamp(*self.limits)
 
 
 class Synchronous(Op):

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from snnconvert.errors import OptionError
 from snnconvert.graph.schedule.base import Schedule
+from snnconvert.neurons import BISTABLE
 
 PHASES = ("power2", "uniform")
 RESIDUALS = ("keep", "clear", "clamp")
@@ -37,7 +38,7 @@ class Bistable(Schedule):
     kind: ClassVar[str] = "bistable"
     label: ClassVar[str] = "bistable, window {window}"
     windowed: ClassVar[bool] = True
-    own_neuron: ClassVar[str | None] = "bistable"
+    own_neuron: ClassVar[str | None] = BISTABLE.name
     remedies: ClassVar[Mapping[str, str]] = {
         "clipping": "Higher thresholds help: --calibration percentile --percentile 99.99. They make each spike "
         "coarser.",

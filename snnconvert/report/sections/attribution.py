@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypedDic
 
 import altair as alt
 
+from snnconvert.neurons import NEURONS
 from snnconvert.report.blocks import Block, Chart, Fold, On, Table, Text
 from snnconvert.report.drawing import BLUE, finish, heat_map, height_of, tips
 from snnconvert.report.section import Amount, Document, Section, Spec, Step, told
@@ -24,13 +25,13 @@ CAUSES = {
 REMEDIES = {
     "clipping": "Higher thresholds help: --calibration percentile --percentile 99.99, or --neuron burst, which may "
     "send several spikes at once. Higher thresholds make each spike coarser; bursts need hardware that can send them.",
-    "clipping, burst": "Higher thresholds help: --calibration percentile --percentile 99.99, or more --levels. Higher "
+    "clipping, levels": "Higher thresholds help: --calibration percentile --percentile 99.99, or more --levels. Higher "
     "thresholds make each spike coarser; more levels need hardware that can send them.",
     "quantisation": "More timesteps help: twice the -T halves it and doubles spikes and latency. --neuron graded gets "
     "there without more steps, on hardware whose spikes carry numbers.",
-    "quantisation, graded": "More timesteps help: twice the -T halves it and doubles spikes and latency. So do more "
-    "--levels, on hardware whose spikes carry numbers so fine.",
-    "unevenness, ternary": "--schedule wait --wait 1 helps: each layer listens for a step before it sends, which adds "
+    "quantisation, memory, levels": "More timesteps help: twice the -T halves it and doubles spikes and latency. So do "
+    "more --levels, on hardware whose spikes carry numbers so fine.",
+    "unevenness, memory": "--schedule wait --wait 1 helps: each layer listens for a step before it sends, which adds "
     "a step of latency per layer.",
     "unevenness": "--schedule wait --wait 1 helps: each layer listens for a step before it sends, which adds a step of "
     "latency per layer. --neuron ternary helps without waiting: it takes back spikes, on hardware with signed spikes.",
@@ -101,8 +102,9 @@ def culprit(document: Document) -> tuple[str, str] | None:
     if final.get("drop") is not None and final["drop"] <= 0:
         return f"{text} It costs no accuracy: on the evaluation images the SNN is as accurate as its original.", ""
     row, models = schedule(document), (document.get("neuron") or {}).get("model") or ""
-    kin = {"graded": ("graded", "burst"), "ternary-late": ("ternary",)}
-    near = [one for model in models.split(", ") for one in kin.get(model, (model,))]  # in use: no advice
+    used = [NEURONS[model] for model in models.split(", ") if model in NEURONS]
+    memory, levels = any(one.memory for one in used), any(one.adjustable for one in used)  # in use: no advice
+    near = [*["memory, levels"] * (memory and levels), *["levels"] * levels, *["memory"] * memory]
     own = row.remedies if row else {}
     wanted = [
         own.get(cause) or REMEDIES[next((key for one in near if (key := f"{cause}, {one}") in REMEDIES), cause)]

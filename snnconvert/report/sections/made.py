@@ -172,7 +172,7 @@ def neuron_of(snn: Snn) -> dict[str, Any]:
     from snnconvert.graph.dialect import neurons_of
 
     neurons = list(neurons_of(snn.graph).values())
-    main = [op for op in neurons if op.model != "signed"] or neurons
+    main = [op for op in neurons if op.row.rectifies] or neurons
     return {"model": ", ".join(sorted({op.model for op in main})), "levels": max(op.levels for op in main)}
 
 

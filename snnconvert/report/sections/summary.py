@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
+from snnconvert.neurons import NEURONS
 from snnconvert.report.blocks import Block, Code, On, Table, Text, Tiles
 from snnconvert.report.section import Document, Section, told
 from snnconvert.report.sections import energy
@@ -92,7 +93,8 @@ def sentences(document: Document) -> Iterable[Text]:
 def _time(document: Document) -> str:
     latency, given, row = document["latency"], document["schedule"], schedule(document)
     kind = row.title(given) if row else given["kind"]
-    models = "binary" if (model := document["neuron"]["model"]) == "if" else model
+    model = document["neuron"]["model"]
+    models = (NEURONS[model].title if model in NEURONS else "") or model
     neurons = "" if row and row.own_neuron else f", {models} neurons"
     late = f", the read-out leaves out the first {left_out}" if (left_out := given.get("read_from")) else ""
     answers = f"first answer at step {latency['first_output']}, {latency['total']} steps in all"

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from snnconvert.errors import InternalError
 from snnconvert.graph.kinds import Neuron
+from snnconvert.neurons import NeuronModel
 from snnconvert.simulate.kernels.layout import out_tensor, per_element
 from snnconvert.simulate.kernels.native import Current, Membrane
 from snnconvert.simulate.memory import out_of_memory
@@ -25,8 +26,6 @@ from snnconvert.simulate.over_time import by_frames, send
 BLOCK = 1024
 # a block's units have to fit into 32 bits
 MOST_LEVELS = 2**20
-# models whose spikes carry more than one unit
-SEVERAL = ("burst", "graded", "signed")
 
 
 def triton_available() -> bool:
@@ -43,7 +42,7 @@ class FusedNeurons:
 
     def __init__(self) -> None:
         self.failure = ""
-        self._checked: set[tuple[str, int]] = set()
+        self._checked = set[tuple[NeuronModel, int]]()
 
     def neurons(
         self, current: Current, membrane: Membrane, frames: int, batch: int, shape: tuple[int, ...]
@@ -55,7 +54,9 @@ class FusedNeurons:
             units, both on the device of the current.
         """
         tensors = (current.tensor, membrane.threshold, membrane.initial)
-        if self.failure or membrane.levels > MOST_LEVELS or any(one.dtype != torch.float32 for one in tensors):
+        if self.failure or membrane.model.triton is None or membrane.levels > MOST_LEVELS:
+            return None
+        if any(one.dtype != torch.float32 for one in tensors):
             return None
         try:
             if (membrane.model, membrane.levels) not in self._checked:
@@ -85,7 +86,7 @@ def launch(
     order = torch.channels_last if current.tensor.ndim == 4 else torch.contiguous_format
     ordered = current.tensor.contiguous(memory_format=order)
     out = out_tensor(frames * batch, shape, torch.float32, device)
-    several = membrane.model in SEVERAL
+    several = membrane.model.peak(membrane.levels) > 1
     blocks = -(-elements // BLOCK)
     counts = torch.empty((2 if several else 1, frames, blocks), dtype=torch.int32, device=device)
     with torch.cuda.device(out.get_device()):  # Triton launches on the current device
@@ -102,7 +103,7 @@ def launch(
             float(membrane.levels),
             membrane.threshold.numel(),
             membrane.initial.numel(),
-            model=membrane.model,
+            model=membrane.model.triton,
             several=several,
             constant=current.constant,
             block=BLOCK,
@@ -111,7 +112,7 @@ def launch(
     return out, counts.sum(-1, dtype=torch.int64).expand(2, frames)
 
 
-def check(model: str, levels: int, device: torch.device) -> None:
+def check(model: NeuronModel, levels: int, device: torch.device) -> None:
     """Compare the kernel on `device` with torch on the CPU, on one small layer.
 
     Raises:
@@ -121,11 +122,11 @@ def check(model: str, levels: int, device: torch.device) -> None:
     random = torch.Generator().manual_seed(levels)
     threshold = torch.rand((37, 1, 1), generator=random) + 0.1
     current = (torch.randn((frames * batch, *shape), generator=random) + 0.3) * threshold * (0.6 * levels)
-    op = Neuron(threshold, threshold / 2, model=model, levels=levels)
+    op = Neuron(threshold, threshold / 2, model=model.name, levels=levels)
     expected = send(op, by_frames(current, frames), frames, wait=2)
     there = (per_element(one, shape).to(device) for one in (op.threshold, op.initial))
     found, counts = launch(Current(current.to(device), False), Membrane(model, levels, 2, *there), frames, batch, shape)
     flat = expected.view(frames, -1).abs()
     counted = torch.stack([(flat != 0).sum(1), flat.double().sum(1).long()])
     if not (torch.equal(found.cpu(), expected) and torch.equal(counts.cpu(), counted)):
-        raise ArithmeticError(f"its {model} neurons are not those of torch")
+        raise ArithmeticError(f"its {model.name} neurons are not those of torch")

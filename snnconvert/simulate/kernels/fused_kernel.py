@@ -32,20 +32,20 @@ def _clamped(n, low, high):
 
 @triton.jit
 def _fired(v, sent, threshold, levels, model: tl.constexpr):
-    """Units that every neuron sends: the equations of `snnconvert.neurons`."""
-    if model == "if":
+    """Units that every neuron sends: the equations of `snnconvert.neurons`, by their `triton`."""
+    if model == 0:  # integrate and fire
         n = (v >= threshold).to(tl.float32)
-    elif model == "ternary":
+    elif model == 1:  # ternary
         n = (v >= threshold).to(tl.float32) - ((v < 0.0) & (sent > 0.0)).to(tl.float32)
-    elif model == "ternary-late":
+    elif model == 2:  # ternary, late
         n = (v >= threshold).to(tl.float32) - ((v <= -threshold) & (sent > 0.0)).to(tl.float32)
-    elif model == "burst":
+    elif model == 3:  # burst
         n = _clamped(_units(v, threshold), 0.0, levels)
-    elif model == "graded":
+    elif model == 4:  # graded
         n = tl.maximum(_units(v, threshold), -sent, propagate_nan=tl.PropagateNan.ALL)
         n = _clamped(n, -levels, levels)
-    else:
-        tl.static_assert(model == "signed")
+    else:  # signed
+        tl.static_assert(model == 5)
         n = _clamped(_units(v, threshold), -levels, levels)
     return n
 

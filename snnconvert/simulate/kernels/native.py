@@ -15,13 +15,12 @@ from torch import Tensor
 
 from snnconvert.errors import InternalError
 from snnconvert.graph.kinds import MaxPool, SumPool
+from snnconvert.neurons import NeuronModel
 from snnconvert.simulate.kernels.bits import Bits, bytes_for, empty_bits, physical
 from snnconvert.simulate.kernels.layout import Packed, address, out_tensor, sample_of
 
 VERSION = 7
-MODELS = {"if": 0, "ternary": 1, "ternary-late": 2, "burst": 3, "graded": 4, "signed": 5}
-NO_NEURON = 6
-PLANES = {"if": 1, "ternary": 2, "ternary-late": 2}  # of bits; all others send int8 units
+NO_NEURON = 6  # instead of a model's `native`
 MOST_TERMS = 8
 MOST_UNITS = 127  # in an int8 spike
 INSTRUCTIONS = ("portable", "avx2", "avx512")
@@ -127,7 +126,7 @@ Summand = Convolution | ScaledSpikes | Current
 class Membrane:
     """A neuron layer: model, levels, steps of wait, and its parameters laid out by `layout.per_element`."""
 
-    model: str
+    model: NeuronModel
     levels: int
     wait: int
     threshold: Tensor
@@ -161,12 +160,13 @@ class Native:
         """Spikes of a neuron layer that receives the sum of `terms`, added in order.
 
         Returns:
-            spikes (frames * batch, *shape), bits of the models in PLANES, int8 of all others; and int64 counts
+            spikes (frames * batch, *shape), bits of models with planes, int8 of all others; and int64 counts
             (2, frames) of spikes and units.
         """
-        planes, count = PLANES.get(membrane.model, 0), frames * batch
+        planes, count = membrane.model.planes, frames * batch
         out = empty_bits(count, shape, planes) if planes else out_tensor(count, shape, torch.int8)
-        layer = _Layer(model=MODELS[membrane.model], levels=membrane.levels, wait=membrane.wait, spikes=address(out))
+        layer = _Layer(levels=membrane.levels, wait=membrane.wait, spikes=address(out))
+        layer.model = membrane.model.native
         layer.threshold, layer.threshold_stride = _parameter(membrane.threshold)
         layer.initial, layer.initial_stride = _parameter(membrane.initial)
         return out, self._run(layer, terms, frames, batch, shape)
