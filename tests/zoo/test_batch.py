@@ -206,8 +206,8 @@ def test_changes_on_the_command_line(folder: Path) -> None:
     assert (report["calibration"]["method"], report["evaluation"]["samples"]) == ("rnl", 12)
     assert report["neuron"] == {"model": "burst", "levels": 5, "input": "analog"}
     assert report["tool"]["command_line"] == (
-        "snnconvert zoo run zoo.toml --only good --timesteps 8 --calibration rnl --schedule streaming "
-        "--neuron burst --limit 12"
+        "snnconvert zoo run zoo.toml --only good --timesteps 8 --calibration rnl --neuron burst "
+        "--schedule streaming --limit 12"
     )
     # Changes are part of what a result depends on, but for the batch size.
     again = CliRunner().invoke(zoo_app, [*call, *changes[:-4], "--limit", "12", "--batch-size", "5"])
