@@ -43,6 +43,7 @@ from snnconvert.study.studies import STUDIES
 TOLERANCE = 2e-4
 # methods whose calibration takes long enough to compare schedules on fewer images first
 COSTLY = ("reconstruct", "snn-calibration-light", "local-threshold-balancing")
+# 32 to 512 choose schedules within 0.3 points of the best (three networks, `python benchmarks/constants_search.py`)
 DRAFT_IMAGES = 128
 # images on which the original network has to give finite numbers before anything is calibrated
 CHECKED_IMAGES = 32
