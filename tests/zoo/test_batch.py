@@ -26,7 +26,7 @@ from snnconvert.errors import OptionError, OutputError
 from snnconvert.graph.checkpoint import load_snn
 from snnconvert.report.document import load_report
 from snnconvert.report.gates import Gates
-from snnconvert.report.wording import headline
+from snnconvert.report.sections.summary import headline
 from snnconvert.zoo.batch import Outcome, Quiet, Result, Settings, preflight, run_zoo
 from snnconvert.zoo.digests import Digests
 from snnconvert.zoo.manifest import load_manifest
@@ -204,7 +204,7 @@ def test_changes_on_the_command_line(folder: Path) -> None:
     assert [row["figures"]["timesteps"] for row in document["rows"]] == [8, 8]
     report = load_report(out / "models" / "good" / "good.json")
     assert (report["calibration"]["method"], report["evaluation"]["samples"]) == ("rnl", 12)
-    assert report["neuron"] == {"model": "burst", "levels": 5, "input": "analog"}
+    assert (report["neuron"]["model"], report["neuron"]["levels"]) == ("burst", 5)
     assert report["tool"]["command_line"] == (
         "snnconvert zoo run zoo.toml --only good --timesteps 8 --calibration rnl --neuron burst "
         "--schedule streaming --limit 12"
@@ -214,9 +214,13 @@ def test_changes_on_the_command_line(folder: Path) -> None:
     assert "2 of all rows from an earlier run" in again.output
     other = CliRunner().invoke(zoo_app, [*call, "--only", "good"])
     assert "0 of all rows from an earlier run" in other.output
-    refused = CliRunner().invoke(zoo_app, [*call, "-T", "0"]).exception
-    assert isinstance(refused, OptionError)
-    assert "good (zoo.toml, line" in refused.message
+    for given, message in (
+        (["-T", "0"], "--timesteps 0 is not a whole number from 1"),
+        (["--schedule", "bistable", "--neuron", "burst"], "good (zoo.toml, line"),
+    ):
+        refused = CliRunner().invoke(zoo_app, [*call, *given]).exception
+        assert isinstance(refused, OptionError)
+        assert message in refused.message
 
 
 def contents(out: Path) -> dict[str, bytes]:
