@@ -13,7 +13,6 @@ One verdict per node of the source, by the user's own names:
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,13 @@ from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.passes.logits import keep_logits
 from snnconvert.errors import NodeFault, UnsupportedError
 from snnconvert.graph.dialect import arguments, calls, op_of, origin_of
-from snnconvert.graph.kinds import Concat, Constant, Conv, ConvTranspose, Linear, MatMul, Op, Pad, Role
+from snnconvert.graph.flow import Flow, through
+from snnconvert.graph.kinds import Concat, Conv, Linear, MatMul, Op, Role
 from snnconvert.graph.types import Ann
 
 VERDICTS = ("spiking", "approximated", "linear", "folded", "wiring", "analog", "unsupported")
 SPIKES, INPUT, CURRENT = READS = ("spikes", "input", "current")
+_READS = {Flow.SPIKES: SPIKES, Flow.CONSTANT: INPUT, Flow.CURRENT: CURRENT}
 _UNITS = "--approximate units, where other than analog nodes read it; or a ReLU"
 _DROPPED = ("Identity", "Dropout", "Cast", "QuantizeLinear", "DequantizeLinear")
 
@@ -100,8 +101,8 @@ _ANALOG = {
 }
 
 
-@dataclass(frozen=True)
-class Verdict:
+@dataclass(frozen=True, kw_only=True)
+class Verdict(Finding):
     """What becomes of one node.
 
     Attributes:
@@ -112,32 +113,13 @@ class Verdict:
 
     name: str
     operator: str
-    finding: Finding
     operations: int = 0
     reads: str = ""
 
-    @property
-    def verdict(self) -> str:
-        return self.finding.verdict
-
-    @property
-    def reason(self) -> str:
-        return self.finding.reason
-
-    @property
-    def remedy(self) -> str:
-        return self.finding.remedy
-
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""
-        words = {key: getattr(self.finding, key) for key in ("verdict", "reason", "remedy")}
-        return {
-            "name": self.name,
-            "operator": self.operator,
-            **words,
-            "operations": self.operations,
-            "reads": self.reads,
-        }
+        shown = ("name", "operator", "verdict", "reason", "remedy", "operations", "reads")
+        return {key: getattr(self, key) for key in shown}
 
 
 @dataclass(frozen=True)
@@ -224,22 +206,22 @@ def check(opened: Ann, *, way: str = "auto", strict: bool = False) -> Check:
     scores = {origin.name for node in opened.graph.graph.nodes for origin in node.meta.get("chosen_by", ())}
     nodes = []
     for name, operator in _source_nodes(opened):
+        count, read = 0, ""
         if any(node in units for node, _ in known.get(name, ())):
-            nodes.append(Verdict(name, operator, _APPROXIMATED[way]))
+            found = _APPROXIMATED[way]
         elif name in known:
-            nodes.append(_verdict(name, operator, known[name], reads))
+            found, count, read = _judged(known[name], reads)
         elif name in scores:
-            nodes.append(Verdict(name, operator, _SCORES))
+            found = _SCORES
         elif name in _names(whole.graph):
-            nodes.append(Verdict(name, operator, _LOGITS))
-        elif name in _names(opened.graph) or operator in _DROPPED:
-            nodes.append(Verdict(name, operator, _MERGED))
+            found = _LOGITS
         else:
-            nodes.append(Verdict(name, operator, _CONSTANT))
+            found = _MERGED if name in _names(opened.graph) or operator in _DROPPED else _CONSTANT
+        nodes.append(Verdict(**vars(found), name=name, operator=operator, operations=count, reads=read))
     operations = dict.fromkeys(READS, 0)
     for node, op in calls(canonical.graph):
         operations[reads[node]] += _operations(node, op)
-    spiking = sum(node.finding.site for node in nodes)
+    spiking = sum(node.site for node in nodes)
     analog = sum(node.verdict == "analog" for node in nodes)
     refusal = ""
     if not offered and not any(op.role == Role.SITE for _, op in calls(canonical.graph)):
@@ -263,7 +245,7 @@ def check(opened: Ann, *, way: str = "auto", strict: bool = False) -> Check:
 def _unsupported(model: str, error: UnsupportedError) -> Check:
     faults = error.faults or tuple(NodeFault(cause, "", cause) for cause in error.causes)
     nodes = tuple(
-        Verdict(fault.name, fault.operator, Finding("unsupported", fault.reason, error.hint)) for fault in faults
+        Verdict("unsupported", fault.reason, error.hint, name=fault.name, operator=fault.operator) for fault in faults
     )
     return Check(model, "", (), (), nodes, 0, 0, {}, (), refusal=error.message, hint=error.hint)
 
@@ -284,20 +266,20 @@ def _names(graph: fx.GraphModule) -> set[str]:
 # --- verdicts -------------------------------------------------------------------------------------
 
 
-def _verdict(name: str, operator: str, made: list[tuple[fx.Node, Op]], reads: dict[fx.Node, str]) -> Verdict:
+def _judged(made: list[tuple[fx.Node, Op]], reads: dict[fx.Node, str]) -> tuple[Finding, int, str]:
+    """What the nodes that an operator became amount to, with their operations and what these read."""
     by_role = {op.role: (node, op) for node, op in made}
     operations = sum(_operations(node, op) for node, op in made)
     if Role.ANALOG in by_role:
-        return Verdict(name, operator, _analog(by_role[Role.ANALOG][1]), operations, CURRENT if operations else "")
+        return _analog(by_role[Role.ANALOG][1]), operations, CURRENT if operations else ""
     if Role.SITE in by_role:
-        two = sum(op.role == Role.SITE for _, op in made) > 1
-        return Verdict(name, operator, _TWO_NEURONS if two else _NEURON)
+        return (_TWO_NEURONS if sum(op.role == Role.SITE for _, op in made) > 1 else _NEURON), 0, ""
     if Role.MAXPOOL in by_role:
-        return Verdict(name, operator, _MAXPOOL[reads[by_role[Role.MAXPOOL][0]]])
+        return _MAXPOOL[reads[by_role[Role.MAXPOOL][0]]], 0, ""
     if Role.WEIGHTED in by_role:
         read = reads[by_role[Role.WEIGHTED][0]]
-        return Verdict(name, operator, _WEIGHTED[read], operations, read)
-    return Verdict(name, operator, next((found for role, found in _LINEAR.items() if role in by_role), _WIRING))
+        return _WEIGHTED[read], operations, read
+    return next((found for role, found in _LINEAR.items() if role in by_role), _WIRING), 0, ""
 
 
 def _analog(op: Op) -> Finding:
@@ -310,52 +292,35 @@ def _analog(op: Op) -> Finding:
 
 
 def _reads(graph: fx.GraphModule, units: set[fx.Node], sent: set[fx.Node]) -> dict[fx.Node, str]:
-    """For each operator what it reads: "spikes", "input" (constant in time) or "current".
+    """For each operator what it reads, one of READS.
 
     `units` are the nodes that will be sums of spiking units: weights read those units, all others read their sum.
     `sent` are analog nodes whose results signed neurons send.
     """
-    gives: dict[fx.Node, str] = {}
+    gives: dict[fx.Node, Flow] = {}
     reads: dict[fx.Node, str] = {}
+    spread = set(units)  # what weights may read as spikes, though it is a sum
     for node in graph.graph.nodes:
         if node.op == "placeholder":
-            gives[node] = "input"
+            gives[node] = Flow.CONSTANT
         if node.op != "call_module":
             continue
-        op = op_of(node)
-        kinds = {gives[source] for source in arguments(node)}
-        through = isinstance(op, Conv | Linear | Concat)
-        if "units" in kinds and (not through or not kinds <= {"spikes", "units"}):
-            kinds = {"current"}
-        reads[node] = "spikes" if "units" in kinds else kinds.pop() if len(kinds) == 1 else "current"
-        if op.role == Role.SITE or node in sent:
-            gives[node] = "spikes"
-        elif node in units:
-            gives[node] = "units"
-        elif isinstance(op, Constant):
-            gives[node] = "input"
-        elif isinstance(op, Concat) and "units" in {gives[source] for source in arguments(node)}:
-            gives[node] = "units" if reads[node] == "spikes" else "current"
-        elif reads[node] != "spikes" or op.role == Role.MAXPOOL:
-            gives[node] = reads[node]
-        else:
-            gives[node] = "spikes" if _keeps_spikes(op) else "current"
+        op, sources = op_of(node), arguments(node)
+        kinds = {gives[source] for source in sources}
+        if not spread.isdisjoint(sources):
+            apart = isinstance(op, Conv | Linear | Concat)
+            apart = apart and all(source in spread or gives[source] == Flow.SPIKES for source in sources)
+            kinds = {Flow.SPIKES} if apart else {Flow.CURRENT}
+            if apart and isinstance(op, Concat):
+                spread.add(node)
+        reads[node] = _READS[kinds.pop() if len(kinds) == 1 else Flow.CURRENT]
+        through_it = through(op, [gives[source] for source in sources] if op.reads else [])
+        gives[node] = Flow.CURRENT if node in spread else Flow.SPIKES if node in sent else through_it
     return reads
 
 
-def _keeps_spikes(op: Op) -> bool:
-    if isinstance(op, Pad):
-        return op.value == 0.0
-    plain = type(op).__name__ == "AveragePool" and not getattr(op, "ceil_mode", False)
-    return op.role == Role.WIRING or plain
-
-
 def _operations(node: fx.Node, op: Op) -> int:
-    """Multiply-accumulates per image."""
-    if isinstance(op, MatMul):
-        return math.prod(map(int, node.meta["shape"])) * int(arguments(node)[0].meta["shape"][-1])
-    if op.role != Role.WEIGHTED:
+    """Multiply-accumulates per image that weights, or the product of two activations, stand for."""
+    if op.role != Role.WEIGHTED and not isinstance(op, MatMul):
         return 0
-    weight = op.get_buffer("weight")
-    places = arguments(node)[0] if isinstance(op, ConvTranspose) else node
-    return math.prod(map(int, places.meta["shape"])) * math.prod(weight.shape[1:])
+    return op.multiply_accumulates([source.meta["shape"] for source in arguments(node)], node.meta["shape"])

@@ -16,9 +16,7 @@ from snnconvert.graph.types import Origin
 
 LARGEST = float(np.finfo(np.float32).max)
 
-_NON_NEGATIVE = ("Relu", "Clip")
 _NON_NEGATIVE_FUNCTIONS = ("sigmoid", "hardsigmoid", "softplus", "abs", "square", "exp")
-_KEEPS_SIGN = ("Reshape", "Permute", "Slice", "Select", "Expand", "Concat", "AveragePool", "Mean", "MaxPool", "Add")
 
 
 class Scope:
@@ -160,12 +158,11 @@ class Scope:
 
 def _is_non_negative(op: Op, inputs: bool) -> bool:
     """Whether `op` gives no negative values; `inputs` says whether none of its inputs is negative."""
-    kind = type(op).__name__
-    if kind in _NON_NEGATIVE or getattr(op, "function", "") in _NON_NEGATIVE_FUNCTIONS:
+    if op.rectifies or getattr(op, "function", "") in _NON_NEGATIVE_FUNCTIONS:
         return True
-    if kind == "Softmax":
-        return not getattr(op, "log", False)
-    return inputs and (kind in _KEEPS_SIGN or (kind == "Pad" and getattr(op, "value", -1.0) >= 0))
+    if isinstance(op, kinds.Softmax):
+        return not op.log
+    return inputs and (op.keeps_sign or isinstance(op, kinds.Add) or (isinstance(op, kinds.Pad) and op.value >= 0))
 
 
 def tensor(array: Array | float) -> Tensor:
