@@ -51,18 +51,10 @@ def group_norm(ctx: Context, x: Any, num_groups: int, weight: Any = None, bias: 
 
 @operator("instance_norm")
 def instance_norm(
-    ctx: Context,
-    x: Any,
-    weight: Any,
-    bias: Any,
-    running_mean: Any,
-    running_var: Any,
-    use_input_stats: bool,
-    momentum: float,
-    eps: float,
+    ctx: Context, x: Any, weight: Any, bias: Any, *, use_input_stats: bool, eps: float, **statistics: Any
 ) -> Flow:
     if not use_input_stats:
-        return batch_norm(ctx, x, weight, bias, running_mean, running_var, False, momentum, eps)
+        return batch_norm(ctx, x, weight, bias, eps=eps, **statistics)
     return group_norm(ctx, x, moving(x).require_plain().dims[0], weight, bias, eps)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from snnconvert.convert.lowering.flow import BATCH, Array, Flow, Refusal, Value
 from snnconvert.convert.lowering.scope import Scope, tensor
+from snnconvert.convert.lowering.windows import Window
 from snnconvert.graph import kinds
 from snnconvert.graph.dialect import Builder
 from snnconvert.graph.types import Origin
@@ -138,3 +139,14 @@ def integers(x: Any, count: int) -> tuple[int, ...]:
     if not all(isinstance(item, int) for item in values):
         raise Refusal("a size depends on the batch")
     return tuple(values * count if len(values) == 1 else values)
+
+
+def window(  # noqa: PLR0917
+    kernel: Any, rank: int, stride: Any = 1, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+) -> Window:
+    """A kernel over `rank` axes; an empty stride is the size of the kernel, and padding may be same or valid."""
+    sides = integers(kernel, rank)
+    named = {"same": "SAME_UPPER", "valid": "VALID"}.get(padding) if isinstance(padding, str) else None
+    pads = None if named else 2 * integers(padding, rank)
+    strides = integers(stride, rank) if stride else sides
+    return Window(sides, strides, integers(dilation, rank), pads, named or "NOTSET", ceil_mode)

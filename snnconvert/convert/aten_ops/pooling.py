@@ -1,7 +1,6 @@
 """ATen operators that pool, reduce or resize."""
 
 # Rules take the argument lists of ATen as they are.
-# ruff: noqa: PLR0917
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from snnconvert.convert.aten_ops.context import Context, Rule, integers, moving, operator
+from snnconvert.convert.aten_ops.context import Context, Rule, integers, moving, operator, window
 from snnconvert.convert.aten_ops.pointwise import maximum, minimum
 from snnconvert.convert.lowering import windows
 from snnconvert.convert.lowering.flow import Array, Flow, Refusal
@@ -35,25 +34,8 @@ def _pooled(rank: int) -> None:
     """Rules for windows over `rank` axes."""
 
     @operator(f"max_pool{rank}d")
-    def max_pool(
-        ctx: Context,
-        x: Any,
-        kernel_size: Any,
-        stride: Any = (),
-        padding: Any = 0,
-        dilation: Any = 1,
-        ceil_mode: bool = False,
-    ) -> Flow:
-        kernel = integers(kernel_size, rank)
-        return windows.max_pool(
-            ctx,
-            _spatial(x, rank),
-            kernel,
-            stride=integers(stride, rank) if stride else kernel,
-            dilation=integers(dilation, rank),
-            pads=2 * integers(padding, rank),
-            ceil_mode=ceil_mode,
-        )
+    def max_pool(ctx: Context, x: Any, kernel_size: Any, stride: Any = (), **sliding: Any) -> Flow:
+        return windows.max_pool(ctx, _spatial(x, rank), window(kernel_size, rank, stride, **sliding))
 
     @operator(f"max_pool{rank}d_with_indices")
     def max_pool_with_indices(ctx: Context, x: Any, kernel_size: Any, **options: Any) -> tuple[Flow, None]:
@@ -65,24 +47,16 @@ def _pooled(rank: int) -> None:
         x: Any,
         kernel_size: Any,
         stride: Any = (),
-        padding: Any = 0,
-        ceil_mode: bool = False,
+        *,
         count_include_pad: bool = True,
         divisor_override: int | None = None,
+        **sliding: Any,
     ) -> Flow:
-        kernel, pads, flow = integers(kernel_size, rank), integers(padding, rank), _spatial(x, rank)
-        if divisor_override is not None and (ceil_mode or (not count_include_pad and any(pads))):
+        over, flow = window(kernel_size, rank, stride, **sliding), _spatial(x, rank)
+        if divisor_override is not None and (over.ceil_mode or (not count_include_pad and any(over.pads or ()))):
             raise Refusal("divisor_override together with ceil_mode or count_include_pad=False")
-        pooled = windows.average_pool(
-            ctx,
-            flow,
-            kernel,
-            stride=integers(stride, rank) if stride else kernel,
-            pads=2 * pads,
-            ceil_mode=ceil_mode,
-            count_include_pad=count_include_pad,
-        )
-        factor = 1.0 if divisor_override is None else prod(kernel) / divisor_override
+        pooled = windows.average_pool(ctx, flow, over, count_include_pad=count_include_pad)
+        factor = 1.0 if divisor_override is None else prod(over.kernel) / divisor_override
         return ctx.affine(pooled, factor, part="divisor")
 
 
@@ -98,7 +72,7 @@ def _adaptively_pooled(rank: int) -> None:
             return reduce(ctx, flow, range(2, 2 + rank), "mean", keep=True)
         if all(now % size == 0 for now, size in zip(present, wanted, strict=True)):
             kernel = tuple(now // size for now, size in zip(present, wanted, strict=True))
-            return windows.average_pool(ctx, flow, kernel, stride=kernel)
+            return windows.average_pool(ctx, flow, windows.Window(kernel, kernel))
         if all(size % now == 0 for now, size in zip(present, wanted, strict=True)):
             return ctx.apply(kinds.Resize(size=wanted, mode="nearest"), flow)
         if prod(present) * prod(wanted) > _LARGEST_ADAPTIVE_MATRIX:
@@ -116,7 +90,7 @@ def _adaptively_pooled(rank: int) -> None:
         if any(now % size for now, size in zip(present, wanted, strict=True)):
             raise Refusal(f"{present} does not divide evenly into {wanted}")
         kernel = tuple(now // size for now, size in zip(present, wanted, strict=True))
-        return windows.max_pool(ctx, flow, kernel, stride=kernel), None
+        return windows.max_pool(ctx, flow, windows.Window(kernel, kernel)), None
 
 
 def _adaptive(x: Any, output_size: Any, rank: int) -> tuple[Flow, tuple[int, ...], tuple[int, ...]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from snnconvert.convert.aten_ops.context import Context, fixed, fixed_or_none, integers, moving, operator, value
+from snnconvert.convert.aten_ops.context import Context, fixed, fixed_or_none, integers, moving, operator, value, window
 from snnconvert.convert.lowering import elementwise, products, windows
 from snnconvert.convert.lowering.flow import Flow, Refusal
 from snnconvert.convert.lowering.scope import optional, tensor
@@ -18,30 +18,10 @@ from snnconvert.graph import kinds
 
 
 @operator("conv1d", "conv2d", "conv3d")
-def conv(
-    ctx: Context,
-    x: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Flow:
+def conv(ctx: Context, x: Any, weight: Any, bias: Any = None, *, groups: int = 1, **sliding: Any) -> Flow:
     kernel = fixed(weight, "weight")
-    rank = kernel.ndim - 2
-    named = {"same": "SAME_UPPER", "valid": "VALID"}.get(padding) if isinstance(padding, str) else None
-    return windows.conv(
-        ctx,
-        moving(x),
-        kernel,
-        fixed_or_none(bias, "bias"),
-        stride=integers(stride, rank),
-        dilation=integers(dilation, rank),
-        pads=None if named else 2 * integers(padding, rank),
-        auto_pad=named or "NOTSET",
-        groups=groups,
-    )
+    over = window(kernel.shape[2:], kernel.ndim - 2, **sliding)
+    return windows.conv(ctx, moving(x), kernel, fixed_or_none(bias, "bias"), over, groups)
 
 
 @operator("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -71,21 +51,8 @@ def conv_transpose(
 
 
 @operator("convolution")
-def convolution(
-    ctx: Context,
-    x: Any,
-    weight: Any,
-    bias: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    transposed: bool,
-    output_padding: Any,
-    groups: int,
-) -> Flow:
-    if transposed:
-        return conv_transpose(ctx, x, weight, bias, stride, padding, output_padding, groups, dilation)
-    return conv(ctx, x, weight, bias, stride, padding, dilation, groups)
+def convolution(ctx: Context, x: Any, *, transposed: bool, output_padding: Any, **options: Any) -> Flow:
+    return conv_transpose(ctx, x, output_padding=output_padding, **options) if transposed else conv(ctx, x, **options)
 
 
 @operator("linear")

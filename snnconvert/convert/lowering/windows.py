@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,33 +14,37 @@ from snnconvert.graph import kinds
 Sizes = tuple[int, ...]
 
 
-def window(  # noqa: PLR0917
-    dims: tuple[int, ...],
-    kernel: tuple[int, ...],
-    stride: tuple[int, ...] | None,
-    dilation: tuple[int, ...] | None,
-    pads: tuple[int, ...] | None,
-    auto_pad: str,
-) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Stride, dilation, and begin and end padding of a sliding window over spatial sizes `dims`."""
-    rank = len(kernel)
-    if len(dims) != rank:
-        raise Refusal(f"a kernel over {rank} axes meets an input with {len(dims)} spatial axes")
-    stride, dilation = tuple(stride or (1,) * rank), tuple(dilation or (1,) * rank)
-    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-        begin, end = [], []
-        for size, k, s, d in zip(dims, kernel, stride, dilation, strict=True):
-            total = max((math.ceil(size / s) - 1) * s + (k - 1) * d + 1 - size, 0)
-            small, large = total // 2, total - total // 2
-            begin.append(small if auto_pad == "SAME_UPPER" else large)
-            end.append(large if auto_pad == "SAME_UPPER" else small)
-        return stride, dilation, tuple(begin), tuple(end)
-    if auto_pad not in ("NOTSET", "VALID", ""):
-        raise Refusal(f"auto_pad {auto_pad} is not one of NOTSET, VALID, SAME_UPPER, SAME_LOWER")
-    padding = (0,) * (2 * rank) if auto_pad == "VALID" or not pads else tuple(pads)
-    if len(padding) != 2 * rank or len(stride) != rank or len(dilation) != rank:
-        raise Refusal(f"pads, strides or dilations do not fit a kernel over {rank} axes")
-    return stride, dilation, padding[:rank], padding[rank:]
+@dataclass(frozen=True)
+class Window:
+    """How a kernel slides over spatial axes, with the attributes of ONNX; those that are None are 1, and pads 0."""
+
+    kernel: Sizes
+    strides: Sizes | None = None
+    dilations: Sizes | None = None
+    pads: Sizes | None = None
+    auto_pad: str = "NOTSET"
+    ceil_mode: int = 0
+
+    def over(self, dims: Sizes) -> tuple[Sizes, Sizes, Sizes, Sizes]:
+        """Stride, dilation, and begin and end padding over spatial sizes `dims`."""
+        rank = len(self.kernel)
+        if len(dims) != rank:
+            raise Refusal(f"a kernel over {rank} axes meets an input with {len(dims)} spatial axes")
+        stride, dilation = tuple(self.strides or (1,) * rank), tuple(self.dilations or (1,) * rank)
+        if self.auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+            begin, end = [], []
+            for size, k, s, d in zip(dims, self.kernel, stride, dilation, strict=True):
+                total = max((math.ceil(size / s) - 1) * s + (k - 1) * d + 1 - size, 0)
+                small, large = total // 2, total - total // 2
+                begin.append(small if self.auto_pad == "SAME_UPPER" else large)
+                end.append(large if self.auto_pad == "SAME_UPPER" else small)
+            return stride, dilation, tuple(begin), tuple(end)
+        if self.auto_pad not in ("NOTSET", "VALID", ""):
+            raise Refusal(f"auto_pad {self.auto_pad} is not one of NOTSET, VALID, SAME_UPPER, SAME_LOWER")
+        padding = (0,) * (2 * rank) if self.auto_pad == "VALID" or not self.pads else tuple(self.pads)
+        if len(padding) != 2 * rank or len(stride) != rank or len(dilation) != rank:
+            raise Refusal(f"pads, strides or dilations do not fit a kernel over {rank} axes")
+        return stride, dilation, padding[:rank], padding[rank:]
 
 
 def padded(scope: Scope, flow: Flow, begin: tuple[int, ...], end: tuple[int, ...], value: float = 0.0) -> Flow:
@@ -50,24 +55,15 @@ def padded(scope: Scope, flow: Flow, begin: tuple[int, ...], end: tuple[int, ...
     return scope.apply(kinds.Pad(pads=tuple(pairs), value=value), flow)
 
 
-def conv(
-    scope: Scope,
-    flow: Flow,
-    kernel: Array,
-    bias: Array | None = None,
-    *,
-    stride: Sizes | None = None,
-    dilation: Sizes | None = None,
-    pads: Sizes | None = None,
-    auto_pad: str = "NOTSET",
-    groups: int = 1,
+def conv(  # noqa: PLR0917
+    scope: Scope, flow: Flow, kernel: Array, bias: Array | None = None, window: Window | None = None, groups: int = 1
 ) -> Flow:
-    """A convolution with `kernel` (out, in / groups, *spatial); arguments as ONNX has them (see `window`)."""
+    """A convolution with `kernel` (out, in / groups, *spatial); step by step without a `window`."""
     rank = kernel.ndim - 2
     if not 1 <= rank <= 3:
         raise Refusal(f"convolution over {rank} axes; 1, 2 and 3 are supported")
     flow.require_plain()
-    stride, dilation, begin, end = window(flow.dims[1:], kernel.shape[2:], stride, dilation, pads, auto_pad)
+    stride, dilation, begin, end = (window or Window(kernel.shape[2:])).over(flow.dims[1:])
     if begin != end:
         flow, begin = padded(scope, flow, begin, end), (0,) * rank
     op = kinds.Conv(tensor(kernel), optional(bias), stride=stride, padding=begin, dilation=dilation, groups=groups)
@@ -80,30 +76,20 @@ def _outputs(size: int, reach: int, stride: int, padding: int, ceil_mode: bool) 
     return (math.ceil(free / stride) if ceil_mode else free // stride) + 1
 
 
-def max_pool(
-    scope: Scope,
-    flow: Flow,
-    kernel: Sizes,
-    *,
-    stride: Sizes | None = None,
-    dilation: Sizes | None = None,
-    pads: Sizes | None = None,
-    auto_pad: str = "NOTSET",
-    ceil_mode: bool = False,
-) -> Flow:
+def max_pool(scope: Scope, flow: Flow, window: Window) -> Flow:
     """Padding that is symmetric, or at the end only and reproduced by ceil_mode, is the pool's own (minus infinity).
 
     Any other padding becomes a Pad node: of 0 where the input is provably non-negative (the same maximum, and a
     silent neuron when spiking), else of the most negative float.
     """
+    kernel, ceil = window.kernel, bool(window.ceil_mode)
     if len(kernel) > 2:
         raise Refusal(f"max pooling over {len(kernel)} axes; 1 and 2 are supported")
     flow.require_plain()
-    stride, dilation, begin, end = window(flow.dims[1:], kernel, stride, dilation, pads, auto_pad)
+    stride, dilation, begin, end = window.over(flow.dims[1:])
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
     axes = list(zip(flow.dims[1:], reach, stride, begin, end, strict=True))
     small = all(2 * amount <= k for amount, k in zip(begin, kernel, strict=True))
-    ceil = ceil_mode
     if begin != end or not small:
         as_ceil = [_outputs(size, r, s, 2 * b, True) for size, r, s, b, _ in axes]
         wanted = [_outputs(size, r, s, b + e, ceil) for size, r, s, b, e in axes]
@@ -118,22 +104,12 @@ def max_pool(
     return scope.apply(op, flow)
 
 
-def average_pool(
-    scope: Scope,
-    flow: Flow,
-    kernel: Sizes,
-    *,
-    stride: Sizes | None = None,
-    dilation: Sizes | None = None,
-    pads: Sizes | None = None,
-    auto_pad: str = "NOTSET",
-    ceil_mode: bool = False,
-    count_include_pad: bool = False,
-) -> Flow:
+def average_pool(scope: Scope, flow: Flow, window: Window, *, count_include_pad: bool = False) -> Flow:
     """The dialect's own average where it has that form, else sums divided by how many elements count."""
     flow.require_plain()
+    kernel, ceil_mode = window.kernel, bool(window.ceil_mode)
     rank = len(kernel)
-    stride, dilation, begin, end = window(flow.dims[1:], kernel, stride, dilation, pads, auto_pad)
+    stride, dilation, begin, end = window.over(flow.dims[1:])
     if (
         rank <= 2
         and set(dilation) <= {1}
@@ -179,6 +155,6 @@ def _counted_average(  # noqa: PLR0917
         flow = scope.apply(kinds.AveragePool(kernel=kernel, stride=stride, padding=(0,) * rank), flow)
     else:
         weight = np.full((flow.dims[0], 1, *kernel), 1.0 / math.prod(kernel))
-        flow = conv(scope, flow, weight, stride=stride, dilation=dilation, groups=flow.dims[0])
+        flow = conv(scope, flow, weight, window=Window(kernel, stride, dilation), groups=flow.dims[0])
     cropped = tuple(slice(0, size) for size in flow.dims[1:])
     return scope.affine(flow, 1.0 / np.maximum(counts[cropped], 1e-30)[None, None])

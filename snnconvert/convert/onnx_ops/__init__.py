@@ -17,7 +17,6 @@ from snnconvert.convert.onnx_ops import (
     activations,
     arithmetic,
     layout,
-    microsoft,
     normalisation,
     pooling,
     quantised,
@@ -28,16 +27,16 @@ from snnconvert.convert.onnx_ops import (
 __all__ = ["OPERATORS"]
 
 
-def _operators(module: ModuleType, domain: str = "") -> dict[str, Callable[..., Any]]:
+def _operators(module: ModuleType) -> dict[str, Callable[..., Any]]:
     functions = inspect.getmembers(module, inspect.isfunction)
     own = [(name, function) for name, function in functions if function.__module__ == module.__name__]
-    return {domain + name: function for name, function in own if name[0].isupper()}
+    return {name: function for name, function in own if name[0].isupper()}
 
 
 OPERATORS: dict[str, Callable[..., Any]] = {
     **activations.SIMPLE,
     **pooling.REDUCTIONS,
-    **_operators(microsoft, "com.microsoft."),
+    **quantised.TABLE,
 }
 for _module in (activations, arithmetic, layout, normalisation, pooling, quantised, resizing, weighted):
     OPERATORS |= _operators(_module)

@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from snnconvert.convert.lowering.flow import Flow, Value
 from snnconvert.convert.lowering.moves import reduce
 from snnconvert.convert.lowering.scope import moving
-from snnconvert.convert.lowering.windows import average_pool, max_pool
+from snnconvert.convert.lowering.windows import Window, average_pool, max_pool
 from snnconvert.convert.onnx_ops.layout import Integers
 from snnconvert.convert.onnx_ops.scope import Scope, integers
 from snnconvert.graph import kinds
@@ -26,53 +27,15 @@ _REDUCTIONS = {
 }
 
 
-def MaxPool(
-    scope: Scope,
-    x: Value,
-    *,
-    kernel_shape: tuple[int, ...],
-    auto_pad: str = "NOTSET",
-    ceil_mode: int = 0,
-    dilations: tuple[int, ...] | None = None,
-    pads: tuple[int, ...] | None = None,
-    storage_order: int = 0,
-    strides: tuple[int, ...] | None = None,
-) -> Flow:
-    return max_pool(
-        scope,
-        moving(x),
-        tuple(kernel_shape),
-        stride=strides,
-        dilation=dilations,
-        pads=pads,
-        auto_pad=auto_pad,
-        ceil_mode=bool(ceil_mode),
-    )
+def MaxPool(scope: Scope, x: Value, *, kernel_shape: tuple[int, ...], storage_order: int = 0, **sliding: Any) -> Flow:
+    return max_pool(scope, moving(x), Window(tuple(kernel_shape), **sliding))
 
 
 def AveragePool(
-    scope: Scope,
-    x: Value,
-    *,
-    kernel_shape: tuple[int, ...],
-    auto_pad: str = "NOTSET",
-    ceil_mode: int = 0,
-    count_include_pad: int = 0,
-    dilations: tuple[int, ...] | None = None,
-    pads: tuple[int, ...] | None = None,
-    strides: tuple[int, ...] | None = None,
+    scope: Scope, x: Value, *, kernel_shape: tuple[int, ...], count_include_pad: int = 0, **sliding: Any
 ) -> Flow:
-    return average_pool(
-        scope,
-        moving(x),
-        tuple(kernel_shape),
-        stride=strides,
-        dilation=dilations,
-        pads=pads,
-        auto_pad=auto_pad,
-        ceil_mode=bool(ceil_mode),
-        count_include_pad=bool(count_include_pad),
-    )
+    window = Window(tuple(kernel_shape), **sliding)
+    return average_pool(scope, moving(x), window, count_include_pad=bool(count_include_pad))
 
 
 def GlobalAveragePool(scope: Scope, x: Value) -> Flow:
@@ -83,7 +46,7 @@ def GlobalAveragePool(scope: Scope, x: Value) -> Flow:
 def GlobalMaxPool(scope: Scope, x: Value) -> Flow:
     flow = moving(x).require_plain()
     if flow.rank <= 4:
-        return max_pool(scope, flow, flow.dims[1:])
+        return max_pool(scope, flow, Window(flow.dims[1:]))
     return reduce(scope, flow, range(2, flow.rank), "max", keep=True)
 
 

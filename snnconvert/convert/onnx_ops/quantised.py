@@ -5,18 +5,26 @@ kept: an unsigned type whose zero point is its lowest value cannot hold negative
 quantisers rely on when they remove the real one.
 """
 
-# ruff: noqa: N802, ARG001, PLR0917 (functions are named, and take inputs and attributes, as ONNX has it)
+# ruff: noqa: N802, N803, ARG001, PLR0917 (functions are named, and take inputs and attributes, as ONNX has it)
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
+from snnconvert.convert.lowering.elementwise import add, multiply
 from snnconvert.convert.lowering.flow import Array, Flow, Refusal, Value
+from snnconvert.convert.lowering.moves import concat
 from snnconvert.convert.lowering.scope import moving
+from snnconvert.convert.onnx_ops import activations
+from snnconvert.convert.onnx_ops.pooling import AveragePool, GlobalAveragePool
 from snnconvert.convert.onnx_ops.scope import Scope, fixed, scalar
-from snnconvert.convert.onnx_ops.weighted import Conv, MatMul
+from snnconvert.convert.onnx_ops.weighted import Conv, Gemm, MatMul
 from snnconvert.graph import kinds
 
+Operator = Callable[..., Flow]
 ROUNDING = "the model is quantised: its weights were dequantised, rounding of its activations was dropped"
 
 
@@ -88,6 +96,33 @@ def DequantizeLinear(
     return real(x, scale, zero, axis)
 
 
+def _on_triples(operator: Operator, *axes: int) -> Operator:
+    """`operator` on values that each come with a scale and a zero point, as those of the result do behind them.
+
+    Args:
+        axes: for each value, the axis along which the scales of a constant lie.
+    """
+
+    def apply(scope: Scope, *inputs: Any, channels_last: int = 0, **attributes: Any) -> Flow:
+        if channels_last:
+            raise Refusal("channels_last")
+        own = 3 * len(axes)
+        triples = zip(inputs[:own:3], inputs[1:own:3], inputs[2:own:3], axes, strict=True)
+        result = operator(scope, *(real(*triple) for triple in triples), **attributes)
+        scale, zero = (*inputs[own:], None)[:2]
+        return quantised(scope, result, scale, zero)
+
+    return apply
+
+
+def _bias(value: Value | None, x_scale: Value, weight_scale: Value) -> Array | None:
+    """The real numbers of a bias: it has no scale of its own."""
+    if value is None:
+        return None
+    unit = scalar(x_scale, "its input scale") * fixed(weight_scale, "its weight scale").astype(np.float64)
+    return fixed(value, "its bias").astype(np.float64) * unit.reshape(-1 if unit.size > 1 else ())
+
+
 def QLinearConv(
     scope: Scope,
     x: Value,
@@ -99,18 +134,25 @@ def QLinearConv(
     y_scale: Value,
     y_zero: Value,
     bias: Value | None = None,
-    **attributes: object,
+    **attributes: Any,
 ) -> Flow:
-    kernel = real(weight, weight_scale, weight_zero, 0)
-    offset: Array | None = None
-    if bias is not None:
-        unit = scalar(x_scale, "its input scale") * fixed(weight_scale, "its weight scale").astype(np.float64)
-        offset = fixed(bias, "its bias").astype(np.float64) * unit.reshape(-1 if unit.size > 1 else ())
-    result = Conv(scope, x, kernel, offset, **attributes)  # type: ignore[arg-type]
-    return quantised(scope, result, y_scale, y_zero)
+    kernel = fixed(real(weight, weight_scale, weight_zero, 0), "its weight")
+    return quantised(scope, Conv(scope, x, kernel, _bias(bias, x_scale, weight_scale), **attributes), y_scale, y_zero)
 
 
-def QLinearMatMul(
+def _concat(scope: Scope, y_scale: Value, y_zero: Value, *parts: Value, axis: int = 1) -> Flow:
+    triples = zip(parts[::3], parts[1::3], parts[2::3], strict=True)
+    return quantised(scope, concat(scope, [real(*triple, axis) for triple in triples], axis), y_scale, y_zero)
+
+
+def _softmax(scope: Scope, x: Value, *, axis: int = -1, opset: int = 13) -> Flow:
+    flow = moving(x)
+    if min(opset, scope.opset) < 13 and flow.normal(axis) != flow.rank - 1:
+        raise Refusal("a softmax over several axes")
+    return activations.Softmax(scope, x, axis=axis)
+
+
+def _gemm(
     scope: Scope,
     a: Value,
     a_scale: Value,
@@ -118,8 +160,31 @@ def QLinearMatMul(
     b: Value,
     b_scale: Value,
     b_zero: Value,
-    y_scale: Value,
-    y_zero: Value,
+    c: Value | None = None,
+    y_scale: Value | None = None,
+    y_zero: Value | None = None,
+    *,
+    alpha: float = 1.0,
+    transB: int = 0,
+    **attributes: Any,
 ) -> Flow:
-    product = MatMul(scope, real(a, a_scale, a_zero, -2), real(b, b_scale, b_zero, -1))
-    return quantised(scope, product, y_scale, y_zero)
+    bias = _bias(c, a_scale, b_scale)
+    weight = real(b, b_scale, b_zero, 0 if transB else 1)
+    offset = None if bias is None else bias * alpha
+    result = Gemm(scope, a, weight, offset, alpha=alpha, transB=transB, **attributes)
+    return result if y_scale is None else quantised(scope, result, y_scale, y_zero)
+
+
+# those of the domain com.microsoft are what ONNX Runtime's quantiser writes
+TABLE: dict[str, Operator] = {
+    "QLinearMatMul": _on_triples(MatMul, -2, -1),
+    "com.microsoft.QLinearAdd": _on_triples(add, 0, 0),
+    "com.microsoft.QLinearMul": _on_triples(multiply, 0, 0),
+    "com.microsoft.QLinearGlobalAveragePool": _on_triples(GlobalAveragePool, 0),
+    "com.microsoft.QLinearAveragePool": _on_triples(AveragePool, 0),
+    "com.microsoft.QLinearLeakyRelu": _on_triples(activations.LeakyRelu, 0),
+    "com.microsoft.QLinearSigmoid": _on_triples(activations.SIMPLE["Sigmoid"], 0),
+    "com.microsoft.QLinearSoftmax": _on_triples(_softmax, 0),
+    "com.microsoft.QLinearConcat": _concat,
+    "com.microsoft.QGemm": _gemm,
+}

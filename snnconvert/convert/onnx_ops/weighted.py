@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from snnconvert.convert.lowering.flow import Flow, Refusal, Value
 from snnconvert.convert.lowering.products import einsum, gemm, matmul
 from snnconvert.convert.lowering.scope import moving, tensor
-from snnconvert.convert.lowering.windows import conv, padded
+from snnconvert.convert.lowering.windows import Window, conv, padded
 from snnconvert.convert.onnx_ops.scope import Scope, fixed, fixed_or_none
 from snnconvert.graph import kinds
 
@@ -18,27 +20,14 @@ def Conv(
     weight: Value,
     bias: Value | None = None,
     *,
-    auto_pad: str = "NOTSET",
-    dilations: tuple[int, ...] | None = None,
     group: int = 1,
     kernel_shape: tuple[int, ...] | None = None,
-    pads: tuple[int, ...] | None = None,
-    strides: tuple[int, ...] | None = None,
+    **sliding: Any,
 ) -> Flow:
     kernel = fixed(weight, "its weight")
     _check_shape(kernel_shape, kernel.shape)
-    offset = fixed_or_none(bias, "its bias")
-    return conv(
-        scope,
-        moving(x),
-        kernel,
-        offset,
-        stride=strides,
-        dilation=dilations,
-        pads=pads,
-        auto_pad=auto_pad,
-        groups=group,
-    )
+    window = Window(kernel.shape[2:], **sliding)
+    return conv(scope, moving(x), kernel, fixed_or_none(bias, "its bias"), window, group)
 
 
 def _check_shape(stated: tuple[int, ...] | None, kernel: tuple[int, ...]) -> None:
