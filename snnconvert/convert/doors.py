@@ -8,8 +8,9 @@ from torch import nn
 
 from snnconvert.convert.architectures import build_architecture
 from snnconvert.convert.pytorch import choose_output, import_module, weights_digest
-from snnconvert.convert.weights import SUFFIXES, apply_weights, file_digest, is_pt2, load_weights, sniff
+from snnconvert.convert.weights import SUFFIXES, apply_weights, is_pt2, load_weights, sniff
 from snnconvert.errors import OptionError
+from snnconvert.files import sha256_of
 from snnconvert.graph.types import Ann, Source
 
 ALLOWED = f"zoo:NAME, FILE.onnx, FILE.pt2, torchvision:NAME, timm:NAME, or FILE with a suffix of {', '.join(SUFFIXES)}"
@@ -89,7 +90,7 @@ def _open_weights(path: Path, arch: str | None, input_shape: tuple[int, ...] | N
     weights = load_weights(path)
     module: nn.Module = build_architecture(arch)
     apply_weights(module, weights, location=str(path))
-    source = Source(path.name, str(path), file_digest(path), "pytorch", (f"architecture {arch}",))
+    source = Source(path.name, str(path), sha256_of(path), "pytorch", (f"architecture {arch}",))
     return _chosen(import_module(module, shape, name=path.name, source=source), output_name)
 
 

@@ -27,8 +27,9 @@ from snnconvert.convert.aten_ops.canonicalise import (
     operator_name,
 )
 from snnconvert.convert.pytorch import TOLERANCE, relative_difference, seeded_samples
-from snnconvert.convert.weights import file_digest, sniff
+from snnconvert.convert.weights import sniff
 from snnconvert.errors import InternalError, ModelFileError, NodeFault, UnsupportedError
+from snnconvert.files import sha256_of
 from snnconvert.graph.dialect import verify
 from snnconvert.graph.kinds import Stage
 from snnconvert.graph.types import Ann, Source
@@ -102,7 +103,7 @@ def import_pt2(path: str | Path) -> Ann:
     if worst > TOLERANCE:
         raise InternalError(f"the imported {path.name} differs from its own graph by {worst:.1e}")
     names = ("output", *(f"output_{place}" for place in range(1, len(results))))
-    return Ann(graph, shape, names, Source(path.name, str(path), file_digest(path), "pt2"))
+    return Ann(graph, shape, names, Source(path.name, str(path), sha256_of(path), "pt2"))
 
 
 class _Reader:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -119,12 +118,6 @@ def similar_names(path: Path) -> list[str]:
     except OSError:
         return []
     return get_close_matches(path.name, names, n=5, cutoff=0.4)
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of the file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_pt2(path: Path) -> bool:

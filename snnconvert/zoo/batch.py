@@ -67,14 +67,6 @@ class Settings:
     engine: Callable[..., Engine] = Pool
 
 
-class Listener(Protocol):
-    """Who shows how a run goes on."""
-
-    def begin(self, total: int, kept: int) -> None: ...
-    def progress(self, name: str, what: str, done: int, total: int) -> None: ...
-    def finished(self, result: Result) -> None: ...
-
-
 @dataclass(frozen=True)
 class Result:
     """One model's row, its gates' outcome, and whether the row is from an earlier run."""
@@ -108,26 +100,23 @@ class Outcome:
 
 
 class Quiet:
-    """A listener that shows nothing."""
+    """Hears how a run goes on, and shows nothing."""
 
     def begin(self, total: int, kept: int) -> None: ...
     def progress(self, name: str, what: str, done: int, total: int) -> None: ...
     def finished(self, result: Result) -> None: ...
 
 
-def run_zoo(manifest: Manifest, out: Path, settings: Settings, listener: Listener | None = None) -> Outcome:
+def run_zoo(manifest: Manifest, out: Path, settings: Settings, listener: Quiet | None = None) -> Outcome:
     """Convert what has no fitting result in `out` yet, judge everything, and write the matrix.
 
     Raises:
         OutputError: `out` cannot be written, or another run is writing to it.
-        OptionError: a setting outside its range.
+        OptionError: gates that judge at a step which a model does not have.
     """
     listener, manifest = listener or Quiet(), manifest.changed(settings.changes)
     start = time.perf_counter()
     jobs = settings.jobs if settings.jobs is not None else cores()
-    for option, value in (("--jobs", jobs), ("--threads", settings.threads)):
-        if value < 1:
-            raise OptionError(f"{option} {value} is below 1", hint=f"leave {option} out, or give 1 or more")
     for entry in manifest.entries:
         try:
             check_step(settings.gates.over(entry.gates), entry.options)
@@ -170,7 +159,7 @@ class _Book:
     manifest: Manifest
     out: Path
     settings: Settings
-    listener: Listener
+    listener: Quiet
     tasks: Mapping[str, Task]
     results: dict[str, Result] = field(default_factory=dict)
     written: float = 0.0

@@ -21,7 +21,7 @@ from snnconvert.report.document import load_report
 from snnconvert.report.gate import Status, check_document
 from snnconvert.report.gates import Gates
 from snnconvert.report.junit import Case, github_annotations, junit_xml, markdown
-from snnconvert.zoo.batch import GATE_FAILED, NOT_CONVERTED, Engine, Result, Settings, preflight, run_zoo
+from snnconvert.zoo.batch import GATE_FAILED, NOT_CONVERTED, Engine, Quiet, Result, Settings, preflight, run_zoo
 from snnconvert.zoo.fetch import is_cached
 from snnconvert.zoo.fetch import pull as pull_file
 from snnconvert.zoo.manifest import load_manifest
@@ -126,11 +126,9 @@ def engine_named(name: str, address: str | None) -> Callable[..., Engine]:
         if address is not None:
             raise OptionError("--address belongs to --engine ray", hint="add --engine ray, or leave --address out")
         return Pool
-    if name == "ray":
-        from snnconvert.zoo.ray_engine import RayEngine
+    from snnconvert.zoo.ray_engine import RayEngine
 
-        return partial(RayEngine, address=address)
-    raise OptionError(f"--engine {name!r} is not known", hint="choose one of local, ray")
+    return partial(RayEngine, address=address)
 
 
 def run(path: Path, only: tuple[str, ...], out: Path, settings: Settings, *, quiet: bool) -> int:
@@ -168,7 +166,7 @@ def _summary(results: Sequence[Result], seconds: float) -> None:
     )
 
 
-class _Show:
+class _Show(Quiet):
     """Bars on a terminal, one line per finished model elsewhere."""
 
     def __init__(self, quiet: bool) -> None:

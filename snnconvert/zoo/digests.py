@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import snnconvert
-from snnconvert.files import write_atomically
-from snnconvert.zoo.fetch import cached_path, sha256_of
+from snnconvert.files import sha256_of, write_atomically
+from snnconvert.zoo.fetch import cached_path
 from snnconvert.zoo.manifest import PREFIXES, Entry
 
 # Fields of a request that say how to work, not what to compute.

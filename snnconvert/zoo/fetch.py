@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -10,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from snnconvert.errors import ModelFileError, OutputError
-from snnconvert.files import cache_folder
+from snnconvert.files import cache_folder, sha256_of
 
 CHUNK = 1 << 20
 _TIMEOUT = 30.0
@@ -123,9 +122,3 @@ def _download(url: str, part: Path, start: int, report: Report | None) -> None:
                     report(done, total)
     if total is not None and done < total:
         raise ConnectionError(f"{done:,} of {total:,} bytes came")
-
-
-def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

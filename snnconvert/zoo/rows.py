@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from snnconvert.errors import DataError, OptionError
-from snnconvert.files import write_atomically
+from snnconvert.files import sha256_of, write_atomically
 from snnconvert.report.gate import GateResult, Status, Verdict, check_document, worst_layer
 from snnconvert.report.gates import Gates
-from snnconvert.zoo.fetch import sha256_of
 
 SCHEMA = "snnconvert-zoo-row/1"
 CONVERTED, FAILED = "converted", "failed"

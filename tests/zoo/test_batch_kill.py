@@ -16,9 +16,9 @@ import pytest
 from tiny_zoo import factory, write_folder, write_manifest
 
 import snnconvert
+from snnconvert.files import sha256_of
 from snnconvert.graph.checkpoint import load_snn
 from snnconvert.report.document import load_report
-from snnconvert.zoo.fetch import sha256_of
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="children are found in /proc")
 
