@@ -30,16 +30,12 @@ def build_architecture(spec: str) -> nn.Module:
         OptionError: the form or the name is not known, or the package is not installed.
         ModelFileError: the file is missing or fails.
     """
-    place, separator, name = spec.rpartition(":")
-    if not separator or not name:
-        raise OptionError(
-            f"architecture {spec!r} is not of the form {ALLOWED}", hint="for instance --arch torchvision:resnet18"
-        )
-    if place == "torchvision":
+    place, _, name = spec.rpartition(":")
+    if place == "torchvision" and name:
         return _from_torchvision(name)
-    if place == "timm":
+    if place == "timm" and name:
         return _from_timm(name)
-    if place.endswith(".py"):
+    if place.endswith(".py") and name:
         return _from_file(Path(place), name)
     raise OptionError(
         f"architecture {spec!r} is not of the form {ALLOWED}", hint="for instance --arch torchvision:resnet18"

@@ -24,8 +24,8 @@ from snnconvert.convert.onnx_ops import OPERATORS
 from snnconvert.convert.onnx_ops.folding import PerSample, fold, fold_per_sample, range_over_batch
 from snnconvert.convert.onnx_ops.reading import as_float32, initializers, open_model
 from snnconvert.convert.onnx_ops.scope import MOST_ELEMENTS, Scope
-from snnconvert.convert.weights import file_digest
 from snnconvert.errors import DataError, ModelFileError, NodeFault, OptionError, UnsupportedError
+from snnconvert.files import sha256_of
 from snnconvert.graph.dialect import Builder
 from snnconvert.graph.types import Ann, Origin, Source
 
@@ -87,7 +87,7 @@ def import_onnx(path: Path, *, output_name: str | None = None, input_shape: tupl
         scope.note(note)
     interpreter = _Interpreter(scope, {**constants, value.name: Flow(node, position)}, graph)
     try:
-        interpreter.run(graph.node)
+        interpreter.run(_live(graph))
     except _InvalidFile as fault:
         raise ModelFileError(
             f"{path} is not a valid ONNX file: {fault}",
@@ -102,7 +102,7 @@ def import_onnx(path: Path, *, output_name: str | None = None, input_shape: tupl
         )
     names = tuple(sorted(found, key=lambda name: name != output_name))
     finished = builder.finish([found[name] for name in names])
-    source = Source(path.stem, str(path), file_digest(path), "onnx", tuple(scope.notes))
+    source = Source(path.stem, str(path), sha256_of(path), "onnx", tuple(scope.notes))
     return Ann(finished, shape, names, source)
 
 
@@ -209,20 +209,25 @@ def _reads(node: onnx.NodeProto) -> list[str]:
     return names
 
 
-def _check_operators(graph: onnx.GraphProto, constants: set[str], path: Path) -> None:
-    """Before any work: every needed node on activations must be of a known operator.
-
-    Raises:
-        UnsupportedError: listing all that are not.
-    """
+def _live(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """The nodes that an output of the graph needs."""
     wanted = {value.name for value in graph.output}
     live = []
     for node in reversed(graph.node):
         if wanted.intersection(node.output):
             live.append(node)
             wanted.update(_reads(node))
+    return live[::-1]
+
+
+def _check_operators(graph: onnx.GraphProto, constants: set[str], path: Path) -> None:
+    """Before any work: every needed node on activations must be of a known operator.
+
+    Raises:
+        UnsupportedError: listing all that are not.
+    """
     faults = []
-    for node in reversed(live):
+    for node in _live(graph):
         if node.op_type in _ALWAYS_CONSTANT or all(name in constants for name in _reads(node)):
             constants.update(node.output)
         elif _operator(node) not in OPERATORS and node.op_type != "If":
@@ -248,16 +253,9 @@ class _Interpreter:
         self.faults: list[NodeFault] = []
         self.outputs = {value.name for value in graph.output}
         self.readers = Counter(name for node in graph.node for name in _reads(node))
-        wanted = set(self.outputs)
-        for node in reversed(graph.node):
-            if wanted.intersection(node.output):
-                wanted.update(_reads(node))
-        self.live = wanted
 
-    def run(self, nodes: Iterable[onnx.NodeProto], inner: bool = False) -> None:
+    def run(self, nodes: Iterable[onnx.NodeProto]) -> None:
         for node in nodes:
-            if not inner and not self.live.intersection(node.output):
-                continue
             self.scope.origin = Origin(_name(node), node.op_type)
             self.scope.outputs = tuple(node.output)
             self.scope.final = all(name in self.outputs and not self.readers[name] for name in node.output if name)
@@ -340,7 +338,7 @@ class _Interpreter:
         (branch,) = (attribute.g for attribute in node.attribute if attribute.name == wanted)
         for tensor in branch.initializer:
             self.values[tensor.name] = as_float32(numpy_helper.to_array(tensor))[0]
-        self.run(branch.node, inner=True)
+        self.run(branch.node)
         return tuple(self.values.get(value.name, _MISSING) for value in branch.output)
 
     def results(self, outputs: list[str], path: Path) -> dict[str, torch.fx.Node]:

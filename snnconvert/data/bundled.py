@@ -18,13 +18,15 @@ FOLDER = Path(__file__).parent / "models"
 PREFIX = "zoo:"
 
 
+_DIGITS = Preprocessing(scale=16.0, layout="NCHW")
+
+
 @dataclass(frozen=True)
 class BundledModel:
     """A trained network that comes with the package.
 
     Attributes:
         name: what follows "zoo:".
-        file: ONNX file in FOLDER.
         description: architecture and size, for listings.
         dataset: FOLDER holds DATASET_train.npz and DATASET_test.npz.
         preprocessing: what the model was trained with.
@@ -35,43 +37,32 @@ class BundledModel:
     """
 
     name: str
-    file: str
     description: str
-    dataset: str
-    preprocessing: Preprocessing
-    input_shape: tuple[int, ...]
-    classes: int
     accuracy: float
-    licence: str
+    dataset: str = "digits"
+    preprocessing: Preprocessing = _DIGITS
+    input_shape: tuple[int, ...] = (1, 8, 8)
+    classes: int = 10
+    licence: str = "weights: Apache-2.0; data: CC BY 4.0 (Alpaydin and Kaynak, UCI, doi:10.24432/C50P49)"
 
+    @property
+    def file(self) -> str:
+        """Its ONNX file in FOLDER."""
+        return f"{self.name.replace('-', '_')}.onnx"
 
-_DIGITS = Preprocessing(scale=16.0, layout="NCHW")
-_LICENCE = "weights: Apache-2.0; data: CC BY 4.0 (Alpaydin and Kaynak, UCI, doi:10.24432/C50P49)"
 
 MODELS: dict[str, BundledModel] = {
     model.name: model
     for model in (
         BundledModel(
-            name="digits-resnet",
-            file="digits_resnet.onnx",
-            description="residual network, CIFAR style: stem and two blocks with batch norm, one shortcut convolution",
-            dataset="digits",
-            preprocessing=_DIGITS,
-            input_shape=(1, 8, 8),
-            classes=10,
+            "digits-resnet",
+            "residual network, CIFAR style: stem and two blocks with batch norm, one shortcut convolution",
             accuracy=0.9933,
-            licence=_LICENCE,
         ),
         BundledModel(
-            name="digits-cnn",
-            file="digits_cnn.onnx",
-            description="plain network: three convolutions with average pooling, two dense layers",
-            dataset="digits",
-            preprocessing=_DIGITS,
-            input_shape=(1, 8, 8),
-            classes=10,
+            "digits-cnn",
+            "plain network: three convolutions with average pooling, two dense layers",
             accuracy=0.9966,
-            licence=_LICENCE,
         ),
     )
 }

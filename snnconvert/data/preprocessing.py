@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,14 +35,16 @@ def _refused(name: str, value: object, allowed: str) -> OptionError:
     return OptionError(f"{name} is {shown!r}; allowed: {allowed}", hint=f"correct --{name}", options=(name,))
 
 
-def _numbers(name: str, value: object) -> tuple[float, ...]:
-    parts: Sequence[object]
+def _parts(value: object, separators: str) -> list[str]:
+    """The numbers of a text or a list, or the number itself, as texts."""
     if isinstance(value, str):
-        parts = value.replace(",", " ").split()
-    else:
-        parts = value if isinstance(value, (list, tuple)) else [value]
+        return value.lower().translate(dict.fromkeys(map(ord, separators), " ")).split()
+    return [str(part) for part in (value if isinstance(value, (list, tuple)) else [value])]
+
+
+def _numbers(name: str, value: object) -> tuple[float, ...]:
     try:
-        numbers = tuple(float(str(part)) for part in parts)
+        numbers = tuple(map(float, _parts(value, ",")))
     except ValueError:
         numbers = ()
     if not numbers or (name == "scale" and len(numbers) != 1):
@@ -52,13 +54,8 @@ def _numbers(name: str, value: object) -> tuple[float, ...]:
 
 
 def _size(name: str, value: object) -> Size:
-    parts: Sequence[object]
-    if isinstance(value, str):
-        parts = value.lower().replace("x", " ").replace(",", " ").split()
-    else:
-        parts = value if isinstance(value, (list, tuple)) else [value]
     try:
-        sides = [int(str(part)) for part in parts]
+        sides = list(map(int, _parts(value, ",x")))
     except ValueError:
         sides = []
     if len(sides) not in (1, 2):

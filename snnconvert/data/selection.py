@@ -175,12 +175,7 @@ def images_for(snn: Snn, data: str, limit: int | None) -> Dataset:
     Raises:
         DataError: data that cannot be read, do not fit the network, or have labels beyond its classes.
     """
-    dataset = load_dataset(
-        data_path(data),
-        preprocessing=Preprocessing.from_dict(snn.preprocessing),
-        input_shape=snn.input_shape,
-        label_offset=snn.label_offset,
-    )
+    dataset = _as_prepared(snn, data)
     check_labels(dataset, class_count(snn.graph))
     return select_again(snn.evaluation, dataset, limit)
 
@@ -191,11 +186,8 @@ def calibration_images_again(snn: Snn) -> Tensor | None:
     source, count, seed = recorded.get("source"), int(recorded.get("samples") or 0), int(recorded.get("seed") or 0)
     if recorded.get("synthetic", True) or not source:
         return None
-    plan = Preprocessing.from_dict(snn.preprocessing)
     try:
-        dataset = load_dataset(
-            data_path(source), preprocessing=plan, input_shape=snn.input_shape, label_offset=snn.label_offset
-        )
+        dataset = _as_prepared(snn, source)
     except SnnConvertError:
         return None
     drawn = [balanced_sample(dataset.labels, len(dataset), count, seed)]  # of a set of its own, or held out
@@ -203,6 +195,12 @@ def calibration_images_again(snn: Snn) -> Tensor | None:
         drawn.append(split_calibration(dataset, count, seed)[0])
     found = (dataset.subset(indices) for indices in drawn)
     return next((one.images() for one in found if one.fingerprint() == recorded.get("fingerprint")), None)
+
+
+def _as_prepared(snn: Snn, data: str) -> Dataset:
+    """`data` as a checkpoint prepares it."""
+    plan, offset = Preprocessing.from_dict(snn.preprocessing), snn.label_offset
+    return load_dataset(data_path(data), preprocessing=plan, input_shape=snn.input_shape, label_offset=offset)
 
 
 def _load(ann: Ann, path: str | None, wishes: Wishes) -> Dataset | None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,7 @@ def softmax(ctx: Context, x: Flow, dim: int, half_to_float: bool = False, log: b
     return ctx.apply(kinds.Softmax(dim=x.axis(dim), log=log), x)
 
 
-@operator("log_softmax", "_log_softmax")
-def log_softmax(ctx: Context, x: Flow, dim: int, half_to_float: bool = False) -> Flow:
-    return softmax(ctx, x, dim, half_to_float, log=True)
+operator("log_softmax", "_log_softmax")(partial(softmax, log=True))
 
 
 @operator("layer_norm")

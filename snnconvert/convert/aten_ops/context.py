@@ -112,6 +112,15 @@ def value(x: Any) -> Value:
     return np.asarray(x, dtype=np.float32)
 
 
+def of_values(verb: Callable[..., Flow], *names: str) -> Rule:
+    """Make a verb of every door the rule of the ATen operators `names`, whose arguments are values."""
+
+    def rule(ctx: Context, x: Any, *others: Any, **named: Any) -> Flow:
+        return verb(ctx, *map(value, (x, *others, *named.values())))
+
+    return operator(*names)(rule)
+
+
 def moving(x: Any) -> Flow:
     """`x`, which must be an activation."""
     if not isinstance(x, Flow):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from snnconvert.convert.aten_ops.context import Context, fixed, moving, operator, value
+from snnconvert.convert.aten_ops.context import Context, fixed, moving, of_values, operator, value
 from snnconvert.convert.lowering import elementwise
 from snnconvert.convert.lowering.elementwise import clipped, function, leaky
 from snnconvert.convert.lowering.flow import Flow, Refusal, Value
@@ -137,9 +137,10 @@ def neg(ctx: Context, x: Flow) -> Flow:
     return ctx.affine(x, -1.0)
 
 
-@operator("mul", "multiply")
-def mul(ctx: Context, x: Any, other: Any) -> Flow:
-    return elementwise.multiply(ctx, value(x), value(other))
+mul = of_values(elementwise.multiply, "mul", "multiply")
+maximum = of_values(elementwise.maximum, "maximum")
+minimum = of_values(elementwise.minimum, "minimum")
+of_values(elementwise.power, "pow")
 
 
 @operator("div", "divide", "true_divide")
@@ -159,21 +160,6 @@ def addcmul(ctx: Context, x: Any, tensor1: Any, tensor2: Any, *, value: Any = 1)
 def addcdiv(ctx: Context, x: Any, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Flow:
     plain = isinstance(tensor1, Tensor) and isinstance(tensor2, Tensor)
     return add(ctx, x, tensor1 / tensor2 if plain else div(ctx, tensor1, tensor2), alpha=value)
-
-
-@operator("pow")
-def power(ctx: Context, x: Any, exponent: Any) -> Flow:
-    return elementwise.power(ctx, value(x), value(exponent))
-
-
-@operator("maximum")
-def maximum(ctx: Context, x: Any, other: Any) -> Flow:
-    return elementwise.maximum(ctx, value(x), value(other))
-
-
-@operator("minimum")
-def minimum(ctx: Context, x: Any, other: Any) -> Flow:
-    return elementwise.minimum(ctx, value(x), value(other))
 
 
 @operator("where")

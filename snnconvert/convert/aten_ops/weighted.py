@@ -10,7 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from snnconvert.convert.aten_ops.context import Context, fixed, fixed_or_none, integers, moving, operator, value, window
+from snnconvert.convert.aten_ops.context import (
+    Context,
+    fixed,
+    fixed_or_none,
+    integers,
+    moving,
+    of_values,
+    operator,
+    value,
+    window,
+)
 from snnconvert.convert.lowering import elementwise, products, windows
 from snnconvert.convert.lowering.flow import Flow, Refusal
 from snnconvert.convert.lowering.scope import optional, tensor
@@ -90,30 +100,17 @@ def batch_norm(
 
 
 @operator("_native_batch_norm_legit_no_training")
-def legit_batch_norm(
-    ctx: Context, x: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, momentum: float, eps: float
-) -> tuple[Flow, None, None]:
-    return batch_norm(ctx, x, weight, bias, running_mean, running_var, False, momentum, eps), None, None
+def legit_batch_norm(ctx: Context, x: Any, **options: Any) -> tuple[Flow, None, None]:
+    return batch_norm(ctx, x, **options), None, None
 
 
-@operator("addmm")
-def addmm(ctx: Context, x: Any, mat1: Any, mat2: Any, *, beta: float = 1, alpha: float = 1) -> Flow:
-    return products.gemm(ctx, value(mat1), value(mat2), value(x), alpha=alpha, beta=beta)
+@operator("addmm", "baddbmm")
+def addmm(ctx: Context, x: Any, *, beta: float = 1, alpha: float = 1, **factors: Any) -> Flow:
+    first, second = map(value, factors.values())
+    return products.gemm(ctx, first, second, value(x), alpha=alpha, beta=beta)
 
 
-@operator("baddbmm")
-def baddbmm(ctx: Context, x: Any, batch1: Any, batch2: Any, *, beta: float = 1, alpha: float = 1) -> Flow:
-    return addmm(ctx, x, batch1, batch2, beta=beta, alpha=alpha)
-
-
-@operator("matmul")
-def matmul(ctx: Context, x: Any, other: Any) -> Flow:
-    return products.matmul(ctx, value(x), value(other))
-
-
-@operator("mm", "bmm")
-def mm(ctx: Context, x: Any, mat2: Any) -> Flow:
-    return matmul(ctx, x, mat2)
+matmul = of_values(products.matmul, "matmul", "mm", "bmm")
 
 
 @operator("einsum")

@@ -99,14 +99,10 @@ def permute(ctx: Context, x: Flow, dims: Sequence[int]) -> Flow:
     return ctx.transpose(x, dims)
 
 
-@operator("transpose")
-def transpose(ctx: Context, x: Flow, dim0: int, dim1: int) -> Flow:
-    return ctx.swapped(x, dim0, dim1)
-
-
-@operator("swapaxes")
-def swapaxes(ctx: Context, x: Flow, axis0: int, axis1: int) -> Flow:
-    return ctx.swapped(x, axis0, axis1)
+@operator("transpose", "swapaxes")
+def transpose(ctx: Context, x: Flow, **axes: int) -> Flow:
+    first, second = axes.values()
+    return ctx.swapped(x, first, second)
 
 
 @operator("t")

@@ -35,6 +35,7 @@ def _operators(module: ModuleType) -> dict[str, Callable[..., Any]]:
 
 OPERATORS: dict[str, Callable[..., Any]] = {
     **activations.SIMPLE,
+    **arithmetic.SAME,
     **pooling.REDUCTIONS,
     **quantised.TABLE,
 }

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -20,48 +21,32 @@ from snnconvert.convert.lowering.elementwise import (
     power,
 )
 from snnconvert.convert.lowering.flow import Flow, Refusal, Value
+from snnconvert.convert.lowering.products import matmul
 from snnconvert.convert.lowering.scope import moving
 from snnconvert.convert.lowering.windows import conv
 from snnconvert.convert.onnx_ops.scope import Scope, dropped_scores, fixed
 from snnconvert.graph import kinds
 
+# as the verbs of every door have them
+SAME: dict[str, Callable[..., Flow]] = {
+    "Add": add,
+    "Sum": add,
+    "Mul": multiply,
+    "Div": divide,
+    "Pow": power,
+    "Max": maximum,
+    "Min": minimum,
+    "MatMul": matmul,
+}
 _FLOATS = (1, 10, 11, 16)  # FLOAT, FLOAT16, DOUBLE, BFLOAT16 of onnx.TensorProto
-
-
-def Add(scope: Scope, a: Value, b: Value) -> Flow:
-    return add(scope, a, b)
 
 
 def Sub(scope: Scope, a: Value, b: Value) -> Flow:
     return add(scope, a, negated(scope, b))
 
 
-def Mul(scope: Scope, a: Value, b: Value) -> Flow:
-    return multiply(scope, a, b)
-
-
-def Div(scope: Scope, a: Value, b: Value) -> Flow:
-    return divide(scope, a, b)
-
-
-def Pow(scope: Scope, a: Value, b: Value) -> Flow:
-    return power(scope, a, b)
-
-
-def Sum(scope: Scope, *values: Value) -> Flow:
-    return add(scope, *values)
-
-
 def Mean(scope: Scope, *values: Value) -> Flow:
     return scope.affine(add(scope, *values), 1.0 / len(values))
-
-
-def Max(scope: Scope, *values: Value) -> Flow:
-    return maximum(scope, *values)
-
-
-def Min(scope: Scope, *values: Value) -> Flow:
-    return minimum(scope, *values)
 
 
 def Where(scope: Scope, condition: Value, a: Value, b: Value) -> Flow:

@@ -17,11 +17,12 @@ import numpy as np
 from snnconvert.convert.lowering.elementwise import add, multiply
 from snnconvert.convert.lowering.flow import Array, Flow, Refusal, Value
 from snnconvert.convert.lowering.moves import concat
+from snnconvert.convert.lowering.products import matmul
 from snnconvert.convert.lowering.scope import moving
 from snnconvert.convert.onnx_ops import activations
 from snnconvert.convert.onnx_ops.pooling import AveragePool, GlobalAveragePool
 from snnconvert.convert.onnx_ops.scope import Scope, fixed, scalar
-from snnconvert.convert.onnx_ops.weighted import Conv, Gemm, MatMul
+from snnconvert.convert.onnx_ops.weighted import Conv, Gemm
 from snnconvert.graph import kinds
 
 Operator = Callable[..., Flow]
@@ -177,7 +178,7 @@ def _gemm(
 
 # those of the domain com.microsoft are what ONNX Runtime's quantiser writes
 TABLE: dict[str, Operator] = {
-    "QLinearMatMul": _on_triples(MatMul, -2, -1),
+    "QLinearMatMul": _on_triples(matmul, -2, -1),
     "com.microsoft.QLinearAdd": _on_triples(add, 0, 0),
     "com.microsoft.QLinearMul": _on_triples(multiply, 0, 0),
     "com.microsoft.QLinearGlobalAveragePool": _on_triples(GlobalAveragePool, 0),

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from snnconvert.convert.lowering.flow import Flow, Refusal, Value
-from snnconvert.convert.lowering.products import einsum, gemm, matmul
+from snnconvert.convert.lowering.products import einsum, gemm
 from snnconvert.convert.lowering.scope import moving, tensor
 from snnconvert.convert.lowering.windows import Window, conv, padded
 from snnconvert.convert.onnx_ops.scope import Scope, fixed, fixed_or_none
@@ -110,10 +110,6 @@ def Gemm(
 
 def _turned(scope: Scope, value: Value) -> Value:
     return scope.transpose(value, (1, 0)) if isinstance(value, Flow) else value.T
-
-
-def MatMul(scope: Scope, a: Value, b: Value) -> Flow:
-    return matmul(scope, a, b)
 
 
 def Einsum(scope: Scope, *inputs: Value, equation: str) -> Flow:
