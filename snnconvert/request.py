@@ -338,9 +338,10 @@ def _check_schedule(request: Request) -> None:
                 options=(name, "calibrate_for", "compare_at"),
             )
     fits = request.schedule in (AUTO, *anytime)
-    if request.calibrate_for and (request.calibration != "reconstruct" or not fits):
+    methods = [name for name, method in METHODS.items() if "read_at" in method.rows]
+    if request.calibrate_for and (request.calibration not in methods or not fits):
         raise OptionError(
-            f"--calibrate-for is for --calibration reconstruct and --schedule {' or '.join(anytime)}",
+            f"--calibrate-for is for --calibration {' or '.join(methods)} and --schedule {' or '.join(anytime)}",
             hint="leave --calibrate-for out, or leave out the other two",
             options=("calibrate_for", "calibration", "schedule"),
         )

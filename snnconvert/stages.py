@@ -41,9 +41,8 @@ from snnconvert.study.studies import STUDIES
 
 # float32 engines differ by rounding alone: YOLOX-nano by 1.05e-4 on noise, 400 nodes deep
 TOLERANCE = 2e-4
-# methods whose calibration takes long enough to compare schedules on fewer images first
-COSTLY = ("reconstruct", "snn-calibration-light", "local-threshold-balancing")
-# 32 to 512 choose schedules within 0.3 points of the best (three networks, `python benchmarks/constants_search.py`)
+# images on which costly methods compare schedules; 32 to 512 choose within 0.3 points of the best (three networks,
+# `python benchmarks/constants_search.py`)
 DRAFT_IMAGES = 128
 # images on which the original network has to give finite numbers before anything is calibrated
 CHECKED_IMAGES = 32
@@ -285,7 +284,7 @@ def spiking(
     if len(eligible(found)) == 1:
         trials = [Trial(one, chosen=one.schedule is not None) for one in found]
     else:
-        costly = request.calibration in COSTLY and len(images) > DRAFT_IMAGES
+        costly = METHODS[request.calibration].costly and len(images) > DRAFT_IMAGES
         draft = partial(make, count=DRAFT_IMAGES) if costly else make
         trials = choose(network, found, draft, images, progress)
         if costly:

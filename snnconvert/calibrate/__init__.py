@@ -28,17 +28,19 @@ class Method:
     Attributes:
         help: what it does, in one line.
         options: the class that declares its options.
-        place: the module it is in, below this package, and the function's name.
+        place: MODULE:FUNCTION; the function takes a `Task`, and is imported when it is called.
+        costly: whether it takes long enough for schedules to be compared on fewer images first.
     """
 
     help: str
     options: type
     place: str
+    costly: bool = False
 
     def __call__(self, task: Task) -> Calibrated:
         """Calibrate."""
         module, name = self.place.split(":")
-        calibration: Calibrated = getattr(import_module(f"{__name__}.{module}"), name)(task)
+        calibration: Calibrated = getattr(import_module(module), name)(task)
         return calibration
 
     @property
@@ -51,29 +53,36 @@ METHODS = {
     "reconstruct": Method(
         "closed loop: weights, biases and thresholds solved layer by layer against the spikes really sent",
         options.Reconstruct,
-        "reconstruct:calibrate_reconstruct",
+        "snnconvert.calibrate.reconstruct:calibrate_reconstruct",
+        costly=True,
     ),
     "rnl": Method(
         "Rate Norm Layer: one p for all layers, thresholds p times the largest activation",
         options.RateNorm,
-        "rate_norm:calibrate_rate_norm",
+        "snnconvert.calibrate.rate_norm:calibrate_rate_norm",
     ),
-    "percentile": Method("a percentile of the activations", options.Percentile, "percentile:calibrate_percentile"),
-    "mse": Method("the least squared quantisation error at T", options.SquaredError, "mse:calibrate_mse"),
+    "percentile": Method(
+        "a percentile of the activations", options.Percentile, "snnconvert.calibrate.percentile:calibrate_percentile"
+    ),
+    "mse": Method(
+        "the least squared quantisation error at T", options.SquaredError, "snnconvert.calibrate.mse:calibrate_mse"
+    ),
     "robust-norm": Method(
         "a published baseline: a high percentile per layer, membranes that start empty",
         options.RobustNorm,
-        "robust_norm:calibrate_robust_norm",
+        "snnconvert.calibrate.robust_norm:calibrate_robust_norm",
     ),
     "local-threshold-balancing": Method(
         "a published baseline: thresholds grow by what exceeds them",
         options.LocalThresholdBalancing,
-        "local_threshold_balancing:calibrate_local_threshold_balancing",
+        "snnconvert.calibrate.local_threshold_balancing:calibrate_local_threshold_balancing",
+        costly=True,
     ),
     "snn-calibration-light": Method(
         "a published baseline: squared error per layer, then biases corrected by what the rates lack",
         options.SnnCalibrationLight,
-        "snn_calibration_light:calibrate_snn_calibration_light",
+        "snnconvert.calibrate.snn_calibration_light:calibrate_snn_calibration_light",
+        costly=True,
     ),
 }
 
