@@ -29,7 +29,7 @@ from snnconvert.calibrate.observe import in_canonical_order
 from snnconvert.compile.network import compile_network
 from snnconvert.graph.schedule import SCHEDULES, Schedule
 from snnconvert.graph.types import Ann, NeuronChoice, Snn
-from snnconvert.request import CHEAPEST_FIRST, LEVELS
+from snnconvert.neurons import NEURONS, cheapest_first
 from snnconvert.search import candidates, tried
 from snnconvert.simulate.measure import Batch, measure
 
@@ -40,6 +40,7 @@ SEARCHES = (
     ("lenet5", 4),
     ("lenet5", 16),
 )
+NEURON_NAMES = tuple(model.name for model in cheapest_first())
 DRAFTS, FULL, ENOUGHS = (32, 64, 128, 256), 512, (0.95, 0.97, 0.98, 0.99, 0.995, 1.01)
 
 
@@ -55,7 +56,7 @@ def searched(bench: Bench, steps: int, neurons: tuple[str, ...], count: int) -> 
         spent[0] = time.process_time() - begun
         return snn
 
-    choices = tuple(NeuronChoice(neuron, LEVELS.get(neuron, 1)) for neuron in neurons)
+    choices = tuple(NeuronChoice(neuron, NEURONS[neuron].levels) for neuron in neurons)
     kinds = tuple(SCHEDULES) if neurons == ("if",) else ("streaming", "wait")  # bistable brings its own neuron
     found = candidates(bench.ann, steps, neurons=choices, schedules=kinds)
     for trial in tried(bench.ann, found, make, images):
@@ -77,7 +78,7 @@ def search(path: Path, networks: list[str]) -> None:
     """Candidates of every search: binary ones on every number of images, the other neurons on the usual number."""
     known = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
     for network, steps in SEARCHES:
-        jobs = [(("if",), count) for count in (*DRAFTS, FULL)] + [((neuron,), 128) for neuron in CHEAPEST_FIRST[1:]]
+        jobs = [(("if",), count) for count in (*DRAFTS, FULL)] + [((neuron,), 128) for neuron in NEURON_NAMES[1:]]
         for neurons, count in jobs:
             key = {"search": network, "timesteps": steps, "neurons": neurons[0], "count": count}
             if network in networks and not any(all(row.get(name) == key[name] for name in key) for row in known):
@@ -114,7 +115,7 @@ def search_tables(path: Path) -> str:
         agreed, spikes, tries, models = [], [], 0, []
         for group in groups:
             best: dict[str, Any] | None = None
-            for neuron in CHEAPEST_FIRST:
+            for neuron in NEURON_NAMES:
                 own = [row for row in group if row["count"] == 128 and row["neuron"] == neuron]
                 tries += len(own)
                 best = max([*own, *([best] if best else [])], key=merit)
@@ -124,7 +125,7 @@ def search_tables(path: Path) -> str:
             agreed.append(100 * best["agreed"])
             spikes.append(best["spikes"])
             models.append(best["neuron"])
-        named = ", ".join(f"{models.count(one)} {one}" for one in CHEAPEST_FIRST if one in models)
+        named = ", ".join(f"{models.count(one)} {one}" for one in NEURON_NAMES if one in models)
         mean = math.exp(sum(map(math.log, spikes)) / len(spikes))
         lines.append(f"| {enough:g} | {sum(agreed) / len(agreed):.2f} | {mean:,.0f} | {tries} | {named} |")
     return "\n".join([*lines, ""])

@@ -16,9 +16,6 @@ import time
 from functools import partial
 from pathlib import Path
 
-import ray
-from ray.cluster_utils import Cluster
-
 from snnconvert.zoo.batch import Quiet, Settings, run_zoo
 from snnconvert.zoo.manifest import Manifest, load_manifest
 from snnconvert.zoo.ray_engine import RayEngine
@@ -51,6 +48,9 @@ def main() -> None:
 
 def timed(manifest: Manifest, folder: Path, nodes: int) -> float:
     """Seconds for the whole manifest on a cluster of so many nodes with one CPU each."""
+    import ray
+    from ray.cluster_utils import Cluster
+
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     try:
         for _ in range(nodes):

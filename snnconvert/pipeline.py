@@ -1,4 +1,8 @@
-"""The main path: open, canonicalise, calibrate, spikify, simulate."""
+"""The main path: open and canonicalise, calibrate and compile, simulate, study.
+
+Steps are functions of `stages`; `spiking` is calibration (METHODS) and compilation (`compile_network`) with the choice
+of neuron and schedule around them.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 The rounding is a rewrite of the graph, so that every engine runs the same network and agrees on every spike. A weight
 becomes an integer of at most 7 bits and a sign times the step of its output channel; a sum of spikes times weights is
 then an integer times that step, and the kernels add those integers. Rounded weights stay on the grid that makes sums
-exact (`convert.exact`), with one bit of it spent because rounding may lengthen a weight. Biases keep that grid;
+exact (`compile.exact`), with one bit of it spent because rounding may lengthen a weight. Biases keep that grid;
 thresholds, membranes and the factors of shortcuts stay float32.
 """
 

@@ -1,6 +1,7 @@
-"""The value that each stage of the main path hands to the next. All are frozen.
+"""The networks that the stages of the main path hand on, all frozen: Ann -> Calibrated -> Snn.
 
-Ann -> Calibrated -> Snn -> FitCurve -> report
+The doors and passes make an `Ann`, a calibration method a `Calibrated`, `compile_network` an `Snn`, which
+the engines of `simulate` run.
 """
 
 from __future__ import annotations

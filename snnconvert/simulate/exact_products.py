@@ -1,6 +1,6 @@
 """Convolutions on a CUDA device as exact sums.
 
-The engine rests on sums that no order changes (`convert.exact`): products and additions in float32 or float64, nothing
+The engine rests on sums that no order changes (`compile.exact`): products and additions in float32 or float64, nothing
 else. On a CUDA device two things stand against that:
 
 - TF32 rounds the factors to 10 bits. It is torch's default for convolutions, and may have been allowed for products.

@@ -3,7 +3,7 @@
 Time is folded into the batch for every linear operator, so a layer costs one call whatever the number of frames; only
 the neurons walk through time. Values that do not change over time (the input, the first layer's current) are computed
 once. With the native kernels (see `spike_layers`) spikes are bits, and a layer's weights, shortcuts and neurons are one
-call. Equal to the step engine in every spike (see `convert.exact`), whichever way is taken.
+call. Equal to the step engine in every spike (see `compile.exact`), whichever way is taken.
 """
 
 from __future__ import annotations

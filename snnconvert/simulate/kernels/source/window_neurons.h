@@ -1,5 +1,5 @@
 // Neurons with phase weights: whole windows (bistable), or step by step (phase coding). float64 membranes, in the order
-// of operations of snnconvert/simulate/window_neurons.py and phase_engine.py.
+// of operations of snnconvert/simulate/window_neurons.py and study/plain_phase.py.
 
 #include "windows.h"
 
