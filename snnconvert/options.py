@@ -219,13 +219,15 @@ class Declared:
     def typed(self, text: Any, command: str) -> Any:
         """The value of what was typed: a text, a list of them for a repeated option, True for a switch.
 
-        The word auto is None, or stays as it is for an option that cannot be None.
+        The word auto is None, or stays as it is for an option that cannot be None; so does what the option gathers.
 
         Raises:
             OptionError: as of `value`.
         """
         if text == AUTO and command in self.option.auto:
             return None if self.optional else AUTO
+        if self.option.gather is not None:
+            return text
         if self.item is Path:
             return tuple(map(Path, text)) if self.repeated else Path(text)
         if self.option.read is not None or self.kind is bool or self.repeated:

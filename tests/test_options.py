@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from dataclasses import MISSING, dataclass, fields
@@ -13,8 +14,9 @@ import typer
 from typer.testing import CliRunner
 
 from snnconvert.calibrate import METHODS
-from snnconvert.cli.options import command
+from snnconvert.cli.options import Chip, Files, Judging, command
 from snnconvert.cli.table import options_table, with_table
+from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import OptionError
 from snnconvert.graph.schedule import SCHEDULES
 from snnconvert.neurons import offered
@@ -114,6 +116,33 @@ def test_messages_name_the_option_its_value_and_what_is_allowed(
         check_request(Request("m.onnx", **options))
     assert hint in caught.value.hint
     assert caught.value.options == (next(iter(options)),)
+
+
+@pytest.mark.parametrize(
+    "holder", [Request, Preprocessing, Judging, Files, Chip, *(row.options for row in METHODS.values())]
+)
+def test_what_is_typed_is_a_value_or_refused_as_such(holder: type) -> None:
+    for row in declared(holder).values():
+        for name in row.option.commands:
+            for text in ("?", "0", "1", "-1", "nan", "1e999", ",", "1,2", "1x2", ""):
+                with contextlib.suppress(OptionError):
+                    row.typed([text] if row.repeated else text, name)
+
+
+def test_preprocessing_is_read_from_the_file_that_is_named(tmp_path: Path) -> None:
+    app, seen, path = typer.Typer(rich_markup_mode=None), list[dict[str, Any]](), tmp_path / "p.toml"
+
+    @command(app, "convert")
+    def work(given: Annotated[dict[str, Any], Request]) -> None:
+        seen.append(given)
+
+    path.write_text("mean = 0.5\nscale = 4\n")
+    result = CliRunner().invoke(app, ["m.onnx", "--preprocessing", str(path)])
+    assert result.exit_code == 0, result.exception
+    assert seen[-1]["preprocessing"] == Preprocessing((0.5,), scale=4.0)
+    both = CliRunner().invoke(app, ["m.onnx", "--preprocessing", str(path), "--std", "2"]).exception
+    assert isinstance(both, OptionError)
+    assert both.message == "--preprocessing and --std were both given"
 
 
 def test_methods_are_listed_without_torch() -> None:
