@@ -12,7 +12,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -39,7 +39,7 @@ class Option:
         choices: the allowed names, or a function that returns them.
         usual: what the default is called, where its value does not say.
         example: a value that is often right, for hints.
-        auto: the commands, or "manifest", that take the word auto for None.
+        auto: the commands, or "manifest", that take the word auto: for None, or as one of the choices.
         manifest: whether a manifest may set it.
         metavar: what stands for the value in the help.
         read: makes the value from a text or from what a manifest says, instead of its type.
@@ -126,6 +126,12 @@ class Declared:
         known = self.option.choices
         return tuple(known() if callable(known) else known)
 
+    def of(self, command: str) -> Declared:
+        """The same as this command takes it: auto is no choice where that word is for other commands."""
+        if AUTO not in self.choices or not self.option.auto or command in self.option.auto:
+            return self
+        return replace(self, option=replace(self.option, choices=tuple(one for one in self.choices if one != AUTO)))
+
     @property
     def explained(self) -> str:
         """The choices in words, where their table has some."""
@@ -179,7 +185,8 @@ class Declared:
             message = f"{self.shown} {value!r} is not known; there are {', '.join(self.choices)}"
         near = did_you_mean(value, self.choices) if isinstance(value, str) else ""
         example = self.option.example
-        if self.usual and self.option.commands and self.option.usual is None:
+        offered = self.option.usual is None and (not self.choices or self.usual in self.choices)
+        if self.usual and self.option.commands and offered:
             example = example or f"{self.shown} {self.usual}"
         hint = near or f"give {self.shown} {wanted}" + (f", e.g. {example}" if example else "")
         raise OptionError(message, hint=hint, options=(self.name,))

@@ -109,10 +109,11 @@ class Request:
     )
     schedule: str = option(
         AUTO,
-        "When neurons integrate and emit; auto tries all that fit into T on calibration images.",
+        "When neurons integrate and emit; auto, for conversions, tries all that fit into T on calibration images.",
         commands=("convert", "run", "zoo run"),
         panel=SNN,
         choices=lambda: (*SCHEDULES, AUTO),
+        auto=_of_zoos,
     )
     wait: int | None = _of_checkpoints(
         None, "Steps that a layer integrates before it emits (wait).", least=1, usual="1"

@@ -14,6 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 from snnconvert.calibrate import METHODS
+from snnconvert.cli import main
 from snnconvert.cli.options import Chip, Files, Judging, command
 from snnconvert.cli.table import options_table, with_table
 from snnconvert.data.preprocessing import Preprocessing
@@ -143,6 +144,21 @@ def test_preprocessing_is_read_from_the_file_that_is_named(tmp_path: Path) -> No
     both = CliRunner().invoke(app, ["m.onnx", "--preprocessing", str(path), "--std", "2"]).exception
     assert isinstance(both, OptionError)
     assert both.message == "--preprocessing and --std were both given"
+
+
+def test_a_checkpoint_is_not_offered_a_choice_that_a_conversion_makes() -> None:
+    app = typer.Typer(rich_markup_mode=None)
+    command(app, "run")(main.run)
+    help_text = " ".join(CliRunner().invoke(app, ["--help"]).output.split())
+    assert f"--schedule [{'|'.join(SCHEDULES)}] " in help_text
+    assert "--data TEXT" in help_text
+    assert "binary files. [required]" in help_text
+    refused = CliRunner().invoke(app, ["a.snn", "--schedule", "auto"]).exception
+    assert isinstance(refused, OptionError)
+    assert refused.message == f"--schedule 'auto' is not known; there are {', '.join(SCHEDULES)}"
+    assert refused.hint == f"give --schedule one of {', '.join(SCHEDULES)}"
+    assert declared(Request)["schedule"].of("convert").typed(AUTO, "convert") == AUTO
+    assert declared(Request)["read_from"].of("convert").typed(AUTO, "convert") is None
 
 
 def test_methods_are_listed_without_torch() -> None:

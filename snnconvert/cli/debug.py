@@ -59,7 +59,7 @@ def _print_causes(document: dict[str, Any]) -> None:
     console.print(
         Text(
             f"Each cause in percent of the size of the layer's activations, on {section['images']} images, against the "
-            "network's own limit for ever more timesteps (the original network is not in a checkpoint).",
+            "network's own limit for ever more timesteps, not against the original network.",
             style="dim",
         )
     )

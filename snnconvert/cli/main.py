@@ -46,7 +46,7 @@ def convert(given: Asked, files: Files, gates: Annotated[dict[str, Any], Judging
 @command(app, "run")
 def run(
     checkpoint: Checkpoint,
-    given: Annotated[dict[str, Any], Request, dict.fromkeys(CHANGES, "as converted")],
+    given: Annotated[dict[str, Any], Request, {"data": "required", **dict.fromkeys(CHANGES, "as converted")}],
     files: Files,
     terminal: Terminal,
 ) -> None:
@@ -114,8 +114,12 @@ def report(
 
 
 @command(app, "debug")
-def debug(checkpoint: Checkpoint, given: Asked, terminal: Terminal) -> None:
-    """Say why spike rates differ from activations, layer by layer, and which option would help (on 32 images)."""
+def debug(
+    checkpoint: Checkpoint,
+    given: Annotated[dict[str, Any], Request, {"data": "required", "limit": "32"}],
+    terminal: Terminal,
+) -> None:
+    """Say why spike rates differ from activations, layer by layer, and which option would help."""
     from snnconvert.cli.debug import debug
 
     debug(checkpoint, given, terminal)

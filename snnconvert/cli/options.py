@@ -162,7 +162,10 @@ class _Group:
         for row in declared(self.holder).values():
             inside = row.option.inside() if row.option.inside else {}
             typed = {row.name: row, **inside}
-            yield row, {key: one for key, one in typed.items() if self.command in one.option.commands}
+            yield (
+                row,
+                {key: one.of(self.command) for key, one in typed.items() if self.command in one.option.commands},
+            )
 
     def parameters(self) -> Iterator[inspect.Parameter]:
         return (_parameter(one, self.command, self.usual) for _, typed in self.rows() for one in typed.values())
