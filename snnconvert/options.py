@@ -272,8 +272,13 @@ def check(holder: Any) -> None:
         OptionError: naming the option, its value and what is allowed.
     """
     for row in declared(type(holder)).values():
-        if row.option.read is None and not is_dataclass(row.kind):
-            row.value(getattr(holder, row.name))
+        value = getattr(holder, row.name)
+        if isinstance(row.kind, type) and is_dataclass(row.kind):
+            if not isinstance(value, row.kind):
+                kind = row.kind.__name__
+                raise OptionError(f"{row.key} {value!r} is no {kind}", hint=f"give {kind}(...)", options=(row.name,))
+        elif row.option.read is None:
+            row.value(value)
 
 
 def read_table(holder: type, given: Any, called: str) -> dict[str, Any]:

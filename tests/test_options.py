@@ -108,6 +108,7 @@ def test_choices_are_the_rows_of_the_tables() -> None:
         ({"strict_spiking": 1}, "--strict-spiking 1 is not true or false", "give --strict-spiking"),
         ({"studies": ("ablaton",)}, "--study 'ablaton' is not known", "did you mean ablation?"),
         ({"options": 3}, "options 3 is not a table", "give options a table"),
+        ({"preprocessing": {"mean": 0.5}}, "preprocessing {'mean': 0.5} is no Preprocessing", "give Preprocessing("),
     ],
 )
 def test_messages_name_the_option_its_value_and_what_is_allowed(
