@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from snnconvert.calibrate.observe import in_canonical_order
 from snnconvert.compile.balance import with_identity_sites
@@ -51,7 +53,8 @@ def recompiled(snn: Snn, change: Change, progress: Progress = silent) -> tuple[S
     if calibrated is None:
         raise OptionError(
             f"{snn.source.name} cannot be compiled again: its checkpoint does not hold the calibrated network",
-            hint=f"convert the model again: {_command(snn.source.location, change)}",
+            hint="convert the model again: "
+            + _command(snn.source.location, change, _chosen(snn.neuron, snn.calibration)),
         )
     schedule = schedule_of(calibrated, snn.schedule, change)
     hint = f"to calibrate for it: {conversion(calibrated, schedule, precision)}"
@@ -109,18 +112,25 @@ def conversion(calibrated: Calibrated, schedule: Schedule, precision: str = "flo
     change = Change(
         schedule.kind, schedule.timesteps, getattr(schedule, "window", None), getattr(schedule, "wait", None), precision
     )
-    chosen = {
-        "--neuron": (calibrated.neuron.model, NeuronChoice().model),
-        "--levels": (str(calibrated.neuron.levels), str(NEURONS[calibrated.neuron.model].levels)),
-        "--calibration": (str(calibrated.record.get("method", "reconstruct")), "reconstruct"),
-        "--approximate": (calibrated.approximate, "auto"),
-        "--input-encoder": (calibrated.input_encoder, "analog"),
-    }
-    extra = [word for name, (value, usual) in chosen.items() if value != usual for word in (name, value)]
+    extra = _chosen(calibrated.neuron, calibrated.record, calibrated.approximate, calibrated.input_encoder)
     return _command(calibrated.network.source.location, change, extra)
 
 
-def _command(location: str, change: Change, extra: list[str] | None = None) -> str:
+def _chosen(
+    neuron: NeuronChoice, record: Mapping[str, Any], approximate: str = "auto", input_encoder: str = "analog"
+) -> list[str]:
+    """The options of a conversion that made these choices, as far as they are not the usual ones."""
+    chosen = {
+        "--neuron": (neuron.model, NeuronChoice().model),
+        "--levels": (str(neuron.levels), str(NEURONS[neuron.model].levels)),
+        "--calibration": (str(record.get("method", "reconstruct")), "reconstruct"),
+        "--approximate": (approximate, "auto"),
+        "--input-encoder": (input_encoder, "analog"),
+    }
+    return [word for name, (value, usual) in chosen.items() if value != usual for word in (name, value)]
+
+
+def _command(location: str, change: Change, extra: list[str]) -> str:
     words = ["snnconvert", location or "MODEL"]
     for option, value, usual in (
         ("-T", change.timesteps, None),
@@ -131,7 +141,7 @@ def _command(location: str, change: Change, extra: list[str] | None = None) -> s
     ):
         if value not in (None, usual):
             words += [option, str(value)]
-    return shlex.join([*words, *(extra or [])])
+    return shlex.join([*words, *extra])
 
 
 def _with_own_early_exit(snn: Snn, calibrated: Calibrated, progress: Progress) -> tuple[Snn, str]:

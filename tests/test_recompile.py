@@ -151,9 +151,23 @@ def test_what_does_not_fit_is_refused(change: Change, message: str, converted: P
 def test_a_file_without_its_calibration_says_how_to_convert_again() -> None:
     with pytest.raises(OptionError, match="does not hold the calibrated network") as caught:
         recompiled(load_snn(OLD), Change(timesteps=4))
-    assert "snnconvert zoo:digits-cnn -T 4" in caught.value.hint
+    assert "snnconvert zoo:digits-cnn -T 4 --calibration mse" in caught.value.hint
     rounded, _ = recompiled(load_snn(OLD), Change(precision="int8"))
     assert rounded.precision == "int8"
+
+
+def test_an_old_file_says_which_neuron_it_was_converted_for(tmp_path: Path) -> None:
+    path, content = tmp_path / "old.snn", OLD.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + size].replace(rb"\"model\": \"if\"", rb"\"model\": \"ternary\"")
+    assert len(header) > size
+    header += b" " * (-len(header) % 8)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + size :])
+    assert load_snn(OLD).neuron == NeuronChoice()
+    assert load_snn(path).neuron == NeuronChoice("ternary")
+    with pytest.raises(OptionError) as caught:
+        recompiled(load_snn(path), Change(timesteps=4))
+    assert "-T 4 --neuron ternary" in caught.value.hint
 
 
 def test_a_newer_compiler_is_said_and_not_refused(converted: Path) -> None:

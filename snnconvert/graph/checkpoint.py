@@ -30,6 +30,7 @@ from snnconvert.graph.schedule import MOST_TIMESTEPS, schedule_from
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Ann, Calibrated, EarlyExit, NeuronChoice, Origin, SiteCalibration, Snn, Source
 from snnconvert.graph.walk import values_of
+from snnconvert.neurons import offered
 
 SCHEMA = "snnconvert-checkpoint/2"
 # held the spiking network alone, and no digest of its header
@@ -254,9 +255,11 @@ def _probe(snn: Snn) -> None:
 def _restore(header: dict[str, Any], tensors: dict[str, Tensor]) -> Snn:
     first = header["schema"] == FIRST_SCHEMA
     calibration = header["calibration"]
-    if first:  # kept these two in its accounts
+    if first:  # kept these in its accounts and nodes
         header["early_exit"] = calibration.pop("early_exit", None)
         header["label_offset"] = header["evaluation"].get("label_offset") or 0
+        neurons = (row["fields"] for row in header["nodes"] if row.get("kind") == "Neuron")
+        header["neuron"] = next((fields for fields in neurons if fields["model"] in offered()), {})
     source = Source(**{**header["source"], "notes": tuple(header["source"]["notes"])})
     common: dict[str, Any] = {
         "input_shape": tuple(header["input_shape"]),
