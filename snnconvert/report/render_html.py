@@ -83,7 +83,7 @@ def page(
         style=Markup(_source("page.css")),
         hashes=Markup(" ".join(_hash(script) for script in (bundle, _STARTER))),
     )
-    return text
+    return text + "\n"
 
 
 @cache

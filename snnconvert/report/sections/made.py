@@ -82,6 +82,7 @@ class ScheduleUsed(TypedDict):
 class NeuronUsed(TypedDict):
     model: str
     levels: NotRequired[Annotated[Step, told("most units that one neuron sends a step, or a window")]]
+    input: NotRequired[Annotated[str, told("analog: a constant current; spiking: sent by an encoder neuron")]]
 
 
 class Latency(TypedDict):
@@ -168,12 +169,20 @@ def tool(command_line: str) -> dict[str, Any]:
 
 
 def neuron_of(snn: Snn) -> dict[str, Any]:
-    """The models of a network's neurons (those on sums aside, where there are others), and the most units of one."""
-    from snnconvert.graph.dialect import neurons_of
+    """The models of a network's neurons (those on sums aside, where there are others), the most units of one, and
+    whether the first weights read spikes as well."""
+    from snnconvert.graph.dialect import arguments, calls, neurons_of
+    from snnconvert.graph.flow import Flow, flows
+    from snnconvert.graph.kinds import Weighted
 
-    neurons = list(neurons_of(snn.graph).values())
+    neurons, flow = list(neurons_of(snn.graph).values()), flows(snn.graph)
     main = [op for op in neurons if op.row.rectifies] or neurons
-    return {"model": ", ".join(sorted({op.model for op in main})), "levels": max(op.levels for op in main)}
+    constant = any(flow[arguments(node)[0]] == Flow.CONSTANT for node, _ in calls(snn.graph, Weighted))
+    return {
+        "model": ", ".join(sorted({op.model for op in main})),
+        "levels": max(op.levels for op in main),
+        "input": "analog" if constant else "spiking",
+    }
 
 
 def _left_out(record: dict[str, Any]) -> list[str]:
