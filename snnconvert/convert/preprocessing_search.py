@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from snnconvert.data.arrange import normalised
 from snnconvert.data.datasets import check_labels, load_dataset
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.sampling import balanced_sample
@@ -118,13 +119,13 @@ def find_preprocessing(
     batches = list(dataset.batches(BATCH, chosen))
     raw = torch.cat([batch for batch, _ in batches])
     labels = torch.cat([batch for _, batch in batches if batch is not None])
-    axis = _channel_axis(raw, dataset.preprocessing.layout)
+    coloured = _coloured(raw, dataset.preprocessing.layout)
     largest = 255.0 if float(raw.max()) > 1.5 else 1.0
     trials: list[tuple[str, Preprocessing]] = []
     for name, (top, mean, std) in NORMALISATIONS.items():
-        if axis is None and len(mean) > 1:
+        if not coloured and len(mean) > 1:
             continue
-        for channels in ("RGB",) if axis is None else ("RGB", "BGR"):
+        for channels in ("RGB", "BGR") if coloured else ("RGB",):
             order = slice(None) if channels == "RGB" else slice(None, None, -1)
             made = replace(
                 dataset.preprocessing, scale=largest / top, mean=mean[order], std=std[order], channels=channels
@@ -135,7 +136,7 @@ def find_preprocessing(
     found = [Fit(name, made, 0, 0) for name, made in trials]
     dropped: list[Fit] = []
     for count, best in ROUNDS:
-        found = sorted((_tried_on(ann, fit, raw, labels, min(count, len(raw)), axis) for fit in found), key=_errors)
+        found = sorted((_tried_on(ann, fit, raw, labels, min(count, len(raw))) for fit in found), key=_errors)
         found, dropped = found[:best], found[best:] + dropped
     return found + dropped
 
@@ -144,14 +145,13 @@ def _errors(fit: Fit) -> int:
     return fit.images - fit.correct
 
 
-def _tried_on(  # noqa: PLR0917
-    ann: Ann, fit: Fit, raw: Tensor, labels: Tensor, count: int, axis: int | None
-) -> Fit:
+def _tried_on(ann: Ann, fit: Fit, raw: Tensor, labels: Tensor, count: int) -> Fit:
     """`fit` with the images up to `count` that it has not seen."""
     if count == fit.images:
         return fit
     new = slice(fit.images, count)
-    correct = _correct(ann, _normalised(raw[new], fit.preprocessing, axis), labels[new])
+    images = torch.from_numpy(normalised(raw[new].numpy(), fit.preprocessing))
+    correct = _correct(ann, images, labels[new])
     return replace(fit, correct=fit.correct + correct, images=count)
 
 
@@ -163,24 +163,8 @@ def as_good(found: list[Fit]) -> list[Fit]:
     return [fit for fit in found if fit.images == best.images and fit.correct >= best.correct - error]
 
 
-def _channel_axis(raw: Tensor, layout: str | None) -> int | None:
-    if raw.ndim != 4:
-        return None
-    axis = 3 if layout == "NHWC" else 1
-    return axis if raw.shape[axis] == 3 else None
-
-
-def _normalised(raw: Tensor, made: Preprocessing, axis: int | None) -> Tensor:
-    """As `Preprocessing` says, on images that were read as plain RGB."""
-    assert made.scale is not None
-    values = raw.double() / made.scale
-    if made.channels == "BGR" and axis is not None:
-        values = values.flip(axis)
-    shape = [1] * raw.ndim
-    if axis is not None:
-        shape[axis] = -1
-    mean, std = (torch.tensor(part, dtype=torch.float64).reshape(shape) for part in (made.mean, made.std))
-    return ((values - mean) / std).float()
+def _coloured(raw: Tensor, layout: str | None) -> bool:
+    return raw.ndim == 4 and raw.shape[3 if layout == "NHWC" else 1] == 3
 
 
 @torch.inference_mode()

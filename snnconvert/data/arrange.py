@@ -45,7 +45,7 @@ class Arrangement:
                 images = np.moveaxis(images, -1, 1)
         else:
             images = images.reshape(count, *self.sample_shape)
-        values = _values(images, self.preprocessing)
+        values = normalised(images, self.preprocessing)
         return torch.from_numpy(np.ascontiguousarray(values).reshape(count, *self.sample_shape))
 
 
@@ -79,7 +79,7 @@ def arrange(
             notes += (f"samples of shape {show_shape(raw)} were reshaped to {show_shape(final)}",)
         _check_channels(plan, final[0 if layout == "NCHW" else -1] if final else 1)
         return Arrangement("", plan, final, notes)
-    height, width, channels = _sides(raw, order)
+    height, width, channels = sides(raw, order)
     height, width = resized(height, width, plan)
     _check_channels(plan, channels)
     natural = (channels, height, width) if layout == "NCHW" else (height, width, channels)
@@ -154,10 +154,11 @@ def layout_of(input_shape: tuple[int, ...] | None) -> str:
     return "NHWC" if last_is_colour and input_shape[1] not in _IMAGE_CHANNELS else "NCHW"
 
 
-def _sides(raw: tuple[int, ...], order: str) -> tuple[int, int, int]:
+def sides(raw: tuple[int, ...], order: str) -> tuple[int, int, int]:
+    """Height, width and channels of a sample whose axes are HW, HWC (or NHWC) or CHW (or NCHW)."""
     if order == "HW":
         return raw[0], raw[1], 1
-    return (raw[0], raw[1], raw[2]) if order == "HWC" else (raw[1], raw[2], raw[0])
+    return (raw[0], raw[1], raw[2]) if order.endswith("HWC") else (raw[1], raw[2], raw[0])
 
 
 def _order(raw: tuple[int, ...], dtype: np.dtype[Any], plan: Preprocessing, input_shape: tuple[int, ...] | None) -> str:
@@ -167,12 +168,12 @@ def _order(raw: tuple[int, ...], dtype: np.dtype[Any], plan: Preprocessing, inpu
         return ""
     usual = "CHW" if plan.layout == "NCHW" and dtype != np.uint8 else "HWC"
     if input_shape is not None and len(input_shape) == 3:
-        wanted = _sides(input_shape, "CHW" if plan.layout == "NCHW" else "HWC")
+        wanted = sides(input_shape, plan.layout or "NCHW")
         geometry = plan.resize is not None or plan.crop is not None
         fits = [
             order
             for order in ("HWC", "CHW")
-            if (_sides(raw, order)[2] == wanted[2] if geometry else _sides(raw, order) == wanted)
+            if (sides(raw, order)[2] == wanted[2] if geometry else sides(raw, order) == wanted)
         ]
         if fits:
             return usual if usual in fits else fits[0]
@@ -206,7 +207,7 @@ def _check_reshape(natural: tuple[int, ...], channels: int, final: tuple[int, ..
 def _misfit(raw: tuple[int, ...], final: tuple[int, ...], plan: Preprocessing | None = None) -> DataError:
     hint = "check that the data belong to this model"
     if plan is not None and len(final) == 3:
-        height, width, _ = _sides(final, "CHW" if plan.layout == "NCHW" else "HWC")
+        height, width, _ = sides(final, plan.layout or "NCHW")
         hint = f"add --resize {height}x{width}, or check --layout (now {plan.layout}) and that the data fit the model"
     return DataError(f"images of shape {show_shape(raw)} do not fit the model's input {show_shape(final)}", hint=hint)
 
@@ -261,7 +262,7 @@ def _resize_crop_arrays(images: NDArray[Any], plan: Preprocessing) -> NDArray[An
     return out
 
 
-def _values(images: NDArray[Any], plan: Preprocessing) -> NDArray[np.float32]:
+def normalised(images: NDArray[Any], plan: Preprocessing) -> NDArray[np.float32]:
     """(x / scale - mean) / std for images already in the model's layout, channels still in RGB order."""
     axis = 1 if plan.layout == "NCHW" else images.ndim - 1
     if plan.channels == "BGR":

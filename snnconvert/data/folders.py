@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from snnconvert.data.arrange import layout_of, resized
+from snnconvert.data.arrange import layout_of, resized, sides
 from snnconvert.data.arrays import RawData
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.sources import FileSource, Labels, open_image
@@ -71,9 +71,7 @@ def _wanted(preprocessing: Preprocessing, input_shape: tuple[int, ...] | None) -
     """(height, width, channels) of the model's input, where it is an image."""
     if input_shape is None or len(input_shape) != 3:
         return None
-    layout = preprocessing.layout or layout_of(input_shape)
-    a, b, c = input_shape
-    height, width, channels = (b, c, a) if layout == "NCHW" else (a, b, c)
+    height, width, channels = sides(input_shape, preprocessing.layout or layout_of(input_shape))
     if channels not in (1, 3):
         return None
     # 1x784x1 and the like are vectors in disguise: keep the images' own size and let them be reshaped.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,33 +19,44 @@ from snnconvert.errors import DataError
 Labels = NDArray[np.int64]
 
 
-class Source(Protocol):
-    """Where the images of a data set come from."""
+class Source(ABC):
+    """Where the images of a data set come from.
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one raw sample."""
+    Attributes:
+        shape: of one raw sample.
+        dtype: of its values.
+    """
 
-    @property
-    def dtype(self) -> np.dtype[Any]: ...
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
 
+    def __init__(self) -> None:
+        self._digests: dict[int, bytes] = {}
+
+    @abstractmethod
     def __len__(self) -> int: ...
 
+    @abstractmethod
     def read(self, indices: Sequence[int]) -> NDArray[Any]:
         """(len(indices), *shape)."""
 
+    @abstractmethod
+    def stored(self, index: int) -> bytes:
+        """One raw image as it is stored."""
+
     def digest(self, index: int) -> bytes:
         """sha256 of one raw image; remembered, for the same images are asked for more than once."""
+        if index not in self._digests:
+            self._digests[index] = hashlib.sha256(self.stored(index)).digest()
+        return self._digests[index]
 
 
-class ArraySource:
+class ArraySource(Source):
     """Images in an array (N, *shape), in memory or mapped from a file."""
 
     def __init__(self, images: NDArray[Any]) -> None:
-        self._images = images
-        self._digests: dict[int, bytes] = {}
-        self.shape: tuple[int, ...] = images.shape[1:]
-        self.dtype: np.dtype[Any] = images.dtype
+        super().__init__()
+        self._images, self.shape, self.dtype = images, images.shape[1:], images.dtype
 
     def __len__(self) -> int:
         return len(self._images)
@@ -52,13 +64,11 @@ class ArraySource:
     def read(self, indices: Sequence[int]) -> NDArray[Any]:
         return np.asarray(self._images[np.asarray(indices, np.int64)])
 
-    def digest(self, index: int) -> bytes:
-        if index not in self._digests:
-            self._digests[index] = hashlib.sha256(np.ascontiguousarray(self._images[index]).tobytes()).digest()
-        return self._digests[index]
+    def stored(self, index: int) -> bytes:
+        return np.ascontiguousarray(self._images[index]).tobytes()
 
 
-class FileSource:
+class FileSource(Source):
     """Image files, decoded to (H, W, C) uint8 batch by batch, resized and cropped to one size.
 
     Args:
@@ -67,14 +77,14 @@ class FileSource:
         size: (height, width) each image must have then.
     """
 
-    dtype: np.dtype[Any] = np.dtype(np.uint8)
+    dtype = np.dtype(np.uint8)
 
     def __init__(self, paths: Sequence[Path], channels: int, geometry: Preprocessing, size: tuple[int, int]) -> None:
+        super().__init__()
         self._paths = list(paths)
         self._geometry = geometry
         self._mode = "L" if channels == 1 else "RGB"
-        self.shape: tuple[int, ...] = (*size, channels)
-        self._digests: dict[int, bytes] = {}
+        self.shape = (*size, channels)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -82,14 +92,11 @@ class FileSource:
     def read(self, indices: Sequence[int]) -> NDArray[Any]:
         return np.stack([self._one(self._paths[index]) for index in indices])
 
-    def digest(self, index: int) -> bytes:
-        if index not in self._digests:
-            path = self._paths[index]
-            try:
-                self._digests[index] = hashlib.sha256(path.read_bytes()).digest()
-            except OSError as error:
-                raise unreadable(path, error) from error
-        return self._digests[index]
+    def stored(self, index: int) -> bytes:
+        try:
+            return self._paths[index].read_bytes()
+        except OSError as error:
+            raise unreadable(self._paths[index], error) from error
 
     def _one(self, path: Path) -> NDArray[Any]:
         try:

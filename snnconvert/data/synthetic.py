@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from snnconvert.data.arrange import layout_of, prepare
+from snnconvert.data.arrange import layout_of, prepare, sides
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.graph.dialect import role_of
 from snnconvert.graph.kinds import Role
@@ -88,8 +88,7 @@ def smooth_images(count: int, height: int, width: int, channels: int, seed: int)
 
 def _prepared(shape: tuple[int, ...], count: int, seed: int, preprocessing: Preprocessing) -> Tensor:
     if len(shape) == 3:
-        layout = preprocessing.layout or layout_of(shape)
-        height, width, channels = (shape[1], shape[2], shape[0]) if layout == "NCHW" else shape
+        height, width, channels = sides(shape, preprocessing.layout or layout_of(shape))
         images = smooth_images(count, height, width, channels, seed)
     else:
         # Features, sequences, volumes: smooth along the last axis only.
