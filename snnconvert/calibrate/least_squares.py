@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from snnconvert.graph.kinds import Conv, Linear, Op, Weighted
+from snnconvert.graph.kinds import Op, Weighted
 
 # entries of a Cholesky factor that is kept (8 bytes each)
 KEPT_FACTOR = 2**22
@@ -27,7 +27,7 @@ BIAS_PENALTY = 1e-6
 
 def solvable(op: Op) -> bool:
     """Whether `patches` knows the operator."""
-    return isinstance(op, Conv | Linear) and op.weight.ndim <= 4
+    return op.gathers and op.get_buffer("weight").ndim <= 4
 
 
 def patches(op: Weighted, x: Tensor, positions: Tensor | None = None) -> Tensor:

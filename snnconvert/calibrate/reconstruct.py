@@ -45,7 +45,7 @@ from snnconvert.calibrate.task import Task
 from snnconvert.compile.spikify import model_at, neuron_in
 from snnconvert.graph.dialect import arguments, op_of, origin_of
 from snnconvert.graph.edit import copied, kind_of, replace_op
-from snnconvert.graph.kinds import Conv, Linear, Op, Role, Weighted
+from snnconvert.graph.kinds import Op, Role, Weighted
 from snnconvert.graph.types import Calibrated, SiteCalibration
 from snnconvert.neurons import NeuronModel
 from snnconvert.options import made
@@ -349,6 +349,6 @@ class Reconstruction:
         for one in reversed(self.events):
             if self.worlds.position[one] > self.worlds.position[source] or one in self.worlds.stored:
                 continue
-            if isinstance(op_of(one), Conv | Linear) and self._target(one) is source:
+            if op_of(one).gathers and self._target(one) is source:
                 return one
         return None

@@ -250,11 +250,8 @@ class Worlds:
 
     def _folded(self, chunk: Chunk, node: fx.Node) -> Frames | None:
         """An operator on stored spikes, amplitudes folded into its weights as `spikify` will do; None elsewhere."""
-        op = op_of(node)
-        if not isinstance(op, Weighted) or not op.gathers:
-            return None
-        sent = self._sent(chunk, arguments(node)[0])
-        return None if sent is None else self._through(node, op, sent, tuple(node.meta["shape"]))
+        sent = self._sent(chunk, arguments(node)[0]) if op_of(node).gathers else None
+        return None if sent is None else self._through(node, op_of(node, Weighted), sent, tuple(node.meta["shape"]))
 
     def _through(self, node: fx.Node, form: Weighted, sent: Sent, shape: tuple[int, ...]) -> Frames | None:
         """Spikes through the operator of `node` in some form, amplitudes folded; None where they cannot be.
@@ -304,10 +301,10 @@ class Worlds:
     def store(self, chunk: Chunk, node: fx.Node) -> None:
         """Keep the value of a pool or of a branching node in every world."""
         chunk.ann[node] = self.ann(chunk, node).contiguous()
-        op = op_of(node)
-        sent = self._sent(chunk, arguments(node)[0]) if isinstance(op, MaxPool) and self.sites_of(node) else None
-        if isinstance(op, MaxPool) and sent is not None:
-            pooled = sent.moved(self._pooled(op, sent, tuple(node.meta["shape"])))
+        pools = role_of(node) == Role.MAXPOOL and self.sites_of(node)
+        sent = self._sent(chunk, arguments(node)[0]) if pools else None
+        if sent is not None:
+            pooled = sent.moved(self._pooled(op_of(node, MaxPool), sent, tuple(node.meta["shape"])))
             means = mean_sent(self.by_frames(pooled.units), pooled.amplitude, pooled.peak, self.read_at)
             chunk.mean[node], chunk.frames[node] = means.contiguous(), pooled.kept(self.schedule.frames)
             return

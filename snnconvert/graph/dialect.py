@@ -86,7 +86,7 @@ class Builder:
     Example:
         builder = Builder({"input": torch.rand(2, 3, 32, 32)})
         x = builder.inputs["input"]
-        x = builder.call(ops.Conv(weight, bias, stride=(1, 1), ...), x, origin=Origin("Conv_0", "Conv"))
+        x = builder.call(kinds.Conv(weight, bias, stride=(1, 1), ...), x, origin=Origin("Conv_0", "Conv"))
         graph = builder.finish([x])
 
     `builder.sample(node)` is the value of the node on the samples (batch first).

@@ -47,9 +47,3 @@ def flows(graph: fx.GraphModule) -> dict[fx.Node, Flow]:
             continue
         node.meta["flow"] = found[node]
     return found
-
-
-def flow_of(node: fx.Node) -> Flow:
-    """What flows at a node of a graph that `flows` has seen."""
-    found: Flow = node.meta["flow"]
-    return found

@@ -31,9 +31,8 @@ from snnconvert.graph.flow import Flow, flows
 from snnconvert.graph.kinds import Neuron, Op, Role, Scale, Weighted
 from snnconvert.graph.types import Snn
 from snnconvert.graph.walk import walk
-from snnconvert.neurons import State
 from snnconvert.simulate.frames import Frames, over_time
-from snnconvert.simulate.over_time import by_frames, compensated, running_maximum
+from snnconvert.simulate.over_time import by_frames, compensated, running_maximum, send
 
 FLOAT32_EXACT = 2**24
 # units in one step (pooled, graded) up to which float32 may be exact
@@ -243,22 +242,14 @@ class IntegerEngine:
         return Value(moving, constant=False, unit=value.unit)
 
     def _neuron(self, node: fx.Node, op: Neuron, current: Value) -> Value:
-        model, frames = op.row, self.schedule.frames
-        moving = self._in_unit(current, self.units[node])
-        by_frame = moving.round().unsqueeze(0) if current.constant else by_frames(moving.round(), self.schedule.frames)
-        state = model.init(by_frame[0], op.initial)
-        out = torch.empty((frames, *by_frame.shape[1:]), dtype=torch.float32)
-        wait = self.schedule.waited
-        for step in range(frames + wait):
-            if step < frames:
-                v = state.v + by_frame[0 if current.constant else step]
-                held = v.clamp(self.low, self.high)
-                self.saturated += int((held != v).sum())
-                state = State(held, state.sent)
-            if step >= wait:
-                sent, state = model.fire(state, op.threshold, op.levels)
-                out[step - wait] = sent
-        return Value(out.flatten(0, 1), constant=False)
+        moving, frames = self._in_unit(current, self.units[node]).round(), self.schedule.frames
+        by_frame = moving.unsqueeze(0) if current.constant else by_frames(moving, frames)
+        return Value(send(op, by_frame, frames, self.schedule.waited, self._saturating), constant=False)
+
+    def _saturating(self, v: Tensor) -> Tensor:
+        held = v.clamp(self.low, self.high)
+        self.saturated += int((held != v).sum())
+        return held
 
 
 def channel_axis(group: set[fx.Node]) -> int | None:

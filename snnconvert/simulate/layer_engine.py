@@ -220,5 +220,4 @@ def count_spikes(by_frame: Tensor, op: Op, schedule: Schedule) -> tuple[Tensor, 
     if not isinstance(schedule, Bistable):
         flat = by_frame.flatten(1).abs()
         return (flat != 0).sum(1), flat.sum(1, dtype=torch.float64).to(torch.int64)
-    signed = not isinstance(op, Neuron) or op.row.negative
-    return count_window_spikes(by_frame, schedule, signed=signed)
+    return count_window_spikes(by_frame, schedule, signed=op.sends_negative)

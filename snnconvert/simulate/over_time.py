@@ -5,6 +5,8 @@ This is what every kernel has to equal. F frames of a batch are (F * batch, *sam
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,7 @@ def by_frames(tensor: Tensor, frames: int) -> Tensor:
     return tensor.reshape(frames, -1, *tensor.shape[1:])
 
 
-def send(op: Neuron, current: Tensor, frames: int, wait: int) -> Tensor:
+def send(op: Neuron, current: Tensor, frames: int, wait: int, hold: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """What neurons send in each frame, float32 (frames * batch, *sample).
 
     Args:
@@ -25,6 +27,7 @@ def send(op: Neuron, current: Tensor, frames: int, wait: int) -> Tensor:
         current: (frames, batch, *sample), or (1, batch, *sample) where it is the same in all frames.
         frames: frames that are integrated, and as many that are sent.
         wait: steps of integration before the first frame is sent.
+        hold: what becomes of a membrane that has taken in a frame; None if it can hold anything.
     """
     model, constant = op.row, len(current) == 1
     current = current.to(op.threshold.dtype)
@@ -32,7 +35,8 @@ def send(op: Neuron, current: Tensor, frames: int, wait: int) -> Tensor:
     out = torch.empty((frames, *current.shape[1:]), dtype=torch.float32, device=current.device)
     for step in range(frames + wait):
         if step < frames:
-            state = State(state.v + current[0 if constant else step], state.sent)
+            v = state.v + current[0 if constant else step]
+            state = State(v if hold is None else hold(v), state.sent)
         if step >= wait:
             sent, state = model.fire(state, op.threshold, op.levels)
             out[step - wait] = sent

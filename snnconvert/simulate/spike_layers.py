@@ -106,7 +106,7 @@ class SpikeLayers:
         if op.role == Role.WIRING and op.keeps_spikes:
             return self._moved(op, spikes, tuple(node.meta["shape"]))
         source, shape = spikes[0], tuple(node.meta["shape"])
-        if isinstance(op, Weighted) and op.gathers:
+        if op.gathers:
             return self._weighted(node, op, source, shape)
         return self._pooled(op, source, shape) if len(arguments(node)[0].meta["shape"]) == 3 else None
 
@@ -151,7 +151,7 @@ class SpikeLayers:
             terms = [*more, *terms] if len(more) > 1 else [*terms, *more]
         return terms
 
-    def _weighted(self, node: fx.Node, op: Weighted, source: Spikes, shape: tuple[int, ...]) -> Frames | None:
+    def _weighted(self, node: fx.Node, op: Op, source: Spikes, shape: tuple[int, ...]) -> Frames | None:
         line = _one_dimensional(op)
         if line:  # an image of height 1
             units = self.units(source).unsqueeze(2)
@@ -180,8 +180,10 @@ class SpikeLayers:
         """The weights of `node` for the kernels, or None where they do not serve."""
         if (node, planes) not in self.packed:
             op, rank = self.ops[node], len(arguments(node)[0].meta["shape"])
-            fits = isinstance(op, Weighted) and (rank < 3 if op.features_last else rank in (2, 3))
-            self.packed[node, planes] = pack(op, planes) if fits and isinstance(op, Weighted) else None
+            packed = None
+            if isinstance(op, Weighted) and (rank < 3 if op.features_last else rank in (2, 3)):
+                packed = pack(op, planes)
+            self.packed[node, planes] = packed
         return self.packed[node, planes]
 
     # --- pools and wiring ---
@@ -220,8 +222,7 @@ class SpikeLayers:
 
 def may_wait(node: fx.Node, op: Op) -> bool:
     """Whether the kernel of the neurons that read `node` may compute it in passing."""
-    alone = isinstance(op, Weighted) and op.gathers
-    return isinstance(op, Scale) or ((alone or op.role == Role.JOIN) and len(node.users) == 1)
+    return op.repeatable or ((op.gathers or op.role == Role.JOIN) and len(node.users) == 1)
 
 
 def _elements(sent: Bits | Tensor) -> int:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.graph.dialect import arguments
-from snnconvert.graph.kinds import Add, Neuron, Op, Role, Scale, Snap
+from snnconvert.graph.kinds import Neuron, Op, Role, Scale, Snap
 from snnconvert.graph.schedule import Bistable
 from snnconvert.neurons.bistable import phase_weights
 from snnconvert.simulate.frames import Frames, Value
@@ -41,7 +41,8 @@ class WindowLayers:
     def may_wait(self, node: fx.Node) -> bool:
         """Whether the kernel may compute `node` in passing."""
         op = self.ops[node]
-        return isinstance(op, Scale) or (isinstance(op, Add | Snap) and len(node.users) == 1)
+        summed = op.passes_units and op.role in (Role.JOIN, Role.AFFINE)
+        return op.repeatable or (summed and len(node.users) == 1)
 
     def neurons(
         self, node: fx.Node, op: Neuron, values: dict[fx.Node, Value], batch: int

@@ -166,8 +166,7 @@ class OperationCounter:
 
     def _add(self, node: fx.Node, by_frame: Tensor) -> None:
         op = op_of(node)
-        negative = not isinstance(op, Neuron) or op.row.negative
-        spikes, bits = _spikes_and_bits(by_frame, self._levels(node), self.schedule, negative=negative)
+        spikes, bits = _spikes_and_bits(by_frame, self._levels(node), self.schedule, negative=op.sends_negative)
         self._book(node, spikes.flatten(1), bits.flatten(1))
         spikes, bits = spikes.sum(0, keepdim=True), bits.sum(0, keepdim=True)
         peak = float(by_frame.abs().max()) if by_frame.numel() and self._levels(node) > 1 else 1.0

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from snnconvert.graph.dialect import arguments, op_of, output_nodes
-from snnconvert.graph.kinds import Add, Neuron, Role, Scale, Snap
+from snnconvert.graph.dialect import arguments, op_of, output_nodes, role_of
+from snnconvert.graph.kinds import Neuron, Role, Scale, Snap
 from snnconvert.graph.types import Snn
 from snnconvert.simulate.kernels import Native, choose
 from snnconvert.simulate.kernels.layout import per_element
@@ -106,10 +106,12 @@ class PhaseLayers(PhaseEngine):
     def _may_wait(self, node: fx.Node) -> bool:
         """Whether the kernel of the neurons that read `node` computes it in passing."""
         readers = [user for user in node.users if user.op == "call_module"]
-        if len(readers) != len(node.users) or not isinstance(op_of(node), Scale | Snap | Add):
+        op = op_of(node)
+        summed = op.passes_units and op.role in (Role.JOIN, Role.AFFINE)
+        if len(readers) != len(node.users) or not (op.repeatable or summed):
             return False
-        single = len(readers) == 1 or isinstance(op_of(node), Scale)  # what is read once may be overwritten
-        return single and all(isinstance(op_of(user), Neuron) or self._may_wait(user) for user in readers)
+        single = len(readers) == 1 or op.repeatable  # what is read once may be overwritten
+        return single and all(role_of(user) == Role.NEURON or self._may_wait(user) for user in readers)
 
     def _needs(self, node: fx.Node) -> list[fx.Node]:
         """The nodes whose trains computing `node` asks for."""
@@ -141,7 +143,7 @@ class PhaseLayers(PhaseEngine):
     def _terms(self, node: fx.Node, trains: dict[fx.Node, Train]) -> list[Values]:
         """What arrives at `node` as summands in their order."""
         op, steps = op_of(node) if node in self.waiting else None, self.schedule.timesteps
-        if isinstance(op, Add):
+        if op is not None and op.role == Role.JOIN:
             parts = [part for part in (self._terms(source, trains) for source in arguments(node)) if part]
             found = in_order(parts) if len(parts) > 1 else (parts or [[]])[0]
             if found is not None:

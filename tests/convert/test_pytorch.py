@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from snnconvert.convert.aten_ops import OPERATORS
 from snnconvert.convert.pytorch import import_module, relative_difference, seeded_samples
 from snnconvert.errors import DataError, InternalError, ModelFileError, UnsupportedError
-from snnconvert.graph import ops
+from snnconvert.graph import kinds
 from snnconvert.graph.dialect import calls, origin_of, sites
 from snnconvert.graph.types import Ann
 
@@ -57,7 +57,7 @@ def test_every_call_of_a_reused_module_is_a_site() -> None:
         "act#2 (aten.relu_)",
         "act#3 (aten.relu_)",
     ]
-    assert [origin_of(node).name for node, op in calls(ann.graph) if isinstance(op, ops.Conv)] == [
+    assert [origin_of(node).name for node, op in calls(ann.graph) if isinstance(op, kinds.Conv)] == [
         "first",
         "second",
         "second#2",
@@ -72,7 +72,7 @@ def test_functional_calls_bear_the_path_of_their_module() -> None:
 
 def test_the_same_value_added_to_itself() -> None:
     ann = imported(lambda n, x: F.relu((y := n.first(x)) + y))
-    (add,) = [node for node, op in calls(ann.graph) if isinstance(op, ops.Add)]
+    (add,) = [node for node, op in calls(ann.graph) if isinstance(op, kinds.Add)]
     assert add.args[0] is add.args[1]
 
 

@@ -9,7 +9,7 @@ import torch
 from snnconvert.data.arrange import prepare
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.synthetic import guess_range, smooth_images, synthetic_inputs
-from snnconvert.graph import ops
+from snnconvert.graph import kinds
 from snnconvert.graph.dialect import Builder
 from snnconvert.graph.types import Ann, Origin, Source
 
@@ -21,14 +21,14 @@ def small(gain: float, shape: tuple[int, ...] = (3, 16, 16)) -> Ann:
     x = builder.inputs["input"]
     if len(shape) == 3:
         weight = torch.randn(8, shape[0], 3, 3, generator=generator) / 6
-        conv = ops.Conv(weight, stride=(1, 1), padding=(1, 1), dilation=(1, 1))
+        conv = kinds.Conv(weight, stride=(1, 1), padding=(1, 1), dilation=(1, 1))
         x = builder.call(conv, x, origin=Origin("conv", "Conv"))
-        affine = ops.Affine(torch.full((8, 1, 1), gain), torch.zeros(8, 1, 1))
+        affine = kinds.Affine(torch.full((8, 1, 1), gain), torch.zeros(8, 1, 1))
         x = builder.call(affine, x, origin=Origin("norm", "BatchNormalization"))
     else:
-        linear = ops.Linear(gain * torch.randn(8, shape[-1], generator=generator))
+        linear = kinds.Linear(gain * torch.randn(8, shape[-1], generator=generator))
         x = builder.call(linear, x, origin=Origin("dense", "Gemm"))
-    graph = builder.finish([builder.call(ops.Relu(), x, origin=Origin("relu", "Relu"))])
+    graph = builder.finish([builder.call(kinds.Relu(), x, origin=Origin("relu", "Relu"))])
     return Ann(graph, shape, ("output",), Source("small", "-", "0", "test"))
 
 

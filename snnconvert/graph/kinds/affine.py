@@ -41,6 +41,7 @@ class Scale(Op):
 
     role = Role.AFFINE
     stages = (Stage.SNN,)
+    repeatable = True
     factor: Tensor
 
     def __init__(self, factor: Tensor) -> None:

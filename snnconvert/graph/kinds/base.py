@@ -54,6 +54,9 @@ class Op(nn.Module):
         signed: whether a site needs a neuron that sends both signs.
         reads: whether its output depends on what it is called with.
         elementwise: whether every value depends on those at its own place only.
+        gathers: whether every output is a weighted sum over one window of the inputs, which `weight`, `stride`,
+            `padding` and `dilation` describe in full, so that kernels and least squares may compute it too.
+        repeatable: whether it costs so little that each of its readers may compute it anew.
     """
 
     role: ClassVar[Role]
@@ -63,6 +66,8 @@ class Op(nn.Module):
     rectifies: ClassVar[bool] = False
     reads: ClassVar[bool] = True
     elementwise: ClassVar[bool] = False
+    gathers: ClassVar[bool] = False
+    repeatable: ClassVar[bool] = False
     signed: bool = False
 
     def tensor(self, name: str, value: Tensor | None) -> None:
@@ -104,6 +109,11 @@ class Op(nn.Module):
     def sends(self) -> bool:
         """Whether it sends spikes of its own: what it hands on moves in time and is a whole number of units."""
         return self.role in (Role.SITE, Role.NEURON, Role.DELAY)
+
+    @property
+    def sends_negative(self) -> bool:
+        """Whether the spikes that leave it may be negative."""
+        return True
 
     @property
     def keeps_spikes(self) -> bool:

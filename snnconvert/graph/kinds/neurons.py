@@ -48,6 +48,11 @@ class Neuron(Op):
         return NEURONS[self.model]
 
     @property
+    def sends_negative(self) -> bool:
+        """As its equations say."""
+        return self.row.negative
+
+    @property
     def limits(self) -> tuple[float, float]:
         """The least and the largest rate, units in a frame."""
         low, high = self.row.range(self.levels)

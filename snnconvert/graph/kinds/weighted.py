@@ -22,13 +22,11 @@ class Weighted(Op):
         groups: how many parts of the channels are computed each on its own.
         stride: steps between neighbouring outputs.
         padding, dilation: as in a convolution.
-        gathers: whether every output is a sum over one window of the inputs.
         features_last: whether channels are the last axis (features) instead of the first of a sample.
     """
 
     role = Role.WEIGHTED
     features_last: ClassVar[bool] = False
-    gathers: ClassVar[bool] = True
     weight: Tensor
     bias: Tensor | None
     groups: int = 1
@@ -97,6 +95,7 @@ class Conv(Weighted):
     Shapes: weight (C_out, C_in / groups, *kernel), bias (C_out) or None.
     """
 
+    gathers = True
     fields = ("stride", "padding", "dilation", "groups")
 
     def __init__(
@@ -127,7 +126,6 @@ class Conv(Weighted):
 class ConvTranspose(Weighted):
     """Transposed convolution. Shapes: weight (C_in, C_out / groups, *kernel), bias (C_out) or None."""
 
-    gathers = False
     fields = ("stride", "padding", "output_padding", "dilation", "groups")
 
     def __init__(
@@ -191,6 +189,7 @@ class ConvTranspose(Weighted):
 class Linear(Weighted):
     """Matrix product on the last axis. Shapes: weight (out, in), bias (out) or None."""
 
+    gathers = True
     features_last = True
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:

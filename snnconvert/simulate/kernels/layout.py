@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from snnconvert.compile.exact import finest_grids
-from snnconvert.graph.kinds import Conv, Linear, Weighted
+from snnconvert.graph.kinds import Weighted
 from snnconvert.simulate.kernels.bits import Bits, bytes_for, physical
 
 LANES = 16
@@ -129,7 +129,7 @@ def pack(op: Weighted, planes: int = 1) -> Packed | None:
         planes: of the bits that it receives. Unless it has groups, each plane is so many channels of their own, the
             second with negated weights.
     """
-    if op.weight.dtype != torch.float32 or not isinstance(op, Conv | Linear):
+    if op.weight.dtype != torch.float32 or not op.gathers:
         return None
     if planes == 2 and op.groups == 1:
         return pack(op.rebuilt(weight=_of_both_planes(op.weight)))
