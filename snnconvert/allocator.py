@@ -17,12 +17,18 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 # Blocks up to this size come from memory that stays; larger ones are asked for and handed back one by one.
 _LARGEST_KEPT = 1 << 30
 _NEVER = (1 << 31) - 1
+SIGNS = ("allocate memory", "not enough memory", "out of memory")
 
 
 def keep_freed_memory() -> bool:
     """Reuse freed memory instead of handing it back at once; False where the C library is not glibc."""
     option = _function("mallopt")
     return option is not None and bool(option(_MMAP_THRESHOLD, _LARGEST_KEPT)) and bool(option(_TRIM_THRESHOLD, _NEVER))
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether `error` says that memory ran out, in Python, torch or the native kernels."""
+    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in SIGNS)
 
 
 def hand_back_memory() -> None:

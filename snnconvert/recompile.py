@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from snnconvert.calibrate.observe import in_canonical_order
@@ -25,13 +25,12 @@ SELECTION = ("source", "labelled", "fingerprint", "excluded_calibration", "limit
 
 @dataclass(frozen=True)
 class Change:
-    """What to change; None leaves it as the checkpoint has it. Fields are the options of `snnconvert run`."""
+    """What to change; None leaves it as the checkpoint has it. `options` are the schedule's own (see `owners`)."""
 
     schedule: str | None = None
     timesteps: int | None = None
-    window: int | None = None
-    wait: int | None = None
     precision: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def recompiled(snn: Snn, change: Change, progress: Progress = silent) -> tuple[Snn, tuple[str, ...]]:
@@ -44,7 +43,7 @@ def recompiled(snn: Snn, change: Change, progress: Progress = silent) -> tuple[S
         OptionError: a schedule that does not fit, or a checkpoint that does not hold its calibration.
     """
     precision = change.precision or snn.precision
-    if (change.schedule, change.timesteps, change.window, change.wait) == (None, None, None, None):
+    if change.schedule is None and change.timesteps is None and not change.options:
         if precision == snn.precision:
             return snn, ()
         if snn.precision == "float32":
@@ -90,15 +89,14 @@ def schedule_of(calibrated: Calibrated, now: Schedule, change: Change) -> Schedu
         raise OptionError(f"--timesteps {timesteps} is above {most}", hint=f"give --timesteps at most {most}")
     if kind not in SCHEDULES:
         raise OptionError(f"--schedule {kind!r} is not known", hint=f"choose one of {', '.join(SCHEDULES)}")
-    row, given = SCHEDULES[kind], {"wait": change.wait, "window": change.window}
-    given = {option: value for option, value in given.items() if value is not None}
-    for option in given.keys() - set(row.options()):
+    row = SCHEDULES[kind]
+    for option in sorted(change.options.keys() - set(row.options())):
         raise OptionError(
             f"--{option} means nothing to --schedule {kind}",
             hint=f"leave --{option} out, or add --schedule {' or '.join(owners()[option])}",
         )
     options = {name: getattr(now, name) for name in row.options() if name != "read_from" and hasattr(now, name)}
-    found = [made for _, made in row.within(timesteps, now.depth, **{**options, **given})]
+    found = [made for _, made in row.within(timesteps, now.depth, **{**options, **change.options})]
     fitting = [made for made in found if isinstance(made, Schedule)]
     if not fitting:
         (error, *_) = [made for made in found if isinstance(made, OptionError)]
@@ -109,9 +107,9 @@ def schedule_of(calibrated: Calibrated, now: Schedule, change: Change) -> Schedu
 
 def conversion(calibrated: Calibrated, schedule: Schedule, precision: str = "float32") -> str:
     """The command that converts the same model with the same choices for `schedule`."""
-    change = Change(
-        schedule.kind, schedule.timesteps, getattr(schedule, "window", None), getattr(schedule, "wait", None), precision
-    )
+    options = {name: getattr(schedule, name) for name in schedule.options() if name != "read_from"}
+    own = {name: value for name, value in options.items() if value != schedule.default(name)}
+    change = Change(schedule.kind, schedule.timesteps, precision, own)
     extra = _chosen(calibrated.neuron, calibrated.record, calibrated.approximate, calibrated.input_encoder)
     return _command(calibrated.network.source.location, change, extra)
 
@@ -135,8 +133,7 @@ def _command(location: str, change: Change, extra: list[str]) -> str:
     for option, value, usual in (
         ("-T", change.timesteps, None),
         ("--schedule", change.schedule, None),
-        ("--window", change.window, None),
-        ("--wait", change.wait, None),
+        *((f"--{name}", value, None) for name, value in change.options.items()),
         ("--precision", change.precision, "float32"),
     ):
         if value not in (None, usual):

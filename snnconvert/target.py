@@ -91,6 +91,6 @@ def unreachable(best: Attempt | None, worst_layer: str | None) -> str:
     if best is None:
         return "no schedule fits into any number of steps that was tried"
     accuracy = (best.document["analysis"]["final"] or {}).get("accuracy")
-    told = "unknown accuracy" if accuracy is None else f"{accuracy:.2f} % at T = {best.timesteps}"
+    reached = "unknown accuracy" if accuracy is None else f"{accuracy:.2f} % at T = {best.timesteps}"
     cause = f"; there {worst_layer}" if worst_layer else ""
-    return f"unreachable up to T = {LARGEST}: the best is {told}{cause}"
+    return f"unreachable up to T = {LARGEST}: the best is {reached}{cause}"

@@ -37,6 +37,11 @@ def assert_equal(a: Simulation, b: Simulation) -> None:
         assert torch.equal(mine, theirs)
 
 
+def oracle_of(snn: Snn) -> BistableEngine | StepEngine:
+    """The literal engine that the layer engine has to equal in every spike."""
+    return BistableEngine(snn) if snn.schedule.windowed else StepEngine(snn)
+
+
 def engine(snn: Snn, monkeypatch: pytest.MonkeyPatch, kernels: str) -> LayerEngine:
     """The fast engine with `native` kernels or `torch`."""
     monkeypatch.setenv("SNNCONVERT_KERNELS", kernels)
@@ -47,7 +52,7 @@ def engine(snn: Snn, monkeypatch: pytest.MonkeyPatch, kernels: str) -> LayerEngi
 
 def assert_engines_agree(snn: Snn, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> Simulation:
     """Oracle and fast engine are equal, by torch and by native kernels where there are any; returns what they did."""
-    oracle = (BistableEngine if snn.schedule.windowed else StepEngine)(snn).run(images)
+    oracle = oracle_of(snn).run(images)
     for kernels in ("torch", "native") if native_available() else ("torch",):
         assert_equal(engine(snn, monkeypatch, kernels).run(images), oracle)
     assert any(int(counts.sum()) for counts in oracle.spikes.values())

@@ -16,7 +16,7 @@ from snnconvert.pipeline import Request, run
 from snnconvert.report.document import plain
 from snnconvert.report.from_run import document_of
 from snnconvert.simulate.layer_engine import LayerEngine
-from snnconvert.simulate.oracles import oracle_of
+from tests.engines import oracle_of
 
 REQUEST = Request("zoo:digits-cnn", timesteps=9, calibration="rnl", calibration_samples=32, limit=40)
 

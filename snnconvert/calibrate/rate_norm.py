@@ -44,8 +44,8 @@ class Objective:
 
     def row(self) -> dict[str, Any]:
         """As a row of the candidates of a calibration."""
-        told = {"p": self.p, "distance": self.distance, "omega": self.omega, "objective": self.value}
-        return {"name": f"p = {self.p:g}", **told}
+        own = {"p": self.p, "distance": self.distance, "omega": self.omega, "objective": self.value}
+        return {"name": f"p = {self.p:g}", **own}
 
 
 def calibrate_rate_norm(task: Task) -> Calibrated:

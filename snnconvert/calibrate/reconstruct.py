@@ -6,8 +6,8 @@ Per activation site in data-flow order, on unlabelled images, in the schedule th
     the ANN's pre-activation minus what arrives over joins (see `least_squares`);
 (b) a threshold and a membrane start per channel, chosen through the real neuron, starting from the threshold that
     minimises the squared quantisation error (see `mse`);
-(c) weights and bias corrected by what the neuron's own rates lack, in `rounds` steps, each followed by (b) on a finer
-    grid; then the bias by the mean that is still lacking;
+(c) weights and bias corrected by the residual of the neuron's own rates, in `rounds` steps, each followed by (b) on a
+    finer grid; then the bias by the mean residual;
 (d) the classifier last, towards the ANN's logits, for the frames that are read; how many are left out at the start is
     chosen with it (everything before is the same).
 
@@ -38,9 +38,9 @@ from snnconvert.calibrate.observe import Range, ranges
 from snnconvert.calibrate.options import Reconstruct
 from snnconvert.calibrate.packed_units import bits_per_frame
 from snnconvert.calibrate.rate_norm import objectives_of
-from snnconvert.calibrate.reconstruct_neuron import Soma
-from snnconvert.calibrate.reconstruct_site import Feeding, SiteStep
-from snnconvert.calibrate.reconstruct_worlds import Worlds, chunk_images, in_turn, split_images
+from snnconvert.calibrate.reconstruct_networks import Networks, chunk_images, in_turn, split_images
+from snnconvert.calibrate.reconstruct_neuron import SiteNeuron
+from snnconvert.calibrate.reconstruct_site import Presynaptic, SiteStep
 from snnconvert.calibrate.task import Task
 from snnconvert.compile.spikify import model_at, neuron_in
 from snnconvert.graph.dialect import arguments, op_of, origin_of
@@ -92,7 +92,7 @@ class _Solution:
     """A solved operator, the normal equations that its site corrects it with, its squared error, and the record."""
 
     op: Weighted
-    feeding: Feeding | None
+    presynaptic: Presynaptic | None
     error: float
     entry: dict[str, Any]
 
@@ -114,16 +114,16 @@ class Reconstruction:
         self.task, self.options = task, options
         self.graph = copied(task.ann.graph)
         self.read_at = read_at(task, options)
-        self.worlds = Worlds(task.ann.graph, self.graph, task.schedule, self.read_at)
-        self.events = [node for node in self.worlds.nodes if self._is_event(node)]
+        self.networks = Networks(task.ann.graph, self.graph, task.schedule, self.read_at)
+        self.visited = [node for node in self.networks.nodes if self._is_visited(node)]
         self.last = self._last_reads()
         self.images = self._affordable()
         size = chunk_images(self.graph, task.schedule.frames)
         self.chunks = split_images(self.images, size, options.held_out)
-        self.step = SiteStep(self.worlds, self.chunks, options)
+        self.step = SiteStep(self.networks, self.chunks, options)
         self.sites: dict[str, SiteCalibration] = {}
         self.layers: list[dict[str, Any]] = []
-        self.feeding: dict[fx.Node, Feeding] = {}
+        self.presynaptic: dict[fx.Node, Presynaptic] = {}
         self.found: dict[str, Range] = {}
         self.bounds: list[dict[str, Tensor]] = []
         self.read_out = self._read_out()
@@ -132,20 +132,20 @@ class Reconstruction:
 
     def run(self) -> Calibrated:
         """Calibrate every operator and site."""
-        self.worlds.begin(self.chunks)
-        for index, node in enumerate(self.events):
+        self.networks.begin(self.chunks)
+        for index, node in enumerate(self.visited):
             op = op_of(node)
             if op.role == Role.WEIGHTED and self.options.weights:
                 self._solve(node, op)
             if op.role == Role.SITE:
                 self._site(node)
-            elif node in self.worlds.stored:
+            elif node in self.networks.stored:
                 for chunk in in_turn(self.chunks):
-                    self.worlds.store(chunk, node)
+                    self.networks.store(chunk, node)
             for gone in self.last.get(index, ()):
                 for chunk in self.chunks:
                     chunk.forget(gone)
-            self.task.progress("reconstruct", index + 1, len(self.events))
+            self.task.progress("reconstruct", index + 1, len(self.visited))
         if not self.read_out:
             self._read_without_classifier()
         self.graph.recompile()
@@ -160,34 +160,34 @@ class Reconstruction:
 
     # --- which node is read when ---
 
-    def _is_event(self, node: fx.Node) -> bool:
+    def _is_visited(self, node: fx.Node) -> bool:
         if node.op != "call_module":
             return False
-        return node in self.worlds.stored or op_of(node).role == Role.WEIGHTED
+        return node in self.networks.stored or op_of(node).role == Role.WEIGHTED
 
     def _reads(self, node: fx.Node) -> set[fx.Node]:
-        """Stored nodes whose values the event of `node` needs."""
+        """Stored nodes whose values the visit of `node` needs."""
         roots = arguments(node)
         if op_of(node).role == Role.WEIGHTED:
             roots = roots + arguments(self._target(node))
-        return {source for root in roots for source in self.worlds.sources(root)}
+        return {source for root in roots for source in self.networks.sources(root)}
 
     def _last_reads(self) -> dict[int, list[fx.Node]]:
-        """Stored nodes by the index of the last event that reads them."""
+        """Stored nodes by the index of the last visit that reads them."""
         last: dict[fx.Node, int] = {}
-        for index, node in enumerate(self.events):
+        for index, node in enumerate(self.visited):
             last.update(dict.fromkeys(self._reads(node), index))
-        by_event: dict[int, list[fx.Node]] = {}
+        by_visit: dict[int, list[fx.Node]] = {}
         for node, index in last.items():
-            by_event.setdefault(index, []).append(node)
-        return by_event
+            by_visit.setdefault(index, []).append(node)
+        return by_visit
 
     def _affordable(self) -> Tensor:
         """As many of the images as the memory for live edges allows, at least 8."""
         frames, alive, peak = self.task.schedule.frames, 0, 1
-        size = {node: math.prod(node.meta["shape"]) for node in self.worlds.stored}
-        for index, node in enumerate(self.events):
-            if node in self.worlds.stored:
+        size = {node: math.prod(node.meta["shape"]) for node in self.networks.stored}
+        for index, node in enumerate(self.visited):
+            if node in self.networks.stored:
                 alive += size[node] * self._bytes(node, frames)
             peak = max(peak, alive)
             gone = [one for one in self.last.get(index, ()) if one.op != "placeholder"]
@@ -196,7 +196,7 @@ class Reconstruction:
 
     def _bytes(self, node: fx.Node, frames: int) -> int:
         means = 4 + 4 * len(self.read_at)
-        sites = self.worlds.sites_of(node) or ([node] if op_of(node).role == Role.SITE else [])
+        sites = self.networks.sites_of(node) or ([node] if op_of(node).role == Role.SITE else [])
         if not sites:
             return means + 4 * frames
         lows, highs = zip(*(self._model(site).range(self.task.levels) for site in sites), strict=True)
@@ -209,13 +209,13 @@ class Reconstruction:
 
     def _target(self, node: fx.Node) -> fx.Node:
         """The furthest sum that only waits for `node`: there the ANN and the spiking network are compared."""
-        while len(node.users) == 1 and node not in self.worlds.stored:
+        while len(node.users) == 1 and node not in self.networks.stored:
             (user,) = node.users
             if kind_of(user) != "Add" or arguments(user).count(node) != 1:
                 break
-            own = self.worlds.position[node]
-            others = [one for other in arguments(user) if other is not node for one in self.worlds.region(other)]
-            waits = any(self.worlds.position[one] > own and self._is_event(one) for one in others)
+            own = self.networks.position[node]
+            others = [one for other in arguments(user) if other is not node for one in self.networks.region(other)]
+            waits = any(self.networks.position[one] > own and self._is_visited(one) for one in others)
             if waits or user.meta["shape"] != node.meta["shape"]:
                 break
             node = user
@@ -224,10 +224,10 @@ class Reconstruction:
     def _read_out(self) -> set[fx.Node]:
         """The weighted operators after which nothing spikes: their outputs are only summed."""
         before: set[fx.Node] = set()
-        for node in reversed(self.worlds.nodes):
+        for node in reversed(self.networks.nodes):
             if node in before or (node.op == "call_module" and op_of(node).role == Role.SITE):
                 before.update(node.all_input_nodes)
-        return {one for one in self.events if op_of(one).role == Role.WEIGHTED and one not in before}
+        return {one for one in self.visited if op_of(one).role == Role.WEIGHTED and one not in before}
 
     # --- the read-out ---
 
@@ -253,12 +253,12 @@ class Reconstruction:
 
     def _read_without_classifier(self) -> None:
         """Choose the read-out of a network whose outputs are spikes, or pooled spikes: there is nothing to solve."""
-        node, errors = self.worlds.outputs()[0], dict.fromkeys(self._starts(), 0.0)
+        node, errors = self.networks.outputs()[0], dict.fromkeys(self._starts(), 0.0)
         judging = [chunk for chunk in self.chunks if chunk.held_out] or self.chunks
         for start in errors:
             for chunk in judging:
-                lack = self.worlds.wanted(chunk, node) - self.worlds.read(chunk, node, start)
-                errors[start] += float(lack.double().square().sum()) / sum(len(one.images) for one in judging)
+                residual = self.networks.wanted(chunk, node) - self.networks.read(chunk, node, start)
+                errors[start] += float(residual.double().square().sum()) / sum(len(one.images) for one in judging)
         self._choose(errors)
 
     # --- (a) and (d) ---
@@ -277,26 +277,26 @@ class Reconstruction:
         solution = solutions[self.read_from if late else 0]
         replace_op(self.graph, node, solution.op)
         entry.update(solution.entry)
-        if solution.feeding is not None:
-            self.feeding[node] = solution.feeding
+        if solution.presynaptic is not None:
+            self.presynaptic[node] = solution.presynaptic
 
     def _least_squares(self, node: fx.Node, op: Weighted, start: int) -> _Solution:
         """`op` solved for the mean over the frames from `start` on."""
         target, positions = self._target(node), self._positions(op, node)
         (source,) = arguments(node)
-        crossed = node in self.read_out and op.weight[0].numel() <= CROSS_VALIDATED
-        parts = [NormalEquations(op) for _ in range(FOLDS if crossed else 2)]
+        cross_validated = node in self.read_out and op.weight[0].numel() <= CROSS_VALIDATED
+        parts = [NormalEquations(op) for _ in range(FOLDS if cross_validated else 2)]
         for chunk in in_turn(self.chunks):
-            rows = patches(op, self.worlds.read(chunk, source, start), positions)
-            lack = outputs_by_group(
-                op, self.worlds.wanted(chunk, target) - self.worlds.read(chunk, target, start), positions
+            rows = patches(op, self.networks.read(chunk, source, start), positions)
+            residual = outputs_by_group(
+                op, self.networks.wanted(chunk, target) - self.networks.read(chunk, target, start), positions
             )
-            if crossed:
+            if cross_validated:
                 for fold, part in enumerate(parts):
-                    part.add(rows[:, fold::FOLDS], lack[:, fold::FOLDS])
+                    part.add(rows[:, fold::FOLDS], residual[:, fold::FOLDS])
             else:
-                parts[chunk.held_out].add(rows, lack)
-        if crossed:
+                parts[chunk.held_out].add(rows, residual)
+        if cross_validated:
             splits = [(merged(parts[:fold] + parts[fold + 1 :]), part) for fold, part in enumerate(parts)]
         else:
             splits = [(parts[0], parts[1] if parts[1].rows else parts[0])]
@@ -316,8 +316,8 @@ class Reconstruction:
             "accepted": int(accepted.sum()),
             "channels": len(accepted),
         }
-        feeding = None if node in self.read_out else Feeding(node, parts[0], parts[1], positions)
-        return _Solution(solved, feeding, after, entry)
+        presynaptic = None if node in self.read_out else Presynaptic(node, parts[0], parts[1], positions)
+        return _Solution(solved, presynaptic, after, entry)
 
     def _positions(self, op: Weighted, node: fx.Node) -> Tensor | None:
         """Output positions that enter the least squares: all, or as many as `rows` allows, drawn at random."""
@@ -332,22 +332,22 @@ class Reconstruction:
     # --- (b) and (c) ---
 
     def _site(self, node: fx.Node) -> None:
-        soma = Soma(self._model(node), self.task.levels, self.task.schedule, self.worlds.native, self.read_at)
+        neuron = SiteNeuron(self._model(node), self.task.levels, self.task.schedule, self.networks.native, self.read_at)
         weighted = self._weighted(node)
-        feeding = self.feeding.pop(weighted, weighted) if weighted is not None else None
-        starts = [one[node.name] / soma.levels for one in self.bounds]
-        site, entry = self.step.run(node, soma, self.found[node.name], starts, feeding)
+        presynaptic = self.presynaptic.pop(weighted, weighted) if weighted is not None else None
+        starts = [one[node.name] / neuron.levels for one in self.bounds]
+        site, entry = self.step.run(node, neuron, self.found[node.name], starts, presynaptic)
         self.sites[node.name] = site
         self.layers.append({"name": node.name, "origin": str(origin_of(node)), "kind": "site", **entry})
-        self.feeding.clear()
+        self.presynaptic.clear()
 
     def _weighted(self, node: fx.Node) -> fx.Node | None:
         """The operator whose weights and bias reach a site directly, or None."""
         (source,) = arguments(node)
-        if source in self.worlds.stored:  # others have read it already
+        if source in self.networks.stored:  # others have read it already
             return None
-        for one in reversed(self.events):
-            if self.worlds.position[one] > self.worlds.position[source] or one in self.worlds.stored:
+        for one in reversed(self.visited):
+            if self.networks.position[one] > self.networks.position[source] or one in self.networks.stored:
                 continue
             if op_of(one).gathers and self._target(one) is source:
                 return one

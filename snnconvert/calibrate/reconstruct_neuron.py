@@ -19,7 +19,7 @@ from snnconvert.simulate.window_neurons import send_windows
 
 
 @dataclass(frozen=True)
-class Soma:
+class SiteNeuron:
     """Which neuron a site becomes.
 
     Attributes:
@@ -89,7 +89,7 @@ class Trial:
             were fitted judge as well.
     """
 
-    soma: Soma
+    neuron: SiteNeuron
     currents: list[Tensor]
     targets: list[Tensor]
     held_out: list[bool]
@@ -110,18 +110,18 @@ class Trial:
         result = torch.zeros(2, len(threshold), dtype=torch.float64)
         for chunk, (current, target, held) in enumerate(zip(self.currents, self.targets, self.held_out, strict=True)):
             moved = current if steps is None else torch.add(current, steps[chunk], alpha=share)
-            lack = self._lack(moved, target, threshold, initial, shift)
-            result[int(held)] += channel_sums(lack.square())
+            residual = self._residual(moved, target, threshold, initial, shift)
+            result[int(held)] += channel_sums(residual.square())
         if not any(self.held_out):
             result[1] = result[0]
         return result
 
-    def mean_lack(self, threshold: Tensor, initial: Tensor) -> Tensor:
-        """What the rates lack on average over the fitted images, (channels,)."""
+    def mean_residual(self, threshold: Tensor, initial: Tensor) -> Tensor:
+        """The mean residual of the rates over the fitted images, (channels,)."""
         total, count = torch.zeros(len(threshold), dtype=torch.float64), 0
         for current, target, held in zip(self.currents, self.targets, self.held_out, strict=True):
             if not held:
-                total += channel_sums(self._lack(current, target, threshold, initial, None))
+                total += channel_sums(self._residual(current, target, threshold, initial, None))
                 count += target.numel() // len(threshold)
         return total / max(count, 1)
 
@@ -130,11 +130,11 @@ class Trial:
         judging = [target for target, held in zip(self.targets, self.held_out, strict=True) if held] or self.targets
         return max(sum(float(target.double().square().sum()) for target in judging), 1e-30)
 
-    def _lack(
+    def _residual(
         self, current: Tensor, target: Tensor, threshold: Tensor, initial: Tensor, shift: Tensor | None
     ) -> Tensor:
         moved = current if shift is None else current + shaped(shift)
-        return target - self.soma.rate(moved, shaped(threshold), shaped(initial))
+        return target - self.neuron.rate(moved, shaped(threshold), shaped(initial))
 
 
 def shaped(vector: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ from torch import Tensor, fx
 from snnconvert.calibrate.least_squares import NormalEquations, changed, merged, outputs_by_group, patches
 from snnconvert.calibrate.observe import Range
 from snnconvert.calibrate.options import Reconstruct
-from snnconvert.calibrate.reconstruct_neuron import Soma, Trial, at_positions, better, shaped
-from snnconvert.calibrate.reconstruct_worlds import Chunk, Worlds, in_turn
+from snnconvert.calibrate.reconstruct_networks import Chunk, Networks, in_turn
+from snnconvert.calibrate.reconstruct_neuron import SiteNeuron, Trial, at_positions, better, shaped
 from snnconvert.calibrate.sent_spikes import Sent
 from snnconvert.graph.dialect import arguments, op_of
 from snnconvert.graph.edit import replace_op
@@ -35,7 +35,7 @@ TRIAL_SHARE, MIN_POSITIONS = 0.75, 16
 
 
 @dataclass
-class Feeding:
+class Presynaptic:
     """The operator whose output a site rectifies, with the Gram matrices of its inputs."""
 
     node: fx.Node
@@ -70,57 +70,62 @@ class SiteStep:
     """Calibrates sites in data-flow order.
 
     Args:
-        worlds: evaluates nodes; its graph is edited.
+        networks: evaluates nodes; its graph is edited.
         chunks: the calibration images.
         options: how much is tried.
     """
 
-    def __init__(self, worlds: Worlds, chunks: list[Chunk], options: Reconstruct) -> None:
-        self.worlds, self.chunks, self.options = worlds, chunks, options
+    def __init__(self, networks: Networks, chunks: list[Chunk], options: Reconstruct) -> None:
+        self.networks, self.chunks, self.options = networks, chunks, options
 
     def run(
-        self, node: fx.Node, soma: Soma, found: Range, starts: list[Tensor], feeding: Feeding | fx.Node | None
+        self,
+        node: fx.Node,
+        neuron: SiteNeuron,
+        found: Range,
+        starts: list[Tensor],
+        presynaptic: Presynaptic | fx.Node | None,
     ) -> tuple[SiteCalibration, dict[str, Any]]:
         """Calibrate `node` and send its spikes on.
 
         The search starts from the first of the thresholds `starts`, (channels,) each, and tries the others as well.
-        `feeding` is the operator whose bias shifts the site's current, with its normal equations where its weights
+        `presynaptic` is the operator whose bias shifts the site's current, with its normal equations where its weights
         may be changed. Returns the calibration and a JSON-able record of relative squared errors on held-out images.
         """
-        trial = self._trial(node, soma, found)
-        fit = self._search(trial, found.followed(self.options.headroom) / soma.levels, *starts)
+        trial = self._trial(node, neuron, found)
+        fit = self._search(trial, found.followed(self.options.headroom) / neuron.levels, *starts)
         power = trial.power()
         first = float(self.first_errors[1].sum()) / power
         entry: dict[str, Any] = {"error_start": first, "error_threshold": float(fit.errors[1].sum()) / power}
-        if isinstance(feeding, Feeding):
+        if isinstance(presynaptic, Presynaptic):
             entry["rounds"] = []
             for _ in range(self.options.rounds):
-                count = self._correct(node, trial, found, fit, feeding)
+                count = self._correct(node, trial, found, fit, presynaptic)
                 self._refine(trial, fit)
                 entry["rounds"].append({"accepted": count, "error": float(fit.errors[1].sum()) / power})
-        weighted = feeding.node if isinstance(feeding, Feeding) else feeding
+        weighted = presynaptic.node if isinstance(presynaptic, Presynaptic) else presynaptic
         entry["bias_accepted"] = 0 if weighted is None else self._shift(trial, fit, weighted)
         entry["error_after"] = float(fit.errors[1].sum()) / power
         entry["channels"] = len(fit.threshold)
         threshold = found.shaped(fit.threshold)
         site = SiteCalibration(threshold, found.shaped(fit.initial))
         for chunk in in_turn(self.chunks):
-            self._emit(chunk, node, soma, site)
+            self._emit(chunk, node, neuron, site)
         return site, entry
 
-    def _trial(self, node: fx.Node, soma: Soma, found: Range) -> Trial:
+    def _trial(self, node: fx.Node, neuron: SiteNeuron, found: Range) -> Trial:
         """Currents and targets of the first images: as many as asked for to fit, half as many held out.
 
         Of every image some positions only, the same ones each time: they are enough to tell thresholds apart.
         """
         wanted, positions = self.options.search_images, self._positions(found, node)
         left = {False: wanted, True: max(wanted // 2, 1)}
-        trial = Trial(soma, [], [], [])
+        trial = Trial(neuron, [], [], [])
         for chunk in in_turn(self.chunks):
             if left[chunk.held_out] > 0:
                 left[chunk.held_out] -= len(chunk.images)
                 trial.currents.append(self._current_at(chunk, node, found.axis, positions))
-                trial.targets.append(at_positions(self.worlds.wanted(chunk, node), found.axis, positions))
+                trial.targets.append(at_positions(self.networks.wanted(chunk, node), found.axis, positions))
                 trial.held_out.append(chunk.held_out)
         return trial
 
@@ -129,27 +134,27 @@ class SiteStep:
         total = math.prod(node.meta["shape"]) // len(found.largest)
         drawn = torch.randperm(total, generator=torch.Generator().manual_seed(total))
         images = min(sum(len(chunk.images) for chunk in self.chunks), math.ceil(1.5 * self.options.search_images))
-        each = 4 * images * self.worlds.schedule.frames * len(found.largest)
+        each = 4 * images * self.networks.schedule.frames * len(found.largest)
         affordable = max(MIN_POSITIONS, int(TRIAL_SHARE * self.options.memory * 2**30) // each)
         return drawn[: min(self.options.search_positions, affordable)].sort().values
 
     def _current(self, chunk: Chunk, node: fx.Node) -> Tensor:
-        value = self.worlds.frames(chunk, arguments(node)[0])
-        return value.tensor.unsqueeze(0) if value.constant else self.worlds.by_frames(value.tensor)
+        value = self.networks.frames(chunk, arguments(node)[0])
+        return value.tensor.unsqueeze(0) if value.constant else self.networks.by_frames(value.tensor)
 
     def _current_at(self, chunk: Chunk, node: fx.Node, axis: int, positions: Tensor) -> Tensor:
         """The current at some of every channel's values, (frames, batch, channels, positions, 1)."""
         (source,), shape = arguments(node), node.meta["shape"]
         if axis == 0 and len(shape) == 3 and tuple(source.meta["shape"]) == tuple(shape):
-            value = self.worlds.frames_at(chunk, source, positions)
-            return value.tensor.unsqueeze(0) if value.constant else self.worlds.by_frames(value.tensor)
+            value = self.networks.frames_at(chunk, source, positions)
+            return value.tensor.unsqueeze(0) if value.constant else self.networks.by_frames(value.tensor)
         current = self._current(chunk, node)
         some = at_positions(current.flatten(0, 1), axis, positions)
         return some.view(*current.shape[:2], *some.shape[1:])
 
     def _search(self, trial: Trial, least: Tensor, start: Tensor, *others: Tensor) -> _Fit:
         start = torch.maximum(start, least)
-        initial = torch.full_like(start, self.worlds.schedule.initial)
+        initial = torch.full_like(start, self.networks.schedule.initial)
         self.first_errors = trial.errors(start, initial)
         fit = _Fit(start.clone(), initial, self.first_errors, least)
         if self.options.thresholds:
@@ -157,8 +162,8 @@ class SiteStep:
                 fit.take(trial, start * factor, initial)
             for other in others:
                 fit.take(trial, other, initial)
-            if not self.worlds.schedule.windowed:
-                few = self.worlds.schedule.frames <= FEW_FRAMES
+            if not self.networks.schedule.windowed:
+                few = self.networks.schedule.frames <= FEW_FRAMES
                 for fraction in STARTS + (MORE_STARTS if few else ()):
                     fit.take(trial, fit.threshold, torch.full_like(start, fraction))
         return fit
@@ -170,39 +175,39 @@ class SiteStep:
         for factor in FINE_FACTORS:
             fit.take(trial, threshold * factor, fit.initial)
         initial = fit.initial
-        if not self.worlds.schedule.windowed:
+        if not self.networks.schedule.windowed:
             for step in FINE_STARTS:
                 fit.take(trial, fit.threshold, initial + step)
 
-    def _correct(self, node: fx.Node, trial: Trial, found: Range, fit: _Fit, feeding: Feeding) -> int:
-        """A step of the weights towards what the neuron's own rates lack; the number of channels that take it.
+    def _correct(self, node: fx.Node, trial: Trial, found: Range, fit: _Fit, presynaptic: Presynaptic) -> int:
+        """A step of the weights by the residual of the neuron's own rates; the number of channels that take it.
 
         The rate of an active neuron follows its mean input one to one, so what it lacks, regressed on the mean input of
         the operator, says how the weights have to move: that also makes up for spikes sent too early, which no match
         of pre-activations can see. Where the neuron is silent as it should be, nothing is lacking.
         """
-        normal, held = feeding.fit.cleared(), feeding.held.cleared()
-        op = op_of(feeding.node, Weighted)
+        normal, held = presynaptic.fit.cleared(), presynaptic.held.cleared()
+        op = op_of(presynaptic.node, Weighted)
         threshold, initial = found.shaped(fit.threshold), found.shaped(fit.initial)
-        top = threshold * trial.soma.levels
-        (source,) = arguments(feeding.node)
-        some = feeding.positions if op.weight.ndim == 4 and found.axis == 0 else None
+        top = threshold * trial.neuron.levels
+        (source,) = arguments(presynaptic.node)
+        some = presynaptic.positions if op.weight.ndim == 4 and found.axis == 0 else None
         for chunk in in_turn(self.chunks):
-            wanted = self.worlds.wanted(chunk, node)
+            wanted = self.networks.wanted(chunk, node)
             if some is None:
-                rate = trial.soma.rate(self._current(chunk, node), threshold, initial)
+                rate = trial.neuron.rate(self._current(chunk, node), threshold, initial)
             else:
-                rate = trial.soma.rate(self._current_at(chunk, node, found.axis, some), threshold, initial)
+                rate = trial.neuron.rate(self._current_at(chunk, node, found.axis, some), threshold, initial)
                 wanted = at_positions(wanted, found.axis, some)
-            lack = wanted - rate
-            lack = torch.where((rate >= top) & (lack > 0), torch.zeros_like(lack), lack)
-            rows = patches(op, self.worlds.mean(chunk, source), feeding.positions)
+            residual = wanted - rate
+            residual = torch.where((rate >= top) & (residual > 0), torch.zeros_like(residual), residual)
+            rows = patches(op, self.networks.mean(chunk, source), presynaptic.positions)
             into = held if chunk.held_out else normal
-            into.add(rows, outputs_by_group(op, lack, feeding.positions if some is None else None), gram=False)
+            into.add(rows, outputs_by_group(op, residual, presynaptic.positions if some is None else None), gram=False)
         penalty = min(PENALTIES, key=lambda one: float(held.errors(normal.solve(one)).sum()))
         change = merged([normal, held]).solve(penalty)
-        replace_op(self.worlds.graph, feeding.node, changed(op, change))
-        steps = self._trial(node, trial.soma, found).currents
+        replace_op(self.networks.graph, presynaptic.node, changed(op, change))
+        steps = self._trial(node, trial.neuron, found).currents
         for before, step in zip(trial.currents, steps, strict=True):
             step.sub_(before)
         chosen = torch.zeros_like(fit.threshold)
@@ -211,14 +216,14 @@ class SiteStep:
             improved = better(tried, fit.errors)
             chosen = torch.where(improved, torch.full_like(chosen, share), chosen)
             fit.errors = torch.where(improved, tried, fit.errors)
-        replace_op(self.worlds.graph, feeding.node, changed(op, change, chosen))
+        replace_op(self.networks.graph, presynaptic.node, changed(op, change, chosen))
         for before, step in zip(trial.currents, steps, strict=True):
             before.addcmul_(step, shaped(chosen))
         return int((chosen > 0).sum())
 
     def _shift(self, trial: Trial, fit: _Fit, weighted: fx.Node) -> int:
-        """Correct the bias by the mean of what the rates lack; the number of channels that keep it."""
-        shift = trial.mean_lack(fit.threshold, fit.initial)
+        """Correct the bias by the mean residual of the rates; the number of channels that keep it."""
+        shift = trial.mean_residual(fit.threshold, fit.initial)
         shifted = trial.errors(fit.threshold, fit.initial, shift)
         improved = better(shifted, fit.errors) if self.options.judged else torch.ones_like(shift, dtype=torch.bool)
         fit.errors = torch.where(improved, shifted, fit.errors)
@@ -226,12 +231,12 @@ class SiteStep:
         bias = op.tensors()["bias"]
         old = torch.zeros(len(shift), dtype=torch.float64) if bias is None else bias.double()
         new = torch.where(improved, old + shift, old)
-        replace_op(self.worlds.graph, weighted, op.rebuilt(bias=new.float()))
+        replace_op(self.networks.graph, weighted, op.rebuilt(bias=new.float()))
         return int(improved.sum())
 
-    def _emit(self, chunk: Chunk, node: fx.Node, soma: Soma, site: SiteCalibration) -> None:
-        ann = self.worlds.ann(chunk, node)
-        units = soma.units(self._current(chunk, node), site.threshold, site.initial)
-        chunk.ann[node], chunk.mean[node] = ann.contiguous(), soma.mean(units, site.threshold).contiguous()
-        sent = Sent(units.flatten(0, 1), site.threshold, soma.model.range(soma.levels), density=1.0)
+    def _emit(self, chunk: Chunk, node: fx.Node, neuron: SiteNeuron, site: SiteCalibration) -> None:
+        ann = self.networks.ann(chunk, node)
+        units = neuron.units(self._current(chunk, node), site.threshold, site.initial)
+        chunk.ann[node], chunk.mean[node] = ann.contiguous(), neuron.mean(units, site.threshold).contiguous()
+        sent = Sent(units.flatten(0, 1), site.threshold, neuron.model.range(neuron.levels), density=1.0)
         chunk.frames[node] = sent.kept(len(units))

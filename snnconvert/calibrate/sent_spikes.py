@@ -60,23 +60,23 @@ class Sent:
 
 @dataclass(frozen=True)
 class Spikes:
-    """Packed spikes; `told` is what they were sent as, without the units."""
+    """Packed spikes; `template` is what they were sent as, without the units."""
 
     packed: PackedUnits
-    told: Sent
+    template: Sent
 
     @property
     def by_channel(self) -> bool:
         """Whether all pixels of a channel have the same amplitude."""
-        return self.told.by_channel
+        return self.template.by_channel
 
     def sent(self) -> Sent:
         """All of them."""
-        return self.told.moved(self.packed.unpacked())
+        return self.template.moved(self.packed.unpacked())
 
     def at(self, pixels: Tensor) -> Sent:
         """Those at some pixels, (frames * batch, channels, pixels, 1); amplitudes have to be the channels'."""
-        return self.told.moved(self.packed.at(pixels))
+        return self.template.moved(self.packed.at(pixels))
 
 
 def side_by_side(parts: Sequence[Sent]) -> Sent:

@@ -23,6 +23,7 @@ from snnconvert.data.selection import images_for
 from snnconvert.errors import OptionError, OutputError
 from snnconvert.graph.checkpoint import describe, load_snn, save_snn
 from snnconvert.graph.dialect import calls, neurons_of
+from snnconvert.graph.schedule import owners
 from snnconvert.graph.schedule.timing import plan
 from snnconvert.options import check
 from snnconvert.recompile import Change, recompiled
@@ -54,7 +55,9 @@ def run(checkpoint: Path, given: Mapping[str, Any], output: Path | None, termina
     What CHANGES asks for is compiled from the checkpoint's calibration first; `output` keeps the network that ran.
     """
     request, data = asked_of(checkpoint, given)
-    change = Change(**{name: given[name] for name in CHANGES if name in given})
+    changes = {name: given[name] for name in CHANGES if given.get(name) is not None}
+    options = {option: changes.pop(option) for option in owners() if option in changes}
+    change = Change(**changes, options=options)
     check_device(request.device)
     constants = None if request.energy_constants is None else load_constants(request.energy_constants)
     if output is not None:

@@ -1,15 +1,18 @@
 """How many images to simulate at once: as many as keep the widest values over time in a fixed amount of memory.
 
-On a CUDA device it is a share of what is free there.
+On a CUDA device it is a share of what is free there. Where memory runs out all the same, it is half as many.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import fx
 
+from snnconvert.allocator import out_of_memory
 from snnconvert.graph.dialect import arguments, calls, neurons_of, role_of
 from snnconvert.graph.kinds import Conv, Neuron, Op, Role
 from snnconvert.graph.schedule.timing import site_depths
@@ -28,6 +31,7 @@ ALIVE = 6
 MOST_ON_DEVICE = 4096
 # what watchers may look at, counted in neurons times frames: 24 images of ResNet-20 at T = 32, 1 of SqueezeNet
 WATCHED = 1.5e8
+Result = TypeVar("Result")
 
 
 def widest(graph: fx.GraphModule) -> int:
@@ -85,6 +89,29 @@ def planned_size(snn: Snn, device: str) -> int:
     doubles = any(buffer.dtype == torch.float64 for buffer in snn.graph.buffers())
     each = ALIVE * (8 if doubles else 4) * widest(snn.graph) * snn.schedule.frames
     return max(1, min(MOST_ON_DEVICE, int(DEVICE_SHARE * free) // each))
+
+
+def with_smaller_chunks(size: int, work: Callable[[int], Result]) -> tuple[Result, tuple[str, ...]]:
+    """`work(size)`, begun again with half the size as often as memory runs out.
+
+    Returns:
+        the result, and a note if the size had to change.
+
+    Raises:
+        Exception: what `work` raised, if it is not about memory or a single image does not fit.
+    """
+    now = size
+    while True:
+        try:
+            result = work(now)
+        except (MemoryError, RuntimeError) as error:
+            if now == 1 or not out_of_memory(error):
+                raise
+            now //= 2
+            continue
+        images = "1 image" if now == 1 else f"{now} images"
+        note = f"memory ran out with {size} images at once: simulated {images} at a time"
+        return result, () if now == size else (note,)
 
 
 def watchable(snn: Snn, most: int) -> int:

@@ -27,9 +27,9 @@ from snnconvert.simulate.kernels.native import Current
 from snnconvert.simulate.over_time import by_frames, compensated, running_maximum, send
 from snnconvert.simulate.result import Probe, Simulation
 from snnconvert.simulate.spike_layers import LaidOut, SpikeLayers
-from snnconvert.simulate.torch_threads import threads_for, work_of
 from snnconvert.simulate.window_layers import WindowLayers
 from snnconvert.simulate.window_neurons import count_window_spikes, send_windows
+from snnconvert.threads import threads_for
 
 
 class LayerEngine:
@@ -170,7 +170,7 @@ class LayerEngine:
             return self._neuron(op, inputs[0])
         if constant or op.role not in (Role.MAXPOOL, Role.ANALOG):
             tensors = [value.tensor if constant else over_time(value, self.schedule.frames) for value in inputs]
-            with threads_for(work_of(op, tensors)):
+            with threads_for(op.work(*tensors)):
                 return Frames(self.apply(op, _cast(op, tensors)), constant)
         frames = self.schedule.frames
         if op.role == Role.MAXPOOL:  # of frames that are windows the maximum is that of the windows' sums

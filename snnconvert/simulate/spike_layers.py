@@ -28,7 +28,7 @@ from snnconvert.simulate.kernels.native import (
     Summand,
     planes_of,
 )
-from snnconvert.simulate.torch_threads import threads_for, work_of
+from snnconvert.threads import threads_for
 
 Evaluate = Callable[[fx.Node, dict[fx.Node, Value]], Value]
 
@@ -214,7 +214,7 @@ class SpikeLayers:
             index[op.dim] = slice(op.start, op.stop, op.step)
             result = units[0][tuple(index)]
         else:
-            with threads_for(work_of(op, units)):
+            with threads_for(op.work(*units)):
                 result = op(*units)
         planes = max(planes_of(value.sent) for value in inputs) if len(bits) == len(inputs) else 0
         return Spikes(self.native.in_planes(result, planes), density)

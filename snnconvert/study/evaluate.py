@@ -16,9 +16,8 @@ from snnconvert.convert.units import refuse_overflow
 from snnconvert.data.datasets import Dataset
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.progress import Progress, silent
-from snnconvert.simulate.chunks import chunk_size
+from snnconvert.simulate.chunks import chunk_size, with_smaller_chunks
 from snnconvert.simulate.measure import Batch, FitCurve, Tally, Watcher, measure, tally, watched_images
-from snnconvert.simulate.memory import with_smaller_chunks
 from snnconvert.study.attribution import Attribution
 from snnconvert.study.look_inside import LookInside
 from snnconvert.study.operations import OperationCounter, Operations, operations

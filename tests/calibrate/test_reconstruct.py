@@ -75,7 +75,7 @@ def test_what_is_simulated_is_what_is_deployed(kind: str) -> None:
         def _site(self, node: torch.fx.Node) -> None:
             super()._site(node)
             chunk = self.chunks[0]
-            seen[node.name] = self.worlds.by_frames(chunk.frames[node].packed.unpacked()).float()  # type: ignore[union-attr]
+            seen[node.name] = self.networks.by_frames(chunk.frames[node].packed.unpacked()).float()  # type: ignore[union-attr]
 
     calibrate = calibrate_reconstruct(one)
     watched = Watched(one, Reconstruct())
@@ -212,7 +212,7 @@ def test_a_memory_limit_takes_fewer_images() -> None:
 def test_live_edges_are_dropped() -> None:
     reconstruction = Reconstruction(task(network("preactivation"), images(10)), Reconstruct())
     dropped = {node for nodes in reconstruction.last.values() for node in nodes}
-    unread = {node for node in reconstruction.worlds.stored if node not in dropped}
+    unread = {node for node in reconstruction.networks.stored if node not in dropped}
     assert not unread
 
 

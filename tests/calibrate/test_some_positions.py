@@ -13,7 +13,7 @@ from torch import Tensor, fx
 
 from snnconvert.calibrate.packed_units import PackedUnits, bits_per_frame
 from snnconvert.calibrate.pixels import at_pixels
-from snnconvert.calibrate.reconstruct_worlds import Chunk, Worlds
+from snnconvert.calibrate.reconstruct_networks import Chunk, Networks
 from snnconvert.calibrate.sent_spikes import Sent, Spikes
 from snnconvert.graph.dialect import Builder, calls
 from snnconvert.graph.edit import copied
@@ -97,7 +97,7 @@ EVERYWHERE = ("padded with ones",)
 INEXACT = (*EVERYWHERE, "bottleneck", "padded bottleneck")
 
 
-def worlds(kind: str, *, native: bool = True) -> tuple[Worlds, Chunk, fx.Node]:
+def networks(kind: str, *, native: bool = True) -> tuple[Networks, Chunk, fx.Node]:
     """A network in which random spikes have been stored, and the last convolution in it."""
     draw = torch.Generator().manual_seed(3)
     count = iter(range(100))
@@ -110,7 +110,7 @@ def worlds(kind: str, *, native: bool = True) -> tuple[Worlds, Chunk, fx.Node]:
     last = WIRINGS[kind](call, draw, x)
     site = call(Relu(), last)
     graph = builder.finish([site])
-    made = Worlds(graph, copied(graph), Streaming(FRAMES, 2), (FRAMES,))
+    made = Networks(graph, copied(graph), Streaming(FRAMES, 2), (FRAMES,))
     made.native = made.native if native else None
     chunk = Chunk(torch.rand(IMAGES, 8, 14, 14, generator=draw), held_out=False)
     made.begin([chunk])
@@ -121,7 +121,7 @@ def worlds(kind: str, *, native: bool = True) -> tuple[Worlds, Chunk, fx.Node]:
     return made, chunk, target
 
 
-def _send(made: Worlds, chunk: Chunk, node: fx.Node, draw: torch.Generator) -> None:
+def _send(made: Networks, chunk: Chunk, node: fx.Node, draw: torch.Generator) -> None:
     op = dict(calls(made.graph))[node]
     if op.role == Role.SITE:
         units = torch.randint(0, 2, (FRAMES * IMAGES, *node.meta["shape"]), generator=draw).to(torch.int8)
@@ -135,7 +135,7 @@ def _send(made: Worlds, chunk: Chunk, node: fx.Node, draw: torch.Generator) -> N
 @pytest.mark.parametrize("kind", WIRINGS)
 @pytest.mark.parametrize("native", [True, False])
 def test_a_current_at_some_positions(kind: str, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, chunk, node = worlds(kind, native=native)
+    made, chunk, node = networks(kind, native=native)
     whole: list[fx.Node] = []
     compute = made.frames
 
@@ -157,7 +157,7 @@ def test_a_current_at_some_positions(kind: str, native: bool, monkeypatch: pytes
 
 @pytest.mark.parametrize("native", [True, False])
 def test_a_maximum_pool_is_kept_as_spikes(native: bool) -> None:
-    _, chunk, node = worlds("pooled", native=native)
+    _, chunk, node = networks("pooled", native=native)
     (pool,) = node.all_input_nodes
     (site,) = pool.all_input_nodes
     sent = chunk.frames[site]
@@ -167,5 +167,5 @@ def test_a_maximum_pool_is_kept_as_spikes(native: bool) -> None:
     received = sent.sent().units.float().view(FRAMES, IMAGES, *site.meta["shape"]).cumsum(0)
     best = HALVED(received.flatten(0, 1)).view(FRAMES, IMAGES, *pool.meta["shape"])
     assert torch.equal(kept.sent().units.view_as(best).cumsum(0).float(), best)
-    assert torch.allclose(chunk.mean[pool], best[-1] * kept.told.amplitude / FRAMES)
-    assert 0 < kept.told.density < 1
+    assert torch.allclose(chunk.mean[pool], best[-1] * kept.template.amplitude / FRAMES)
+    assert 0 < kept.template.density < 1

@@ -7,17 +7,17 @@ import pytest
 import torch
 from torch import Tensor, fx
 
+from snnconvert.allocator import out_of_memory
 from snnconvert.graph.dialect import Builder
 from snnconvert.graph.kinds import Add, Conv, Linear, Neuron, Reshape
 from snnconvert.graph.schedule import Streaming
 from snnconvert.graph.types import Origin, Snn, Source
 from snnconvert.simulate import layer_engine
-from snnconvert.simulate.chunks import chunk_size, frame_bytes, planned_size
+from snnconvert.simulate.chunks import chunk_size, frame_bytes, planned_size, with_smaller_chunks
 from snnconvert.simulate.kernels import native_available
 from snnconvert.simulate.kernels.native import MOST_TERMS
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.measure import Batch, regrouped
-from snnconvert.simulate.memory import out_of_memory, with_smaller_chunks
 from snnconvert.simulate.result import Probe, Simulation
 from snnconvert.study.evaluate import evaluate, rerun
 from tests.simulate.small_networks import pictures, small_snn

@@ -18,7 +18,7 @@ from snnconvert.graph.schedule.timing import plan, site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.search import candidates
 from snnconvert.simulate.layer_engine import LayerEngine
-from snnconvert.simulate.oracles import oracle_of
+from tests.engines import oracle_of
 
 SEEDS = (1, 4, 9)
 

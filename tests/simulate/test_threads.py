@@ -16,8 +16,7 @@ from snnconvert.simulate.kernels import Native, choose, native_available
 from snnconvert.simulate.kernels.bits import Bits
 from snnconvert.simulate.kernels.layout import pack
 from snnconvert.simulate.kernels.native import Convolution, Membrane
-from snnconvert.simulate.torch_threads import SMALL, threads_for, work_of
-from snnconvert.threads import wait_quietly
+from snnconvert.threads import SMALL, threads_for, wait_quietly
 
 needs_native = pytest.mark.skipif(not native_available(), reason="the native kernels were not built")
 
@@ -99,9 +98,9 @@ def test_small_operators_get_one_thread() -> None:
 
 def test_work_is_counted_in_multiply_adds() -> None:
     conv = Conv(torch.zeros(6, 2, 3, 3), None, stride=(2, 1), padding=(1, 1), dilation=(1, 1), groups=2)
-    assert work_of(conv, [torch.zeros(5, 4, 8, 8)]) == 5 * 4 * 8 * 6 * 2 * 9
-    assert work_of(Linear(torch.zeros(3, 4)), [torch.zeros(2, 7, 4)]) == 2 * 7 * 3 * 4
-    assert work_of(Reshape(shape=(4,)), [torch.zeros(2, 4)]) == 8
+    assert conv.work(torch.zeros(5, 4, 8, 8)) == 5 * 4 * 8 * 6 * 2 * 9
+    assert Linear(torch.zeros(3, 4)).work(torch.zeros(2, 7, 4)) == 2 * 7 * 3 * 4
+    assert Reshape(shape=(4,)).work(torch.zeros(2, 4)) == 8
 
 
 @pytest.mark.parametrize("variable", [None, "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"])

@@ -159,6 +159,6 @@ class Op(nn.Module):
         """
         return 0
 
-    def work(self, elements: float) -> float:
-        """About how long it takes for so many input elements, in multiply-adds or elements."""
-        return elements
+    def work(self, *inputs: Tensor) -> float:
+        """About how long it takes on `inputs`, in multiply-adds or elements."""
+        return float(sum(tensor.numel() for tensor in inputs))

@@ -84,9 +84,9 @@ class Weighted(Op):
         """What one output needs, at every output."""
         return math.prod(output) * self.weight[0].numel()
 
-    def work(self, elements: float) -> float:
+    def work(self, *inputs: Tensor) -> float:
         """Multiply-adds, give or take the borders."""
-        return elements / self.inputs / math.prod(self.stride) * self.weight.numel()
+        return super().work(*inputs) / self.inputs / math.prod(self.stride) * self.weight.numel()
 
 
 class Conv(Weighted):

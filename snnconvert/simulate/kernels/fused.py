@@ -14,12 +14,12 @@ import math
 import torch
 from torch import Tensor
 
+from snnconvert.allocator import out_of_memory
 from snnconvert.errors import InternalError
 from snnconvert.graph.kinds import Neuron
 from snnconvert.neurons import NeuronModel
 from snnconvert.simulate.kernels.layout import out_tensor, per_element
 from snnconvert.simulate.kernels.native import Current, Membrane
-from snnconvert.simulate.memory import out_of_memory
 from snnconvert.simulate.over_time import by_frames, send
 
 # neurons a program of the kernel computes: eight for each of its 128 threads, so that loads are wide

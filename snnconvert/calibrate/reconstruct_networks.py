@@ -1,6 +1,6 @@
-"""The ANN and the spiking network side by side on the calibration images, holding only the edges still needed.
+"""The ANN and the spiking network side by side on the calibration images, holding only the values still needed.
 
-Three worlds share one graph: `ann` (the network as it was given), `frames` (what the converted part sends, frame by
+Every node has three values: `ann` (of the network as it was given), `frames` (what the converted part sends, frame by
 frame) and `mean` (its average over the frames; over several numbers of frames, one batch after the other, where the
 network has to serve several). Every operator of a spiking network is exact in the mean, so `mean` costs one evaluation
 whatever the number of frames. Values at sites, at their maximum pools and at branchings are stored, all others are
@@ -44,7 +44,7 @@ BRANCHING = (Role.JOIN, Role.WEIGHTED, Role.POOL, Role.MAXPOOL, Role.ANALOG, Rol
 
 @dataclass
 class Chunk:
-    """Some calibration images and the stored values of each world on them."""
+    """Some calibration images and the stored values of the nodes on them."""
 
     images: Tensor
     held_out: bool
@@ -54,8 +54,8 @@ class Chunk:
 
     def forget(self, node: fx.Node) -> None:
         """Drop what is stored of `node`."""
-        for world in (self.ann, self.mean, self.frames):
-            world.pop(node, None)
+        for stored in (self.ann, self.mean, self.frames):
+            stored.pop(node, None)
 
 
 def in_turn(chunks: list[Chunk]) -> Iterator[Chunk]:
@@ -77,8 +77,8 @@ def chunk_images(graph: fx.GraphModule, frames: int) -> int:
     return max(1, min(64, CHUNK_BYTES // (4 * widest(graph) * frames)))
 
 
-class Worlds:
-    """Evaluates any node in any world.
+class Networks:
+    """Evaluates any node of the ANN and of the spiking network.
 
     Args:
         ann: the network as it was given.
@@ -299,7 +299,7 @@ class Worlds:
         return Frames(op(*tensors), constant=False)
 
     def store(self, chunk: Chunk, node: fx.Node) -> None:
-        """Keep the value of a pool or of a branching node in every world."""
+        """Keep the value of a pool or of a branching node."""
         chunk.ann[node] = self.ann(chunk, node).contiguous()
         pools = role_of(node) == Role.MAXPOOL and self.sites_of(node)
         sent = self._sent(chunk, arguments(node)[0]) if pools else None
