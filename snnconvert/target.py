@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from snnconvert.report.gates import Gates
+from snnconvert.gates.limits import Gates
 
 FIRST, LARGEST = 2, 256
 # T is narrowed to within this share of itself: 33 instead of 32 steps is no find.

@@ -16,6 +16,8 @@ from snnconvert.cli.run import check_device, check_writable, size_of
 from snnconvert.cli.terminal import Terminal
 from snnconvert.cost.energy_constants import load_constants
 from snnconvert.errors import BudgetError, GateError, OptionError
+from snnconvert.gates.limits import Gates
+from snnconvert.gates.verdicts import GateResult, Status, check_document, worst_layer
 from snnconvert.graph.checkpoint import save_snn
 from snnconvert.graph.types import Snn
 from snnconvert.neurons import cheapest_first
@@ -25,8 +27,6 @@ from snnconvert.pipeline import run as run_pipeline
 from snnconvert.report.document import dumps, write_report
 from snnconvert.report.figures import write_beside
 from snnconvert.report.from_run import document_of
-from snnconvert.report.gate import GateResult, Status, check_document, worst_layer
-from snnconvert.report.gates import Gates
 from snnconvert.report.render_terminal import print_summary
 from snnconvert.report.sections import attribution
 from snnconvert.simulate.kernels import missing

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from snnconvert.errors import OptionError
+from snnconvert.gates.limits import Gates
 from snnconvert.options import AUTO, Declared, declared, option
-from snnconvert.report.gates import Gates
 
 
 @dataclass(frozen=True)

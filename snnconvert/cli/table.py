@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from snnconvert.gates.limits import Gates
 from snnconvert.options import AUTO, Declared, declared
-from snnconvert.report.gates import Gates
 from snnconvert.request import Request
 
 BEGIN, END = "<!-- options: begin -->\n", "<!-- options: end -->\n"

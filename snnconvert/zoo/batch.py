@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from snnconvert.errors import DataError, OptionError, OutputError, SnnConvertError
-from snnconvert.report.gate import GateResult
-from snnconvert.report.gates import Gates
+from snnconvert.gates.limits import Gates
+from snnconvert.gates.verdicts import GateResult
 from snnconvert.zoo.digests import WITHOUT_EFFECT, Digests, key_of
 from snnconvert.zoo.fetch import cached_path
 from snnconvert.zoo.manifest import Entry, Manifest, check_step

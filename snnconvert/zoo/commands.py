@@ -17,10 +17,10 @@ from rich.table import Table
 
 from snnconvert.errors import OptionError, OutputError, SnnConvertError
 from snnconvert.files import write_atomically
+from snnconvert.gates.junit import Case, github_annotations, junit_xml, markdown
+from snnconvert.gates.limits import Gates
+from snnconvert.gates.verdicts import Status, check_document
 from snnconvert.report.document import load_report
-from snnconvert.report.gate import Status, check_document
-from snnconvert.report.gates import Gates
-from snnconvert.report.junit import Case, github_annotations, junit_xml, markdown
 from snnconvert.zoo.batch import GATE_FAILED, NOT_CONVERTED, Engine, Quiet, Result, Settings, preflight, run_zoo
 from snnconvert.zoo.fetch import is_cached
 from snnconvert.zoo.fetch import pull as pull_file

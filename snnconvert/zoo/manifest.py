@@ -34,9 +34,9 @@ from typing import Any, NoReturn
 
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import OptionError, did_you_mean
+from snnconvert.gates.limits import Gates
 from snnconvert.graph.schedule import owners
 from snnconvert.options import declared, read_table
-from snnconvert.report.gates import Gates
 from snnconvert.request import Request, check_request
 from snnconvert.zoo.limits import Limits
 from snnconvert.zoo.toml_lines import line_index, line_of

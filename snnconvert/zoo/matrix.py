@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snnconvert.files import write_atomically
-from snnconvert.report.gate import Status
-from snnconvert.report.junit import Case, junit_xml, markdown
+from snnconvert.gates.junit import Case, junit_xml, markdown
+from snnconvert.gates.verdicts import Status
 from snnconvert.zoo.matrix_page import to_html
 
 if TYPE_CHECKING:

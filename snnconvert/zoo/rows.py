@@ -10,8 +10,8 @@ from typing import Any
 
 from snnconvert.errors import DataError, OptionError
 from snnconvert.files import sha256_of, write_atomically
-from snnconvert.report.gate import GateResult, Status, Verdict, check_document, worst_layer
-from snnconvert.report.gates import Gates
+from snnconvert.gates.limits import Gates
+from snnconvert.gates.verdicts import GateResult, Status, Verdict, check_document, worst_layer
 
 SCHEMA = "snnconvert-zoo-row/1"
 CONVERTED, FAILED = "converted", "failed"

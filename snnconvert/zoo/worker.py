@@ -77,11 +77,11 @@ def convert_task(task: Mapping[str, Any], progress: Progress = silent, spread: S
 def _convert(task: Mapping[str, Any], folder: Path, progress: Progress, spread: Spread | None) -> Row:
     from snnconvert.cost.energy_constants import load_constants
     from snnconvert.data.preprocessing import Preprocessing
+    from snnconvert.gates.limits import Gates
     from snnconvert.graph.checkpoint import save_snn
     from snnconvert.pipeline import run
     from snnconvert.report.document import write_report
     from snnconvert.report.from_run import document_of
-    from snnconvert.report.gates import Gates
     from snnconvert.request import Request
 
     name, model = task["name"], task["model"]

@@ -18,11 +18,12 @@ from typer.testing import CliRunner
 
 from snnconvert.cli.main import app
 from snnconvert.errors import InternalError
+from snnconvert.gates.limits import Gates
+from snnconvert.gates.verdicts import check_document
 from snnconvert.report.blocks import Block, Chart, On, Table, Text
 from snnconvert.report.compare import compare
 from snnconvert.report.document import assemble, load_report, schema
 from snnconvert.report.drawing import data, finish
-from snnconvert.report.gate import Gates, check_document
 from snnconvert.report.render_html import render_html
 from snnconvert.report.render_markdown import render_markdown
 from snnconvert.report.render_terminal import print_summary

@@ -23,9 +23,9 @@ from typer.testing import CliRunner
 from snnconvert.cli.zoo import zoo_app
 from snnconvert.convert.doors import open_model
 from snnconvert.errors import OptionError, OutputError
+from snnconvert.gates.limits import Gates
 from snnconvert.graph.checkpoint import load_snn
 from snnconvert.report.document import load_report
-from snnconvert.report.gates import Gates
 from snnconvert.report.sections.summary import headline
 from snnconvert.zoo.batch import Outcome, Quiet, Result, Settings, preflight, run_zoo
 from snnconvert.zoo.digests import Digests

@@ -85,7 +85,7 @@ def test_a_gate_that_must_fail_fails_the_job(tmp_path: Path) -> None:
 
 
 def test_documented_names_are_the_ones_there_are() -> None:
-    from snnconvert.report.gates import LIMITS, NAMES
+    from snnconvert.gates.limits import LIMITS, NAMES
 
     text = (ROOT / "docs" / "ci.md").read_text()
     assert all(f"| `{name}` |" in text for name in LIMITS)

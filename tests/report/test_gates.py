@@ -15,12 +15,12 @@ from typer.testing import CliRunner
 
 from snnconvert.cli.main import app
 from snnconvert.errors import DataError, OptionError
+from snnconvert.gates.expression import Quantity, parse_condition
+from snnconvert.gates.junit import Case, github_annotations, junit_xml, markdown
+from snnconvert.gates.limits import NAMES, Gates
+from snnconvert.gates.quantities import quantities
+from snnconvert.gates.verdicts import Status, check_document, worst_layer
 from snnconvert.report.document import dumps
-from snnconvert.report.expression import Quantity, parse_condition
-from snnconvert.report.gate import Status, check_document, worst_layer
-from snnconvert.report.gates import NAMES, Gates
-from snnconvert.report.junit import Case, github_annotations, junit_xml, markdown
-from snnconvert.report.quantities import quantities
 
 KNOWN = {"a": Quantity(3.0, 2.0, 4.0), "b": Quantity.exact(10.0), "c": Quantity(0.0, -1.0, 1.0)}
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
+from snnconvert.gates.expression import Condition, parse_condition
 from snnconvert.options import check, option, read_table
-from snnconvert.report.expression import Condition, parse_condition
 
 NAMES: dict[str, str] = {
     "accuracy": "of the spiking network, percent",

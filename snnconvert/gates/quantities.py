@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from snnconvert.errors import DataError, OptionError
+from snnconvert.gates.expression import Quantity
 from snnconvert.report import statistics
-from snnconvert.report.expression import Quantity
 
 Document = Mapping[str, Any]
 

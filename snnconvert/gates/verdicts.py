@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from snnconvert.report.expression import Condition, Quantity
-from snnconvert.report.gates import Gates, number
-from snnconvert.report.quantities import Document, Quantities, quantities
+from snnconvert.gates.expression import Condition, Quantity
+from snnconvert.gates.limits import Gates, number
+from snnconvert.gates.quantities import Document, Quantities, quantities
 
 
 class Status(StrEnum):

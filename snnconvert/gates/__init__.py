@@ -1,0 +1,1 @@
+"""Conditions that a report must meet, and what continuous integration reads of them."""
