@@ -46,7 +46,7 @@ from snnconvert.simulate.chunks import chunk_size
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.study.ablation import Plan, Subject
 from snnconvert.study.ablation import ablation as ablation_of
-from snnconvert.study.phase_layers import PhaseLayers
+from snnconvert.study.phase_coding import PhaseCoding
 from snnconvert.study.streaming_twin import streaming_twin
 
 DATA = Path(os.environ.get("SNNCONVERT_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -259,7 +259,7 @@ def one_ablation(
     """Accuracy and spikes of one variant; spikes of synchronous neurons count where these are used."""
     if bistable and synchronous:
         return measured(setting, LayerEngine(snn).run)
-    engine = PhaseLayers(snn, bistable=bistable, synchronous=synchronous, gated=gated)
+    engine = PhaseCoding(snn, bistable=bistable, synchronous=synchronous, gated=gated)
     accuracy, spikes = measured(setting, engine.run)
     if not synchronous:
         spikes = {name: counts for name, counts in spikes.items() if "synchronous" not in name}
@@ -293,7 +293,7 @@ def phase(setting: Setting, args: argparse.Namespace) -> None:
         row("**bistable, best window**", *min(best)[:2])
     for window in args.phase_windows:
         snn = setting.snn(Bistable(args.timesteps, setting.depth, window=window), "mse")
-        engine = PhaseLayers(snn, bistable=False, synchronous=False)
+        engine = PhaseCoding(snn, bistable=False, synchronous=False)
         accuracy, _ = measured(setting, engine.run, PHASE_BATCH)
         reached(f"plain phase coding, period {window}", engine.answer_steps(), accuracy, setting.target)
     for name, method, options in streaming_kinds():

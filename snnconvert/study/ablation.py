@@ -35,8 +35,7 @@ from snnconvert.study.attribution import activations, in_double, neuron_inputs
 from snnconvert.study.converted import Converted, Means
 from snnconvert.study.evaluate import read
 from snnconvert.study.look_inside import extent
-from snnconvert.study.phase_layers import PhaseLayers
-from snnconvert.study.plain_phase import rigid_operators
+from snnconvert.study.phase_coding import PhaseCoding, rigid_operators
 from snnconvert.study.streaming_twin import TWIN, streaming_twin
 
 # multiplications of dense passes, all steps of all arms: a few seconds of one core
@@ -189,7 +188,7 @@ def ablation(
     rows = [row(WHOLE.name(snn.schedule), bool(delays), watched.run(images))]
     progress("ablation", 1, total)
     for index, arm in enumerate(plan.arms):
-        seen = _phase_engine(snn, arm).run(images)
+        seen = PhaseCoding(snn, bistable=arm.bistable, synchronous=arm.synchronous, gated=arm.gated).run(images)
         used = None if arm.synchronous else set(seen.spikes) - delays
         rows.append(row(arm.name(snn.schedule), arm.synchronous and bool(delays), seen, used))
         progress("ablation", index + 2, total)
@@ -217,10 +216,6 @@ def _layer_rows(before: _Watched, after: _Watched) -> list[dict[str, Any]]:
         }
         for name, node in after.nodes.items()
     ]
-
-
-def _phase_engine(snn: Snn, arm: Arm) -> PhaseLayers:
-    return PhaseLayers(snn, bistable=arm.bistable, synchronous=arm.synchronous, gated=arm.gated)
 
 
 def _silent_neurons(subject: Subject, images: Tensor) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from phase_oracle import PhaseEngine
 from random_networks import images, random_snn
 
 from snnconvert.compile.network import compile_network
@@ -14,8 +15,7 @@ from snnconvert.graph.kinds import Conv, Linear, Relu, Reshape, Synchronous
 from snnconvert.graph.schedule import Bistable
 from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, Origin, SiteCalibration, Snn, Source
 from snnconvert.simulate.bistable_engine import BistableEngine
-from snnconvert.study.phase_layers import PhaseLayers
-from snnconvert.study.plain_phase import PhaseEngine
+from snnconvert.study.phase_coding import PhaseCoding
 
 
 @settings(max_examples=30, deadline=None)
@@ -23,7 +23,7 @@ from snnconvert.study.plain_phase import PhaseEngine
 def test_with_both_cures_it_is_the_bistable_network(seed: int, window: int, frames: int) -> None:
     snn, _, _ = random_snn(seed, window=window, frames=frames)
     try:
-        engine = PhaseEngine(snn, bistable=True, synchronous=True)
+        engine = PhaseCoding(snn, bistable=True, synchronous=True)
     except InternalError:
         assume(False)
     seen, oracle = engine.run(images(seed)), BistableEngine(snn).run(images(seed))
@@ -38,7 +38,7 @@ def test_switching_a_cure_off_changes_what_arrives() -> None:
         if not any(isinstance(op, Synchronous) for _, op in calls(snn.graph)):
             continue
         try:
-            without = PhaseEngine(snn, bistable=True, synchronous=False).run(images(seed))
+            without = PhaseCoding(snn, bistable=True, synchronous=False).run(images(seed))
         except InternalError:
             continue
         exact = BistableEngine(snn).run(images(seed))
@@ -75,7 +75,7 @@ def test_plain_phase_coding_fires_where_the_ann_is_silent_and_the_bistable_neuro
     cured = BistableEngine(snn).run(silent)
     assert int(cured.units["second"].sum()) == 0
     assert int(cured.units["first"].sum()) == int(8 * silent.sum()) * 2  # in each of two windows
-    plain = PhaseEngine(snn, bistable=False, synchronous=True).run(silent)
+    plain = PhaseCoding(snn, bistable=False, synchronous=True).run(silent)
     assert int(plain.units["second"].sum()) > 0
 
 
@@ -87,9 +87,10 @@ def test_plain_phase_coding_fires_where_the_ann_is_silent_and_the_bistable_neuro
     bistable=st.booleans(),
     synchronous=st.booleans(),
     gated=st.booleans(),
+    kernel=st.booleans(),
 )
 def test_layer_by_layer_equals_step_by_step(
-    seed: int, window: int, frames: int, *, bistable: bool, synchronous: bool, gated: bool
+    seed: int, window: int, frames: int, *, bistable: bool, synchronous: bool, gated: bool, kernel: bool
 ) -> None:
     snn, _, _ = random_snn(seed, window=window, frames=frames)
     cures = {"bistable": bistable, "synchronous": synchronous, "gated": gated}
@@ -97,8 +98,9 @@ def test_layer_by_layer_equals_step_by_step(
         slow = PhaseEngine(snn, **cures).run(images(seed, 3))
     except InternalError:
         assume(False)
-    fast = PhaseLayers(snn, **cures)
+    fast = PhaseCoding(snn, **cures)
     fast.chunk = 2
+    fast.native = fast.native if kernel else None
     seen = fast.run(images(seed, 3))
     assert seen.spikes.keys() == slow.spikes.keys()
     for name in slow.spikes:

@@ -1,16 +1,4 @@
-"""Phase coding without its cures: what benchmarks compare bistable and synchronous neurons with.
-
-Plain phase coding (Kim et al. 2018, weighted spikes): a spike at phase k of a period of K steps carries 2^(K-1-k)
-units, and every neuron integrates and fires in every step. A neuron may then fire at a phase before all inputs of the
-period are in, and cannot take it back. Either cure can be switched on by itself:
-
-    bistable      neurons send in every second window only; what arrives while they send (a shortcut that is not held
-                  back) is integrated on arrival. `gated` neurons send nothing before their own first window, so that
-                  what comes too early for it waits in the membrane; others alternate from the start.
-    synchronous   shortcuts are held back by one window per site they skip
-
-With both, this is the bistable network itself (tested against its oracle).
-"""
+"""The oracle of `study/phase_coding`: one global time step after the other."""
 
 from __future__ import annotations
 
@@ -18,34 +6,18 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.errors import InternalError
-from snnconvert.graph.dialect import arguments, calls, neurons_of, op_of, origin_of, output_nodes
+from snnconvert.graph.dialect import arguments, neurons_of, op_of, output_nodes
 from snnconvert.graph.edit import copied
 from snnconvert.graph.kinds import Neuron, Op, Role
-from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.neurons.bistable import fire_phase
 from snnconvert.simulate.bistable_engine import BistableEngine
 from snnconvert.simulate.result import Simulation
-
-
-def rigid_operators(snn: Snn) -> list[str]:
-    """Origins of the operators that `PhaseEngine` cannot serve."""
-    depths = site_depths(snn.graph)
-    return [str(origin_of(node)) for node, op in calls(snn.graph) if depths[node.name] > 0 and op.linear_part() is None]
+from snnconvert.study.phase_coding import rigid_operators
 
 
 class PhaseEngine(BistableEngine):
-    """Simulates a bistable network with one or both cures switched off, step by step.
-
-    Args:
-        snn: a network in a bistable schedule, without max pooling or non-linear operators after the first neurons.
-        bistable: whether neurons keep apart integrating and sending.
-        synchronous: whether synchronous neurons hold spikes back.
-        gated: whether bistable neurons keep still until their first window.
-
-    Raises:
-        InternalError: for operators that are not linear.
-    """
+    """As `PhaseCoding`, step by step; args and errors are the same."""
 
     def __init__(self, snn: Snn, *, bistable: bool, synchronous: bool, gated: bool = True) -> None:
         super().__init__(snn)
@@ -89,12 +61,6 @@ class PhaseEngine(BistableEngine):
                     if moment.phase == self.window - 1:
                         outputs[index].append(read[index])
         return Simulation(tuple(torch.stack(kept) for kept in outputs), spikes, units)
-
-    def answer_steps(self) -> list[int]:
-        """The steps (1-based) after which outputs are read."""
-        if self.bistable:
-            return self.schedule.answer_steps
-        return list(range(self.window, self.schedule.timesteps + 1, self.window))
 
     def may_send(self, node: fx.Node, step: int) -> bool:
         """Whether the neurons at `node` may send in this step."""
