@@ -66,11 +66,5 @@ def over_time(
 
 def _until(row: LayerOperations, layer: Mapping[str, NDArray[np.float64]], index: int) -> LayerOperations:
     """What a layer has done up to and including step `index`."""
-    return replace(
-        row,
-        accumulates=float(layer["accumulates"][index]),
-        weight_reads=float(layer["weight_reads"][index]),
-        multiplies=float(layer["multiplies"][index]),
-        updates=float(layer["updates"][index]),
-        spikes=float(layer["spikes"][index]),
-    )
+    done: dict[str, Any] = {name: float(values[index]) for name, values in layer.items()}
+    return replace(row, **done)

@@ -24,7 +24,7 @@ Step = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
 
 
-def told(text: str) -> Any:
+def means(text: str) -> Any:
     """A description in the JSON schema."""
     return Meta(description=text)
 

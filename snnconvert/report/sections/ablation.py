@@ -9,7 +9,7 @@ import altair as alt
 
 from snnconvert.report.blocks import Block, Chart, Fold, On, Table, Text, Title
 from snnconvert.report.drawing import BLUE, ORANGE, alike, data, finish, layer_axis, tips
-from snnconvert.report.section import Amount, Count, Document, Percent, Section, Share, Spec, Step, told
+from snnconvert.report.section import Amount, Count, Document, Percent, Section, Share, Spec, Step, means
 from snnconvert.report.wording import count, label, percent, plural, share
 
 if TYPE_CHECKING:
@@ -23,22 +23,22 @@ _WHEN: tuple[When, ...] = ("before", "after")
 
 class Arm(TypedDict):
     neurons: str
-    synchronous: Annotated[bool, told("whether synchronous neurons hold shortcuts back")]
+    synchronous: Annotated[bool, means("whether synchronous neurons hold shortcuts back")]
     accuracy: Percent | None
     agreement: Percent
-    spikes_per_image: Annotated[Amount, told("those of synchronous neurons only where these are used")]
+    spikes_per_image: Annotated[Amount, means("those of synchronous neurons only where these are used")]
 
 
 class Inactivated(TypedDict):
     neurons: Annotated[
-        Share, told("share of the layer's neurons that fire though the ANN's activation is 0 or less, over images")
+        Share, means("share of the layer's neurons that fire though the ANN's activation is 0 or less, over images")
     ]
     units: Annotated[
         Share | None,
-        told("their share of what the layer sends, a spike of n units counting n; null if it sends nothing"),
+        means("their share of what the layer sends, a spike of n units counting n; null if it sends nothing"),
     ]
     unprovoked: Annotated[
-        Share, told("share of the layer's neurons that fire though their own input over the whole run is 0 or less")
+        Share, means("share of the layer's neurons that fire though their own input over the whole run is 0 or less")
     ]
 
 
@@ -51,18 +51,18 @@ class Layer(TypedDict):
 
 
 class Ablation(TypedDict):
-    images: Annotated[Count, told("the first of the evaluation images")]
-    timesteps: Annotated[Step, told("the same in every arm")]
-    left_out: Annotated[str | None, told("why arms are missing")]
-    before: Annotated[str | None, told("the network that layers/before is measured on")]
-    arms: Annotated[list[Arm], told("the network of this report first, streaming integrate-and-fire last")]
-    layers: Annotated[list[Layer], told("inactivated neurons that fire; layers of signed neurons have none")]
+    images: Annotated[Count, means("the first of the evaluation images")]
+    timesteps: Annotated[Step, means("the same in every arm")]
+    left_out: Annotated[str | None, means("why arms are missing")]
+    before: Annotated[str | None, means("the network that layers/before is measured on")]
+    arms: Annotated[list[Arm], means("the network of this report first, streaming integrate-and-fire last")]
+    layers: Annotated[list[Layer], means("inactivated neurons that fire; layers of signed neurons have none")]
 
 
 class Keys(TypedDict):
     ablation: Annotated[
         Ablation | None,
-        told("what bistable and synchronous neurons are worth, on a few images; null unless asked for"),
+        means("what bistable and synchronous neurons are worth, on a few images; null unless asked for"),
     ]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 from msgspec import Meta
 
 from snnconvert.report.blocks import Block, On, Table, Text
-from snnconvert.report.section import Amount, Count, Document, Percent, Section, Spec, Step, told
+from snnconvert.report.section import Amount, Count, Document, Percent, Section, Spec, Step, means
 from snnconvert.report.statistics import wilson_interval
 from snnconvert.report.wording import DASH, count, fixed, percent
 
@@ -29,8 +29,8 @@ class ReadOut(TypedDict):
 
 
 class Own(ReadOut):
-    same: Annotated[bool, told("it is the network of this report")]
-    read_from: Annotated[Count, told("steps that its read-out leaves out")]
+    same: Annotated[bool, means("it is the network of this report")]
+    read_from: Annotated[Count, means("steps that its read-out leaves out")]
 
 
 class Row(TypedDict):
@@ -40,14 +40,14 @@ class Row(TypedDict):
 
 
 class Anytime(TypedDict):
-    calibrated_for: Annotated[list[Step], told("the steps that this network was calibrated for")]
-    rows: Annotated[list[Row], told("the last step last")]
+    calibrated_for: Annotated[list[Step], means("the steps that this network was calibrated for")]
+    rows: Annotated[list[Row], means("the last step last")]
 
 
 class Keys(TypedDict):
     anytime: Annotated[
         Anytime | None,
-        told(
+        means(
             "this network read after some steps, beside networks calibrated for so many steps alone; null where none "
             "were made"
         ),

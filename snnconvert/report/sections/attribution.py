@@ -10,7 +10,7 @@ import altair as alt
 from snnconvert.neurons import NEURONS
 from snnconvert.report.blocks import Block, Chart, Fold, On, Table, Text
 from snnconvert.report.drawing import BLUE, finish, heat_map, height_of, tips
-from snnconvert.report.section import Amount, Document, Section, Spec, Step, told
+from snnconvert.report.section import Amount, Document, Section, Spec, Step, means
 from snnconvert.report.wording import fixed, label, percent, schedule, share
 
 if TYPE_CHECKING:
@@ -52,13 +52,15 @@ class LayerError(TypedDict):
     scaled_error: NotRequired[
         Annotated[
             Amount | None,
-            told(
+            means(
                 "what is left of the error once all rates of the layer are multiplied by the one factor that fits best"
             ),
         ]
     ]
-    causes: Annotated[Causes, told("size of each cause on its own")]
-    shares: Annotated[Causes, told("parts of the squared error; they add up to 1, and what cancels others is negative")]
+    causes: Annotated[Causes, means("size of each cause on its own")]
+    shares: Annotated[
+        Causes, means("parts of the squared error; they add up to 1, and what cancels others is negative")
+    ]
 
 
 class Culprit(TypedDict):
@@ -73,7 +75,7 @@ class Attribution(TypedDict):
     images: Step
     reference: Annotated[
         Literal["ANN", "limit"],
-        told("limit: compared with the network's own limit for ever more steps, for want of the ANN"),
+        means("limit: compared with the network's own limit for ever more steps, for want of the ANN"),
     ]
     layers: list[LayerError]
     culprit: Culprit | None
@@ -81,7 +83,7 @@ class Attribution(TypedDict):
 
 class Keys(TypedDict):
     attribution: Annotated[
-        Attribution | None, told("each layer's error split into causes, relative to the size of the activations")
+        Attribution | None, means("each layer's error split into causes, relative to the size of the activations")
     ]
 
 

@@ -9,7 +9,7 @@ import altair as alt
 
 from snnconvert.report.blocks import Block, Chart, Fold, On, Table, Text, Title
 from snnconvert.report.drawing import data, finish, tips
-from snnconvert.report.section import Amount, Count, Document, Section, Spec, Step, told
+from snnconvert.report.section import Amount, Count, Document, Section, Spec, Step, means
 from snnconvert.report.wording import clean, count, percent, plural
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Chip(TypedDict):
 
 
 class Keys(TypedDict):
-    chip: Annotated[Chip | None, told("how the network fits a target and what its limits cost")]
+    chip: Annotated[Chip | None, means("how the network fits a target and what its limits cost")]
 
 
 def compute(measured: Measured) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from snnconvert.report import statistics
 from snnconvert.report.blocks import Block, Chart, Drawing, Fold, On, Table, Text
 from snnconvert.report.characters import plot
 from snnconvert.report.drawing import BLUE, GREY, ORANGE, TEAL, alike, data, finish, step_ticks, tips
-from snnconvert.report.section import Amount, Count, Document, Percent, Section, Spec, Step, told
+from snnconvert.report.section import Amount, Count, Document, Percent, Section, Spec, Step, means
 from snnconvert.report.sections import anytime
 from snnconvert.report.wording import count, fixed, interval, percent
 
@@ -32,9 +32,9 @@ class Original(TypedDict):
 class FitCurve(TypedDict):
     timesteps: Annotated[list[Step], Meta(min_length=1)]
     accuracy: list[Percent | None]
-    agreement: Annotated[list[Percent | None], told("share of images on which SNN and ANN give the same top class")]
-    spikes_per_image: Annotated[list[Amount | None], told("cumulated from step 1 to t, all layers")]
-    accuracy_interval: Annotated[list[Interval | None], told("Wilson interval, 95 %")]
+    agreement: Annotated[list[Percent | None], means("share of images on which SNN and ANN give the same top class")]
+    spikes_per_image: Annotated[list[Amount | None], means("cumulated from step 1 to t, all layers")]
+    accuracy_interval: Annotated[list[Interval | None], means("Wilson interval, 95 %")]
 
 
 # "within_0.5" is no name of an attribute
@@ -46,7 +46,7 @@ Milestones = TypedDict(
         "within_2": Step | None,
         "basis": Annotated[
             Literal["accuracy", "agreement"],
-            told("accuracy against the ANN's, or, without labels, agreement against 100"),
+            means("accuracy against the ANN's, or, without labels, agreement against 100"),
         ],
     },
 )
@@ -56,7 +56,7 @@ class Point(TypedDict):
     t: Step
     accuracy: Percent | None
     agreement: Percent | None
-    drop: Annotated[float | None, told("points below the ANN; negative where the SNN is better")]
+    drop: Annotated[float | None, means("points below the ANN; negative where the SNN is better")]
     spikes_per_image: Amount | None
 
 
@@ -93,7 +93,7 @@ class Keys(TypedDict):
     fit_curve: FitCurve
     milestones: Annotated[
         Milestones,
-        told("smallest T from which the curve stays within so many points of its target up to the last step"),
+        means("smallest T from which the curve stays within so many points of its target up to the last step"),
     ]
     analysis: Analysis
 

@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from snnconvert.report.blocks import Block, Chart, Fold, On, Table, Text
 from snnconvert.report.drawing import BLUE, data, finish, tips
-from snnconvert.report.section import Document, Percent, Section, Share, Spec, Step, told
+from snnconvert.report.section import Document, Percent, Section, Share, Spec, Step, means
 from snnconvert.report.wording import count, fixed, percent, plural, short
 
 if TYPE_CHECKING:
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 
 class EarlyExit(TypedDict):
-    share: Annotated[Share, told("asked for: images that leave with the answer of the last step")]
-    margin: Annotated[float, told("largest less second largest mean logit at which an image leaves")]
+    share: Annotated[Share, means("asked for: images that leave with the answer of the last step")]
+    margin: Annotated[float, means("largest less second largest mean logit at which an image leaves")]
     calibration_images: Step
     mean_steps: Annotated[float, Meta(ge=1)]
     worst_steps: Step
-    agreement: Annotated[Percent, told("with the answers of the last step")]
+    agreement: Annotated[Percent, means("with the answers of the last step")]
     accuracy: Percent | None
-    steps: Annotated[list[int], told("the steps after which there is an answer")]
-    images: Annotated[list[int], told("how many leave after each of these steps")]
+    steps: Annotated[list[int], means("the steps after which there is an answer")]
+    images: Annotated[list[int], means("how many leave after each of these steps")]
 
 
 class Keys(TypedDict):
-    early_exit: Annotated[EarlyExit | None, told("when images leave whose answer is clear before the last step")]
+    early_exit: Annotated[EarlyExit | None, means("when images leave whose answer is clear before the last step")]
 
 
 def compute(measured: Measured) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import altair as alt
 
 from snnconvert.report.blocks import Block, Chart, Fold, Items, Table, Text, Title
 from snnconvert.report.drawing import BLUE, GREY, ORANGE, RED, alike, data, finish, tips
-from snnconvert.report.section import Amount, Document, Section, Spec, Step, told
+from snnconvert.report.section import Amount, Document, Section, Spec, Step, means
 from snnconvert.report.statistics import near_chance
 from snnconvert.report.wording import clean, count, fixed, short, times
 
@@ -30,7 +30,7 @@ class Verdict(TypedDict):
 
 class Row(TypedDict):
     baseline: str
-    constants: NotRequired[Annotated[str, told("name of the set of constants")]]
+    constants: NotRequired[Annotated[str, means("name of the set of constants")]]
     scope: str
     snn_pj: Amount
     ann_pj: Amount
@@ -92,25 +92,25 @@ class Energy(TypedDict):
     break_even: list[BreakEven]
     constants: list[Constant]
     assumptions: list[str]
-    operations: NotRequired[Annotated[dict[str, Amount], told("per image, all layers together")]]
+    operations: NotRequired[Annotated[dict[str, Amount], means("per image, all layers together")]]
     activation_bits: NotRequired[Step]
-    images: NotRequired[Annotated[Step, told("the first so many images were counted")]]
+    images: NotRequired[Annotated[Step, means("the first so many images were counted")]]
     layers: NotRequired[
         Annotated[
             list[LayerEnergy],
-            told("per image; ratio, spikes_per_synapse and break_even against an INT8 ANN with memory and no reuse"),
+            means("per image; ratio, spikes_per_synapse and break_even against an INT8 ANN with memory and no reuse"),
         ]
     ]
     over_time: NotRequired[
         Annotated[
             OverTime,
-            told("up to and including each step, per image: cumulated counts, and energy by each comparison"),
+            means("up to and including each step, per image: cumulated counts, and energy by each comparison"),
         ]
     ]
     neurobench: NotRequired[
         Annotated[
             dict[str, float | None],
-            told("figures by NeuroBench's definitions; operations per image, footprint in bytes"),
+            means("figures by NeuroBench's definitions; operations per image, footprint in bytes"),
         ]
     ]
 

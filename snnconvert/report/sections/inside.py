@@ -11,7 +11,7 @@ import altair as alt
 
 from snnconvert.report.blocks import Block, Chart, Group, Text, Title
 from snnconvert.report.drawing import BLUE, GREY, ORANGE, RED, TEAL, alike, data, finish, heat_map, height_of, tips
-from snnconvert.report.section import Document, Section, Spec, told
+from snnconvert.report.section import Document, Section, Spec, means
 from snnconvert.report.wording import clean, label, short
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Inside(TypedDict):
 
 class Keys(TypedDict):
     inside: Annotated[
-        Inside | None, told("a few neurons and images in detail; times are frames of the layer's own emission")
+        Inside | None, means("a few neurons and images in detail; times are frames of the layer's own emission")
     ]
 
 

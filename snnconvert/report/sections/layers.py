@@ -11,7 +11,7 @@ from msgspec import Meta
 from snnconvert.report import statistics
 from snnconvert.report.blocks import Block, Chart, Fold, Group, On, Table, Text
 from snnconvert.report.drawing import BLUE, ORANGE, data, finish, height_of, layer_axis, tips
-from snnconvert.report.section import Amount, Count, Document, Section, Share, Spec, Step, told
+from snnconvert.report.section import Amount, Count, Document, Section, Share, Spec, Step, means
 from snnconvert.report.wording import DASH, count, fixed, label, share, short
 
 if TYPE_CHECKING:
@@ -55,19 +55,19 @@ class Layer(TypedDict):
     channels: Step
     neurons: Step
     threshold: Threshold
-    firing_rate: Annotated[Amount | None, told("spikes per neuron and step")]
+    firing_rate: Annotated[Amount | None, means("spikes per neuron and step")]
     spikes_per_image: Amount | None
-    dead_share: Annotated[Share | None, told("neurons that never spiked on the measured images")]
+    dead_share: Annotated[Share | None, means("neurons that never spiked on the measured images")]
     first_spike: Annotated[
         FirstSpike | None,
-        told(
+        means(
             "step by which 10, 50, 90 % of those that fire at all have sent their first spike, over neurons and "
             "images; and the share that stays silent for an image"
         ),
     ]
-    saturated_share: Annotated[Share | None, told("neurons at their largest possible rate")]
+    saturated_share: Annotated[Share | None, means("neurons at their largest possible rate")]
     sin_share: Annotated[
-        Share | None, told("share of all neurons whose ANN activation is 0 but that spiked; null where unknown")
+        Share | None, means("share of all neurons whose ANN activation is 0 but that spiked; null where unknown")
     ]
     omega: Amount | None
     fit: list[Error]

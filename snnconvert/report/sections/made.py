@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
 from snnconvert.report.blocks import Block, Code, Facts, On, Text
 from snnconvert.report.outcomes import outcomes
-from snnconvert.report.section import Amount, Count, Document, Section, Step, told
+from snnconvert.report.section import Amount, Count, Document, Section, Step, means
 from snnconvert.report.wording import clean, fixed, flat
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Model(TypedDict):
     sha256: str
     format: str
     input_shape: list[Step]
-    sites: Annotated[Count, told("activations that became neurons")]
+    sites: Annotated[Count, means("activations that became neurons")]
     parameters: Count
     notes: list[str]
 
@@ -48,12 +48,12 @@ class Evaluation(TypedDict):
     source: str
     fingerprint: str | None
     excluded_calibration: Annotated[
-        int | bool | None, told("how many images were left out because calibration had seen them")
+        int | bool | None, means("how many images were left out because calibration had seen them")
     ]
     classes: Step | None
     outcomes: Annotated[
         Outcomes | None,
-        told(
+        means(
             "right (1) or wrong (0) for each image at the last step: base64, bit k (most significant first) belongs to "
             "the image with the k-th smallest sha256 of its raw bytes"
         ),
@@ -81,8 +81,8 @@ class ScheduleUsed(TypedDict):
 
 class NeuronUsed(TypedDict):
     model: str
-    levels: NotRequired[Annotated[Step, told("most units that one neuron sends a step, or a window")]]
-    input: NotRequired[Annotated[str, told("analog: a constant current; spiking: sent by an encoder neuron")]]
+    levels: NotRequired[Annotated[Step, means("most units that one neuron sends a step, or a window")]]
+    input: NotRequired[Annotated[str, means("analog: a constant current; spiking: sent by an encoder neuron")]]
 
 
 class Latency(TypedDict):

@@ -9,7 +9,7 @@ import altair as alt
 
 from snnconvert.report.blocks import Block, Chart, Text
 from snnconvert.report.drawing import BLUE, GREY, ORANGE, alike, data, finish, layer_axis, tips
-from snnconvert.report.section import Count, Document, Section, Spec, told
+from snnconvert.report.section import Count, Document, Section, Spec, means
 from snnconvert.report.wording import clean
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Row(TypedDict):
 class Keys(TypedDict):
     plan: Annotated[
         list[Row] | None,
-        told("when each site integrates and emits, in steps from 0, half open; null for streaming networks"),
+        means("when each site integrates and emits, in steps from 0, half open; null for streaming networks"),
     ]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from snnconvert.report.blocks import On, Text
-from snnconvert.report.section import Document, Section, told
+from snnconvert.report.section import Document, Section, means
 from snnconvert.report.wording import percent
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Precision(TypedDict):
 class Keys(TypedDict):
     precision: Annotated[
         Precision | None,
-        told("the same network with rounded weights (--precision), beside float32: last answers, in percent"),
+        means("the same network with rounded weights (--precision), beside float32: last answers, in percent"),
     ]
 
 

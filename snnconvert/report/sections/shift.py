@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
-from snnconvert.report.section import Document, Section, Share, told
+from snnconvert.report.section import Document, Section, Share, means
 
 if TYPE_CHECKING:
     from snnconvert.report.from_run import Measured
@@ -22,7 +22,7 @@ class Cut(TypedDict):
 class Keys(TypedDict):
     shift: Annotated[
         Cut | None,
-        told(
+        means(
             "the first layer whose neurons cut off much more of the evaluation images' activations than of the "
             "calibration images' (root of the squares' sum); null where there is none"
         ),

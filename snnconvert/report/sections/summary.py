@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
 from snnconvert.neurons import NEURONS
 from snnconvert.report.blocks import Block, Code, On, Table, Text, Tiles
-from snnconvert.report.section import Document, Section, told
+from snnconvert.report.section import Document, Section, means
 from snnconvert.report.sections import energy
 from snnconvert.report.wording import count, fixed, interval, percent, plural, schedule
 
@@ -21,7 +21,7 @@ class Gates(TypedDict):
 
 
 class Keys(TypedDict):
-    gates: Annotated[Gates | None, told("conditions that were asked of this run")]
+    gates: Annotated[Gates | None, means("conditions that were asked of this run")]
     next_commands: list[str]
 
 
