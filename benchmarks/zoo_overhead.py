@@ -19,8 +19,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "zoo"))
 from tiny_zoo import write_folder, write_manifest, write_onnx
 
-from snnconvert.zoo.batch import Outcome, Quiet, Result, Settings, run_zoo
+from snnconvert.zoo.batch import Quiet, Settings, run_zoo
 from snnconvert.zoo.manifest import load_manifest
+from snnconvert.zoo.rows import Outcome, Result
 
 FIRST, MIB = 50, 2**20
 

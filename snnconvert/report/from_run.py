@@ -3,87 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
-
-from numpy.typing import NDArray
 
 from snnconvert.cost.energy_constants import Constants, load_constants
 from snnconvert.data.datasets import Dataset
-from snnconvert.graph.dialect import calls, class_count, sites
-from snnconvert.graph.types import Ann, Snn
+from snnconvert.graph.dialect import class_count
+from snnconvert.graph.types import Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.report.document import assemble
+from snnconvert.report.measured import Measured
 from snnconvert.report.sections import SECTIONS, made
 from snnconvert.simulate.measure import FitCurve
 from snnconvert.stages import Outcome
-from snnconvert.study.evaluate import Studies, Watchers, rerun
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What sections are computed from.
-
-    Attributes:
-        snn: the spiking network.
-        network: what the report names as its origin: the ANN, or the checkpoint's network where there is none.
-        curve: the network over time.
-        labelled: whether the images have labels.
-        images: source, fingerprint and excluded_calibration of the images.
-        data: the images; None without a data set.
-        classes: outputs of the network.
-        command_line: what the user typed.
-        timings: seconds of each stage.
-        ann_correct: images that the ANN classifies correctly; None where not known.
-        agreed: for each step the images with the ANN's answer; None where not known.
-        paired: images that only the ANN, and only the SNN, classifies correctly at the end.
-        right: by "ann" and "snn", whether each image is classified correctly at the end.
-        watched: what was seen on the first images.
-        studies: results of studies by name, and of "chip".
-        calibrated_for: steps besides the last that the network was calibrated for.
-        constants: the user's own energies.
-        comparison: how far the import is from its reference.
-        notes: remarks on the images and the measurement.
-        warnings: {code, text, hint} of earlier stages.
-        next_commands: what to type next.
-    """
-
-    snn: Snn
-    network: Ann | Snn
-    curve: FitCurve
-    labelled: bool
-    images: Mapping[str, Any]
-    data: Dataset | None
-    classes: int
-    command_line: str
-    timings: Mapping[str, float]
-    ann_correct: int | None = None
-    agreed: Sequence[int | None] | None = None
-    paired: tuple[int, int] | None = None
-    right: Mapping[str, NDArray[Any]] | None = None
-    watched: Studies | None = None
-    studies: Mapping[str, Any] = field(default_factory=dict)
-    calibrated_for: tuple[int, ...] = ()
-    constants: Constants | None = None
-    comparison: Mapping[str, Any] | None = None
-    notes: Sequence[str] = ()
-    warnings: Sequence[Mapping[str, str]] = ()
-    next_commands: Sequence[str] = ()
-
-    @property
-    def sites(self) -> int:
-        """Activations that became neurons."""
-        return len(sites(self.network.graph))
-
-    @property
-    def parameters(self) -> int:
-        """Numbers in the network's tensors."""
-        return sum(buffer.numel() for _, op in calls(self.network.graph) for buffer in op.buffers())
-
-    def document(self) -> dict[str, Any]:
-        """The report, checked."""
-        return assemble({key: value for section in SECTIONS.values() for key, value in section.compute(self).items()})
+from snnconvert.study.evaluate import Watchers, rerun
 
 
 def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -91,7 +24,7 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
     evaluation, inputs, request = outcome.evaluation, outcome.inputs, outcome.request
     record, right = inputs.evaluation_record, evaluation.right
     own = request.energy_constants
-    return Measured(
+    measured = Measured(
         snn=outcome.snn,
         network=outcome.ann,
         curve=evaluation.curve,
@@ -112,7 +45,8 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
         comparison=outcome.facts.comparison,
         notes=(*inputs.notes, *evaluation.curve.notes),
         next_commands=next_commands,
-    ).document()
+    )
+    return _document(measured)
 
 
 def rebuilt_document(
@@ -141,7 +75,7 @@ def rebuilt_document(
         "hint": "Check that the checkpoint and the data are unchanged.",
     }
     excluded = recorded.get("excluded_calibration")
-    return Measured(
+    measured = Measured(
         snn=snn,
         network=snn,
         curve=curve,
@@ -159,7 +93,13 @@ def rebuilt_document(
         constants=constants,
         notes=[note for note in (snn.provenance, *data.notes) if note],
         warnings=[differs] if recorded and recorded.get("correct") != curve.correct else [],
-    ).document()
+    )
+    return _document(measured)
+
+
+def _document(measured: Measured) -> dict[str, Any]:
+    """The report, checked."""
+    return assemble({key: value for section in SECTIONS.values() for key, value in section.compute(measured).items()})
 
 
 def rerun_document(snn: Snn, curve: FitCurve, *, source: str, labelled: bool, command_line: str) -> dict[str, Any]:

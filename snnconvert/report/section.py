@@ -11,7 +11,7 @@ from msgspec import Meta
 from snnconvert.report.blocks import Block, Text
 
 if TYPE_CHECKING:
-    from snnconvert.report.from_run import Measured
+    from snnconvert.report.measured import Measured
 
 Document = Mapping[str, Any]
 Spec = dict[str, Any]

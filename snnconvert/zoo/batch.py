@@ -21,15 +21,13 @@ from typing import Any, Protocol
 
 from snnconvert.errors import DataError, OptionError, OutputError, SnnConvertError
 from snnconvert.gates.limits import Gates
-from snnconvert.gates.verdicts import GateResult
 from snnconvert.zoo.digests import WITHOUT_EFFECT, Digests, key_of
 from snnconvert.zoo.fetch import cached_path
 from snnconvert.zoo.manifest import Entry, Manifest, check_step
 from snnconvert.zoo.matrix import write_matrix, write_summaries
 from snnconvert.zoo.processes import Pool, Task, Watcher
-from snnconvert.zoo.rows import CONVERTED, FAILED, Row, clear, judged_again, read_row, write_row
+from snnconvert.zoo.rows import CONVERTED, FAILED, Outcome, Result, Row, clear, judged_again, read_row, write_row
 
-GATE_FAILED, NOT_CONVERTED = 3, 4
 _SECONDS = 3600.0
 _MEMORY_SHARE = 0.9
 _REWRITE_EVERY = 3.0
@@ -65,38 +63,6 @@ class Settings:
     seconds: float | None = None
     memory: int | None = None
     engine: Callable[..., Engine] = Pool
-
-
-@dataclass(frozen=True)
-class Result:
-    """One model's row, its gates' outcome, and whether the row is from an earlier run."""
-
-    entry: Entry
-    row: Row
-    gate: GateResult | None
-    kept: bool
-
-    @property
-    def converted(self) -> bool:
-        return bool(self.row["status"] == CONVERTED)
-
-    @property
-    def passed(self) -> bool:
-        return self.converted and (self.gate is None or self.gate.ok)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """All results in the order of the manifest."""
-
-    results: tuple[Result, ...]
-    seconds: float
-
-    @property
-    def exit_code(self) -> int:
-        if not all(result.converted for result in self.results):
-            return NOT_CONVERTED
-        return 0 if all(result.passed for result in self.results) else GATE_FAILED
 
 
 class Quiet:

@@ -21,12 +21,13 @@ from snnconvert.gates.junit import Case, github_annotations, junit_xml, markdown
 from snnconvert.gates.limits import Gates
 from snnconvert.gates.verdicts import Status, check_document
 from snnconvert.report.document import load_report
-from snnconvert.zoo.batch import GATE_FAILED, NOT_CONVERTED, Engine, Quiet, Result, Settings, preflight, run_zoo
+from snnconvert.zoo.batch import Engine, Quiet, Settings, preflight, run_zoo
 from snnconvert.zoo.fetch import is_cached
 from snnconvert.zoo.fetch import pull as pull_file
 from snnconvert.zoo.manifest import load_manifest
 from snnconvert.zoo.matrix import cases
 from snnconvert.zoo.processes import Pool
+from snnconvert.zoo.rows import GATE_FAILED, NOT_CONVERTED, Result
 
 
 def init(folder: Path, output: Path, *, force: bool) -> None:

@@ -7,15 +7,13 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from snnconvert.files import write_atomically
 from snnconvert.gates.junit import Case, junit_xml, markdown
 from snnconvert.gates.verdicts import Status
 from snnconvert.zoo.matrix_page import to_html
-
-if TYPE_CHECKING:
-    from snnconvert.zoo.batch import Outcome, Result
+from snnconvert.zoo.rows import Outcome, Result
 
 SCHEMA = "snnconvert-zoo/1"
 CSV_COLUMNS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,13 @@ from snnconvert.errors import DataError, OptionError
 from snnconvert.files import sha256_of, write_atomically
 from snnconvert.gates.limits import Gates
 from snnconvert.gates.verdicts import GateResult, Status, Verdict, check_document, worst_layer
+from snnconvert.zoo.manifest import Entry
 
 SCHEMA = "snnconvert-zoo-row/1"
 CONVERTED, FAILED = "converted", "failed"
 Row = dict[str, Any]
+# exit codes of a run
+GATE_FAILED, NOT_CONVERTED = 3, 4
 
 
 def row_path(folder: Path) -> Path:
@@ -144,3 +147,35 @@ def read_row(folder: Path, key: str) -> Row | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return row if intact else None
+
+
+@dataclass(frozen=True)
+class Result:
+    """One model's row, its gates' outcome, and whether the row is from an earlier run."""
+
+    entry: Entry
+    row: Row
+    gate: GateResult | None
+    kept: bool
+
+    @property
+    def converted(self) -> bool:
+        return bool(self.row["status"] == CONVERTED)
+
+    @property
+    def passed(self) -> bool:
+        return self.converted and (self.gate is None or self.gate.ok)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All results in the order of the manifest."""
+
+    results: tuple[Result, ...]
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        if not all(result.converted for result in self.results):
+            return NOT_CONVERTED
+        return 0 if all(result.passed for result in self.results) else GATE_FAILED

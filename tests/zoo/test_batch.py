@@ -27,10 +27,11 @@ from snnconvert.gates.limits import Gates
 from snnconvert.graph.checkpoint import load_snn
 from snnconvert.report.document import load_report
 from snnconvert.report.sections.summary import headline
-from snnconvert.zoo.batch import Outcome, Quiet, Result, Settings, preflight, run_zoo
+from snnconvert.zoo.batch import Quiet, Settings, preflight, run_zoo
 from snnconvert.zoo.digests import Digests
 from snnconvert.zoo.manifest import load_manifest
 from snnconvert.zoo.processes import Task, Watcher
+from snnconvert.zoo.rows import Outcome, Result
 from snnconvert.zoo.worker import convert_task
 
 

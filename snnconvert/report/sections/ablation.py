@@ -13,7 +13,7 @@ from snnconvert.report.section import Amount, Count, Document, Percent, Section,
 from snnconvert.report.wording import count, label, percent, plural, share
 
 if TYPE_CHECKING:
-    from snnconvert.report.from_run import Measured
+    from snnconvert.report.measured import Measured
 
 SERIES = {"before": "streaming integrate-and-fire", "after": "bistable"}
 When = Literal["before", "after"]

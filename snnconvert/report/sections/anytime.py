@@ -13,7 +13,7 @@ from snnconvert.report.statistics import wilson_interval
 from snnconvert.report.wording import DASH, count, fixed, percent
 
 if TYPE_CHECKING:
-    from snnconvert.report.from_run import Measured
+    from snnconvert.report.measured import Measured
     from snnconvert.simulate.measure import FitCurve
     from snnconvert.study.variants import NetworkForT
 

@@ -14,7 +14,7 @@ from snnconvert.report.section import Amount, Document, Section, Spec, Step, mea
 from snnconvert.report.wording import fixed, label, percent, schedule, share
 
 if TYPE_CHECKING:
-    from snnconvert.report.from_run import Measured
+    from snnconvert.report.measured import Measured
 
 CAUSES = {
     "clipping": "clipping (activations above the threshold cannot be sent)",

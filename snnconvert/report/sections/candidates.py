@@ -10,7 +10,7 @@ from snnconvert.report.section import Amount, Document, Percent, Section, Step
 from snnconvert.report.wording import count, percent
 
 if TYPE_CHECKING:
-    from snnconvert.report.from_run import Measured
+    from snnconvert.report.measured import Measured
 
 
 class Candidate(TypedDict):

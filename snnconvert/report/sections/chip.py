@@ -13,7 +13,7 @@ from snnconvert.report.section import Amount, Count, Document, Section, Spec, St
 from snnconvert.report.wording import clean, count, percent, plural
 
 if TYPE_CHECKING:
-    from snnconvert.report.from_run import Measured
+    from snnconvert.report.measured import Measured
 
 
 class Violation(TypedDict):

@@ -17,7 +17,7 @@ from snnconvert.report.sections import anytime
 from snnconvert.report.wording import count, fixed, interval, percent
 
 if TYPE_CHECKING:
-    from snnconvert.report.from_run import Measured
+    from snnconvert.report.measured import Measured
 
 Pair = Annotated[list[float], Meta(min_length=2, max_length=2)]
 Interval = Annotated[list[Percent], Meta(min_length=2, max_length=2)]

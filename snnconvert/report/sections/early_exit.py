@@ -14,7 +14,7 @@ from snnconvert.report.section import Document, Percent, Section, Share, Spec, S
 from snnconvert.report.wording import count, fixed, percent, plural, short
 
 if TYPE_CHECKING:
-    from snnconvert.report.from_run import Measured
+    from snnconvert.report.measured import Measured
 
 
 class EarlyExit(TypedDict):

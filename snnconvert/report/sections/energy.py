@@ -14,7 +14,7 @@ from snnconvert.report.statistics import near_chance
 from snnconvert.report.wording import clean, count, fixed, short, times
 
 if TYPE_CHECKING:
-    from snnconvert.report.from_run import Measured
+    from snnconvert.report.measured import Measured
 
 # a drop surely larger than this many points makes a saving worthless
 _LARGE_DROP = 2.0

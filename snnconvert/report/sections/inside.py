@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from snnconvert.report.from_run import Measured
+    from snnconvert.report.measured import Measured
     from snnconvert.study.look_inside import Example, LookInside
 
 LARGEST_PICTURE = 96

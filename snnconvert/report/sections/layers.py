@@ -15,7 +15,7 @@ from snnconvert.report.section import Amount, Count, Document, Section, Share, S
 from snnconvert.report.wording import DASH, count, fixed, label, share, short
 
 if TYPE_CHECKING:
-    from snnconvert.report.from_run import Measured
+    from snnconvert.report.measured import Measured
 
 Time = Annotated[float, Meta(gt=0)]
 

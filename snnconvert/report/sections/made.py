@@ -15,7 +15,7 @@ from snnconvert.report.wording import clean, fixed, flat
 
 if TYPE_CHECKING:
     from snnconvert.graph.types import Snn
-    from snnconvert.report.from_run import Measured
+    from snnconvert.report.measured import Measured
 
 
 class Tool(TypedDict):

@@ -13,7 +13,7 @@ from snnconvert.report.section import Count, Document, Section, Spec, means
 from snnconvert.report.wording import clean
 
 if TYPE_CHECKING:
-    from snnconvert.report.from_run import Measured
+    from snnconvert.report.measured import Measured
 
 STATES = {"integrates": BLUE, "emits": ORANGE, "synchronous, integrates": GREY, "synchronous, emits": "#b79a5b"}
 # The drawing of a very deep network would be all lines.

@@ -10,7 +10,7 @@ from snnconvert.report.section import Document, Section, means
 from snnconvert.report.wording import percent
 
 if TYPE_CHECKING:
-    from snnconvert.report.from_run import Measured
+    from snnconvert.report.measured import Measured
     from snnconvert.study.variants import Rounded
 
 

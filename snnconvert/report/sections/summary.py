@@ -12,7 +12,7 @@ from snnconvert.report.sections import energy
 from snnconvert.report.wording import count, fixed, interval, percent, plural, schedule
 
 if TYPE_CHECKING:
-    from snnconvert.report.from_run import Measured
+    from snnconvert.report.measured import Measured
 
 
 class Gates(TypedDict):

@@ -12,7 +12,7 @@ from snnconvert.report.findings import warnings_for
 from snnconvert.report.section import Document, Section
 
 if TYPE_CHECKING:
-    from snnconvert.report.from_run import Measured
+    from snnconvert.report.measured import Measured
 
 
 class Warned(TypedDict):

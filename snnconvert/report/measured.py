@@ -1,0 +1,77 @@
+"""What sections are computed from: the measurement of one network, converted or read from a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from snnconvert.cost.energy_constants import Constants
+from snnconvert.data.datasets import Dataset
+from snnconvert.graph.dialect import calls, sites
+from snnconvert.graph.types import Ann, Snn
+from snnconvert.simulate.measure import FitCurve
+from snnconvert.study.evaluate import Studies
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What sections are computed from.
+
+    Attributes:
+        snn: the spiking network.
+        network: what the report names as its origin: the ANN, or the checkpoint's network where there is none.
+        curve: the network over time.
+        labelled: whether the images have labels.
+        images: source, fingerprint and excluded_calibration of the images.
+        data: the images; None without a data set.
+        classes: outputs of the network.
+        command_line: what the user typed.
+        timings: seconds of each stage.
+        ann_correct: images that the ANN classifies correctly; None where not known.
+        agreed: for each step the images with the ANN's answer; None where not known.
+        paired: images that only the ANN, and only the SNN, classifies correctly at the end.
+        right: by "ann" and "snn", whether each image is classified correctly at the end.
+        watched: what was seen on the first images.
+        studies: results of studies by name, and of "chip".
+        calibrated_for: steps besides the last that the network was calibrated for.
+        constants: the user's own energies.
+        comparison: how far the import is from its reference.
+        notes: remarks on the images and the measurement.
+        warnings: {code, text, hint} of earlier stages.
+        next_commands: what to type next.
+    """
+
+    snn: Snn
+    network: Ann | Snn
+    curve: FitCurve
+    labelled: bool
+    images: Mapping[str, Any]
+    data: Dataset | None
+    classes: int
+    command_line: str
+    timings: Mapping[str, float]
+    ann_correct: int | None = None
+    agreed: Sequence[int | None] | None = None
+    paired: tuple[int, int] | None = None
+    right: Mapping[str, NDArray[Any]] | None = None
+    watched: Studies | None = None
+    studies: Mapping[str, Any] = field(default_factory=dict)
+    calibrated_for: tuple[int, ...] = ()
+    constants: Constants | None = None
+    comparison: Mapping[str, Any] | None = None
+    notes: Sequence[str] = ()
+    warnings: Sequence[Mapping[str, str]] = ()
+    next_commands: Sequence[str] = ()
+
+    @property
+    def sites(self) -> int:
+        """Activations that became neurons."""
+        return len(sites(self.network.graph))
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in the network's tensors."""
+        return sum(buffer.numel() for _, op in calls(self.network.graph) for buffer in op.buffers())
