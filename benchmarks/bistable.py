@@ -318,8 +318,8 @@ def auto(setting: Setting, args: argparse.Namespace) -> None:
         "budget T", "candidate", "first output", "total", "interval", "agreement % (calibration)", "spikes", "chosen"
     )
 
-    def make(ann: Ann, schedule: Schedule) -> Snn:
-        task = Task(ann, in_canonical_order(setting.calibration), schedule, NeuronChoice())
+    def make(ann: Ann, schedule: Schedule, neuron: NeuronChoice) -> Snn:
+        task = Task(ann, in_canonical_order(setting.calibration), schedule, neuron)
         return compile_network(METHODS["mse"](task))
 
     for total in args.totals:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from snnconvert.graph.kinds import Conv
 from snnconvert.graph.types import Snn
+from snnconvert.neurons import NEURONS
 from snnconvert.simulate.kernels import Native, choose
 from snnconvert.simulate.kernels.layout import dense_from, pack, tables_pay
 from snnconvert.simulate.kernels.native import Convolution, Current, Membrane
@@ -33,7 +34,7 @@ class Path:
         self.op = Conv(weight, torch.zeros(outputs), stride=(1, 1), padding=pad, dilation=(1, 1), groups=groups)
         packed, threshold = pack(self.op), torch.full((1, outputs), 5.0)
         assert packed is not None
-        self.packed, self.membrane = packed, Membrane("if", 1, 0, threshold, threshold / 2)
+        self.packed, self.membrane = packed, Membrane(NEURONS["if"], 1, 0, threshold, threshold / 2)
         spikes = (torch.rand(TIMESTEPS * BATCH, inputs, size, size) < density).to(torch.int8)
         self.spikes: Tensor = spikes.contiguous(memory_format=torch.channels_last)
         self.bits = native.condensed(self.spikes)
