@@ -124,23 +124,28 @@ def _failure(task: Mapping[str, Any], error: SnnConvertError, kind: str) -> Row:
     return failed_row(task, kind, error.message, hint=error.hint, causes=error.causes)
 
 
-def _fault_of_the_place(error: BaseException | None) -> OSError | None:
+def _fault_of_the_place(error: BaseException) -> OSError | None:
     """What the disk or the system refused, where a conversion failed for that and not for its model."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in _PLACE:
-            return error
-        if isinstance(error, OutputError):  # safetensors, for instance, passes on the text alone
-            return OSError(error.message)
-        error = error.__cause__ or error.__context__
+    for cause in _causes(error):
+        if isinstance(cause, OSError) and cause.errno in _PLACE:
+            return cause
+        if isinstance(cause, OutputError):  # safetensors, for instance, passes on the text alone
+            return OSError(cause.message)
     return None
 
 
-def _out_of_memory(error: BaseException | None) -> bool:
+def _out_of_memory(error: BaseException) -> bool:
+    return any(
+        isinstance(cause, MemoryError) or any(sign in str(cause).lower() for sign in _MEMORY_SIGNS)
+        for cause in _causes(error)
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what led to it, the nearest first."""
     while error is not None:
-        if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _MEMORY_SIGNS):
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False
 
 
 @contextlib.contextmanager
