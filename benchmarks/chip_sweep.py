@@ -25,9 +25,9 @@ from snnconvert.data.selection import images_for
 from snnconvert.graph.checkpoint import load_snn
 from snnconvert.report.figures import on_paper
 from snnconvert.report.sections.chip import sweep_chart
-from snnconvert.report.statistics import wilson_interval
 from snnconvert.simulate.integer import SCALES, IntegerCurve, integer_curve
 from snnconvert.study.evaluate import rerun
+from snnconvert.tasks.intervals import wilson_interval
 
 
 def main() -> None:

@@ -120,13 +120,16 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
+_CURVE = ("timesteps", "accuracy", "agreement", "spikes_per_image", "accuracy_interval")
+
+
 def figures_of(document: dict[str, Any]) -> Any:
     """The figures that a user reads, wherever the report keeps them."""
     energy = document["energy"] or {}
     over_time = energy.get("over_time") or {}
     return [
-        document["ann"],
-        document["fit_curve"],
+        {name: document["ann"][name] for name in ("accuracy", "correct")},
+        {name: document["fit_curve"][name] for name in _CURVE},
         document["latency"],
         energy.get("operations"),
         [over_time.get(name) for name in ("spikes", "snn_additions", "snn_multiplications", "neuron_updates")],

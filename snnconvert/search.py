@@ -67,6 +67,12 @@ class Trial:
     agreement: float | None = None
     spikes: float | None = None
     snn: Snn | None = None
+    curve: dict[str, Any] | None = None
+
+    def by_stand_in(self) -> Trial:
+        """The same of a network that only stood in for the one to be made: it is not kept where it was chosen."""
+        curve = None if self.curve is None else {**self.curve, "ranked_by": "stand-in"}
+        return replace(self, curve=curve, snn=None if self.chosen else self.snn)
 
     def record(self) -> dict[str, Any]:
         """JSON-able row of the report's table of schedules."""
@@ -75,7 +81,11 @@ class Trial:
         if schedule is None:
             return {**row, "reason": self.candidate.reason}
         row |= {"schedule": schedule.to_dict(), **schedule.latency, "interval": schedule.interval}
-        return row | {"agreement": None if self.agreement is None else 100 * self.agreement, "spikes": self.spikes}
+        return row | {
+            "agreement": None if self.agreement is None else 100 * self.agreement,
+            "spikes": self.spikes,
+            "curve": self.curve,
+        }
 
 
 def candidates(
@@ -165,8 +175,15 @@ def tried(
         trial = Trial(candidate)
         if candidate.schedule is not None:
             snn = make(with_identity_sites(ann, candidate.schedule), candidate.schedule, candidate.neuron)
-            agreement, spikes = rank(snn, images, reference)
-            trial = replace(trial, agreement=agreement, spikes=spikes, snn=snn)
+            values, spikes = rank(snn, images, reference)
+            curve = {
+                "metric": "agreement",
+                "steps": snn.schedule.answer_steps,
+                "values": [100 * value for value in values],
+                "ranked_by": "calibration",
+                "images": len(images),
+            }
+            trial = replace(trial, agreement=values[-1], spikes=spikes, snn=snn, curve=curve)
             done += 1
             progress("schedules", done, count)
         yield trial

@@ -288,7 +288,7 @@ def spiking(
         draft = partial(make, count=DRAFT_IMAGES) if costly else make
         trials = choose(network, found, draft, images, progress)
         if costly:
-            trials = [replace(trial, snn=None) if trial.chosen else trial for trial in trials]
+            trials = [trial.by_stand_in() for trial in trials]
     (best,) = [trial for trial in trials if trial.chosen]
     schedule, neuron = best.candidate.schedule, best.candidate.neuron
     assert schedule is not None

@@ -142,4 +142,4 @@ def _at(task: Task, found: dict[str, Range], p: float, granularity: str, weight:
 def _agreement(task: Task, calibrated: Calibrated, teacher: Tensor) -> float:
     images = task.images[:RANKING_IMAGES]
     agreement, _ = rank(compile_network(calibrated), images, teacher[: len(images)].argmax(1))
-    return agreement
+    return agreement[-1]

@@ -9,7 +9,7 @@ from typing import Any
 
 from snnconvert.errors import DataError, OptionError
 from snnconvert.gates.expression import Quantity
-from snnconvert.report import statistics
+from snnconvert.tasks.intervals import paired_drop_interval, wilson_interval
 
 Document = Mapping[str, Any]
 
@@ -79,7 +79,7 @@ def _exact(value: float | None, reason: str) -> Quantity | str:
 def _share(percent: float | None, samples: int, reason: str = "the images have no labels") -> Quantity | str:
     if percent is None or not samples:
         return reason
-    low, high = statistics.wilson_interval(min(samples, max(0, round(percent * samples / 100))), samples)
+    low, high = wilson_interval(min(samples, max(0, round(percent * samples / 100))), samples)
     return Quantity(percent, min(low, percent), max(high, percent))
 
 
@@ -105,7 +105,7 @@ def _difference(points: float, discordant: int, samples: int) -> Quantity:
     # An odd remainder is rounded towards the wider interval.
     first = min(samples, math.ceil((most + difference) / 2))
     second = min(samples - first, max(0, first - difference))
-    low, high = statistics.paired_drop_interval(first, second, samples)
+    low, high = paired_drop_interval(first, second, samples)
     return _around(points, low, high)
 
 

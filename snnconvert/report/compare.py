@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from snnconvert.report import statistics, wording
+from snnconvert.report import wording
 from snnconvert.report.outcomes import of_document
+from snnconvert.tasks.intervals import mcnemar_exact, paired_drop_interval
 
 SCHEMA = "snnconvert-comparison/1"
 HEAD = ("run", "ANN", "SNN", "drop", "T", "T within 1", "spikes per image", "energy / INT8", "saves energy")
@@ -65,7 +66,7 @@ def _test(first: tuple[str, Mapping[str, Any]], second: tuple[str, Mapping[str, 
     if one is None or two is None or len(one) != len(two):
         return {**row, "reason": "no answers image by image (unlabelled, or an older report)"}
     only_first, only_second = int((one & ~two).sum()), int((two & ~one).sum())
-    low, high = statistics.paired_drop_interval(only_first, only_second, len(one))
+    low, high = paired_drop_interval(only_first, only_second, len(one))
     return {
         **row,
         "samples": len(one),
@@ -73,7 +74,7 @@ def _test(first: tuple[str, Mapping[str, Any]], second: tuple[str, Mapping[str, 
         "second_only": only_second,
         "difference": 100.0 * (only_first - only_second) / len(one),
         "interval": [low, high],
-        "p_value": statistics.mcnemar_exact(only_first, only_second),
+        "p_value": mcnemar_exact(only_first, only_second),
     }
 
 

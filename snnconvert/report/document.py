@@ -18,7 +18,7 @@ import msgspec
 
 from snnconvert.errors import DataError, InternalError, OutputError
 from snnconvert.files import write_atomically
-from snnconvert.report.sections import SECTIONS
+from snnconvert.report.sections import SECTIONS, curve_figures, made, summary
 
 SCHEMA = "snnconvert-report/2"
 OLDER = "snnconvert-report/1"
@@ -106,7 +106,9 @@ def faults(document: Any) -> list[str]:
     if curve["timesteps"] != sorted(set(curve["timesteps"])):
         found.append("fit_curve/timesteps: must increase")
     found += [
-        f"fit_curve/{key}: {len(row)} values for {length} timesteps" for key, row in curve.items() if len(row) != length
+        f"fit_curve/{key}: {len(row)} values for {length} timesteps"
+        for key, row in curve.items()
+        if isinstance(row, list) and len(row) != length
     ]
     if curve["timesteps"][-1] > total:
         found.append(f"fit_curve/timesteps: ends at {curve['timesteps'][-1]}, after latency/total {total}")
@@ -144,6 +146,7 @@ def load_report(path: Path) -> dict[str, Any]:
         raise DataError(f"cannot read the report {path}: {error}", hint=hint) from error
     try:
         document = _of_version_1(document) if _is_version_1(document) else document
+        document = document if "task" in document else _of_classifiers_alone(document)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"{path} is no {OLDER} document: {error!r}", hint=hint) from error
     if found := faults(document):
@@ -171,6 +174,14 @@ def _of_version_1(document: dict[str, Any]) -> dict[str, Any]:
     found |= {"evaluation": {"outcomes": None, **evaluation}, "calibration": calibration, "neuron": named}
     found["layers"] = [{"first_spike": None, **layer} for layer in document["layers"]]
     return found
+
+
+def _of_classifiers_alone(document: dict[str, Any]) -> dict[str, Any]:
+    """A report of version 2 from before there were other tasks than classification, with the keys that came since."""
+    if document.get("schema") != SCHEMA:
+        return document
+    found = curve_figures.with_later_keys({"task": made.CLASSIFIER, "frontier": None, **document})
+    return found | {"holds_from": summary.step_of_the_answer(found)}
 
 
 def write_report(document: Mapping[str, Any], html_path: Path) -> list[Path]:

@@ -2,83 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-Values = Sequence[float | None]
-
-# 97.5 % quantile of the normal distribution: two-sided 95 % intervals.
-Z_95 = 1.959963984540054
-
-
-def wilson_interval(successes: int, samples: int, z: float = Z_95) -> tuple[float, float]:
-    """Wilson score interval of a proportion, in percent.
-
-    Raises:
-        ValueError: if `successes` is outside 0..samples, or there are no samples.
-    """
-    if samples <= 0 or not 0 <= successes <= samples:
-        raise ValueError(f"{successes} successes of {samples} samples is no proportion")
-    share = successes / samples
-    scale = 1.0 + z * z / samples
-    middle = (share + z * z / (2 * samples)) / scale
-    half = z / scale * math.sqrt(share * (1.0 - share) / samples + z * z / (4.0 * samples * samples))
-    # At the ends the interval touches 0 or 100 exactly; rounding must not push it past the measured share.
-    low = 0.0 if successes == 0 else max(0.0, middle - half)
-    high = 1.0 if successes == samples else min(1.0, middle + half)
-    return 100.0 * low, 100.0 * high
-
-
-def mcnemar_exact(first_only: int, second_only: int) -> float:
-    """Two-sided exact McNemar test: p value for "both networks err equally often" on the same images.
-
-    Args:
-        first_only: images that only the first network classifies correctly.
-        second_only: images that only the second network classifies correctly.
-    """
-    if first_only < 0 or second_only < 0:
-        raise ValueError("counts cannot be negative")
-    discordant = first_only + second_only
-    if discordant == 0:
-        return 1.0
-    log_half = discordant * math.log(2.0)
-    tail = sum(math.exp(_log_choose(discordant, k) - log_half) for k in range(min(first_only, second_only) + 1))
-    return min(1.0, 2.0 * tail)
-
-
-def _log_choose(total: int, chosen: int) -> float:
-    return math.lgamma(total + 1) - math.lgamma(chosen + 1) - math.lgamma(total - chosen + 1)
-
-
-def paired_drop_interval(ann_only: int, snn_only: int, samples: int, z: float = Z_95) -> tuple[float, float]:
-    """95 % interval of the accuracy drop (ANN minus SNN, in points) from paired answers.
-
-    Agresti and Min (Statistics in Medicine 2005): half an image is added to each of the four cells. Much narrower
-    than comparing two separate intervals, because most images are easy or hard for both networks.
-    """
-    if samples <= 0 or ann_only < 0 or snn_only < 0 or ann_only + snn_only > samples:
-        raise ValueError(f"{ann_only} and {snn_only} of {samples} images are no paired counts")
-    first, second, total = ann_only + 0.5, snn_only + 0.5, samples + 2.0
-    drop = (first - second) / total
-    half = z * math.sqrt(max(0.0, first + second - (first - second) ** 2 / total)) / total
-    return 100.0 * max(-1.0, drop - half), 100.0 * min(1.0, drop + half)
-
-
-def smallest_holding(timesteps: Sequence[int], values: Values, target: float) -> int | None:
-    """First T from which `values` stays at or above `target` up to the end of the curve.
-
-    Touching the target once is not enough: every later measured step must hold it too. None where the last step
-    misses it, or nothing was measured.
-    """
-    found: int | None = None
-    for t, value in zip(reversed(timesteps), reversed(values), strict=True):
-        if value is None or value < target - 1e-9:
-            break
-        found = t
-    return found
+from snnconvert.tasks import Metric
+from snnconvert.tasks.intervals import Pairs, Values
 
 
 def knee(timesteps: Sequence[int], values: Values) -> int | None:
@@ -143,15 +73,20 @@ class Fall:
     final: float
 
 
-def rise_then_fall(timesteps: Sequence[int], values: Values, samples: int, least: float = 0.5) -> Fall | None:
-    """Find a fall from the best step to the last that exceeds `least` points and the 95 % interval of the peak."""
-    t, y = _known(timesteps, values)
-    if t.size < 3 or samples <= 0:
+def rise_then_fall(
+    metric: Metric, timesteps: Sequence[int], values: Values, intervals: Pairs, least: float = 0.5
+) -> Fall | None:
+    """Find a fall from the best step to the last that exceeds `least` and the 95 % interval of the best value.
+
+    Of an error, the best value is the smallest, and a fall is a rise.
+    """
+    known = [(t, value, band) for t, value, band in zip(timesteps, values, intervals, strict=True) if value is not None]
+    if len(known) < 3:
         return None
-    best = int(np.argmax(y))
-    peak, final = float(y[best]), float(y[-1])
-    low, _ = wilson_interval(round(peak / 100.0 * samples), samples)
-    return Fall(int(t[best]), peak, final) if peak - final > least and final < low else None
+    t, peak, band = max(known, key=lambda row: metric.gain(row[1], 0.0))
+    final = known[-1][1]
+    beyond = band is not None and (final < band[0] or final > band[1])
+    return Fall(t, peak, final) if metric.gain(peak, final) > least and beyond else None
 
 
 def log_slope(timesteps: Sequence[float], errors: Sequence[float]) -> float | None:

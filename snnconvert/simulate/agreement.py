@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from snnconvert.graph.types import Snn
@@ -9,12 +10,14 @@ from snnconvert.simulate.chunks import chunk_size
 from snnconvert.simulate.layer_engine import LayerEngine
 
 
-def rank(snn: Snn, images: Tensor, reference: Tensor) -> tuple[float, float]:
-    """Share of images on which the last answer is `reference` (class indices), and spikes per image."""
-    engine, size, agreed, spikes = LayerEngine(snn), chunk_size(snn), 0, 0
+def rank(snn: Snn, images: Tensor, reference: Tensor) -> tuple[list[float], float]:
+    """Share of images on which each answer is `reference` (class indices), and spikes per image."""
+    engine, size, spikes = LayerEngine(snn), chunk_size(snn), 0
+    agreed = torch.zeros(len(snn.schedule.answer_steps), dtype=torch.int64)
     for start in range(0, len(images), size):
         seen = engine.run(images[start : start + size])
-        decided = seen.outputs[0][-1].flatten(1).argmax(1).cpu()
-        agreed += int((decided == reference[start : start + size]).sum())
+        decided = seen.outputs[0].flatten(2).argmax(2).cpu()
+        agreed += (decided == reference[start : start + size]).sum(1)
         spikes += sum(int(counts.sum()) for counts in seen.spikes.values())
-    return agreed / max(len(images), 1), spikes / max(len(images), 1)
+    count = max(len(images), 1)
+    return [value / count for value in agreed.tolist()], spikes / count

@@ -10,7 +10,6 @@ from markupsafe import escape
 
 from snnconvert.cost.energy import energy
 from snnconvert.errors import OptionError
-from snnconvert.report import statistics
 from snnconvert.report.charts import charts
 from snnconvert.report.compare import HEAD, TEST_HEAD, cells, compare
 from snnconvert.report.document import assemble
@@ -19,6 +18,7 @@ from snnconvert.report.outcomes import of_document, outcomes, pack, unpack
 from snnconvert.report.render_comparison import _costs, _curves, headline, render_comparison, render_comparison_html
 from snnconvert.report.render_html import render_html
 from snnconvert.report.sections import attribution, summary
+from snnconvert.tasks.intervals import mcnemar_exact
 
 SAVES = [{"macs": 1e8, "accumulates": 1e5, "multiplies": 0.0, "neurons": 1e3, "updates": 1e3, "spikes": 10.0}]
 BUSY = [{"macs": 1e7, "accumulates": 3e8, "multiplies": 0.0, "neurons": 1e4, "updates": 6e5, "spikes": 3e5}]
@@ -64,7 +64,7 @@ def test_pairs_are_tested_on_the_same_images_only() -> None:
     assert two is not None
     row = tests["a", "b"]
     assert row["first_only"] == int((one & ~two).sum()) > 0
-    assert row["p_value"] == statistics.mcnemar_exact(row["first_only"], row["second_only"])
+    assert row["p_value"] == mcnemar_exact(row["first_only"], row["second_only"])
     assert row["difference"] == pytest.approx(100 * (one.mean() - two.mean()))
     assert row["p_holm"] == row["p_value"]
     assert tests["a", "c"]["reason"] == "not the same images"

@@ -78,6 +78,21 @@ def test_assemble_derives_what_it_can() -> None:
     assert layer["slope"] < -1
 
 
+def test_reports_from_before_other_tasks_are_read(tmp_path: Path) -> None:
+    document = make_document()
+    old = copy.deepcopy(document)
+    for key in ("task", "frontier", "holds_from"):
+        del old[key]
+    del old["milestones"]["goals"]
+    for key in ("metric", "better", "agreement_interval"):
+        del old["fit_curve"][key]
+    for point in ("final", "best"):
+        del old["analysis"][point]["value"], old["analysis"][point]["interval"]
+    path = tmp_path / "old.json"
+    path.write_text(dumps(old), "utf-8")
+    assert load_report(path) == document
+
+
 def test_without_labels_milestones_speak_of_agreement() -> None:
     document = make_document(labelled=False)
     assert document["milestones"]["basis"] == "agreement"

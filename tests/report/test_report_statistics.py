@@ -2,71 +2,11 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from snnconvert.report import statistics
-
-
-@pytest.mark.parametrize(
-    ("successes", "samples", "expected"),
-    [
-        # Newcombe, Statistics in Medicine 1998, table I, method 3 (score interval without continuity correction).
-        (81, 263, (25.53, 36.62)),
-        (15, 148, (6.24, 16.05)),
-        (0, 20, (0.0, 16.11)),
-        (1, 29, (0.61, 17.18)),
-    ],
-)
-def test_wilson_interval_of_published_examples(successes: int, samples: int, expected: tuple[float, float]) -> None:
-    assert statistics.wilson_interval(successes, samples) == pytest.approx(expected, abs=0.006)
-
-
-@given(st.integers(1, 20000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_interval_holds_the_share_and_mirrors(pair: tuple[int, int]) -> None:
-    successes, samples = pair
-    low, high = statistics.wilson_interval(successes, samples)
-    assert 0 <= low <= 100 * successes / samples <= high <= 100
-    mirrored = statistics.wilson_interval(samples - successes, samples)
-    assert (100 - mirrored[1], 100 - mirrored[0]) == pytest.approx((low, high), abs=1e-9)
-
-
-def test_wilson_interval_refuses_what_is_no_proportion() -> None:
-    for successes, samples in ((1, 0), (5, 4), (-1, 4)):
-        with pytest.raises(ValueError, match="no proportion"):
-            statistics.wilson_interval(successes, samples)
-
-
-def test_mcnemar_equals_the_binomial_sum() -> None:
-    for first, second in ((0, 0), (0, 5), (3, 9), (9, 3), (14, 10), (500, 520)):
-        total, least = first + second, min(first, second)
-        exact = min(1.0, 2 * sum(math.comb(total, k) for k in range(least + 1)) / 2**total)
-        assert statistics.mcnemar_exact(first, second) == pytest.approx(exact, rel=1e-9)
-
-
-def test_paired_interval_is_centred_near_the_drop_and_narrows() -> None:
-    low, high = statistics.paired_drop_interval(30, 10, 1000)
-    assert low < 2.0 < high
-    wide = statistics.paired_drop_interval(3, 1, 100)
-    assert wide[1] - wide[0] > 2 * (high - low)
-    assert statistics.paired_drop_interval(7, 7, 1000) == pytest.approx((-0.757, 0.757), abs=0.01)
-
-
-def test_paired_interval_covers_the_truth_about_95_times_of_100() -> None:
-    rng = np.random.default_rng(3)
-    draws = rng.multinomial(400, [0.05, 0.03, 0.92], size=2000)
-    hits = [low <= 2.0 <= high for low, high in (statistics.paired_drop_interval(a, b, 400) for a, b, _ in draws)]
-    assert 0.935 <= float(np.mean(hits)) <= 0.975
-
-
-def test_smallest_holding_requires_every_later_step() -> None:
-    steps = [1, 2, 3, 4, 5]
-    assert statistics.smallest_holding(steps, [None, 90, 80, 91, 92], 89.0) == 4
-    assert statistics.smallest_holding(steps, [None, 90, 91, 91, 92], 90.0) == 2
-    assert statistics.smallest_holding(steps, [None, 90, 95, 91, 80], 90.0) is None
-    assert statistics.smallest_holding(steps, [None] * 5, 0.0) is None
+from snnconvert.tasks import METRICS
+from snnconvert.tasks.intervals import wilson_interval
 
 
 def test_knee_of_a_bent_line() -> None:
@@ -93,13 +33,24 @@ def test_plateau_says_nothing_where_it_cannot_know() -> None:
 
 
 def test_rise_then_fall_needs_more_than_noise() -> None:
-    steps = [1, 2, 3, 4]
-    fall = statistics.rise_then_fall(steps, [50.0, 90.0, 85.0, 80.0], 1000)
+    def found(values: list[float], samples: int) -> statistics.Fall | None:
+        bands = [wilson_interval(round(value * samples / 100), samples) for value in values]
+        return statistics.rise_then_fall(METRICS["accuracy"], [1, 2, 3, 4], values, bands)
+
+    fall = found([50.0, 90.0, 85.0, 80.0], 1000)
     assert fall is not None
     assert (fall.peak_t, fall.peak, fall.final) == (2, 90.0, 80.0)
-    assert statistics.rise_then_fall(steps, [50.0, 90.0, 85.0, 80.0], 20) is None
-    assert statistics.rise_then_fall(steps, [50.0, 90.0, 90.0, 89.7], 10**6) is None
-    assert statistics.rise_then_fall(steps, [50.0, 60.0, 70.0, 80.0], 1000) is None
+    assert found([50.0, 90.0, 85.0, 80.0], 20) is None
+    assert found([50.0, 90.0, 90.0, 89.7], 10**6) is None
+    assert found([50.0, 60.0, 70.0, 80.0], 1000) is None
+
+
+def test_an_error_that_rises_again_is_a_fall() -> None:
+    values = [9.0, 3.0, 4.0, 6.0]
+    near, wide = [[value - 1, value + 1] for value in values], [[0.0, 9.0]] * 4
+    fall = statistics.rise_then_fall(METRICS["relative_error"], [1, 2, 3, 4], values, near)
+    assert fall == statistics.Fall(2, 3.0, 6.0)
+    assert statistics.rise_then_fall(METRICS["relative_error"], [1, 2, 3, 4], values, wide) is None
 
 
 def test_log_slope_of_a_power_law() -> None:

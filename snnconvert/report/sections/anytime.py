@@ -9,8 +9,8 @@ from msgspec import Meta
 
 from snnconvert.report.blocks import Block, On, Table, Text
 from snnconvert.report.section import Amount, Count, Document, Percent, Section, Spec, Step, means
-from snnconvert.report.statistics import wilson_interval
 from snnconvert.report.wording import DASH, count, fixed, percent
+from snnconvert.tasks.intervals import wilson_interval
 
 if TYPE_CHECKING:
     from snnconvert.report.measured import Measured

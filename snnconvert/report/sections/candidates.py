@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypedDict
 
 from snnconvert.report.blocks import Block, Table, Text
-from snnconvert.report.section import Amount, Document, Percent, Section, Step
+from snnconvert.report.section import Amount, Document, Percent, Section, Step, means
 from snnconvert.report.wording import count, percent
 
 if TYPE_CHECKING:
     from snnconvert.report.measured import Measured
+
+
+class RankingCurve(TypedDict):
+    metric: Annotated[str, means("as fit_curve/metric")]
+    steps: Annotated[list[Step], means("the steps after which there is an answer")]
+    values: Annotated[list[float], means("on the images that the candidates were ranked on")]
+    ranked_by: Annotated[
+        Literal["calibration", "stand-in"],
+        means("calibration: as the chosen network is made; stand-in: on fewer images, which is cheaper"),
+    ]
+    images: Annotated[Step, means("on how many images")]
 
 
 class Candidate(TypedDict):
@@ -22,6 +33,13 @@ class Candidate(TypedDict):
     timesteps: Step | None
     spikes_per_image: NotRequired[Amount | None]
     chosen: bool
+    curve: NotRequired[Annotated[RankingCurve | None, means("its curve on the ranking images")]]
+    holds_from: NotRequired[
+        Annotated[
+            Step | None,
+            means("the step from which its answer is as good as the best candidate's last, within sampling error"),
+        ]
+    ]
 
 
 class Keys(TypedDict):
@@ -45,6 +63,8 @@ def _schedule(row: dict[str, Any]) -> dict[str, Any]:
         "timesteps": row.get("total"),
         "spikes_per_image": row.get("spikes"),
         "chosen": row["chosen"],
+        "curve": row.get("curve"),
+        "holds_from": row.get("holds_from"),
         "options": {name: row[name] for name in ("window", "first_output", "interval") if row.get(name) is not None},
     }
 

@@ -1,188 +1,19 @@
-"""Accuracy over time: the curve, the first T that come near the ANN, and what the curve says."""
+"""Accuracy over time, drawn and in words: the curve, the first T that come near the ANN, and what the curve says."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
+from typing import Any
 
 import altair as alt
-from msgspec import Meta
 
-from snnconvert.report import statistics
 from snnconvert.report.blocks import Block, Chart, Drawing, Fold, On, Table, Text
 from snnconvert.report.characters import plot
 from snnconvert.report.drawing import BLUE, GREY, ORANGE, TEAL, alike, data, finish, step_ticks, tips
-from snnconvert.report.section import Amount, Count, Document, Percent, Section, Spec, Step, means
+from snnconvert.report.section import Document, Section, Spec
 from snnconvert.report.sections import anytime
+from snnconvert.report.sections.curve_figures import POINTS, Keys, complete, compute
 from snnconvert.report.wording import count, fixed, interval, percent
-
-if TYPE_CHECKING:
-    from snnconvert.report.measured import Measured
-
-Pair = Annotated[list[float], Meta(min_length=2, max_length=2)]
-Interval = Annotated[list[Percent], Meta(min_length=2, max_length=2)]
-_POINTS = {"within_0.5": 0.5, "within_1": 1.0, "within_2": 2.0}
-
-
-class Original(TypedDict):
-    accuracy: Percent | None
-    correct: Count | None
-
-
-class FitCurve(TypedDict):
-    timesteps: Annotated[list[Step], Meta(min_length=1)]
-    accuracy: list[Percent | None]
-    agreement: Annotated[list[Percent | None], means("share of images on which SNN and ANN give the same top class")]
-    spikes_per_image: Annotated[list[Amount | None], means("cumulated from step 1 to t, all layers")]
-    accuracy_interval: Annotated[list[Interval | None], means("Wilson interval, 95 %")]
-
-
-# "within_0.5" is no name of an attribute
-Milestones = TypedDict(
-    "Milestones",
-    {
-        "within_0.5": Step | None,
-        "within_1": Step | None,
-        "within_2": Step | None,
-        "basis": Annotated[
-            Literal["accuracy", "agreement"],
-            means("accuracy against the ANN's, or, without labels, agreement against 100"),
-        ],
-    },
-)
-
-
-class Point(TypedDict):
-    t: Step
-    accuracy: Percent | None
-    agreement: Percent | None
-    drop: Annotated[float | None, means("points below the ANN; negative where the SNN is better")]
-    spikes_per_image: Amount | None
-
-
-class Plateau(TypedDict):
-    value: float
-    reached: float
-    error: float
-
-
-class Fall(TypedDict):
-    peak_t: int
-    peak: float
-    final: float
-
-
-class Paired(TypedDict):
-    ann_only: Count
-    snn_only: Count
-    p_value: Annotated[float, Meta(ge=0, le=1)]
-    drop_interval: Pair
-
-
-class Analysis(TypedDict):
-    final: Point | None
-    best: Point | None
-    knee: Step | None
-    plateau: Plateau | None
-    fall: Fall | None
-    paired: Paired | None
-
-
-class Keys(TypedDict):
-    ann: Original
-    fit_curve: FitCurve
-    milestones: Annotated[
-        Milestones,
-        means("smallest T from which the curve stays within so many points of its target up to the last step"),
-    ]
-    analysis: Analysis
-
-
-def compute(measured: Measured) -> dict[str, Any]:
-    curve, samples = measured.curve, max(measured.curve.samples, 1)
-    agreed = measured.agreed or [None] * len(curve.timesteps)
-    return {
-        "ann": {"correct": measured.ann_correct},
-        "fit_curve": {
-            "timesteps": curve.timesteps,
-            "correct": curve.correct if measured.labelled else None,
-            "agreement": [None if value is None else 100 * value / samples for value in agreed],
-            "spikes_per_image": curve.spikes,
-        },
-        "paired": measured.paired,
-    }
-
-
-def complete(document: dict[str, Any]) -> None:
-    """What follows: the ANN's accuracy, intervals, milestones and what the curve says.
-
-    `paired`, images only the ANN and images only the SNN classifies correctly at the last step, is used up, and so are
-    the counts `fit_curve/correct`.
-    """
-    samples = document["evaluation"]["samples"]
-    ann = {"accuracy": None, "correct": None, **document["ann"]}
-    if ann["accuracy"] is None and ann["correct"] is not None and samples:
-        ann["accuracy"] = 100.0 * ann["correct"] / samples
-    if ann["correct"] is None and ann["accuracy"] is not None:
-        ann["correct"] = round(ann["accuracy"] * samples / 100.0)
-    document["ann"] = ann
-    curve = document["fit_curve"]
-    empty: list[Any] = [None] * len(curve["timesteps"])
-    correct = curve.pop("correct", None)
-    if correct is not None and samples:
-        curve["accuracy"] = [None if right is None else 100.0 * right / samples for right in correct]
-    curve = {"accuracy": empty, "agreement": empty, "spikes_per_image": empty, **curve}
-    if "accuracy_interval" not in curve:
-        counts = [None if value is None else round(value * samples / 100.0) for value in curve["accuracy"]]
-        curve["accuracy_interval"] = [
-            list(statistics.wilson_interval(right, samples))
-            if right is not None and samples and 0 <= right <= samples
-            else None
-            for right in counts
-        ]
-    document["fit_curve"] = curve
-    document |= _analysed(document, document.pop("paired", None))
-
-
-def _analysed(document: Document, paired: tuple[int, int] | None) -> dict[str, Any]:
-    curve, ann, samples = document["fit_curve"], document["ann"]["accuracy"], document["evaluation"]["samples"]
-    times = curve["timesteps"]
-    agreement_known = any(value is not None for value in curve["agreement"])
-    # A checkpoint measured on new images knows its accuracy, but nothing of the ANN.
-    by_accuracy = (ann is not None or not agreement_known) and any(value is not None for value in curve["accuracy"])
-    basis = "accuracy" if by_accuracy else "agreement"
-    values, target = curve[basis], ann if by_accuracy else 100.0
-    milestones: dict[str, Any] = {
-        name: None if target is None else statistics.smallest_holding(times, values, target - drop)
-        for name, drop in _POINTS.items()
-    }
-    settled, fall = statistics.plateau(times, values), statistics.rise_then_fall(times, values, samples)
-    known = [index for index, value in enumerate(values) if value is not None]
-    best = max(known, key=lambda index: values[index], default=None)
-    pair = None
-    if paired is not None and samples:
-        bounds, p_value = statistics.paired_drop_interval(*paired, samples), statistics.mcnemar_exact(*paired)
-        pair = {"ann_only": paired[0], "snn_only": paired[1], "p_value": p_value, "drop_interval": list(bounds)}
-    analysis = {
-        "final": _point(curve, ann, known[-1]) if known else None,
-        "best": _point(curve, ann, best) if best is not None else None,
-        "knee": statistics.knee(times, values),
-        "plateau": vars(settled) if settled else None,
-        "fall": vars(fall) if fall else None,
-        "paired": pair,
-    }
-    return {"milestones": {**milestones, "basis": basis}, "analysis": analysis}
-
-
-def _point(curve: Mapping[str, Any], ann: float | None, index: int) -> dict[str, Any]:
-    accuracy = curve["accuracy"][index]
-    return {
-        "t": curve["timesteps"][index],
-        "accuracy": accuracy,
-        "agreement": curve["agreement"][index],
-        "drop": ann - accuracy if ann is not None and accuracy is not None else None,
-        "spikes_per_image": curve["spikes_per_image"][index],
-    }
 
 
 def blocks(document: Document) -> Sequence[Block]:
@@ -222,7 +53,7 @@ def milestones(document: Document) -> list[tuple[str, int | None, float | None, 
         return []
     goal = "of the ANN's accuracy" if basis == "accuracy" else "of full agreement"
     rows = []
-    for name, points in _POINTS.items():
+    for name, points in POINTS.items():
         index = None if found[name] is None else curve["timesteps"].index(found[name])
         value, spikes = (None, None) if index is None else (curve[basis][index], curve["spikes_per_image"][index])
         rows.append((f"within {points:g} point{'' if points == 1 else 's'} {goal}", found[name], value, spikes))
@@ -340,7 +171,7 @@ def _original(document: Document, scale: alt.Scale) -> list[Any]:
 
 def _marks(document: Document, rows: list[Spec], x: alt.X, scale: alt.Scale) -> list[Any]:
     found = document["milestones"]
-    steps = {found[name]: name.replace("_", " ") for name in _POINTS}
+    steps = {found[name]: name.replace("_", " ") for name in POINTS}
     marks = [
         {"t": row["t"], "value": row[found["basis"]], "goal": steps[row["t"]]} for row in rows if row["t"] in steps
     ]

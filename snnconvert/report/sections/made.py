@@ -6,7 +6,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
-from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypedDict
 
 from snnconvert.report.blocks import Block, Code, Facts, On, Text
 from snnconvert.report.outcomes import outcomes
@@ -98,7 +98,15 @@ class Reference(TypedDict):
     samples: NotRequired[int | None]
 
 
+class Task(TypedDict):
+    kind: Annotated[Literal["classification", "segmentation", "regression", "raw"], means("what the network is for")]
+    assumed: Annotated[bool, means("concluded from labels or shapes, not asked for")]
+    reason: Annotated[str, means("why, with the option that changes it")]
+    input: Annotated[Literal["image", "input"], means("what one input is called: a picture, or something else")]
+
+
 class Keys(TypedDict):
+    task: Task
     tool: Tool
     model: Model
     evaluation: Evaluation
@@ -111,6 +119,8 @@ class Keys(TypedDict):
     timings: dict[str, Amount]
 
 
+# of reports from before there were other tasks
+CLASSIFIER = {"kind": "classification", "assumed": True, "reason": "", "input": "image"}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "model": {"notes": []},
     "evaluation": {"fingerprint": None, "excluded_calibration": None, "classes": None, "outcomes": None, "notes": []},
@@ -200,6 +210,7 @@ def _left_out(record: dict[str, Any]) -> list[str]:
 def complete(document: dict[str, Any]) -> None:
     for key, defaults in DEFAULTS.items():
         document[key] = {**document[key], **{name: v for name, v in defaults.items() if name not in document[key]}}
+    document["task"] = {**CLASSIFIER, **document.get("task", {})}
     document.setdefault("comparison", None)
     document.setdefault("timings", {})
 

@@ -10,6 +10,8 @@ from snnconvert.report.blocks import Block, Code, On, Table, Text, Tiles
 from snnconvert.report.section import Document, Section, means
 from snnconvert.report.sections import energy
 from snnconvert.report.wording import count, fixed, interval, percent, plural, schedule
+from snnconvert.tasks import METRICS
+from snnconvert.tasks.intervals import holds_from
 
 if TYPE_CHECKING:
     from snnconvert.report.measured import Measured
@@ -23,6 +25,13 @@ class Gates(TypedDict):
 class Keys(TypedDict):
     gates: Annotated[Gates | None, means("conditions that were asked of this run")]
     next_commands: list[str]
+    holds_from: Annotated[
+        int | None,
+        means(
+            "the step from which the answer holds: fit_curve[milestones.basis] stays within the sampling error of its "
+            "last value"
+        ),
+    ]
 
 
 def compute(measured: Measured) -> dict[str, Any]:
@@ -32,6 +41,13 @@ def compute(measured: Measured) -> dict[str, Any]:
 def complete(document: dict[str, Any]) -> None:
     document.setdefault("gates", None)
     document.setdefault("next_commands", [])
+    document["holds_from"] = step_of_the_answer(document)
+
+
+def step_of_the_answer(document: Document) -> int | None:
+    """The step from which the answer holds."""
+    curve, basis = document["fit_curve"], document["milestones"]["basis"]
+    return holds_from(METRICS[basis], curve["timesteps"], curve[basis], curve[f"{basis}_interval"])
 
 
 def headline(document: Document) -> str:

@@ -1,0 +1,60 @@
+"""What a network that is made for one T alone reaches, for each of several T: the frontier of accuracy and latency."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
+
+from snnconvert.report.blocks import Block, On, Table, Text
+from snnconvert.report.section import Amount, Document, Section, Step, means
+from snnconvert.report.wording import DASH, count, fixed
+from snnconvert.tasks import METRICS
+
+if TYPE_CHECKING:
+    from snnconvert.report.measured import Measured
+
+
+class Fitted(TypedDict):
+    T: Annotated[Step, means("the budget: total steps that the network was fitted for")]
+    metric: Annotated[str, means("which figure `value` is, as milestones/basis")]
+    value: Annotated[float | None, means("at its last step, on the evaluation images")]
+    interval: Annotated[list[float] | None, means("of the value, 95 %")]
+    schedule: Annotated[str | None, means("as it was chosen for T")]
+    neuron: str | None
+    spikes_per_image: Amount | None
+    same: Annotated[bool, means("it is the network of this report")]
+    reason: NotRequired[Annotated[str | None, means("why there is none for T")]]
+
+
+class Keys(TypedDict):
+    frontier: Annotated[
+        list[Fitted] | None, means("with --frontier: a network fitted for each T, by T; null where none was asked for")
+    ]
+
+
+def compute(measured: Measured) -> dict[str, Any]:
+    return {"frontier": measured.studies.get("frontier")}
+
+
+def blocks(document: Document) -> Sequence[Block]:
+    rows: list[Fitted] | None = document["frontier"]
+    if not rows:
+        return []
+    metric = METRICS[rows[0]["metric"]]
+    cells = [
+        (
+            str(row["T"]) + (" (this network)" if row["same"] else ""),
+            DASH if row["value"] is None else fixed(row["value"], 2),
+            DASH if row["interval"] is None else " to ".join(fixed(end, 2) for end in row["interval"]),
+            count(row["spikes_per_image"]),
+            row["schedule"] or row.get("reason") or DASH,
+            row["neuron"] or DASH,
+        )
+        for row in rows
+    ]
+    head = ("T", f"{metric.title}{', ' + metric.unit if metric.unit else ''}", "95 %", "spikes", "schedule", "neuron")
+    text = "Each row is a network of its own, calibrated for T steps in all and measured on the same inputs."
+    return [Text(text, soft=True), Table(head, cells, On.PAGE | On.MARKDOWN, left=(4, 5), named=False)]
+
+
+SECTION = Section(Keys, compute, "Frontier: a network fitted for each T", blocks=blocks)
