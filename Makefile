@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint options sanitize clean
+.PHONY: install demo test lint options sanitize fuzz clean
 
 $(BIN)/snnconvert: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +45,11 @@ sanitize: $(BIN)/.test-installed
 		ASAN_OPTIONS=detect_leaks=0 SNNCONVERT_KERNELS=native PYTHONPATH=. $(abspath $(BIN))/python -m pytest -n 2 -q \
 		-p no:cacheprovider tests/simulate/test_native_convolutions.py tests/simulate/test_kernels.py \
 		tests/simulate/test_window_kernels.py
+
+# mutations of every kind of file that is read, in watched processes: some half an hour; files of faults are kept
+MUTATIONS ?= 10000
+fuzz: $(BIN)/.test-installed
+	$(BIN)/python tests/fuzz/fuzz_campaign.py --mutations $(MUTATIONS) --processes 2
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info

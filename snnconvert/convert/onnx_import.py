@@ -11,6 +11,7 @@ import inspect
 import math
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import torch
 from onnx import helper, numpy_helper
 
 from snnconvert.convert.lowering.flow import Array, Flow, Refusal, Value
-from snnconvert.convert.onnx_ops import OPERATORS
+from snnconvert.convert.onnx_ops import OPERATORS, quantised
 from snnconvert.convert.onnx_ops.folding import PerSample, fold, fold_per_sample, range_over_batch
 from snnconvert.convert.onnx_ops.reading import as_float32, initializers, open_model
 from snnconvert.convert.onnx_ops.scope import MOST_ELEMENTS, Scope
@@ -31,7 +32,9 @@ from snnconvert.graph.types import Ann, Origin, Source
 
 _SEED = 0
 _ALWAYS_CONSTANT = ("Shape", "Size", "Constant")
-_INPUT_TYPES = {1: "float", 10: "float16", 11: "double", 16: "bfloat16", 2: "uint8"}
+_INPUT_TYPES = {1: "float", 10: "float16", 11: "double", 16: "bfloat16", 2: "uint8", 3: "int8"}
+_TYPE_NAMES = {number: name.lower() for name, number in onnx.TensorProto.DataType.items()}
+_OF_UNITS = ("Cast", "CastLike", "DequantizeLinear", *quantised.TABLE)  # what says itself what its numbers stand for
 _MISFITS = (
     RuntimeError,
     ValueError,
@@ -122,7 +125,7 @@ def _only_input(graph: onnx.GraphProto, constants: dict[str, Array], path: Path)
     if not value.type.HasField("tensor_type") or value.type.tensor_type.elem_type not in _INPUT_TYPES:
         kind = "not a tensor"
         if value.type.HasField("tensor_type"):
-            kind = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
+            kind = _TYPE_NAMES.get(value.type.tensor_type.elem_type, "of no known type")
         raise UnsupportedError(
             f"input {value.name!r} of {path} is {kind}; only {', '.join(_INPUT_TYPES.values())} are supported",
             hint="convert a network that takes images or feature vectors",
@@ -132,7 +135,8 @@ def _only_input(graph: onnx.GraphProto, constants: dict[str, Array], path: Path)
 
 def _input_notes(value: onnx.ValueInfoProto) -> list[str]:
     kind = _INPUT_TYPES[value.type.tensor_type.elem_type]
-    scale = " (its values run from 0 to 255: --scale 1 leaves images as they are)" if kind == "uint8" else ""
+    runs = {"uint8": "0 to 255", "int8": "-128 to 127"}.get(kind, "")
+    scale = f" (its values run from {runs}: --scale 1 leaves images as they are)" if runs else ""
     return [] if kind == "float" else [f"the input {value.name!r} is {kind}; it is taken as float32 here{scale}"]
 
 
@@ -307,8 +311,14 @@ class _Interpreter:
                 raise Refusal(f"attribute {strange[0]!r} is not known")
         while inputs and inputs[-1] is None:
             inputs.pop()
-        result = function(self.scope, *inputs, **attributes)
-        return result if isinstance(result, tuple) else (result,)
+        found = function(self.scope, *inputs, **attributes)
+        results = found if isinstance(found, tuple) else (found,)
+        unit = next((value.unit for value in inputs if isinstance(value, Flow) and value.unit), None)
+        if unit is None or operator in _OF_UNITS:
+            return results
+        return tuple(
+            replace(each, unit=unit) if isinstance(each, Flow) and each.unit is None else each for each in results
+        )
 
     def _folded(self, node: onnx.NodeProto, inputs: list[Any]) -> tuple[Any, ...]:
         """Outputs of a node whose inputs do not depend on activations."""
@@ -355,6 +365,9 @@ class _Interpreter:
                 )
             if not value.plain and value.position is not None:
                 self.scope.note(f"output {name!r}: its batch was moved to the first axis")
+            if value.unit is not None:
+                self.scope.note(f"output {name!r} is of integers: read as the real numbers that they stand for")
+                value.node.meta["units"] = {**value.node.meta.get("units", {}), name: value.unit}
             nodes.setdefault(self.scope.renamed.get(name, name), value.node)
         if not nodes:
             raise UnsupportedError(

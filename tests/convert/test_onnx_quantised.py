@@ -172,3 +172,87 @@ def test_a_file_that_nothing_can_be_compared_with_says_so(tmp_path: Path) -> Non
     onnx.save(pairs_model(10), path)  # Gemm without a bias is not valid before opset 11
     ann, _ = open_ann(Request(model=str(path)))
     assert any("not compared with ONNX Runtime" in note for note in ann.source.notes)
+
+
+def integer_model(tail: str, kind: int = TensorProto.UINT8, step: float = 0.05) -> onnx.ModelProto:
+    """Two layers, whose result is quantised and left so (`tail` "integers"), cast to floats, or computed with."""
+    constants: dict[str, np.ndarray] = {
+        "w": RNG.normal(size=(12, 16)).astype(np.float32) * 0.3,
+        "v": RNG.normal(size=(16, 5)).astype(np.float32) * 0.3,
+        "s": np.float32(step),
+        "z": np.array(100 if kind == TensorProto.UINT8 else -7, helper.tensor_dtype_to_np_dtype(kind)),
+        "half": np.float32(0.5),
+        "shape": np.array([-1, 5], np.int64),
+    }
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Relu", ["h"], ["a"]),
+        helper.make_node("MatMul", ["a", "v"], ["o"]),
+        helper.make_node("QuantizeLinear", ["o", "s", "z"], ["q"]),
+    ]
+    out, result = "q", kind
+    if tail != "integers":
+        nodes.append(helper.make_node("Reshape", ["q", "shape"], ["r"]))
+        nodes.append(helper.make_node("Cast", ["r"], ["c"], to=TensorProto.FLOAT))
+        out, result = "c", TensorProto.FLOAT
+    if tail == "arithmetic":
+        nodes.append(helper.make_node("Mul", ["c", "half"], ["m"]))
+        out = "m"
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 12])],
+        [helper.make_tensor_value_info(out, result, ["N", 5])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+@pytest.mark.parametrize("kind", [TensorProto.UINT8, TensorProto.INT8])
+@pytest.mark.parametrize("tail", ["integers", "cast", "arithmetic"])
+def test_outputs_of_integers_stand_for_real_numbers(tail: str, kind: int, tmp_path: Path) -> None:
+    model = integer_model(tail, kind)
+    onnx.save(model, tmp_path / "model.onnx")
+    samples = torch.rand(16, 12, generator=torch.Generator().manual_seed(1))
+    ann = import_onnx(tmp_path / "model.onnx")
+    found = compare_with_onnxruntime(ann, tmp_path / "model.onnx", samples)
+    assert found.ran
+    assert found.largest < 0.1, "integers were compared with real numbers"
+    assert any("of integers" in note for note in ann.source.notes) == (tail == "integers")
+    values = ann.graph(samples)[0]
+    assert (
+        float(values.abs().max()) < 10 if tail == "integers" else float(values.max()) > 20 or kind == TensorProto.INT8
+    )
+
+
+def test_values_that_the_file_cuts_off_are_no_fault_of_the_import(tmp_path: Path) -> None:
+    """With a step of 0.001 nearly every output is at the end of its range."""
+    onnx.save(integer_model("integers", step=0.001), tmp_path / "model.onnx")
+    samples = torch.rand(16, 12, generator=torch.Generator().manual_seed(1))
+    found = compare_with_onnxruntime(import_onnx(tmp_path / "model.onnx"), tmp_path / "model.onnx", samples)
+    assert found.largest > 0.5
+
+
+@pytest.mark.parametrize(("kind", "zero"), [(TensorProto.UINT8, 128), (TensorProto.INT8, -3)])
+def test_an_input_of_integers_is_dequantised_by_the_file(kind: int, zero: int, tmp_path: Path) -> None:
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+    weights = RNG.normal(size=(12, 5)).astype(np.float32)
+    constants = {"w": weights, "s": np.float32(0.03), "z": np.array(zero, dtype)}
+    nodes = [
+        helper.make_node("DequantizeLinear", ["x", "s", "z"], ["f"]),
+        helper.make_node("MatMul", ["f", "w"], ["h"]),
+        helper.make_node("Relu", ["h"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", kind, ["N", 12])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 5])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), tmp_path / "m.onnx")
+    samples = torch.rand(4, 12, generator=torch.Generator().manual_seed(1))
+    ann = import_onnx(tmp_path / "m.onnx")
+    assert compare_with_onnxruntime(ann, tmp_path / "m.onnx", samples).largest < 1e-5
+    whole = torch.tensor([[float(zero)] * 12])
+    assert float(ann.graph(whole)[0].abs().max()) == 0.0

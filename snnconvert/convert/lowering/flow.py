@@ -37,12 +37,15 @@ class Flow:
 
     Attributes:
         position: axis of the batch, or None where the source's tensor has no batch axis (a squeezed batch of 1).
+        unit: scale s and zero point z, where the source's numbers are integers q and stand for s (q - z), which is what
+            `node` computes; scale 0 where it differs from channel to channel.
     """
 
     node: fx.Node
     position: int | None = 0
     before: int = 1
     after: int = 1
+    unit: tuple[float, float] | None = None
 
     @property
     def dims(self) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+from onnx import TensorProto
 
 from snnconvert.convert.lowering.elementwise import (
     add,
@@ -24,6 +25,7 @@ from snnconvert.convert.lowering.flow import Flow, Refusal, Value
 from snnconvert.convert.lowering.products import matmul
 from snnconvert.convert.lowering.scope import moving
 from snnconvert.convert.lowering.windows import conv
+from snnconvert.convert.onnx_ops.quantised import integers_of
 from snnconvert.convert.onnx_ops.scope import Scope, dropped_scores, fixed
 from snnconvert.graph import kinds
 
@@ -72,15 +74,16 @@ def Dropout(
 
 
 def Cast(scope: Scope, x: Value, *, to: int, saturate: int = 1, round_mode: str = "up") -> Value:
-    if isinstance(x, Flow) and to not in _FLOATS:
+    if not isinstance(x, Flow):
+        return x
+    if to not in _FLOATS and x.unit is None:
         raise Refusal("it casts activations to a type that is not floating point")
-    return x
+    return x if x.unit is None or to not in _FLOATS else integers_of(scope, x)
 
 
 def CastLike(scope: Scope, x: Value, like: Value, *, saturate: int = 1, round_mode: str = "up") -> Value:
-    if isinstance(like, np.ndarray) and like.dtype.kind != "f":
-        raise Refusal("it casts activations to a type that is not floating point")
-    return x
+    whole = isinstance(like, np.ndarray) and like.dtype.kind != "f"
+    return Cast(scope, x, to=TensorProto.INT32 if whole else TensorProto.FLOAT)
 
 
 def ArgMax(scope: Scope, x: Value, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Flow:

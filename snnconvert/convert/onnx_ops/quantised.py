@@ -10,6 +10,7 @@ quantisers rely on when they remove the real one.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,9 +31,9 @@ ROUNDING = "the model is quantised: its weights were dequantised, rounding of it
 
 
 def real(value: Value, scale: Value, zero: Value | None, axis: int) -> Value:
-    """The real numbers a quantised constant stands for; activations are real already."""
+    """The real numbers a quantised constant stands for; activations that were quantised here are real already."""
     if isinstance(value, Flow):
-        return value
+        return replace(value, unit=None)
     factor, offset = (
         fixed(scale, "its scale").astype(np.float64),
         fixed(zero, "its zero point") if zero is not None else 0,
@@ -50,17 +51,28 @@ def real(value: Value, scale: Value, zero: Value | None, axis: int) -> Value:
 
 
 def quantised(scope: Scope, flow: Flow, scale: Value, zero: Value | None) -> Flow:
-    """What remains of quantising an activation: a clip at 0 where the type holds no negative numbers."""
+    """What remains of quantising an activation: a clip at 0 where the type holds no negative numbers, and the unit."""
     scope.note(ROUNDING)
-    offset = None if zero is None else fixed(zero, "its zero point")
-    unsigned = offset is None or offset.dtype.kind == "u"
-    lowest = 0 if unsigned else np.iinfo(offset.dtype).min if offset is not None and offset.dtype.kind == "i" else None
-    if lowest is None or (0 if offset is None else int(np.ravel(offset)[0])) != lowest:
+    factor = fixed(scale, "its scale").reshape(-1)
+    offset = np.zeros(1, np.uint8) if zero is None else fixed(zero, "its zero point").reshape(-1)
+    flow = _held(scope, flow, factor, offset)
+    one = factor.size == offset.size == 1
+    unit = (float(factor[0]), float(offset[0])) if one else (0.0, 0.0)
+    if one and offset.dtype.kind in "iu":
+        limits = np.iinfo(offset.dtype)
+        steps = (*unit, float(limits.min), float(limits.max))
+        # None where the same value is rounded in two ways
+        flow.node.meta["steps"] = steps if flow.node.meta.get("steps", steps) == steps else None
+    return replace(flow, unit=unit)
+
+
+def _held(scope: Scope, flow: Flow, scale: Array, offset: Array) -> Flow:
+    """`flow`, clipped at 0 where the type that holds it has no negative numbers."""
+    if offset.dtype.kind not in "iu" or int(offset[0]) != np.iinfo(offset.dtype).min:
         return flow
     if flow.node.op == "placeholder" or scope.non_negative(flow.node):
         return flow
-    width = 8 if offset is None else 8 * offset.dtype.itemsize
-    return scope.apply(kinds.Clip(high=(2**width - 1) * float(np.max(fixed(scale, "its scale")))), flow)
+    return scope.apply(kinds.Clip(high=(2.0 ** (8 * offset.dtype.itemsize) - 1) * float(scale.max())), flow)
 
 
 def QuantizeLinear(
@@ -76,8 +88,7 @@ def QuantizeLinear(
     saturate: int = 1,
 ) -> Flow:
     if zero is None and output_dtype not in (0, 2):
-        scope.note(ROUNDING)
-        return moving(x)
+        return quantised(scope, moving(x), scale, np.zeros(1, np.int8))
     return quantised(scope, moving(x), scale, zero)
 
 
@@ -93,8 +104,20 @@ def DequantizeLinear(
 ) -> Value:
     if isinstance(x, np.ndarray) and block_size:
         raise Refusal("blocked quantisation")
+    if isinstance(x, Flow) and x.unit is None:  # integers that nothing in the file has quantised: its input
+        factor, offset = scalar(scale, "its scale"), 0.0 if zero is None else scalar(zero, "its zero point")
+        return scope.affine(x, factor, -factor * offset)
     scope.note(ROUNDING)
     return real(x, scale, zero, axis)
+
+
+def integers_of(scope: Scope, flow: Flow) -> Flow:
+    """The integers that stand for `flow`, as numbers to compute with; rounding is dropped."""
+    assert flow.unit is not None
+    scale, zero = flow.unit
+    if scale == 0:
+        raise Refusal("it computes with quantised values whose scale differs from channel to channel")
+    return scope.affine(replace(flow, unit=None), 1 / scale, zero)
 
 
 def _on_triples(operator: Operator, *axes: int) -> Operator:

@@ -16,6 +16,7 @@ from snnconvert.convert.passes.leaky import split_leaky
 from snnconvert.convert.passes.max_pool import swap_max_pool
 from snnconvert.convert.passes.pointwise import name_functions
 from snnconvert.convert.passes.redundant import drop_redundant_activation, mean_to_pool
+from snnconvert.convert.passes.sink_affine import sink_affine
 from snnconvert.convert.passes.spread import spread_units
 from snnconvert.graph.dialect import verify
 from snnconvert.graph.edit import copied, finish
@@ -32,6 +33,7 @@ PASSES: tuple[Pass, ...] = (
     drop_redundant_activation,
     swap_max_pool,
     fold_affine,
+    sink_affine,
     spread_units,
 )
 

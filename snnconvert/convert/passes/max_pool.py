@@ -12,15 +12,16 @@ from torch import fx
 from snnconvert.convert.passes.fold_affine import per_channel
 from snnconvert.graph.dialect import arguments, calls, op_of
 from snnconvert.graph.edit import kind_of, only_user, redirect
+from snnconvert.graph.flow import Flow, flows
 from snnconvert.graph.kinds import Affine, MaxPool
 
 
 def swap_max_pool(graph: fx.GraphModule) -> int:
     """Swap (max pool, activation or positive affine) pairs; returns how many were swapped."""
-    swapped = 0
+    swapped, moves = 0, flows(graph)
     for node, _ in list(calls(graph, MaxPool)):
         user = only_user(node)
-        if user is None or not _movable(node, user):
+        if user is None or not _movable(node, user, moves):
             continue
         (source,) = arguments(node)
         for reader in list(user.users):
@@ -33,12 +34,12 @@ def swap_max_pool(graph: fx.GraphModule) -> int:
     return swapped
 
 
-def _movable(pool: fx.Node, user: fx.Node) -> bool:
+def _movable(pool: fx.Node, user: fx.Node, moves: dict[fx.Node, Flow]) -> bool:
     if user.op != "call_module":
         return False
     if op_of(user).rectifies:
         return True
-    if kind_of(user) != "Affine":
+    if kind_of(user) != "Affine" or moves.get(pool) == Flow.SPIKES:  # behind neurons it is for the next weights
         return False
     affine = op_of(user, Affine)
     channels, rank = pool.meta["shape"][0], len(pool.meta["shape"])
