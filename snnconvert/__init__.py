@@ -17,6 +17,7 @@ from snnconvert.errors import SnnConvertError
 if TYPE_CHECKING:
     from snnconvert.data.datasets import Dataset, load_dataset
     from snnconvert.data.preprocessing import Preprocessing
+    from snnconvert.exporters.export import Exported, export
     from snnconvert.graph.checkpoint import load_snn, save_snn
     from snnconvert.graph.types import Ann, Snn
     from snnconvert.pipeline import Outcome, Request, convert_model, run
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Ann",
     "Dataset",
+    "Exported",
     "FitCurve",
     "LayerEngine",
     "Outcome",
@@ -34,6 +36,7 @@ __all__ = [
     "Snn",
     "SnnConvertError",
     "convert_model",
+    "export",
     "load_dataset",
     "load_snn",
     "run",
@@ -43,6 +46,7 @@ __all__ = [
 _HOMES = {
     "Ann": "graph.types",
     "Dataset": "data.datasets",
+    "Exported": "exporters.export",
     "FitCurve": "simulate.measure",
     "LayerEngine": "simulate.layer_engine",
     "Outcome": "pipeline",
@@ -50,6 +54,7 @@ _HOMES = {
     "Request": "pipeline",
     "Snn": "graph.types",
     "convert_model": "pipeline",
+    "export": "exporters.export",
     "load_dataset": "data.datasets",
     "load_snn": "graph.checkpoint",
     "run": "pipeline",

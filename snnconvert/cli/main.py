@@ -19,6 +19,7 @@ from snnconvert.cli.options import Chip, Files, Judging, command, gates_of
 from snnconvert.cli.terminal import ClosableOutput, Terminal
 from snnconvert.cli.zoo import zoo_app
 from snnconvert.errors import SnnConvertError
+from snnconvert.exporters import Export
 from snnconvert.request import CHANGES, Request
 from snnconvert.threads import wait_quietly
 
@@ -123,6 +124,14 @@ def debug(
     from snnconvert.cli.debug import debug
 
     debug(checkpoint, given, terminal)
+
+
+@command(app, "export")
+def export(checkpoint: Checkpoint, given: Annotated[dict[str, Any], Export], terminal: Terminal) -> None:
+    """Write a converted network for another program, and prove that it means the same there."""
+    from snnconvert.cli.export import export
+
+    export(checkpoint, Export(**given), terminal)
 
 
 app.add_typer(zoo_app, name="zoo")

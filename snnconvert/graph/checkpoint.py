@@ -184,9 +184,9 @@ def _tensors(snn: Snn) -> dict[str, Tensor]:
     if snn.precision == "int8":
         for node, op in calls(snn.graph, Weighted):
             name = f"{node.name}.weight"
-            if packed := _packed(name, op):
+            if codes := packed(name, op):
                 del found[name]
-                found |= packed
+                found |= codes
     calibrated = snn.calibrated
     if calibrated is not None:
         found |= graph_tensors(calibrated.network.graph, CALIBRATED)
@@ -204,7 +204,7 @@ def _once(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]
     return {name: tensors[name] for name in kept.values()}, {one: two for one, two in names.items() if one != two}
 
 
-def _packed(name: str, op: Weighted) -> dict[str, Tensor]:
+def packed(name: str, op: Weighted) -> dict[str, Tensor]:
     """The weights of `op` as 8-bit integers and the step that they count, per output channel.
 
     The step is the largest number that all weights of a channel are multiples of. Where they need more than 8 bits the
@@ -218,8 +218,8 @@ def _packed(name: str, op: Weighted) -> dict[str, Tensor]:
     whole = np.clip(rows / grid[:, None], -(2.0**62), 2.0**62).astype(np.int64)
     steps = op.by_output(torch.from_numpy(grid * np.maximum(np.gcd.reduce(whole, axis=1), 1)))
     codes = (op.weight.double() / steps).round().clamp(-127, 127).to(torch.int8)
-    packed = {f"{name}.codes": codes.contiguous(), f"{name}.steps": steps.to(op.weight.dtype).contiguous()}
-    return packed if torch.equal(_unpacked(name, packed), op.weight) else {}
+    made = {f"{name}.codes": codes.contiguous(), f"{name}.steps": steps.to(op.weight.dtype).contiguous()}
+    return made if torch.equal(_unpacked(name, made), op.weight) else {}
 
 
 def _unpacked(name: str, tensors: dict[str, Tensor]) -> Tensor:

@@ -27,6 +27,10 @@ class Affine(Op):
     def forward(self, x: Tensor) -> Tensor:
         return x * self.scale + self.shift
 
+    def largest(self, *inputs: float) -> float:
+        """Scaled, and shifted outwards."""
+        return max(inputs) * float(self.scale.abs().max()) + float(self.shift.abs().max())
+
     def linear_part(self) -> Op | None:
         """Without the shift."""
         return self.rebuilt(shift=torch.zeros_like(self.shift))
@@ -50,6 +54,10 @@ class Scale(Op):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.factor
+
+    def largest(self, *inputs: float) -> float:
+        """Scaled."""
+        return max(inputs) * float(self.factor.abs().max())
 
     def multiply_accumulates(self, inputs: Sequence[Shape], output: Shape) -> int:
         """One for every value."""
@@ -82,6 +90,10 @@ class Snap(Op):
         inside = rounded.clamp(-self.limit, self.limit)
         self.cut_off = self.cut_off or not torch.equal(inside, rounded)
         return inside
+
+    def largest(self, *inputs: float) -> float:
+        """Up to its limit."""
+        return min(max(inputs), math.inf if self.limit is None else self.limit)
 
     @property
     def passes_units(self) -> bool:

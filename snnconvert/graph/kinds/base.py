@@ -7,6 +7,7 @@ KINDS.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from enum import Enum, IntEnum
 from typing import Any, ClassVar, Self
@@ -149,6 +150,14 @@ class Op(nn.Module):
     def linear_part(self) -> Op | None:
         """Itself without its constant part; None where it is not linear."""
         return self
+
+    def largest(self, *inputs: float) -> float:
+        """The largest absolute value that it can hand on in one frame, units for spikes; infinite if nothing says.
+
+        Args:
+            inputs: the same of its inputs.
+        """
+        return max((*inputs, self.brings)) if self.keeps_sign or self.role == Role.DELAY else math.inf
 
     def multiply_accumulates(self, inputs: Sequence[Shape], output: Shape) -> int:
         """Multiply-accumulates of one sample, with every tap at every place, whether or not it lies on padding.

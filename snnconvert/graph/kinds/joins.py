@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from snnconvert.graph.kinds.base import Op, Role
@@ -17,3 +19,7 @@ class Add(Op):
         for other in others:
             first = first + other
         return first
+
+    def largest(self, *inputs: float) -> float:
+        """All of them together."""
+        return math.fsum(inputs)

@@ -81,6 +81,10 @@ class Resize(Op):
             return F.interpolate(x, size=self.size, mode="nearest")
         return F.interpolate(x, size=self.size, mode=self.mode, align_corners=self.align_corners)
 
+    def largest(self, *inputs: float) -> float:
+        """Means of what comes in."""
+        return max(inputs)
+
 
 class MaxPool(Op):
     """Maximum over windows of 1 or 2 spatial axes."""
@@ -140,6 +144,10 @@ class SumPool(Op):
             flat = ((1, *self.kernel), (1, *self.stride), (0, *self.padding))
             return F.avg_pool2d(x.unsqueeze(-2), *flat, self.ceil_mode, divisor_override=1).squeeze(-2)
         return F.avg_pool2d(x, self.kernel, self.stride, self.padding, self.ceil_mode, divisor_override=1)
+
+    def largest(self, *inputs: float) -> float:
+        """As many as a window holds."""
+        return max(inputs) * math.prod(self.kernel)
 
     @property
     def keeps_spikes(self) -> bool:

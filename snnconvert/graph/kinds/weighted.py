@@ -67,6 +67,11 @@ class Weighted(Op):
         weight = self.weight.detach().to("cpu", torch.float64)
         return self.rebuilt(weight=(weight != 0).double() if only_nonzero else torch.ones_like(weight), bias=None)
 
+    def largest(self, *inputs: float) -> float:
+        """With the worst inputs."""
+        reach = self.by_rows(self.weight.double().abs()).sum(1) * max(inputs)
+        return float((reach if self.bias is None else reach + self.bias.double().abs()).max())
+
     def linear_part(self) -> Op | None:
         """Without the bias."""
         return self.rebuilt(bias=None)

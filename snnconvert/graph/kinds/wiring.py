@@ -20,6 +20,10 @@ class Wiring(Op):
         """Always, unless a kind says otherwise below."""
         return True
 
+    def largest(self, *inputs: float) -> float:
+        """What it moves, and what it puts among it."""
+        return max((*inputs, self.brings))
+
 
 class Reshape(Wiring):
     """Reshape one sample to `shape` (batch excluded, no -1)."""

@@ -1,0 +1,148 @@
+"""Exports: EXPORTERS maps the value of `--to` to what writes a network for another program, and runs it there.
+
+The table is light: an exporter's module, and torch with it, is imported when it is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snnconvert.errors import OptionError, did_you_mean
+from snnconvert.options import declared, option
+
+if TYPE_CHECKING:
+    from snnconvert.exporters.task import Reader, Task, Written
+
+PANEL = "Export"
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """One way out.
+
+    Attributes:
+        help: what is written, in a few words.
+        writer: MODULE:FUNCTION; takes a `task.Task`, writes to its path and returns `task.Written`.
+        reader: MODULE:FUNCTION; takes the task and what was written, and returns what runs it in the program that it
+            is meant for (`task.Reader`). Empty where there is none to run.
+        forms: the values of `--form` and what each is; the first is the usual one.
+        options: further options that mean something to it, by field of `Export`.
+        suffix: what its path ends in; empty for a folder.
+        packages: what has to be importable to write it, and to run it.
+        extra: the extra of this package that brings them.
+    """
+
+    help: str
+    writer: str
+    reader: str = ""
+    forms: Mapping[str, str] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
+    suffix: str = ""
+    packages: tuple[str, ...] = ()
+    extra: str = ""
+
+    def write(self, task: Task) -> Written:
+        """Write the network.
+
+        Raises:
+            UnsupportedError: what the form cannot hold exactly, naming layers and reasons; nothing is written.
+        """
+        written: Written = _function(self.writer)(task)
+        return written
+
+    def read(self, task: Task, written: Written) -> Reader:
+        """What runs it."""
+        reader: Reader = _function(self.reader)(task, written)
+        return reader
+
+    def missing(self) -> tuple[str, ...]:
+        """The packages that are not installed."""
+        return tuple(name for name in self.packages if find_spec(name) is None)
+
+
+def _function(place: str) -> Callable[..., Any]:
+    module, name = place.split(":")
+    found: Callable[..., Any] = getattr(import_module(module), name)
+    return found
+
+
+EXPORTERS: dict[str, Exporter] = {}
+
+
+def _forms() -> dict[str, None]:
+    return {form: None for row in EXPORTERS.values() for form in row.forms}
+
+
+@dataclass(frozen=True)
+class Export:
+    """What can be asked of an export; the defaults are those of the command line.
+
+    Attributes:
+        output: a file or, for formats of several, a folder.
+    """
+
+    to: str = option("", "What it is exported as.", commands=("export",), panel=PANEL, choices=lambda: EXPORTERS)
+    form: str | None = option(
+        None,
+        "Which of the forms that --to has; the first is the usual one.",
+        commands=("export",),
+        panel=PANEL,
+        metavar="FORM",
+    )
+    output: Path | None = option(
+        None,
+        "File or folder to write.",
+        commands=("export",),
+        panel=PANEL,
+        short="-o",
+        usual="beside the checkpoint",
+        read=Path,
+    )
+    verify: bool = option(
+        False,
+        "Run what was written in the program that reads it, on --data, and compare every spike.",
+        commands=("export",),
+        panel=PANEL,
+    )
+    data: str | None = option(
+        None, "Images to verify on, as for convert.", commands=("export",), panel=PANEL, metavar="TEXT"
+    )
+    limit: int = option(64, "How many of them.", commands=("export",), panel=PANEL, least=1)
+
+
+def exporter_of(asked: Export) -> Exporter:
+    """The row that `asked` names, once all that is asked fits it.
+
+    Raises:
+        OptionError: an unknown exporter or form, an option that means nothing to it, or a package that is missing.
+    """
+    if asked.to not in EXPORTERS:
+        hint = did_you_mean(asked.to, tuple(EXPORTERS)) or f"give --to one of {', '.join(EXPORTERS)}"
+        what = f"--to {asked.to!r} is not known" if asked.to else "--to is missing"
+        raise OptionError(f"{what}; there are {', '.join(EXPORTERS)}", hint=hint, options=("to",))
+    row = EXPORTERS[asked.to]
+    if asked.form is not None and asked.form not in row.forms:
+        hint = f"give --form one of {', '.join(row.forms)}" if row.forms else "leave --form out"
+        raise OptionError(f"--to {asked.to} has no form {asked.form!r}", hint=hint, options=("form",))
+    common = ("to", "form", "output", "verify", "data", "limit")
+    for option_ in declared(Export).values():
+        given = getattr(asked, option_.name) != option_.default
+        if given and option_.name not in (*common, *row.options):
+            raise OptionError(
+                f"{option_.flag} means nothing to --to {asked.to}",
+                hint=f"leave {option_.flag} out",
+                options=(option_.name,),
+            )
+    if asked.verify and not row.reader:
+        raise OptionError(f"nothing runs what --to {asked.to} writes", hint="leave --verify out", options=("verify",))
+    if asked.verify and asked.data is None:
+        raise OptionError("--verify needs images", hint="add --data, as for convert", options=("data",))
+    if missing := row.missing():
+        how = f"pip install 'snnconvert[{row.extra}]'" if row.extra else f"pip install {' '.join(missing)}"
+        raise OptionError(f"--to {asked.to} needs {', '.join(missing)}, which is not installed", hint=how)
+    return row

@@ -1,0 +1,108 @@
+"""One export from a network or a checkpoint to files, and the proof that they mean the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from snnconvert.data.selection import images_for
+from snnconvert.errors import InternalError, OptionError
+from snnconvert.exporters import EXPORTERS, Export, exporter_of
+from snnconvert.exporters.task import Task, Written
+from snnconvert.exporters.verify import Comparison, compare, engine_of
+from snnconvert.graph.checkpoint import load_snn
+from snnconvert.graph.types import Snn
+from snnconvert.options import check
+from snnconvert.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was exported.
+
+    Attributes:
+        written: the files, and the network that they hold.
+        form: how it was made, in words: EXPORTER, or EXPORTER and form.
+        changed: the checkpoint's network beside the one that was written, where they differ and there are images.
+        verified: the engine beside the reader, where that was asked for.
+    """
+
+    written: Written
+    form: str
+    changed: Comparison | None = None
+    verified: Comparison | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What was written."""
+        return self.written.files
+
+    @property
+    def network(self) -> Snn:
+        """Exactly the network that the files hold."""
+        return self.written.network
+
+    def document(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "schema": "snnconvert-export/1",
+            "model": self.network.source.name,
+            "form": self.form,
+            "files": [str(path) for path in self.files],
+            "notes": list(self.written.notes),
+            "facts": dict(self.written.facts),
+            "changed": None if self.changed is None else self.changed.document(),
+            "verified": None if self.verified is None else self.verified.document(),
+        }
+
+
+def export(snn: Snn | str | Path, output: str | Path | None = None, *, to: str, **options: Any) -> Exported:
+    """Write a spiking network for another program.
+
+    Args:
+        snn: a network, or its checkpoint (.snn).
+        output: a file, or a folder for formats of several; beside the checkpoint if it is left out.
+        to: a name from EXPORTERS.
+        options: other fields of `Export`: form, verify, data, limit, and those of the exporter.
+
+    Returns:
+        The files, the network that they hold, and what was compared.
+
+    Raises:
+        OptionError: an option that does not fit.
+        UnsupportedError: what cannot be exported exactly, naming layers and reasons; nothing is written then.
+    """
+    path = None if output is None else Path(output)
+    return run_export(snn, Export(to=to, output=path, **options))
+
+
+def run_export(snn: Snn | str | Path, asked: Export, progress: Progress = silent) -> Exported:
+    """As `export`, from options."""
+    check(replace(asked, to=asked.to or next(iter(EXPORTERS), "")))
+    row = exporter_of(asked)
+    if row.forms and asked.form is None:
+        asked = replace(asked, form=next(iter(row.forms)))
+    network = snn if isinstance(snn, Snn) else load_snn(snn)
+    path = asked.output
+    if path is None:
+        if isinstance(snn, Snn):
+            raise OptionError("an export needs a place to be written to", hint="give output=...", options=("output",))
+        path = Path(snn).with_suffix(row.suffix or f".{asked.to}")
+    if row.suffix and path.suffix != row.suffix:
+        hint = f"name it {path.with_suffix(row.suffix)}"
+        raise OptionError(f"{path} does not end in {row.suffix}", hint=hint, options=("output",))
+    task = Task(network, path, asked.form or "", {name: getattr(asked, name) for name in row.options})
+    images = None if asked.data is None else images_for(network, asked.data, asked.limit)
+    written = row.write(task)
+    if not written.files:
+        raise InternalError(f"--to {asked.to} wrote nothing")
+    form = asked.to if asked.form is None else f"{asked.to}, {asked.form}"
+    if images is None:
+        return Exported(written, form)
+    inputs, changed, verified = images.images(), None, None
+    if written.network is not network:
+        changed = compare(network, engine_of(written.network), inputs, images.labels, progress=progress)
+    if asked.verify:
+        verified = compare(written.network, row.read(task, written), inputs, images.labels, progress=progress)
+    return Exported(written, form, changed, verified)
