@@ -130,7 +130,7 @@ def figures_of(document: dict[str, Any]) -> Any:
     return [
         {name: document["ann"][name] for name in ("accuracy", "correct")},
         {name: document["fit_curve"][name] for name in _CURVE},
-        document["latency"],
+        {name: step for name, step in document["latency"].items() if name != "asked"},  # no figure
         energy.get("operations"),
         [over_time.get(name) for name in ("spikes", "snn_additions", "snn_multiplications", "neuron_updates")],
         [[row["name"], row["spikes_per_image"]] for row in document["layers"]],

@@ -27,7 +27,7 @@ from snnconvert.pipeline import run as run_pipeline
 from snnconvert.report.document import dumps, write_report
 from snnconvert.report.figures import write_beside
 from snnconvert.report.from_run import document_of
-from snnconvert.report.render_terminal import print_summary
+from snnconvert.report.render_terminal import print_next, print_summary
 from snnconvert.report.sections import attribution
 from snnconvert.simulate.kernels import missing
 from snnconvert.target import Attempt, best_of, beyond_the_original, smallest, unreachable
@@ -97,8 +97,10 @@ def show_report(
     if terminal.as_json:
         sys.stdout.write(dumps(document))
     elif not terminal.quiet:
-        print_summary(document, Console())
-        Console().print(f"written: {', '.join(map(str, [*before, *written]))}", highlight=False)
+        console = Console()
+        print_summary(document, console)
+        console.print(f"\nwritten: {', '.join(map(str, [*before, *written]))}", highlight=False)
+        print_next(document, console)
 
 
 def _convert(conversion: Conversion) -> Made:
@@ -110,7 +112,7 @@ def _convert(conversion: Conversion) -> Made:
     document = document_of(
         outcome,
         command_line=terminal.command_line,
-        next_commands=tuple(line for line in (f"snnconvert info {output}", follow) if line),
+        next_commands=tuple(line for line in (follow, f"snnconvert info {output}") if line),
     )
     if not gates.conditions():
         return Made(outcome.snn, document)

@@ -27,7 +27,7 @@ IF = NeuronModel(
     fire,
     range=lambda _: (0, 1),
     source="Rueckauer et al. 2017; Bu et al. 2022",
-    title="binary",
+    title="integrate-and-fire, binary spikes",
     native=0,
     triton=0,
 )

@@ -49,12 +49,6 @@ def data(rows: list[Spec]) -> alt.Data:
     return alt.Data(values=rows)  # type: ignore[no-untyped-call]
 
 
-def step_ticks(rows: list[Spec]) -> Spec:
-    """Options of an axis of steps: whole numbers only, every one of them where `rows` have few."""
-    few = sorted({row["t"] for row in rows})
-    return {"format": "d", "tickMinStep": 1} | ({"values": few} if len(few) <= 8 else {})
-
-
 def tips(*texts: str) -> list[alt.Tooltip]:
     """What is shown at a mark: "FIELD TITLE" or "FIELD TITLE | FORMAT" for each line."""
     found = []

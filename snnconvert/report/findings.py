@@ -97,8 +97,8 @@ def _sample_too_small(document: Document) -> dict[str, str] | None:
         if low > 0 or max(abs(low), abs(high)) <= _NEGLIGIBLE:
             return None
         return _warning(
-            f"{samples:,} images are too few to tell whether accuracy dropped: measured {drop:.2f} points, "
-            f"95 % interval {low:+.2f} to {high:+.2f} (McNemar p = {paired['p_value']:.2f}).",
+            f"{samples:,} images cannot tell a drop of {drop:.2f} points from none (95 % interval {low:+.2f} to "
+            f"{high:+.2f}, McNemar p = {paired['p_value']:.2f}).",
             "Evaluate on more images.",
         )
     low, high = document["fit_curve"]["accuracy_interval"][-1] or (0.0, 0.0)
@@ -125,9 +125,9 @@ def _falls(document: Document) -> dict[str, str] | None:
 def _rising(document: Document) -> dict[str, str] | None:
     settled, final = document["analysis"]["plateau"], document["analysis"]["final"]
     basis = document["milestones"]["basis"]
-    if settled is None or final is None or final[basis] is None:
+    if settled is None or final is None or final["value"] is None:
         return None
-    gain = settled["value"] - final[basis]
+    gain = settled["value"] - final["value"]
     if gain < max(1.0, 3 * settled["error"]):
         return None
     return _warning(

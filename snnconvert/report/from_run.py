@@ -40,6 +40,7 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
         right=None if right is None else {"ann": right[0], "snn": right[1]},
         watched=evaluation.studies,
         studies=outcome.studies,
+        asked=request.timesteps,
         calibrated_for=request.calibrate_for,
         constants=None if own is None else load_constants(own),
         comparison=outcome.facts.comparison,

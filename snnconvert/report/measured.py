@@ -36,6 +36,7 @@ class Measured:
         right: by "ann" and "snn", whether each image is classified correctly at the end.
         watched: what was seen on the first images.
         studies: results of studies by name, and of "chip".
+        asked: the T that was asked for; None where only the network is at hand.
         calibrated_for: steps besides the last that the network was calibrated for.
         constants: the user's own energies.
         comparison: how far the import is from its reference.
@@ -59,6 +60,7 @@ class Measured:
     right: Mapping[str, NDArray[Any]] | None = None
     watched: Studies | None = None
     studies: Mapping[str, Any] = field(default_factory=dict)
+    asked: int | None = None
     calibrated_for: tuple[int, ...] = ()
     constants: Constants | None = None
     comparison: Mapping[str, Any] | None = None

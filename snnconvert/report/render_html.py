@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from importlib import metadata, resources
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,8 @@ from snnconvert.report.blocks import Block, On, shown
 from snnconvert.report.charts import charts
 from snnconvert.report.section import Document
 from snnconvert.report.sections import SECTIONS
-from snnconvert.report.sections.summary import headline
-from snnconvert.report.wording import clean
+from snnconvert.report.verdict import verdict
+from snnconvert.report.wording import clean, spoken
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -26,10 +26,20 @@ if TYPE_CHECKING:
 # Runs in the page: hands every specification to the bundled Vega-Embed. No chart is drawn by hand.
 _STARTER = """{
 const specs = JSON.parse(document.getElementById("chart-specs").textContent);
-for (const place of document.querySelectorAll("[data-chart]")) {
-  const spec = specs[place.dataset.chart];
+const draw = place => {
+  const spec = specs[place.dataset.chart], narrow = spec.usermeta?.narrow;
+  if (narrow && place.clientWidth < 560) {
+    spec.height = narrow.height;
+    spec.config.legend.columns = narrow.columns;
+  }
   vegaEmbed(place, spec, {mode: "vega-lite", renderer: "svg", actions: false, tooltip: {theme: "custom"}})
     .catch(problem => { place.textContent = "chart not shown: " + problem.message; });
+};
+// What lies in a closed fold has no width yet.
+for (const place of document.querySelectorAll("[data-chart]")) {
+  const fold = place.closest("details:not([open])");
+  if (fold) fold.addEventListener("toggle", () => draw(place), {once: true});
+  else draw(place);
 }
 }"""
 
@@ -39,11 +49,12 @@ def render_html(document: Document) -> str:
     name = document["model"]["name"]
     return page(
         f"{name}: spiking network report",
-        f"Spiking network report: {name}",
-        headline(document),
-        sentences=[text for section in SECTIONS.values() for text in section.sentences(document)],
+        f"{name} as a spiking network",
+        verdict(document),
+        sentences=[],
         sections=[(section.title, section.blocks(document)) for section in SECTIONS.values()],
         charts=charts(document),
+        say=partial(spoken, document),
     )
 
 
@@ -55,6 +66,7 @@ def page(
     sentences: Sequence[Block],
     sections: Sequence[tuple[str, Sequence[Block]]],
     charts: Mapping[str, Any],
+    say: Callable[[str], str] = str,
 ) -> str:
     """A self-contained page of blocks, with the charts' specifications and their library inside it.
 
@@ -65,6 +77,7 @@ def page(
         sentences: what stands below the headline.
         sections: heading and blocks; those that have nothing for the page are left out.
         charts: specifications by name.
+        say: puts prose into the words of what it is about; names, figures and code stay as they are.
     """
     from markupsafe import Markup
 
@@ -76,6 +89,7 @@ def page(
         sentences=sentences,
         sections=sections,
         on=On.PAGE,
+        say=say,
         charts=frozenset(charts),
         specs=Markup(_script_json(charts)),
         bundle=Markup(bundle),

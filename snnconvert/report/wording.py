@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from snnconvert.graph.schedule import SCHEDULES, Schedule
+from snnconvert.tasks import Metric, inputs_called
 
 DASH = "–"
 
@@ -15,6 +16,18 @@ DASH = "–"
 def clean(text: object) -> str:
     """One line of printable text: control characters (escape sequences in a model's name, say) become "\\ufffd"."""
     return "".join(c if c.isprintable() else " " if c in "\n\r\t" else "\ufffd" for c in str(text))
+
+
+# the word alone: not in a path, nor in the name of a layer or a file
+_IMAGE = re.compile(r"(?<![\w./\\-])(an |An )?([Ii])mage(s?)(?![\w/\\]|[.-]\w)")
+
+
+def spoken(document: Mapping[str, Any], text: str) -> str:
+    """`text`, which speaks of images, in the words of the report's network: "inputs" for signals and tables."""
+    shape = (document.get("model") or {}).get("input_shape") or (8, 8)  # not known: as most networks
+    if "mage" not in text or inputs_called(shape) == "image":
+        return text
+    return _IMAGE.sub(lambda found: f"{found[1] or ''}{'I' if found[2] == 'I' else 'i'}nput{found[3]}", text)
 
 
 def schedule(document: Mapping[str, Any]) -> type[Schedule] | None:
@@ -38,6 +51,17 @@ def fixed(value: float | None, digits: int = 1, unit: str = "") -> str:
 def percent(value: float | None, digits: int = 1) -> str:
     """A percentage given as 0..100."""
     return fixed(value, digits, " %")
+
+
+def measured(metric: Metric, value: float | None, digits: int = 1) -> str:
+    """A figure with its unit: shares with so many decimals, errors in three digits."""
+    found = bare(metric, value, digits)
+    return f"{found} %" if metric.unit == "%" and value is not None else found
+
+
+def bare(metric: Metric, value: float | None, digits: int = 1) -> str:
+    """A figure without its unit."""
+    return fixed(value, digits) if metric.unit == "%" and metric.better == "higher" else short(value)
 
 
 def share(value: float | None, digits: int = 1) -> str:
@@ -66,11 +90,8 @@ def plural(number: int, noun: str) -> str:
 
 
 def interval(document: Mapping[str, Any]) -> tuple[float, float] | None:
-    """The 95 % interval of the accuracy at the last step that has an answer."""
-    final, curve = document["analysis"]["final"], document["fit_curve"]
-    if final is None:
-        return None
-    found = curve["accuracy_interval"][curve["timesteps"].index(final["t"])]
+    """The 95 % interval of what the report is about, at the last step that has an answer."""
+    found = (document["analysis"]["final"] or {}).get("interval")
     return None if found is None else (found[0], found[1])
 
 
@@ -91,5 +112,7 @@ def flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
             yield name, f"{plural(len(value), 'row')} in the JSON report"
         elif isinstance(value, bool):
             yield name, "yes" if value else "no"
+        elif isinstance(value, float):
+            yield name, f"{value:.6g}"
         elif value is not None and value != []:
             yield name, clean(value) if isinstance(value, str) else clean(json.dumps(value, ensure_ascii=False))

@@ -24,7 +24,7 @@ class Metric:
     Attributes:
         name: its array in `fit_curve` of the report.
         title: in words, as a legend or a table's head says it.
-        said: in a sentence, with {value} and, for shares of something, {of}.
+        said: what the report's first line says of it, with {value}.
         better: whether more of it is better, or less.
         target: what a network without any loss has; None where that is a figure of the original network.
         enough: from where on dearer neurons are not tried (`--neuron auto`).
@@ -60,23 +60,23 @@ class Metric:
 METRICS: dict[str, Metric] = {
     one.name: one
     for one in (
-        Metric("accuracy", "accuracy", "classifies {value} of {of} correctly", target=None, truth=True),
-        Metric("agreement", "agreement with the ANN", "gives the original network's answer on {value} of {of}"),
+        Metric("accuracy", "accuracy", "{value} right", target=None, truth=True),
+        Metric("agreement", "agreement with the ANN", "{value} of the answers are the original's"),
         Metric("mask_iou", "mean IoU with the masks", "mean IoU {value} with the masks", target=None, truth=True),
-        Metric("pixel_agreement", "same class per pixel", "gives {value} of the pixels the original network's class"),
-        Metric("mean_iou", "mean IoU with the ANN", "mean IoU {value} with the original network"),
+        Metric("pixel_agreement", "same class per pixel", "{value} of the pixels have the original's class"),
+        Metric("mean_iou", "mean IoU with the ANN", "mean IoU {value} with the original"),
         Metric(
             "relative_error",
             "relative error",
-            "is {value} off the original network's outputs (root mean square)",
+            "{value} off the original's outputs (relative RMS error)",
             better="lower",
             target=0.0,
             enough=5.0,
             goals=(10.0, 5.0, 2.0),
         ),
-        Metric("r2", "R2 with the ANN", "R2 {value} with the original network", target=1.0, enough=0.99, unit=""),
-        Metric("mae", "mean absolute error", "is {value} off on average", "lower", target=None, unit="", truth=True),
-        Metric("rmse", "root mean square error", "is {value} off (RMS)", "lower", target=None, unit="", truth=True),
+        Metric("r2", "R2 with the ANN", "R2 {value} with the original", target=1.0, enough=0.99, unit=""),
+        Metric("mae", "mean absolute error", "{value} off on average", "lower", target=None, unit="", truth=True),
+        Metric("rmse", "root mean square error", "{value} off (RMS)", "lower", target=None, unit="", truth=True),
     )
 }
 

@@ -34,7 +34,7 @@ def test_without_labels_agreement_is_compared() -> None:
 def test_the_chart_has_a_second_line_and_the_pages_a_table() -> None:
     document = make_document(timesteps=32)
     values = [row for layer in charts(document)["curve"]["layer"] for row in layer.get("data", {}).get("values", [])]
-    line = [(row["t"], row["value"]) for row in values if row.get("series") == "accuracy of a network per T"]
+    line = [(row["t"], row["value"]) for row in values if row.get("series") == "a network fitted for each T"]
     assert line == [(1, 60.0), (16, 80.0), (32, 90.0)]
     assert "78.00 to 82.00" in render_html(document)
     assert "| 16 | 70.00 | 68.00 to 72.00 | 5 | 80.00 | 78.00 to 82.00 | 5 | 1 |" in render_markdown(document)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from snnconvert.report.figures import on_paper, write_beside, write_figures
 from snnconvert.report.outcomes import of_document, outcomes, pack, unpack
 from snnconvert.report.render_comparison import _costs, _curves, headline, render_comparison, render_comparison_html
 from snnconvert.report.render_html import render_html
-from snnconvert.report.sections import attribution, summary
+from snnconvert.report.sections import attribution
+from snnconvert.report.verdict import answer_step, saving, verdict
 from snnconvert.tasks.intervals import mcnemar_exact
 
 SAVES = [{"macs": 1e8, "accumulates": 1e5, "multiplies": 0.0, "neurons": 1e3, "updates": 1e3, "spikes": 10.0}]
@@ -82,18 +84,34 @@ def test_many_tests_are_adjusted() -> None:
     assert all(row["p_holm"] >= row["p_value"] for row in tests)
 
 
-def test_the_first_sentences_say_whether_it_saves() -> None:
-    assert "It saves energy at T = 32: by estimate" in summary.headline(priced(SAVES))
-    assert "It does not save energy at T = 32: by estimate" in summary.headline(priced(BUSY))
-    assert "cannot be told" in summary.headline(priced(BETWEEN, 4))
+def test_the_line_says_whether_it_saves() -> None:
+    assert re.search(r"; energy: [\d.,]+ to [\d.,]+ times less than an 8-bit ANN$", verdict(priced(SAVES)))
+    assert re.search(r"; energy: no saving, [\d.]+ to [\d.]+ times an 8-bit ANN$", verdict(priced(BUSY)))
+    unsure = verdict(priced(BETWEEN, 4))
+    assert re.search(r"; energy: cannot tell, [\d.]+ to [\d.]+ times an (8-bit|integer) ANN \(.* decides; ", unsure)
+    assert "with weights reused, the usual case)" in unsure
     gates = {"status": "failed", "text": "the drop is 3.1 points, allowed are 1."}
-    failed = summary.headline(priced(SAVES, gates=gates))
-    assert failed.startswith("Gate failed: the drop is 3.1 points, allowed are 1.")
-    assert "but it failed its gate" in failed
-    assert "It saves" not in failed
-    for document in (priced(SAVES), priced(BUSY), priced(BETWEEN, 4)):
-        assert "correctly after" in summary.headline(document).split(". It ")[0]
-    assert "energy" not in summary.headline(make_document())
+    failed = verdict(priced(SAVES, gates=gates))
+    assert failed.startswith("Gate failed: the drop is 3.1 points, allowed are 1. 90")
+    assert failed.endswith("but it failed its gate")
+    assert "energy" not in verdict(make_document())
+
+
+@pytest.mark.parametrize("rows", [SAVES, BUSY, BETWEEN])
+def test_the_energy_of_the_line_is_that_of_the_step_it_names(rows: list[dict[str, Any]]) -> None:
+    document = priced(rows, 8)
+    step = answer_step(document)
+    spent = document["energy"]["over_time"] = {
+        "timesteps": list(range(1, 9)),
+        "rows": [
+            {"baseline": "INT8 ANN", "scope": scope, "ratio": [factor * t for t in range(1, 9)]}
+            for scope, factor in (("arithmetic only", 0.01), ("with memory, weights reused", 0.02))
+        ],
+    }
+    found = saving(document)
+    assert found is not None
+    assert (found.low, found.high) == (spent["rows"][0]["ratio"][step - 1], spent["rows"][1]["ratio"][step - 1])
+    assert found.likely == found.high
 
 
 def test_a_useless_network_saves_nothing() -> None:
@@ -102,7 +120,7 @@ def test_a_useless_network_saves_nothing() -> None:
     wrong = parts["ann"]["correct"] - parts["fit_curve"]["correct"][-1]
     section = energy([{**row, "weights": 9216} for row in SAVES], timesteps=32)
     document = assemble({**parts, "energy": section, "paired": (wrong, 0)})
-    assert "no longer as accurate" in summary.headline(document)
+    assert "no longer as accurate" in verdict(document)
 
 
 def test_a_guessing_network_saves_nothing_where_the_original_is_unknown() -> None:
@@ -111,7 +129,7 @@ def test_a_guessing_network_saves_nothing_where_the_original_is_unknown() -> Non
     parts["fit_curve"]["correct"] = [count and right for count in parts["fit_curve"]["correct"]]
     section = energy([{**row, "weights": 9216} for row in SAVES], timesteps=32)
     document = assemble({**parts, "energy": section, "ann": {"correct": None}, "paired": None})
-    assert "hardly does better than guessing" in summary.headline(document)
+    assert "hardly does better than guessing" in verdict(document)
 
 
 def test_figures_are_files_of_their_own(tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ from snnconvert.report.document import assemble
 from snnconvert.report.render_csv import curve_csv, layers_csv
 from snnconvert.report.render_html import render_html
 from snnconvert.report.render_markdown import render_markdown
-from snnconvert.report.render_terminal import print_summary
-from snnconvert.report.sections import summary as headlines
+from snnconvert.report.render_terminal import print_next, print_summary
 from snnconvert.report.sections.settling import MOST_SMALL_CHARTS, small_layers
+from snnconvert.report.verdict import answer_step, difference, verdict
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{7*7}}[red]x[/red]\x1b[31m|@me ${evil}"
 OPERATIONS = {"macs": 1e6, "multiplies": 0.0, "neurons": 1000, "weights": 9216}
@@ -149,7 +149,7 @@ def test_documents_with_gaps_render_everywhere(options: dict[str, Any]) -> None:
         layer["fit"] = []
     parts |= {"comparison": None, "candidates": [], "next_commands": [], "timings": {}}
     document = assemble(parts)
-    assert headlines.headline(document) in " ".join(Page(render_html(document)).words)
+    assert verdict(document) in " ".join(Page(render_html(document)).words)
     console = Console(file=io.StringIO(), width=70)
     print_summary(document, console)
     assert render_markdown(document).startswith("### ")
@@ -160,35 +160,76 @@ def test_document_without_any_answer_renders() -> None:
     parts = make_parts(timesteps=4, labelled=False)
     parts["fit_curve"] = {"timesteps": [1, 2, 3, 4]}
     document = assemble(parts)
-    assert "gave no answer" in render_html(document)
-    assert "gave no answer" in render_markdown(document)
+    assert "No answer that could be measured within 4 steps" in render_html(document)
+    assert "No answer that could be measured within 4 steps" in render_markdown(document)
     assert plot(document) == []
     print_summary(document, Console(file=io.StringIO()))
 
 
-def test_headline_names_the_four_numbers() -> None:
+def test_the_line_names_accuracy_step_and_spikes() -> None:
     document = make_document()
-    text = headlines.headline(document)
-    final = document["analysis"]["final"]
-    for expected in (
-        f"{final['accuracy']:.1f} %",
-        "32 timesteps",
-        "75,200 spikes",
-        f"{final['drop']:.1f} points below",
-        "91.2 %",
-    ):
-        assert expected in text
-    unlabelled = headlines.headline(make_document(labelled=False))
-    assert "without labels" in unlabelled
-    assert "correctly" not in unlabelled
+    final, step = document["analysis"]["final"], answer_step(document)
+    assert 1 < step < 32
+    spikes = document["fit_curve"]["spikes_per_image"][step - 1]
+    assert verdict(document) == (
+        f"{final['accuracy']:.1f} %, {final['drop']:.1f} points below the original (91.2 %, within chance), "
+        f"from step {step} of 32; {spikes:,.0f} spikes an image"
+    )
+    unlabelled = verdict(make_document(labelled=False))
+    assert unlabelled.startswith("96.9 % of the answers are the original's, from step ")
+    assert "below the original" not in unlabelled
+
+
+def test_the_answer_holds_from_where_it_stays_within_its_interval() -> None:
+    document = make_document()
+    step, curve = answer_step(document), document["fit_curve"]
+    least = curve["accuracy_interval"][-1][0]
+    assert all(value >= least for value in curve["accuracy"][step - 1 :])
+    assert curve["accuracy"][step - 2] < least
 
 
 @pytest.mark.parametrize(
-    ("drop", "text"),
-    [(0.5, "0.5 points below"), (-1.25, "1.2 points above"), (0.04, "0.04 points below"), (0.0, "exactly as many as")],
+    ("changes", "text"),
+    [
+        ({"timesteps": 8, "asked": 32}, " of the 32 asked for; "),
+        ({"timesteps": 8, "asked": 8}, " of 8; "),
+        ({"timesteps": 8, "first_output": 8, "asked": 32}, ", at step 8 of the 32 asked for; "),
+        ({"timesteps": 8, "first_output": 8, "asked": 8}, ", after 8 steps; "),
+    ],
+)
+def test_the_line_says_what_was_asked_for(changes: dict[str, Any], text: str) -> None:
+    asked = changes.pop("asked")
+    parts = make_parts(**changes)
+    parts["latency"]["asked"] = asked
+    assert text in verdict(assemble(parts))
+
+
+@pytest.mark.parametrize(
+    ("drop", "text"), [(0.5, "0.5 points below"), (-1.25, "1.2 points above"), (0.04, "like"), (0.0, "like")]
 )
 def test_difference(drop: float, text: str) -> None:
-    assert headlines.difference(drop) == text
+    assert difference(drop) == text
+
+
+@pytest.mark.parametrize(
+    ("shape", "images"),
+    [((3, 32, 32), True), ((28, 28), True), ((96, 96, 3), True), ((1, 8, 8), True), ((784,), False),
+     ((1, 16000), False), ((49, 10, 1), False), ((3, 16, 112, 112), False)],
+)  # fmt: skip
+def test_words_follow_the_data(shape: tuple[int, ...], images: bool) -> None:
+    parts = make_parts(layers=3)
+    parts["model"]["input_shape"] = list(shape)
+    parts["layers"][0]["origin"] = "image.relu (Relu)"
+    document = assemble(parts)
+    console = Console(file=io.StringIO(), width=100)
+    print_summary(document, console)
+    page = Page(render_html(document))
+    words = " ".join(page.words)
+    shown = [words, json.dumps(charts(document)), console.file.getvalue(), render_markdown(document)]  # type: ignore[attr-defined]
+    for text in shown:
+        prose = text.replace("image.relu", "").replace("--images photos/", "")
+        assert bool(re.search(r"\b[Ii]mages?\b", prose)) == images, re.findall(r".{40}\b[Ii]mages?\b.{9}", prose)
+    assert "image.relu" in words
 
 
 def test_numbers() -> None:
@@ -211,9 +252,8 @@ def summary(document: dict[str, Any], **options: Any) -> str:
 def test_terminal_summary_on_a_pipe_has_no_colour() -> None:
     text = summary(make_document())
     assert "\x1b" not in text
-    assert headlines.headline(make_document())[:60] in text
+    assert f"resnet20: {verdict(make_document())}"[:60] in text
     assert "warning: " in text
-    assert "snnconvert run resnet20.snn --images photos/\n" in text
     assert max(len(line) for line in text.splitlines()) <= 90
 
 
@@ -230,10 +270,12 @@ def test_terminal_shows_hostile_names_as_text() -> None:
     assert "[red]x[/red]" in text
 
 
-def test_next_command_is_never_broken() -> None:
+def test_one_next_command_which_is_never_broken() -> None:
     parts = make_parts()
-    parts["next_commands"] = ["snnconvert run " + "very/long/path/" * 12 + "x.snn"]
-    assert parts["next_commands"][0] in summary(assemble(parts), width=60)
+    parts["next_commands"] = ["snnconvert run " + "very/long/path/" * 12 + "x.snn", "snnconvert info x.snn"]
+    console = Console(file=io.StringIO(), width=60)
+    print_next(assemble(parts), console)
+    assert console.file.getvalue() == f"next:\n  {parts['next_commands'][0]}\n"  # type: ignore[attr-defined]
 
 
 def test_terminal_on_ascii_consoles() -> None:
@@ -326,7 +368,7 @@ def test_without_the_ann_no_goal_is_called_missed() -> None:
     parts = make_parts(timesteps=8, layers=2)
     parts["ann"] = {"correct": None}
     parts["fit_curve"]["agreement"] = [None] * 8
-    document = assemble({**parts, "paired": None, "anytime": None})
+    document = assemble({**parts, "paired": None, "anytime": None, "candidates": []})
     assert document["analysis"]["final"]["accuracy"] is not None
     assert document["milestones"]["basis"] == "accuracy"
     text = render_markdown(document)
@@ -339,3 +381,4 @@ def test_without_the_ann_no_goal_is_called_missed() -> None:
     assert "not reached" not in console.file.getvalue()  # type: ignore[attr-defined]
     (line,) = [layer for layer in charts(document)["curve"]["layer"] if "strokeDash" in layer["encoding"]]
     assert line["encoding"]["strokeDash"]["scale"]["range"] == [[1, 0]]
+    assert not any("original" in json.dumps(layer) for layer in charts(document)["curve"]["layer"])

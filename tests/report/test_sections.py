@@ -29,7 +29,7 @@ from snnconvert.report.render_markdown import render_markdown
 from snnconvert.report.render_terminal import print_summary
 from snnconvert.report.section import Section
 from snnconvert.report.sections import SECTIONS
-from snnconvert.report.sections.summary import headline
+from snnconvert.report.verdict import verdict
 
 DATA = Path(__file__).parent / "data"
 REPORTS = ("streaming", "bistable", "rebuilt")
@@ -82,7 +82,7 @@ def test_reports_of_version_1_are_read_and_shown(name: str, tmp_path: Path) -> N
     assert old["schema"] == "snnconvert-report/1"
     assert {key: document["fit_curve"][key] for key in old["fit_curve"]} == old["fit_curve"]
     assert document["precision"] == old["evaluation"].get("precision")
-    assert headline(document) in html.unescape(render_html(document))
+    assert verdict(document) in html.unescape(render_html(document))
     told = tmp_path / "again.html"
     done = CliRunner().invoke(app, ["report", str(path), "--report", str(told), "--markdown", "--csv"])
     assert done.exit_code == 0, done.output

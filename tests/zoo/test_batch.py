@@ -26,7 +26,7 @@ from snnconvert.errors import OptionError, OutputError
 from snnconvert.gates.limits import Gates
 from snnconvert.graph.checkpoint import load_snn
 from snnconvert.report.document import load_report
-from snnconvert.report.sections.summary import headline
+from snnconvert.report.verdict import verdict
 from snnconvert.zoo.batch import Quiet, Settings, preflight, run_zoo
 from snnconvert.zoo.digests import Digests
 from snnconvert.zoo.manifest import load_manifest
@@ -326,7 +326,7 @@ def test_reports_carry_their_gates(folder: Path) -> None:
     report = load_report(failed.with_suffix(".json"))
     assert report["gates"]["status"] == "failed"
     assert "misses min_accuracy 99.9" in report["gates"]["text"]
-    assert headline(report).startswith("Gate failed: accuracy ")
+    assert verdict(report).startswith("Gate failed: accuracy ")
     assert "Gate failed: accuracy " in failed.read_text("utf-8")
     passed = load_report(folder / "out" / "models" / "other" / "other.json")
     assert passed["gates"]["status"] == "passed"

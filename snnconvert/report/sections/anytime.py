@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 from msgspec import Meta
 
 from snnconvert.report.blocks import Block, On, Table, Text
-from snnconvert.report.section import Amount, Count, Document, Percent, Section, Spec, Step, means
+from snnconvert.report.section import Amount, Count, Document, Percent, Section, Step, means
 from snnconvert.report.wording import DASH, count, fixed, percent
 from snnconvert.tasks.intervals import wilson_interval
 
@@ -126,19 +126,6 @@ def blocks(document: Document) -> Sequence[Block]:
         Text(explained, soft=True),
         Table(HEAD, rows, On.PAGE | On.MARKDOWN, named=False),
     ]
-
-
-def points(document: Document) -> list[Spec]:
-    """{t, value} of the networks that were calibrated for one T each, for the chart of the curve."""
-    section: Anytime | None = document["anytime"]
-    if not section:
-        return []
-    return [{"t": row["t"], "value": row["own"][_measure(section)]} for row in section["rows"]]
-
-
-def series(document: Document) -> str:
-    """What `points` are called in a legend."""
-    return f"{_measure(document['anytime'])} of {EACH}"
 
 
 def _measure(section: Anytime) -> Literal["accuracy", "agreement"]:

@@ -11,6 +11,7 @@ from snnconvert.neurons import NEURONS
 from snnconvert.report.blocks import Block, Chart, Fold, On, Table, Text
 from snnconvert.report.drawing import BLUE, finish, heat_map, height_of, tips
 from snnconvert.report.section import Amount, Document, Section, Spec, Step, means
+from snnconvert.report.verdict import lost
 from snnconvert.report.wording import fixed, label, percent, schedule, share
 
 if TYPE_CHECKING:
@@ -143,12 +144,17 @@ def _common(row: LayerError) -> str:
 
 
 def sentences(document: Document) -> Iterable[Text]:
-    if why := culprit(document):
+    """Only where something was lost: nobody asks why nothing was."""
+    if lost(document) and (why := culprit(document)):
         yield Text(" ".join(filter(None, why)), On.TEXT)
-        yield Text(why[0])
 
 
 def blocks(document: Document) -> Sequence[Block]:
+    return details(document) if lost(document) else []
+
+
+def details(document: Document) -> list[Block]:
+    """Each layer's error and its causes."""
     section: Attribution | None = document["attribution"]
     if not section or not _rows(section):
         return []
@@ -203,4 +209,4 @@ def charts(document: Document) -> dict[str, Spec | None]:
     return {"attribution": finish(drawn, height_of(len({row["layer"] for row in rows})))}
 
 
-SECTION = Section(Keys, compute, "Why rates differ from activations", sentences=sentences, blocks=blocks, charts=charts)
+SECTION = Section(Keys, compute, "Why something was lost", sentences=sentences, blocks=blocks, charts=charts)

@@ -107,4 +107,4 @@ def blocks(document: Document) -> Sequence[Block]:
     return [Text(text, soft=True), Table(head, rows, left=(6,), chosen=chosen)]
 
 
-SECTION = Section(Keys, compute, "Candidates tried", complete, blocks=blocks)
+SECTION = Section(Keys, compute, "What else was tried", complete, blocks=blocks)

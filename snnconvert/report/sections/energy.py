@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypedDict
 
 import altair as alt
@@ -10,14 +10,12 @@ import altair as alt
 from snnconvert.report.blocks import Block, Chart, Fold, Items, Table, Text, Title
 from snnconvert.report.drawing import BLUE, GREY, ORANGE, RED, alike, data, finish, tips
 from snnconvert.report.section import Amount, Document, Section, Spec, Step, means
-from snnconvert.report.statistics import near_chance
+from snnconvert.report.verdict import REUSED, answer_step, saving, span
 from snnconvert.report.wording import clean, count, fixed, short, times
 
 if TYPE_CHECKING:
     from snnconvert.report.measured import Measured
 
-# a drop surely larger than this many points makes a saving worthless
-_LARGE_DROP = 2.0
 _POWERS = [10.0**power for power in range(-4, 7)]
 _SCOPES = {"arithmetic only": [1, 0], "with memory, weights reused": [6, 3], "with memory, no reuse": [2, 2]}
 Amounts = list[Amount]
@@ -126,44 +124,6 @@ def compute(measured: Measured) -> dict[str, Any]:
     return {"energy": None if counted is None else estimate(counted, measured.snn, measured.constants)}
 
 
-def sentence(document: Document) -> str | None:
-    """Whether the network saves energy at its T, by the estimate; None without one, or if the ANN merely guesses.
-
-    A saving is only claimed for a network that still does its task: not after a failed gate, nor for a drop that is
-    surely larger than two points, nor for a network that hardly does better than guessing.
-    """
-    found: Energy | None = document["energy"]
-    final = document["analysis"]["final"]
-    if not found or final is None or any(row["code"] == "ann_near_chance" for row in document["warnings"]):
-        return None
-    ratios = [row["ratio"] for row in found["rows"] if row["decides"] and row["ratio"] is not None]
-    low, high, at = min(ratios), max(ratios), f"at T = {document['latency']['total']}"
-    if found["verdict"]["code"] == "does_not_save":
-        return f"It does not save energy {at}: by estimate {times(low)} to {times(high)} times what integer ANNs need."
-    if found["verdict"]["code"] == "cannot_tell":
-        return (
-            f"Whether it saves energy {at} cannot be told: by estimate {times(low)} to {times(high)} times what "
-            "integer ANNs need, depending on their width and on memory."
-        )
-    saving = f"{times(1 / high)} to {times(1 / low)} times less than integer ANNs"
-    if but := _worthless(document, final):
-        return f"It would save energy {at} (by estimate {saving}), but it {but}."
-    return f"It saves energy {at}: by estimate {saving}."
-
-
-def _worthless(document: Document, final: Mapping[str, Any]) -> str | None:
-    """Why a saving is worth nothing; None if it is worth something."""
-    gates, pair = document.get("gates"), document["analysis"]["paired"]
-    if gates and gates["status"] == "failed":
-        return "failed its gate"
-    if (pair["drop_interval"][0] if pair else (final["drop"] or 0.0)) > _LARGE_DROP:
-        return "is no longer as accurate"
-    classes, accuracy = document["evaluation"]["classes"], final["accuracy"]
-    if classes and accuracy is not None and near_chance(accuracy, classes):
-        return "hardly does better than guessing"
-    return None
-
-
 def crossings(document: Document) -> str | None:
     """Up to which T the network has needed less than each integer ANN, in one sentence; None without counts."""
     spent = (document["energy"] or {}).get("over_time")
@@ -209,7 +169,7 @@ def blocks(document: Document) -> Sequence[Block]:
         for row in found["rows"]
     ]
     return [
-        Text(found["verdict"]["text"]),
+        Text(f"{_by_then(document)} {found['verdict']['text']}".strip()),
         Text(text, soft=True),
         Chart("energy", "Energy of the SNN relative to several ANNs; the numbers are in the table below"),
         Table(head, rows, left=(1, 2)),
@@ -217,6 +177,28 @@ def blocks(document: Document) -> Sequence[Block]:
         *_by_layer(found),
         _assumed(found),
     ]
+
+
+def _by_then(document: Document) -> str:
+    """What decides at the step from which the answer holds, and the case that a user most likely has."""
+    spent = saving(document)
+    if spent is None:
+        return ""
+    step = answer_step(document)
+    told = f"By step {step}, from which the answer holds: {span(spent.low, spent.high)} times {spent.against}."
+    if spent.decides == "memory":
+        told += (
+            " What decides is memory: how often each network reads a weight. Counted without memory an event-driven "
+            "network is cheap; with it, an ANN that reads every weight once an image is hard to beat."
+        )
+    elif spent.decides:
+        told += f" What decides is {spent.decides}: the narrower its activations, the less there is to save."
+    if spent.likely is not None:
+        told += (
+            f" Most users have an accelerator that keeps weights on the chip and reuses them: there the SNN needs "
+            f"{times(spent.likely)} times as much ({REUSED}, 8 bits)."
+        )
+    return told
 
 
 def _micro(picojoule: float) -> str:

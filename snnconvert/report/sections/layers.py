@@ -12,6 +12,8 @@ from snnconvert.report import statistics
 from snnconvert.report.blocks import Block, Chart, Fold, Group, On, Table, Text
 from snnconvert.report.drawing import BLUE, ORANGE, data, finish, height_of, layer_axis, tips
 from snnconvert.report.section import Amount, Count, Document, Section, Share, Spec, Step, means
+from snnconvert.report.sections import attribution
+from snnconvert.report.verdict import lost
 from snnconvert.report.wording import DASH, count, fixed, label, share, short
 
 if TYPE_CHECKING:
@@ -130,6 +132,7 @@ def blocks(document: Document) -> Sequence[Block]:
     layers: list[Layer] = document["layers"]
     if not layers:
         return []
+    rates = [] if lost(document) else attribution.details(document)
     return [
         Text(
             "Thresholds are in units of the ANN activation that the neuron replaces. Dead neurons never spiked on any "
@@ -146,7 +149,7 @@ def blocks(document: Document) -> Sequence[Block]:
                 Chart("layer_spikes", "Spikes per image of each layer", "Spikes of each layer per image"),
             ],
         ),
-        _busy(layers),
+        *([Fold("How far rates are from activations, and why", rates)] if rates else []),
         Fold("Layers", [_brief(layers)], On.MARKDOWN),
     ]
 
@@ -193,14 +196,6 @@ def _first_spikes(layer: Layer) -> str:
     if not found or found["p50"] is None:
         return DASH
     return f"{found['p10']} / {found['p50']} / {found['p90']}"
-
-
-def _busy(layers: Sequence[Layer], most: int = 6) -> Table:
-    """The layers that spike most, for a terminal."""
-    busy = sorted(layers, key=lambda layer: layer["spikes_per_image"] or 0.0, reverse=True)[:most]
-    title = "layers" if len(layers) <= most else f"the {most} of {len(layers)} layers with the most spikes"
-    rows = [_figures(layer) for layer in layers if layer in busy]
-    return Table((title, "threshold", "rate", "spikes", "error K"), rows, On.TERMINAL)
 
 
 def _brief(layers: Sequence[Layer]) -> Table:

@@ -8,10 +8,11 @@ from dataclasses import asdict
 from importlib import metadata
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypedDict
 
+from snnconvert.neurons import NEURONS
 from snnconvert.report.blocks import Block, Code, Facts, On, Text
 from snnconvert.report.outcomes import outcomes
 from snnconvert.report.section import Amount, Count, Document, Section, Step, means
-from snnconvert.report.wording import clean, fixed, flat
+from snnconvert.report.wording import clean, fixed, flat, plural, schedule
 
 if TYPE_CHECKING:
     from snnconvert.graph.types import Snn
@@ -89,6 +90,9 @@ class Latency(TypedDict):
     window: Count | None
     first_output: Count | None
     total: Step
+    asked: NotRequired[
+        Annotated[Step | None, means("the T that was asked for; null where only the network is at hand")]
+    ]
 
 
 class Reference(TypedDict):
@@ -160,7 +164,7 @@ def compute(measured: Measured) -> dict[str, Any]:
         "preprocessing": snn.preprocessing,
         "schedule": snn.schedule.to_dict(),
         "neuron": neuron_of(snn),
-        "latency": snn.schedule.latency,
+        "latency": {**snn.schedule.latency, "asked": measured.asked},
         "comparison": measured.comparison,
         "timings": measured.timings,
     }
@@ -217,26 +221,41 @@ def complete(document: dict[str, Any]) -> None:
 
 def blocks(document: Document) -> Sequence[Block]:
     titles = {
-        "Model": "model",
-        "Preprocessing": "preprocessing",
-        "Calibration": "calibration",
-        "Evaluation": "evaluation",
-        "Time": "schedule",
-        "Latency, in timesteps": "latency",
-        "Neuron": "neuron",
-        "Import checked against a reference": "comparison",
+        "Model": document["model"],
+        "Preprocessing": document["preprocessing"],
+        "Calibration": document["calibration"],
+        "Evaluation": {name: value for name, value in document["evaluation"].items() if name != "outcomes"},
+        "Time": document["schedule"],
+        "Latency, in timesteps": document["latency"],
+        "Neurons": _neurons(document),
+        "Import checked against a reference": document["comparison"] or {},
     }
-    lists = [(title, list(flat(document[key] or {}))) for title, key in titles.items()]
+    lists = [(title, list(flat(section))) for title, section in titles.items()]
     versions = [("snnconvert" if name == "version" else name, value) for name, value in flat(document["tool"])]
     lists.append(("Versions", [row for row in versions if row[0] != "command line"]))
     seconds = [(clean(name).replace("_", " "), fixed(value, 2)) for name, value in document["timings"].items()]
     lists.append(("Seconds taken", seconds))
     command = document["tool"]["command_line"]
+    following: list[Block] = []
+    if document["next_commands"]:
+        following = [Text("What to type next:", soft=True), Code(document["next_commands"])]
     return [
         Text(f"snnconvert {document['tool']['version']}:", On.MARKDOWN),
         Code([command], On.PAGE | On.MARKDOWN),
+        *following,
         Facts([one for one in lists if one[1]]),
     ]
+
+
+def _neurons(document: Document) -> dict[str, str]:
+    """The neurons in words, not by the names that options have."""
+    given, row = document["neuron"], schedule(document)
+    named = [NEURONS[model].title or model if model in NEURONS else model for model in given["model"].split(", ")]
+    frame = "window" if row is not None and row.windowed else "step"
+    levels, analog = given.get("levels"), given.get("input") == "analog"
+    found = {"model": ", ".join(named)}
+    found |= {f"spikes a {frame}": f"worth up to {plural(levels, 'unit')}"} if levels else {}
+    return found | ({"input": "a constant current" if analog else "spikes"} if given.get("input") else {})
 
 
 SECTION = Section(Keys, compute, "How it was made", complete, blocks=blocks)

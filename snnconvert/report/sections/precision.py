@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
-from snnconvert.report.blocks import On, Text
+from snnconvert.report.blocks import Block, On, Text
 from snnconvert.report.section import Document, Section, means
 from snnconvert.report.wording import percent
 
@@ -49,10 +49,10 @@ def compute(measured: Measured) -> dict[str, Any]:
     }
 
 
-def sentences(document: Document) -> Iterable[Text]:
+def blocks(document: Document) -> Sequence[Block]:
     found: Precision | None = document["precision"]
     if not found:
-        return
+        return []
     text = (
         f"With weights in {found['name']} {percent(found['same_answers'], 2)} of the answers at "
         f"T = {document['latency']['total']} stay"
@@ -60,7 +60,7 @@ def sentences(document: Document) -> Iterable[Text]:
     if found["accuracy"] is not None:
         before = percent(found["float32_accuracy"], 2)
         text += f"; accuracy {percent(found['accuracy'], 2)}, in float32 {before}"
-    yield Text(f"{text}.", On.ALL)
+    return [Text(f"{text}.", On.ALL)]
 
 
-SECTION = Section(Keys, compute, sentences=sentences)
+SECTION = Section(Keys, compute, "With rounded weights", blocks=blocks)

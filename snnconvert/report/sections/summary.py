@@ -1,15 +1,16 @@
-"""What was found, in short: the headline, how sure it is, the figures in large, and what to type next."""
+"""The first screen: the figures in large, and accuracy against latency. The line above them is `report.verdict`'s."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
-from snnconvert.neurons import NEURONS
-from snnconvert.report.blocks import Block, Code, On, Table, Text, Tiles
+from snnconvert.report import latency_chart
+from snnconvert.report.blocks import Block, Chart, Notices, On, Table, Text, Tiles
 from snnconvert.report.section import Document, Section, means
-from snnconvert.report.sections import energy
-from snnconvert.report.wording import count, fixed, interval, percent, plural, schedule
+from snnconvert.report.sections import warnings
+from snnconvert.report.verdict import answer_step, answers, at_step, metric, saving, span
+from snnconvert.report.wording import bare, count, fixed, interval, measured, percent, plural, times
 from snnconvert.tasks import METRICS
 from snnconvert.tasks.intervals import holds_from
 
@@ -50,106 +51,61 @@ def step_of_the_answer(document: Document) -> int | None:
     return holds_from(METRICS[basis], curve["timesteps"], curve[basis], curve[f"{basis}_interval"])
 
 
-def headline(document: Document) -> str:
-    """What was found, in plain words: a failed gate, accuracy, drop, T, spikes; and whether it saves energy."""
-    gates = document["gates"]
-    failed = f"Gate failed: {gates['text']} " if gates and gates["status"] == "failed" else ""
-    saving = energy.sentence(document)
-    return failed + _accuracy(document) + (f" {saving}" if saving else "")
-
-
-def _accuracy(document: Document) -> str:
-    """Accuracy, drop, T and spikes in one sentence."""
-    final, samples = document["analysis"]["final"], document["evaluation"]["samples"]
-    name = document["model"]["name"]
-    if final is None:
-        total = plural(document["latency"]["total"], "timestep")
-        return f"The spiking form of {name} gave no answer that could be measured in {total}."
-    cost = f"after {plural(final['t'], 'timestep')}"
-    if final["spikes_per_image"] is not None:
-        cost += f" and about {count(final['spikes_per_image'])} spikes per image"
-    if final["accuracy"] is None:
-        return (
-            f"The spiking form of {name} gives the same answer as the original network on "
-            f"{percent(final['agreement'])} of {plural(samples, 'image')} {cost}; without labels nobody can say how "
-            "many of these answers are right."
-        )
-    right = f"{percent(final['accuracy'])} of {plural(samples, 'image')}"
-    text = f"The spiking form of {name} classifies {right} correctly {cost}"
-    if final["drop"] is not None:
-        text += f", {difference(final['drop'])} the original network's {percent(document['ann']['accuracy'])}"
-    return text + "."
-
-
-def difference(drop: float) -> str:
-    """`0.5 points below`, `exactly as many as`, `0.3 points above`."""
-    if abs(drop) < 0.005:
-        return "exactly as many as"
-    digits = 1 if abs(drop) >= 0.1 else 2
-    return f"{abs(drop):.{digits}f} points {'below' if drop > 0 else 'above'}"
-
-
-def sentences(document: Document) -> Iterable[Text]:
-    yield Text(_time(document), On.TERMINAL)
-    pair, band = document["analysis"]["paired"], interval(document)
-    if band is None:
-        return
-    text = (
-        f"As far as {plural(document['evaluation']['samples'], 'image')} can tell, the true accuracy lies between "
-        f"{band[0]:.1f} and {band[1]:.1f} % (95 % interval)"
-    )
-    if pair is not None:
-        low, high = pair["drop_interval"]
-        text += (
-            f", and the true drop between {low:+.1f} and {high:+.1f} points (paired, McNemar p = {pair['p_value']:.2g})"
-        )
-    yield Text(f"{text}.", On.ALL, soft=True)
-
-
-def _time(document: Document) -> str:
-    latency, given, row = document["latency"], document["schedule"], schedule(document)
-    kind = row.title(given) if row else given["kind"]
-    model = document["neuron"]["model"]
-    models = (NEURONS[model].title if model in NEURONS else "") or model
-    neurons = "" if row and row.own_neuron else f", {models} neurons"
-    late = f", the read-out leaves out the first {left_out}" if (left_out := given.get("read_from")) else ""
-    answers = f"first answer at step {latency['first_output']}, {latency['total']} steps in all"
-    return f"Schedule: {kind}{neurons}{late}; {answers}."
-
-
 def blocks(document: Document) -> Sequence[Block]:
-    commands = document["next_commands"]
+    """The first screen: what has to be known before anything is believed, the figures in large, and the picture."""
     found: list[Block] = [Tiles(_tiles(document))]
+    if grave := warnings.rows(document, grave=True):
+        found.insert(0, Notices(grave, On.PAGE))
+    found.append(Chart("curve", "Accuracy against latency; the numbers are in the tables below"))
     if document["analysis"]["final"] is not None:
-        found.append(_figures(document))
-    if commands:
-        found += [Text("Next, type:", soft=True), Code(commands)]
+        found += [Text(latency_chart.explained(document), soft=True), _figures(document)]
     return found
 
 
 def _tiles(document: Document) -> list[tuple[str, str, str]]:
-    final, ann, band = document["analysis"]["final"] or {}, document["ann"]["accuracy"], interval(document)
-    first, left_out = document["latency"]["first_output"], document["schedule"].get("read_from")
-    late = f", the read-out leaves out the first {left_out}" if left_out else ""
-    figures = [
-        ("ANN accuracy", ann, percent(ann), "original network"),
-        (
-            "SNN accuracy",
-            final.get("accuracy"),
-            percent(final.get("accuracy")),
-            f"95 %: {fixed(band[0])} to {fixed(band[1])}" if band else "",
-        ),
-        ("drop", final.get("drop"), fixed(final.get("drop"), 2), "points"),
-        ("same answer", final.get("agreement"), percent(final.get("agreement")), "as the ANN"),
-        (
-            "timesteps, T",
-            document["latency"]["total"],
-            str(document["latency"]["total"]),
-            f"first answer at step {first}{late}" if first else "",
-        ),
-        ("spikes per image", final.get("spikes_per_image"), count(final.get("spikes_per_image")), ""),
-    ]
-    return [(name, text, remark) for name, value, text, remark in figures if value is not None]
+    """Name, value and remark of each figure that is known."""
+    final, ann = document["analysis"]["final"], document["ann"]["accuracy"]
+    if final is None:
+        return [("original", percent(ann), "accuracy")] if ann is not None else []
+    step, total, first = answer_step(document), document["latency"]["total"], document["latency"]["first_output"]
+    used = metric(document)
+    band, spikes = interval(document), final["spikes_per_image"]
+    samples = plural(document["evaluation"]["samples"], "image")
+    known = f"{samples}, 95 %: {bare(used, band[0])} to {bare(used, band[1])}" if band else samples
+    figures = [(used.title, measured(used, final["value"]), known)]
+    if used.name == "accuracy" and ann is not None:
+        figures.append(("original network", percent(ann), _drop(document)))
+    if len(answers(document)) > 1:
+        latest = "" if first is None else f", first answer at {first}"
+        figures.append(("answer holds from", f"step {step}", f"of {total}{latest}"))
+    else:
+        figures.append(("answers once", f"step {step}", asked_for(document)))
+    if (by_then := at_step(document, "spikes_per_image", step)) is not None:
+        figures.append(("spikes an image", count(by_then), f"{count(spikes)} in all {total} steps" * (step < total)))
+    if used.name == "accuracy" and final["agreement"] is not None:
+        figures.append(("same answer", percent(final["agreement"]), "as the original"))
+    if (spent := saving(document)) is not None:
+        usual = "" if spent.likely is None else f"; {times(spent.likely)} with weights reused"
+        figures.append(("energy", f"{span(spent.low, spent.high)} ×", f"{spent.against}{usual}"))
+    return figures
+
+
+def asked_for(document: Document) -> str:
+    """The budget where the network takes less of it."""
+    asked, total = document["latency"].get("asked"), document["latency"]["total"]
+    return f"of the {asked} asked for" if asked and asked > total else ""
+
+
+def _drop(document: Document) -> str:
+    """The drop with its interval, the images being the same."""
+    drop, pair = document["analysis"]["final"]["drop"], document["analysis"]["paired"]
+    if drop is None:
+        return ""
+    told = f"drop {fixed(drop, 1)}"
+    if pair is None:
+        return f"{told} points"
+    low, high = pair["drop_interval"]
+    return f"{told}, 95 %: {low:+.1f} to {high:+.1f}"
 
 
 def _figures(document: Document) -> Table:
@@ -166,4 +122,4 @@ def _figures(document: Document) -> Table:
     return Table(head, [cells], On.MARKDOWN)
 
 
-SECTION = Section(Keys, compute, "", complete, sentences=sentences, blocks=blocks)
+SECTION = Section(Keys, compute, "", complete, blocks=blocks)

@@ -35,10 +35,22 @@ def complete(document: dict[str, Any]) -> None:
     document["warnings"] = given + [row for row in warnings_for(document) if row not in given]
 
 
+# what makes the figures worthless stands before them; all else after the picture
+_GRAVE = {"no_answer", "import_differs", "ann_near_chance", "calibrated_on_evaluation", "constant_class"}
+
+
+def rows(document: Document, *, grave: bool) -> list[tuple[str, str]]:
+    """(text, hint) of the warnings that make the figures worthless, or of the others."""
+    return [(row["text"], row.get("hint", "")) for row in document["warnings"] if (row["code"] in _GRAVE) == grave]
+
+
 def blocks(document: Document) -> Sequence[Block]:
-    rows = [(row["text"], row.get("hint", "")) for row in document["warnings"]]
-    notes = [Text(f"note: {note}", On.TERMINAL, soft=True) for note in document["model"]["notes"]]
-    return [*([Notices(rows)] if rows else []), *notes]
+    found: list[Block] = [
+        Notices(told, on)
+        for told, on in ((rows(document, grave=True), On.TEXT), (rows(document, grave=False), On.ALL))
+        if told
+    ]
+    return [*found, *(Text(f"note: {note}", On.TERMINAL, soft=True) for note in document["model"]["notes"])]
 
 
 SECTION = Section(Keys, compute, "", complete, blocks=blocks)
