@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint options sanitize fuzz clean
+.PHONY: install demo test lint options docs picture sdist wheel sanitize fuzz clean
 
 $(BIN)/snnconvert: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -12,7 +12,7 @@ $(BIN)/snnconvert: pyproject.toml constraints.txt
 	touch $@
 
 $(BIN)/.test-installed: $(BIN)/snnconvert
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,docs]'
 	touch $@
 
 install: $(BIN)/snnconvert
@@ -26,9 +26,32 @@ lint: $(BIN)/.test-installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# the table of options in the README
+# the table of options in docs/options.md
 options: install
-	$(BIN)/python -m snnconvert.cli.table README.md
+	$(BIN)/python -m snnconvert.cli.table docs/options.md
+
+# the documentation as a site, in build/site: open build/site/index.html
+docs: $(BIN)/.test-installed
+	$(BIN)/python -m mkdocs build --strict --quiet
+
+# the README's picture of a report, in docs/images; needs Chromium
+picture: install
+	$(BIN)/python docs/site/picture.py
+
+# what is published, in dist/; a wheel for this machine's system, whose tag says from which Linux on it runs
+$(BIN)/.package-installed: $(BIN)/snnconvert
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[package]'
+	touch $@
+
+sdist: $(BIN)/.package-installed
+	$(BIN)/python -m build --sdist --outdir dist .
+
+wheel: $(BIN)/.package-installed
+	rm -rf build/lib* build/bdist* build/temp* build/wheel
+	$(BIN)/python -m build --wheel --outdir build/wheel .
+	mkdir -p dist
+	if [ "$$(uname)" = Linux ]; then PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist build/wheel/*.whl; \
+	else cp build/wheel/*.whl dist; fi
 
 test: lint
 	$(BIN)/python -m pytest -n 2

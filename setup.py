@@ -6,17 +6,40 @@ Without a working C++ compiler the package installs all the same and simulates w
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 SOURCE = Path("snnconvert/simulate/kernels/source")
 # `make sanitize` looks for reads and writes out of bounds, and for what C++ leaves undefined
 SANITIZED = (
     ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"] if os.environ.get("SNNCONVERT_SANITIZE") else []
 )
-WINDOWS = sys.platform == "win32"  # the kernels use vector types of GCC and Clang: MSVC fails, and torch takes over
+GNU_FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "-g0",
+    "-ffp-contract=off",  # a fused multiply-add would round differently from the other engines
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fvisibility=hidden",
+    *(["-O1", "-g", *SANITIZED] if SANITIZED else []),
+]
+# the kernels use vector types of GCC and Clang: MSVC refuses them, and torch takes over
+MSVC_FLAGS = ["/std:c++17", "/O2", "/EHsc", "/fp:precise"]
+
+
+class Build(build_ext):
+    """Compiles with the options of the compiler that there is."""
+
+    def build_extension(self, ext: Extension) -> None:
+        """Choose the options once the compiler is known."""
+        msvc = self.compiler.compiler_type == "msvc"
+        ext.extra_compile_args = MSVC_FLAGS if msvc else GNU_FLAGS
+        ext.extra_link_args = [] if msvc else ["-pthread", *SANITIZED]
+        super().build_extension(ext)
+
 
 native = Extension(
     "snnconvert.simulate.kernels._native",
@@ -24,20 +47,6 @@ native = Extension(
     depends=sorted(str(path) for path in SOURCE.glob("*.h")),
     language="c++",
     optional=True,
-    extra_compile_args=[]
-    if WINDOWS
-    # no contraction to fused multiply-add: it would round differently from the other engines
-    else [
-        "-std=c++17",
-        "-O3",
-        "-g0",
-        "-ffp-contract=off",
-        "-fno-math-errno",
-        "-fno-trapping-math",
-        "-fvisibility=hidden",
-        *(["-O1", "-g", *SANITIZED] if SANITIZED else []),
-    ],
-    extra_link_args=[] if WINDOWS else ["-pthread", *SANITIZED],
 )
 
-setup(ext_modules=[native])
+setup(ext_modules=[native], cmdclass={"build_ext": Build})

@@ -1,7 +1,7 @@
 """Options: all there is to know of one stands where its field is declared.
 
 A field of a dataclass that is declared with `option` carries its help, range and choices. Command line, manifests,
-checks, messages and the README's table read them from there: `declared` lists the options of a class.
+checks, messages and the table in the docs read them from there: `declared` lists the options of a class.
 """
 
 from __future__ import annotations

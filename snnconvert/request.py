@@ -1,6 +1,7 @@
 """What a user can ask of a conversion, and what of it is refused before any work.
 
-A field of `Request` is all there is to an option: command line, manifest, checks and the README's table follow from it.
+A field of `Request` is all there is to an option: command line, manifest, checks and the table in the docs follow from
+it.
 """
 
 from __future__ import annotations

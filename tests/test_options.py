@@ -1,4 +1,4 @@
-"""Options: one field is all there is to one; command line, manifest, messages and the README's table follow."""
+"""Options: one field is all there is to one; command line, manifest, messages and the table in the docs follow."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from snnconvert.options import AUTO, declared, option
 from snnconvert.request import Request, check_request
 from snnconvert.zoo import manifest
 
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent / "docs" / "options.md"
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def test_a_new_option_is_one_field(name: str, tmp_path: Path, monkeypatch: pytes
     assert "sparkle" not in options_table(Request)
 
 
-def test_the_readme_has_the_table_of_today() -> None:
-    text = README.read_text("utf-8")
+def test_the_docs_have_the_table_of_today() -> None:
+    text = PAGE.read_text("utf-8")
     assert with_table(text) == text, "write it anew: make options"
 
 

@@ -1,4 +1,4 @@
-"""The README's table of options: `python -m snnconvert.cli.table README.md` writes it."""
+"""The table of options in the docs: `python -m snnconvert.cli.table docs/options.md` writes it."""
 
 from __future__ import annotations
 
