@@ -5,11 +5,13 @@ SnnConvertError
 |   |-- ModelFileError      missing, truncated, unsafe, or not a model
 |   |-- UnsupportedError    a model with nodes that have no spiking form; lists all of them
 |   |-- DataError           images, labels or shapes that do not fit
+|   |-- ClaimError          a file that asks for more memory than it may
 |   |-- OptionError         an option outside its allowed values
 |   |   `-- BudgetError     no schedule fits into the number of steps
 |   `-- OutputError         a place that cannot be written
 |-- GateError               exit 3: the result is fine, but below the asked accuracy
 |-- LostError               exit 1: a process that did a part of the work was killed again and again
+|-- UnexpectedError         exit 1: our fault; nobody has thought of it
 `-- InternalError           exit 1: our fault; a broken invariant
 """
 
@@ -20,8 +22,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from snnconvert.printable import lines
+
 __all__ = [
     "BudgetError",
+    "ClaimError",
     "DataError",
     "GateError",
     "InternalError",
@@ -59,11 +64,11 @@ class SnnConvertError(Exception):
         return _restored, (type(self), self.message, self.hint, self.causes)
 
     def render(self) -> str:
-        """The text shown on stderr: `error:`, `caused by:` lines, a blank line, `hint:`."""
-        lines = [f"error: {self.message}"]
-        lines += [f"  caused by: {cause}" for cause in self.causes]
-        lines += ["", f"hint: {self.hint}"]
-        return "\n".join(lines)
+        """The text shown on stderr: `error:`, `caused by:` lines, a blank line, `hint:`; all of it can be printed."""
+        found = [f"error: {lines(self.message)}"]
+        found += [f"  caused by: {lines(cause)}" for cause in self.causes]
+        found += ["", f"hint: {lines(self.hint)}"]
+        return "\n".join(found)
 
 
 def _restored(kind: type[SnnConvertError], message: str, hint: str, causes: tuple[str, ...]) -> SnnConvertError:
@@ -114,6 +119,10 @@ class DataError(UserError):
     """Images, labels or shapes that do not fit the model or each other."""
 
 
+class ClaimError(UserError):
+    """A file that asks for more memory than `budget` allows it."""
+
+
 class OptionError(UserError):
     """An option whose value is outside the allowed ones.
 
@@ -154,6 +163,17 @@ class InternalError(SnnConvertError):
             message,
             hint="this is a defect of snnconvert: please report it with the command line and the model",
             causes=causes,
+        )
+
+
+class UnexpectedError(SnnConvertError):
+    """A failure that nobody has thought of."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(
+            "an unexpected failure",
+            hint="this is a defect of snnconvert: run again with SNNCONVERT_DEBUG=1 and report what it prints",
+            causes=(text,),
         )
 
 

@@ -6,10 +6,10 @@ import json
 import logging
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from snnconvert.cli.terminal import Terminal
+from snnconvert.console import Console
 from snnconvert.convert.check import Check, check_model
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.preprocessing_search import Fit, as_good, find_preprocessing

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from snnconvert.cli.options import Files, gates_of
 from snnconvert.cli.run import check_device, check_writable, size_of
 from snnconvert.cli.terminal import Terminal
+from snnconvert.console import Console
 from snnconvert.cost.energy_constants import load_constants
 from snnconvert.errors import BudgetError, GateError, OptionError
+from snnconvert.files import together
 from snnconvert.gates.limits import Gates
 from snnconvert.gates.verdicts import GateResult, Status, check_document, worst_layer
 from snnconvert.graph.checkpoint import save_snn
@@ -82,24 +82,29 @@ def convert(given: Mapping[str, Any], asked: Mapping[str, Any], files: Files, te
         )
     conversion = Conversion(request, output, gates_of(asked), terminal)
     made = _smallest(conversion) if wanted else _convert(conversion)
-    save_snn(made.snn, output, original=not files.without_original)
-    show_report(made.document, page, files, terminal, before=(f"{output} ({size_of(output)})",))
+    with together():
+        save_snn(made.snn, output, original=not files.without_original)
+        written = write_all(made.document, page, files)
+    show_report(made.document, [f"{output} ({size_of(output)})", *written], terminal)
     if made.failed:
         raise GateError(made.failed, hint=made.hint)
 
 
-def show_report(
-    document: dict[str, Any], page: Path, files: Files, terminal: Terminal, *, before: tuple[str, ...] = ()
-) -> None:
-    """Write a report with what is asked for beside it, and print it; `before` are those written before."""
-    written = write_report(document, page)
-    written += write_beside(document, page, csv=files.csv, markdown=files.markdown, figures=files.figures)
+def write_all(document: dict[str, Any], page: Path, files: Files) -> list[Path]:
+    """Write a report with what is asked for beside it; all of it, or nothing."""
+    with together():
+        written = write_report(document, page)
+        return written + write_beside(document, page, csv=files.csv, markdown=files.markdown, figures=files.figures)
+
+
+def show_report(document: dict[str, Any], written: Sequence[Path | str], terminal: Terminal) -> None:
+    """Print a report, and which files it left."""
     if terminal.as_json:
         sys.stdout.write(dumps(document))
     elif not terminal.quiet:
         console = Console()
         print_summary(document, console)
-        console.print(f"\nwritten: {', '.join(map(str, [*before, *written]))}", highlight=False)
+        console.print(f"\nwritten: {', '.join(map(str, written))}")
         print_next(document, console)
 
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from snnconvert.cli.run import asked_of
 from snnconvert.cli.terminal import Terminal
+from snnconvert.console import Console
 from snnconvert.data.selection import images_for
 from snnconvert.graph.checkpoint import load_snn
 from snnconvert.report import wording

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import typer
-from rich.console import Console
 
 from snnconvert.cli.terminal import Terminal
+from snnconvert.console import Console
 from snnconvert.exporters import Export
 from snnconvert.exporters.export import Exported, run_export
 from snnconvert.exporters.verify import Comparison
@@ -27,7 +27,7 @@ def export(checkpoint: Path, asked: Export, terminal: Terminal) -> None:
 
 
 def _print(made: Exported) -> None:
-    console = Console(highlight=False)
+    console = Console()
     for path in made.files:
         console.print(f"written: {path} ({path.stat().st_size / 1e6:.2f} MB)", soft_wrap=True)
     for note in made.written.notes:

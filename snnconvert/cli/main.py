@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, TextIO, cast
+from typing import Annotated, Any, NoReturn, TextIO, cast
 
 import typer
 
@@ -18,8 +17,10 @@ from snnconvert.allocator import keep_freed_memory
 from snnconvert.cli.options import Chip, Files, Judging, command, gates_of
 from snnconvert.cli.terminal import ClosableOutput, Terminal
 from snnconvert.cli.zoo import zoo_app
-from snnconvert.errors import SnnConvertError
+from snnconvert.errors import SnnConvertError, UnexpectedError, UserError
 from snnconvert.exporters import Export
+from snnconvert.files import PLACED
+from snnconvert.printable import say
 from snnconvert.request import CHANGES, Request
 from snnconvert.threads import wait_quietly
 
@@ -164,32 +165,38 @@ def main() -> None:
             finally:
                 output.flush()
     except SnnConvertError as error:
-        print(error.render(), file=sys.stderr)
-        sys.exit(error.exit_code)
+        _fail(error)
     except SystemExit as stop:
         # A command that returns 130 by itself has said what it leaves behind.
         if isinstance(getattr(stop.__context__, "__cause__", None), KeyboardInterrupt):
-            print("\ninterrupted: no checkpoint and no report was written", file=sys.stderr)
+            written = ", ".join(map(str, PLACED))
+            say(f"\ninterrupted; written: {written or 'nothing, neither a checkpoint nor a report'}", error=True)
         raise
     except Exception as error:
-        if isinstance(error, MemoryError) or "allocate memory" in str(error):
-            print("error: there is not enough memory for this many steps or images", file=sys.stderr)
-            print(
-                "\nhint: use fewer --timesteps, a smaller --calibration-samples, or a larger machine", file=sys.stderr
-            )
-            sys.exit(2)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            print(f"error: {error.strerror}\n\nhint: make room, or write to another place", file=sys.stderr)
-            sys.exit(2)
-        if os.environ.get("SNNCONVERT_DEBUG"):
+        known = _known(error)
+        if known is None and os.environ.get("SNNCONVERT_DEBUG"):
             raise
-        text = f"{type(error).__name__}: {error}"
-        print(f"error: an unexpected failure\n  caused by: {text}\n", file=sys.stderr)
-        print(
-            "hint: this is a defect of snnconvert: run again with SNNCONVERT_DEBUG=1 and report what it prints",
-            file=sys.stderr,
+        _fail(known or UnexpectedError(f"{type(error).__name__}: {error}"))
+
+
+def _fail(error: SnnConvertError) -> NoReturn:
+    say(error.render(), error=True)
+    sys.exit(error.exit_code)
+
+
+def _known(error: Exception) -> UserError | None:
+    """What the machine or its disks refused, where that is what failed."""
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):
+        return UserError(
+            "there is not enough memory for this many steps or images",
+            hint="use fewer --timesteps, a smaller --calibration-samples, or a larger machine",
         )
-        sys.exit(1)
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        return UserError(
+            f"{place}{error.strerror}", hint="give a file that can be read, or a place that can be written, with room"
+        )
+    return None
 
 
 if __name__ == "__main__":

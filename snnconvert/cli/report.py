@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from snnconvert.cli.convert import show_report
+from snnconvert.cli.convert import show_report, write_all
 from snnconvert.cli.options import Chip, Files
 from snnconvert.cli.run import asked_of
 from snnconvert.cli.terminal import Terminal
+from snnconvert.console import Console
 from snnconvert.cost.chip import Target, chip_section, load_target
 from snnconvert.cost.energy_constants import load_constants
 from snnconvert.data.selection import images_for
@@ -30,7 +29,7 @@ def report(paths: Sequence[Path], given: Mapping[str, Any], chip: Chip, files: F
     kinds = {path.suffix for path in paths}
     if kinds == {".snn"} and len(paths) == 1:
         document = _measured(paths[0], given, chip, terminal)
-        show_report(document, files.report or Path(f"{paths[0].stem}.html"), files, terminal)
+        show_report(document, write_all(document, files.report or Path(f"{paths[0].stem}.html"), files), terminal)
         return
     if any(name in given for name in ("data", "energy_constants")) or chip != Chip():
         raise OptionError(
@@ -43,7 +42,8 @@ def report(paths: Sequence[Path], given: Mapping[str, Any], chip: Chip, files: F
     if len(paths) > 1:
         _compare(paths, files, terminal)
         return
-    show_report(load_report(paths[0]), files.report or paths[0].with_suffix(".html"), files, terminal)
+    document = load_report(paths[0])
+    show_report(document, write_all(document, files.report or paths[0].with_suffix(".html"), files), terminal)
 
 
 def _measured(path: Path, given: Mapping[str, Any], chip: Chip, terminal: Terminal) -> dict[str, Any]:

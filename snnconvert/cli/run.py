@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from snnconvert.cli.terminal import Terminal
 from snnconvert.compile.network import difference
+from snnconvert.console import Console
 from snnconvert.cost.energy_constants import load_constants
 from snnconvert.cost.estimate import estimate
 from snnconvert.data.selection import images_for

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TextIO
 
 from snnconvert import progress as reporting
+from snnconvert.errors import OutputError
 from snnconvert.options import option
+from snnconvert.printable import say
 
 _MEASURING = ("convert", "run", "report", "debug")
 
@@ -43,14 +48,16 @@ class Terminal:
     @contextmanager
     def progress(self) -> Iterator[reporting.Progress]:
         """A progress callback; a bar on a terminal, nothing elsewhere."""
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+        from snnconvert.console import Console
 
         console = Console(stderr=True)
         if self.quiet or not console.is_terminal:
             yield reporting.silent
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        what = TextColumn("{task.description}", markup=False)
+        columns = (what, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, transient=True) as bars:
             tasks: dict[str, TaskID] = {}
 
@@ -64,17 +71,25 @@ class Terminal:
     def remark(self, text: str) -> None:
         """A line on stderr."""
         if not self.quiet:
-            print(text, file=sys.stderr)
+            say(text, error=True)
 
 
 class ClosableOutput:
     """Passes text on to `stream`, and drops it once nobody reads any more (`snnconvert ... --json | head -1`).
 
-    The command then finishes as if everything had been read, with its own exit code and without an error message.
+    The command then finishes as if everything had been read, with its own exit code and without an error message; so
+    it does where there was no output to begin with (`snnconvert ... >&-`). What an encoding cannot hold is escaped.
+
+    Raises:
+        OutputError: what should take the output cannot, for instance a file on a full disk.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self.stream, self.gone = stream, False
+    def __init__(self, stream: TextIO | None) -> None:
+        # open to the end of the program, as stdout is
+        self.stream = stream or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+        self.gone = False
+        if isinstance(self.stream, io.TextIOWrapper):
+            self.stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
         """Write, or drop."""
@@ -89,10 +104,14 @@ class ClosableOutput:
         try:
             if not self.gone:
                 action()
-        except BrokenPipeError:
+        except OSError as error:
             # What is still buffered is flushed when Python ends; it must not fail once more then.
             self.gone = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+            if error.errno not in (errno.EPIPE, errno.EBADF):
+                raise OutputError(
+                    f"the output cannot be written: {error.strerror}", hint="make room, or send it to another place"
+                ) from error
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)

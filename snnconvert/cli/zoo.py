@@ -73,7 +73,11 @@ def pull(manifest: ManifestPath, terminal: Terminal, only: Only = None) -> None:
 
 @command(zoo_app, "zoo check")
 def check(manifest: ManifestPath, only: Only = None) -> None:
-    """Open every model and look for its data, without converting it; exit 4 if one cannot be converted."""
+    """Open every model and look for its data, without converting it; exit 4 if one cannot be converted.
+
+    Like `zoo run`, this runs the Python files that the manifest names (source or arch = "FILE.py:FACTORY"): check only
+    manifests that you trust. ONNX, .pt2 and weight files run no code.
+    """
     from snnconvert.zoo import commands
 
     raise typer.Exit(commands.check(manifest, tuple(only or ())))

@@ -8,7 +8,6 @@ way), or an activation, and then a node of the dialect whose value on two random
 from __future__ import annotations
 
 import inspect
-import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -20,11 +19,12 @@ import onnx
 import torch
 from onnx import helper, numpy_helper
 
+from snnconvert.budget import Claims, check_claim, elements
 from snnconvert.convert.lowering.flow import Array, Flow, Refusal, Value
 from snnconvert.convert.onnx_ops import OPERATORS, quantised
 from snnconvert.convert.onnx_ops.folding import PerSample, fold, fold_per_sample, range_over_batch
 from snnconvert.convert.onnx_ops.reading import as_float32, initializers, open_model
-from snnconvert.convert.onnx_ops.scope import MOST_ELEMENTS, Scope
+from snnconvert.convert.onnx_ops.scope import Scope
 from snnconvert.errors import DataError, ModelFileError, NodeFault, OptionError, UnsupportedError
 from snnconvert.files import sha256_of
 from snnconvert.graph.dialect import Builder
@@ -82,13 +82,14 @@ def import_onnx(path: Path, *, output_name: str | None = None, input_shape: tupl
     shape, batch, position = _input_shape(value, graph, constants, input_shape, path)
     _check_operators(graph, set(constants), path)
     sample = torch.rand(2, *shape, generator=torch.Generator().manual_seed(_SEED))
-    builder = Builder({value.name: sample})
+    builder = Builder({value.name: sample}, path)
     node = builder.inputs[value.name]
     node.meta["onnx_value"] = value.name
     scope = Scope(builder, opset, batch)
     for note in notes + _input_notes(value):
         scope.note(note)
-    interpreter = _Interpreter(scope, {**constants, value.name: Flow(node, position)}, graph)
+    claims = Claims(path, path.stat().st_size + sum(array.nbytes for array in constants.values()))
+    interpreter = _Interpreter(scope, {**constants, value.name: Flow(node, position)}, graph, claims)
     try:
         interpreter.run(_live(graph))
     except _InvalidFile as fault:
@@ -177,8 +178,7 @@ def _input_shape(
                 hint=f"give the shape of one sample without the batch; the file says {spelled}",
             )
     shape = tuple(given) if given is not None else tuple(size for size in known or () if size is not None)
-    if math.prod(shape) > MOST_ELEMENTS:
-        raise ModelFileError(f"{path} asks for samples of shape {shape}", hint="check the shape of the model's input")
+    check_claim(8 * elements(shape), f"two samples of shape {shape}", path)
     return shape, batch, position
 
 
@@ -251,8 +251,8 @@ def _unsupported(path: Path, faults: list[NodeFault]) -> UnsupportedError:
 class _Interpreter:
     """Runs over the nodes of a graph; collects what it must refuse."""
 
-    def __init__(self, scope: Scope, values: dict[str, Any], graph: onnx.GraphProto) -> None:
-        self.scope = scope
+    def __init__(self, scope: Scope, values: dict[str, Any], graph: onnx.GraphProto, claims: Claims) -> None:
+        self.scope, self.claims = scope, claims
         self.values = values
         self.faults: list[NodeFault] = []
         self.outputs = {value.name for value in graph.output}
@@ -323,9 +323,9 @@ class _Interpreter:
     def _folded(self, node: onnx.NodeProto, inputs: list[Any]) -> tuple[Any, ...]:
         """Outputs of a node whose inputs do not depend on activations."""
         if any(isinstance(value, PerSample) for value in inputs):
-            return (fold_per_sample(node, inputs, self.scope.opset),)
+            return (fold_per_sample(node, inputs, self.scope.opset, self.claims),)
         samples = range_over_batch(inputs) if node.op_type == "Range" else None
-        return tuple(fold(node, inputs, self.scope.opset)) if samples is None else (samples,)
+        return tuple(fold(node, inputs, self.scope.opset, self.claims)) if samples is None else (samples,)
 
     def _constant(self, node: onnx.NodeProto) -> Array:
         (attribute,) = node.attribute
@@ -334,7 +334,7 @@ class _Interpreter:
             if note:
                 self.scope.note(note)
         else:
-            array = np.asarray(fold(node, [], self.scope.opset)[0])
+            array = np.asarray(fold(node, [], self.scope.opset, self.claims)[0])
         if array.dtype.kind == "f" and np.isnan(array).any():
             raise Refusal("this constant holds NaN")
         return array

@@ -14,6 +14,7 @@ from torch import Tensor, fx
 
 from snnconvert.convert.onnx_ops.reading import open_model
 from snnconvert.errors import InternalError
+from snnconvert.files import named_in_utf8
 from snnconvert.graph.dialect import origin_of, output_nodes
 from snnconvert.graph.types import Ann
 from snnconvert.graph.walk import applied, walk
@@ -84,17 +85,20 @@ def compare_with_onnxruntime(ann: Ann, path: Path, samples: Tensor, *, tolerance
     differences: dict[str, float] = {}
     # One at a time is needed where the exporter fixed a batch of 1 in a file that declares it free, and for outputs
     # whose batch is not the first axis.
-    for together in (True, False):
-        try:
-            session = _session(model, extra) if extra else _session_of(str(path))
-            references = _real(ann, _run(session, samples, list(ann.outputs), together))
-        except _runtime_errors() as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            continue
-        differences = {name: _difference(ours[name], references[name]) for name in ann.outputs}
-        # A file that cuts its values off may be far from real numbers, and still be read rightly.
-        if any(all(_difference(one[name], references[name]) <= tolerance for name in one) for one in (ours, rounded)):
-            return Comparison(differences, True, tolerance=tolerance)
+    with named_in_utf8(path) as utf8:
+        for together in (True, False):
+            try:
+                session = _session(model, extra) if extra else _session_of(utf8)
+                references = _real(ann, _run(session, samples, list(ann.outputs), together))
+            except _runtime_errors() as error:
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                continue
+            differences = {name: _difference(ours[name], references[name]) for name in ann.outputs}
+            # A file that cuts its values off may be far from real numbers, and still be read rightly.
+            if any(
+                all(_difference(one[name], references[name]) <= tolerance for name in one) for one in (ours, rounded)
+            ):
+                return Comparison(differences, True, tolerance=tolerance)
     if not differences:
         return Comparison({}, False, reason, tolerance)
     worst = max(differences, key=lambda name: differences[name])

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from snnconvert.budget import Claims, check_claim, elements
 from snnconvert.convert.aten_ops import OPERATORS
 from snnconvert.convert.aten_ops.canonicalise import (
     CHECKS,
@@ -27,18 +28,14 @@ from snnconvert.convert.aten_ops.canonicalise import (
     operator_name,
 )
 from snnconvert.convert.pytorch import TOLERANCE, relative_difference, seeded_samples
-from snnconvert.convert.weights import sniff
+from snnconvert.convert.weights import DAMAGE, sniff
 from snnconvert.errors import InternalError, ModelFileError, NodeFault, UnsupportedError
-from snnconvert.files import sha256_of
+from snnconvert.files import BYTES_PARSED, sha256_of
 from snnconvert.graph.dialect import verify
 from snnconvert.graph.kinds import Stage
 from snnconvert.graph.types import Ann, Source
 
 SCHEMA_MAJOR = 8
-_LARGEST_GRAPH = 512 * 2**20
-_LARGEST_MEMBER = 8 * 2**30
-_LARGEST_RATIO = 200
-_LARGEST_CONSTANT = 2**28
 # Pure functions of constants that need no rule, since they are computed when the model is read.
 _CONSTANT_OPERATORS = frozenset(
     (
@@ -47,9 +44,6 @@ _CONSTANT_OPERATORS = frozenset(
         *("fill", "copy", "std", "var", "std_mean", "var_mean", "ceil", "round", "floor_divide", "remainder"),
         *("sym_size", "sym_numel"),
     )
-)
-_MAKERS = frozenset(
-    ("zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "repeat", "eye", "arange", "linspace", "tril")
 )
 _TARGET = re.compile(r"torch\.ops\.aten\.([A-Za-z0-9_]+)\.([A-Za-z0-9_]+)")
 _DTYPES = {
@@ -87,7 +81,7 @@ def import_pt2(path: str | Path) -> Ann:
             program, shape, batch = reader.program()
     except zipfile.BadZipFile:
         raise ModelFileError(f"{path} is truncated or no .pt2 archive", hint="export or download it again") from None
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
+    except DAMAGE as error:
         raise ModelFileError(
             f"{path} is not a well-formed exported program: {type(error).__name__}: {error}",
             hint="export it again with torch.export.save",
@@ -111,25 +105,25 @@ class _Reader:
 
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
         self.path, self.archive = path, archive
+        self.claims = Claims(path)
         models = [name for name in archive.namelist() if re.fullmatch(r"[^/]+/models/[^/]+\.json", name)]
         if len(models) != 1:
             raise self._fault(f"holds {len(models)} graphs; one is expected")
         self.root = models[0].split("/", maxsplit=1)[0]
-        self.model = json.loads(self._read(models[0], _LARGEST_GRAPH))
+        self.model = json.loads(self._read(models[0]))
         version = self.model["schema_version"]
         if version["major"] != SCHEMA_MAJOR:
             raise self._fault(f"has schema {version['major']}.{version['minor']}; {SCHEMA_MAJOR} is known")
         order = f"{self.root}/byteorder"
-        if order in archive.namelist() and self._read(order, 16).strip() != b"little":
+        if order in archive.namelist() and self._read(order).strip() != b"little":
             raise self._fault("was written on a big-endian machine")
 
     def _fault(self, text: str) -> ModelFileError:
         return ModelFileError(f"{self.path} {text}", hint="export the model to ONNX, or again with a current PyTorch")
 
-    def _read(self, name: str, limit: int = _LARGEST_MEMBER) -> bytes:
-        info = self.archive.getinfo(name)
-        if info.file_size > limit or info.file_size > _LARGEST_RATIO * max(info.compress_size, 1):
-            raise self._fault(f"holds {name} of {info.file_size} bytes, too large or compressed too far to be a model")
+    def _read(self, name: str) -> bytes:
+        parsed = BYTES_PARSED if name.endswith(".json") else 1
+        self.claims.add(parsed * self.archive.getinfo(name).file_size, f"its member {name}")
         return self.archive.read(name)
 
     def program(self) -> tuple[Program, tuple[int, ...], int]:
@@ -165,19 +159,18 @@ class _Reader:
         graph.output(tuple(_value(item, nodes) for item in described["outputs"]))
         sizes = described["tensor_values"][inputs[0]]["sizes"]
         shape = tuple(int(size["as_int"]) for size in sizes[1:])
-        if math.prod(shape) > _LARGEST_CONSTANT:
-            raise self._fault(f"takes an input of shape {shape}")
         batch = int(sizes[0].get("as_int", 2))
-        if not 1 <= batch <= 4096:
-            raise self._fault(f"was exported with a batch of {batch}")
-        return Program(graph, constants, nodes[inputs[0]].name, _where), shape, batch
+        if batch < 1 or min(shape, default=1) < 0:
+            raise self._fault(f"was exported for an input of shape {(batch, *shape)}")
+        check_claim(4 * elements((batch, *shape)), f"an input of shape {(batch, *shape)}", self.path)
+        return Program(graph, constants, nodes[inputs[0]].name, _where, self.path), shape, batch
 
     def _tensors(self, folder: str, kind: str) -> dict[str, Tensor]:
         config = f"{self.root}/data/{folder}/model_{folder}_config.json"
         if config not in self.archive.namelist():
             return {}
         found = {}
-        for name, entry in json.loads(self._read(config, _LARGEST_GRAPH))["config"].items():
+        for name, entry in json.loads(self._read(config))["config"].items():
             if entry["use_pickle"]:
                 raise self._fault(f"holds the {kind} {name} as a pickle, which could run code")
             if not re.fullmatch(r"[A-Za-z0-9_]+", entry["path_name"]):
@@ -198,8 +191,7 @@ class _Reader:
         last = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
         if min([offset, *sizes, *strides]) < 0 or (count and last >= stored):
             raise self._fault(f"holds {name} with a shape that reaches outside its data")
-        if count > max(stored, _LARGEST_CONSTANT):
-            raise self._fault(f"holds {name} with {count} elements in {len(data)} bytes")
+        self.claims.add(4 * count, f"the tensor {name} of shape {tuple(sizes)}")
         if not count:
             return torch.zeros(sizes, dtype=dtype)
         tensor = torch.frombuffer(data, dtype=dtype).as_strided(sizes, strides, offset).clone()
@@ -220,11 +212,6 @@ def _node_fault(entry: dict[str, Any]) -> NodeFault | None:
     target = _target(text)
     if target is None:
         return NodeFault(where, text, "this operator is not known")
-    match = _TARGET.fullmatch(text)
-    if match and match.group(1) in _MAKERS:
-        given = [item["arg"].get("as_ints", [item["arg"].get("as_int", 1)]) for item in entry["inputs"]]
-        if math.prod([abs(size) or 1 for sizes in given for size in sizes]) > _LARGEST_CONSTANT:
-            return NodeFault(where, text, f"it makes more than {_LARGEST_CONSTANT} elements")
     return None
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from snnconvert.budget import check_claim, elements
 from snnconvert.errors import ModelFileError
+from snnconvert.files import named_in_utf8, opened
 
 SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".bin", ".safetensors")
 _NESTS = (
@@ -21,6 +26,11 @@ _NESTS = (
 )
 _PREFIXES = ("module.", "model.", "_orig_mod.", "net.")
 _MOST_LISTED = 12
+# What readers of zip archives and of the JSON in them raise on files that are damaged, or made to be.
+DAMAGE = (
+    *(OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError),
+    *(RuntimeError, RecursionError, NotImplementedError, MemoryError, struct.error, zlib.error, zipfile.BadZipFile),
+)
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
@@ -34,11 +44,12 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     head = sniff(path)
+    _check_zip(path, head)
     if looks_like_safetensors(path, head):
         stored: Any = _load_safetensors(path)
     else:
         stored = _load_torch(path, head)
-    weights = _without_prefix(_unwrapped(stored, path))
+    weights = {name: _plain(name, value, path) for name, value in _without_prefix(_unwrapped(stored, path)).items()}
     faulty = [name for name, value in weights.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if faulty:
         raise ModelFileError(
@@ -87,7 +98,7 @@ def sniff(path: Path) -> bytes:
         ModelFileError: the file cannot be read, is empty, or is a web page or a Git LFS pointer.
     """
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             head = file.read(512)
     except IsADirectoryError:
         raise ModelFileError(f"{path} is a folder", hint="give the path of the model file inside it") from None
@@ -96,7 +107,9 @@ def sniff(path: Path) -> bytes:
             f"{path} does not exist", hint=f"files in {path.parent}: {', '.join(similar_names(path)) or 'none'}"
         ) from None
     except OSError as error:
-        raise ModelFileError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from None
+        raise ModelFileError(
+            f"{path} cannot be read: {error.strerror}", hint="name a file that is there and may be read"
+        ) from None
     if not head:
         raise ModelFileError(f"{path} is empty", hint="download or save the file again")
     text = head.lstrip().lower()
@@ -129,8 +142,46 @@ def _members(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
-    except (zipfile.BadZipFile, OSError):
+    except DAMAGE:
         return []
+
+
+def _check_zip(path: Path, head: bytes) -> None:
+    """Members that are unpacked have to fit the budget; PyTorch itself compresses none."""
+    if head.startswith(b"PK"):
+        with suppress(*DAMAGE), zipfile.ZipFile(path) as archive:
+            check_claim(sum(info.file_size for info in archive.infolist()), "its members, unpacked", path)
+
+
+def _plain(name: str, value: Tensor, path: Path) -> Tensor:
+    """`value` as an array of numbers that is all there: sparse ones filled in, floats of 8 bits as float32.
+
+    Raises:
+        ModelFileError: it has no values, or no form as an array.
+        ClaimError: it has more of them than the file may ask for; a view can repeat a single number at will.
+    """
+    dtype, kind = str(value.dtype).removeprefix("torch."), str(value.layout).removeprefix("torch.")
+    reason = ""
+    if value.is_nested:
+        reason = "a nested tensor"
+    elif value.is_meta:
+        reason = "on the device 'meta', so that its values were never stored"
+    elif value.is_complex():
+        reason = f"of the complex type {dtype}"
+    if not reason:
+        narrow = value.is_quantized or (value.is_floating_point() and value.element_size() == 1)
+        size = (4 if narrow else value.element_size()) * elements(value.shape)
+        check_claim(size, f"its tensor {name!r} of shape {tuple(value.shape)}", path)
+        try:
+            value = value.dequantize() if value.is_quantized else value
+            value = value.to_dense() if value.layout != torch.strided else value
+            return value.float() if narrow else value
+        except (RuntimeError, TypeError, ValueError):
+            reason = f"of the type {dtype} in the layout {kind}, which cannot be read as numbers"
+    raise ModelFileError(
+        f"the tensor {name!r} in {path} is {reason}",
+        hint="save plain tensors: {name: value.to_dense().float() for name, value in model.state_dict().items()}",
+    )
 
 
 def looks_like_safetensors(path: Path, head: bytes) -> bool:
@@ -145,7 +196,8 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        with named_in_utf8(path) as name:
+            return load_file(name)
     except (SafetensorError, ValueError, KeyError, OSError) as error:
         raise ModelFileError(
             f"{path} is not a readable safetensors file: {error}", hint="download or save the file again"
@@ -207,12 +259,16 @@ def _load_error(path: Path, head: bytes, error: Exception) -> ModelFileError:
 
 
 def _unwrapped(stored: Any, path: Path) -> dict[str, Tensor]:
-    seen: list[str] = []
+    seen: set[int] = set()
     while isinstance(stored, Mapping):
+        if id(stored) in seen:
+            raise ModelFileError(
+                f"{path} holds a state dict that contains itself", hint="save the weights alone: model.state_dict()"
+            )
+        seen.add(id(stored))
         tensors = {str(name): value for name, value in stored.items() if isinstance(value, Tensor)}
         nested = [key for key in _NESTS if isinstance(stored.get(key), Mapping) and stored[key]]
         if nested:
-            seen.append(nested[0])
             stored = stored[nested[0]]
             continue
         if not tensors:

@@ -6,7 +6,6 @@ A target is a TOML file whose keys are the fields of `Target`; what it leaves ou
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib import resources
@@ -18,6 +17,7 @@ from torch import fx
 
 from snnconvert.data.datasets import Dataset
 from snnconvert.errors import OptionError
+from snnconvert.files import parsed_toml, read_toml
 from snnconvert.graph.dialect import calls, neurons_of, origin_of, role_of
 from snnconvert.graph.flow import Flow, flows
 from snnconvert.graph.kinds import Neuron, Role, Weighted
@@ -78,9 +78,9 @@ def load_target(name: str) -> Target:
     bundled = sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
     hint = f"name a TOML file, or one of the bundled targets: {', '.join(bundled)}"
     try:
-        text = folder.joinpath(f"{name}.toml").read_text("utf-8") if name in bundled else Path(name).read_text("utf-8")
-        values = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        own = name in bundled
+        values = parsed_toml(folder.joinpath(f"{name}.toml").read_text("utf-8")) if own else read_toml(name)
+    except (OSError, ValueError) as error:
         raise OptionError(f"--target {name} cannot be read: {error}", hint=hint) from error
     known = [field.name for field in fields(Target)]
     if unknown := sorted(set(values) - set(known)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from snnconvert.errors import OptionError
+from snnconvert.files import parsed_toml, read_toml
 
 OPTION = "--energy-constants"
 _HINT = (
@@ -39,7 +39,7 @@ class Constants:
 @cache
 def _bundled() -> dict[str, Any]:
     text = resources.files("snnconvert.cost").joinpath("energy.toml").read_text("utf-8")
-    return tomllib.loads(text)
+    return parsed_toml(text)
 
 
 def break_even_points() -> list[dict[str, Any]]:
@@ -67,8 +67,8 @@ def load_constants(path: str | Path) -> Constants:
             value.
     """
     try:
-        given = tomllib.loads(Path(path).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        given = read_toml(path)
+    except (OSError, ValueError) as error:
         raise OptionError(f"{OPTION} {path} cannot be read: {error}", hint=_HINT) from error
     rows = given.pop("constant", None)
     called = given.pop("name", Path(path).stem)

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from snnconvert.data.sources import ArraySource, Labels, Source
+from snnconvert.budget import Claims
+from snnconvert.data.sources import MOST_LABEL, ArraySource, Labels, Source
 from snnconvert.errors import DataError
+from snnconvert.files import opened
 
 IMAGE_KEYS = ("x", "images", "image", "data", "inputs")
 LABEL_KEYS = ("y", "labels", "label", "targets", "target")
@@ -27,7 +29,6 @@ _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0
 _CIFAR_RECORDS = {3073: 1, 3074: 2}
 # What numpy, zipfile, gzip and the header parser raise on damaged files (found by flipping bytes).
 _DAMAGE = (
-    OSError,
     SyntaxError,
     TypeError,
     tokenize.TokenError,
@@ -42,6 +43,7 @@ _DAMAGE = (
     zlib.error,
     zipfile.BadZipFile,
 )
+_PART = 1 << 20
 _FORMATS = ".npz, .npy, idx (also .gz) or CIFAR binary .bin files, or a folder of images"
 
 
@@ -62,7 +64,7 @@ def read_arrays(path: Path, split: str | None = None) -> RawData:
         DataError: unknown, damaged or pickled content, or labels that do not fit.
     """
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             head = file.read(8)
         if head[:1] == b"\x80" or path.suffix in (".pkl", ".pickle", ".pt", ".pth"):
             raise _pickled(path)
@@ -79,6 +81,11 @@ def read_arrays(path: Path, split: str | None = None) -> RawData:
             return _read_idx(path)
         if path.suffix == ".bin":
             return _read_cifar(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(
+            f"{path} cannot be read: {reason}", hint="give a file that can be read, and is whole"
+        ) from error
     except _DAMAGE as error:
         if "allow_pickle" in str(error) or "Python objects" in str(error):
             raise _pickled(path) from error
@@ -93,6 +100,9 @@ def read_arrays(path: Path, split: str | None = None) -> RawData:
 
 
 def _read_npz(path: Path, split: str | None) -> RawData:
+    claims = Claims(path)
+    with zipfile.ZipFile(path) as members:
+        sizes = {info.filename.removesuffix(".npy"): info.file_size for info in members.infolist()}
     with np.load(path, allow_pickle=False) as archive:
         keys = list(archive.files)
         images_key, labels_key = _choose(path, keys, split)
@@ -100,10 +110,13 @@ def _read_npz(path: Path, split: str | None) -> RawData:
         if split is None and images_key.lower() not in IMAGE_KEYS and len(keys) > 2:
             others = [key for key in keys if key not in (images_key, labels_key)]
             notes = (f"read {images_key} and {labels_key} from {path.name}, left out {', '.join(others)}",)
-        labels = None if labels_key is None else _member(archive, labels_key)
-        names = next((_member(archive, key) for key in keys if key.lower() in CLASS_KEYS), None)
+        wanted = (images_key, labels_key, next((key for key in keys if key.lower() in CLASS_KEYS), None))
+        for key in wanted:
+            claims.add(0 if key is None else sizes.get(key, 0), f"its array {key}")
+        images, labels, names = (None if key is None else _member(archive, key) for key in wanted)
         classes = None if names is None or names.ndim != 1 else tuple(str(name) for name in names)
-        return _labelled(path, _member(archive, images_key), labels, classes, notes)
+        assert images is not None
+        return _labelled(path, images, labels, classes, notes)
 
 
 def _member(archive: Mapping[str, Any], key: str) -> NDArray[Any]:
@@ -163,8 +176,11 @@ def _read_idx(path: Path) -> RawData:
 
 
 def _idx_array(path: Path) -> NDArray[Any]:
-    compressed = path.open("rb").read(2) == b"\x1f\x8b"
-    data = gzip.decompress(path.read_bytes()) if compressed else path.read_bytes()
+    with opened(path) as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        # Unpacked part by part, and counted: the length that the file states for itself is only a part of the truth.
+        data = _unpacked(path, gzip.GzipFile(fileobj=file)) if compressed else file.read()
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX_TYPES:
         raise DataError(f"{path} is not an idx file", hint=f"give {_FORMATS}")
     rank = data[3]
@@ -179,6 +195,14 @@ def _idx_array(path: Path) -> NDArray[Any]:
         )
     values = np.frombuffer(data, dtype, offset=4 + 4 * rank).reshape(shape)
     return values.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _unpacked(path: Path, stream: gzip.GzipFile) -> bytes:
+    parts, claims = [], Claims(path)
+    while part := stream.read(_PART):
+        claims.add(len(part), "what it unpacks to")
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _read_cifar(path: Path) -> RawData:
@@ -238,9 +262,12 @@ def _read_labels(path: Path, labels: NDArray[Any], count: int) -> tuple[Labels, 
         raise DataError(
             f"{path} has {count} images but {len(labels)} labels", hint="store one label per image, in the same order"
         )
-    whole = labels.astype(np.int64) if labels.dtype.kind != "f" or np.isfinite(labels).all() else None
+    fits = np.isfinite(labels) & (np.abs(labels.astype(np.float64)) < MOST_LABEL)
+    whole = labels.astype(np.int64) if fits.all() else None
     if whole is None or not (whole == labels).all():
-        raise DataError(f"the labels in {path} are not whole numbers", hint="store one class number per image")
+        raise DataError(
+            f"the labels in {path} are not whole numbers below {MOST_LABEL:,}", hint="store one class number per image"
+        )
     return whole, notes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,14 +12,17 @@ import numpy as np
 from snnconvert.data.arrange import layout_of, resized, sides
 from snnconvert.data.arrays import RawData
 from snnconvert.data.preprocessing import Preprocessing
-from snnconvert.data.sources import FileSource, Labels, open_image
+from snnconvert.data.sources import MOST_LABEL, FileSource, Labels, check_pixels, open_image
 from snnconvert.errors import DataError
+from snnconvert.files import is_regular, read_text
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # what the columns of a table of labels may be called, in this order
 FILE_COLUMNS = ("file", "filename", "file_name", "image", "path", "name")
 LABEL_COLUMNS = ("label", "class", "target", "category")
 _SHOWN = 5
+# of the label of a class
+_DIGITS = 20
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ def read_folder(
     first = headers[0]
     size = resized(first[0], first[1], geometry)
     for path, (height, width, _) in zip(listing.paths, headers, strict=True):
+        check_pixels(*resized(height, width, replace(geometry, crop=None)), path)
         if resized(height, width, geometry) != size:
             raise DataError(
                 f"the images in {folder} have different sizes: {listing.paths[0].name} {first[0]}x{first[1]}, "
@@ -102,7 +107,7 @@ def _list(folder: Path) -> Listing:
     below = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     classes = [entry for entry in below if _images(entry)]
     tables = [folder / "labels.csv", folder.parent / f"{folder.resolve().name}_labels.csv"]
-    table = next((path for path in tables if path.is_file()), None)
+    table = next((path for path in tables if path.exists()), None)
     if table is not None:
         return _from_table(folder, table)
     if files and classes:
@@ -125,7 +130,7 @@ def _images(folder: Path) -> list[Path]:
     return sorted(
         entry
         for entry in folder.iterdir()
-        if entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".") and entry.is_file()
+        if entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".") and is_regular(entry)
     )
 
 
@@ -156,7 +161,7 @@ def _from_table(folder: Path, table: Path) -> Listing:
     for name in seen:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise DataError(f"{table}: {name} is not inside {folder}", hint="name files relative to the folder")
-    missing = [name for name in seen if not (folder / name).is_file()]
+    missing = [name for name in seen if not is_regular(folder / name)]
     if missing:
         raise DataError(
             f"{table} names {len(missing)} file(s) that {folder} does not hold",
@@ -171,6 +176,12 @@ def _from_table(folder: Path, table: Path) -> Listing:
     values = [seen[name] for name in names]
     paths = [folder / name for name in names]
     if all(_is_number(value) for value in values):
+        beyond = next((name for name in names if len(seen[name]) > _DIGITS or abs(int(seen[name])) >= MOST_LABEL), None)
+        if beyond is not None:
+            raise DataError(
+                f"{table}: the label of {beyond} is {seen[beyond][:40]}, which is no number of a class",
+                hint=f"write a class number below {MOST_LABEL:,}",
+            )
         return Listing(paths, np.array([int(value) for value in values], np.int64), None, notes)
     classes = tuple(sorted(set(values)))
     number_of = {name: position for position, name in enumerate(classes)}
@@ -180,9 +191,9 @@ def _from_table(folder: Path, table: Path) -> Listing:
 
 def _rows(table: Path) -> list[tuple[int, str, str]]:
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            lines = [(number, row) for number, row in enumerate(csv.reader(file), 1) if any(row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows_read = csv.reader(io.StringIO(read_text(table).removeprefix("\ufeff"), newline=""))
+        lines = [(number, row) for number, row in enumerate(rows_read, 1) if any(row)]
+    except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{table} cannot be read: {error}", hint="write it as UTF-8 with columns file,label") from error
     if lines and len(lines[0][1]) >= 2 and not _is_number(lines[0][1][1]) and Path(lines[0][1][0]).suffix == "":
         head = tuple(cell.strip().lower() for cell in lines[0][1][:2])
@@ -206,8 +217,4 @@ def _rows(table: Path) -> list[tuple[int, str, str]]:
 
 
 def _is_number(text: str) -> bool:
-    try:
-        int(text)
-    except ValueError:
-        return False
-    return True
+    return text.removeprefix("-").removeprefix("+").isdecimal()

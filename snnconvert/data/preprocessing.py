@@ -9,7 +9,6 @@ rounded to float32 once, so they depend neither on the batch size nor on the mac
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snnconvert.errors import OptionError
+from snnconvert.files import read_toml
 from snnconvert.options import option, read_table
 
 if TYPE_CHECKING:
@@ -133,12 +133,12 @@ class Preprocessing:
         """
         path = Path(path)
         try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
+            content = read_toml(path)
         except OSError as error:
             raise OptionError(
                 f"the preprocessing file {path} cannot be read: {error.strerror}", hint="check the path"
             ) from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:
             raise OptionError(
                 f"the preprocessing file {path} is not valid TOML: {error}",
                 hint='write lines such as mean = [0.485, 0.456, 0.406] and layout = "NCHW"',

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import struct
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from snnconvert.budget import BYTES_PER_PIXEL, check_claim
 from snnconvert.data.arrange import resize_crop
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import DataError
+from snnconvert.files import opened
 
 Labels = NDArray[np.int64]
+# no data set has so many classes; sums and offsets of labels stay inside 64 bits
+MOST_LABEL = 2**31
+# What is opened as an image: others that Pillow knows start programs (Ghostscript) or read further files.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+# What decoders raise on damaged files.
+_DAMAGE = (
+    *(OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, EOFError, MemoryError),
+    *(RuntimeError, struct.error, zlib.error),
+)
 
 
 class Source(ABC):
@@ -94,16 +108,16 @@ class FileSource(Source):
 
     def stored(self, index: int) -> bytes:
         try:
-            return self._paths[index].read_bytes()
+            with opened(self._paths[index]) as file:
+                return file.read()
         except OSError as error:
             raise unreadable(self._paths[index], error) from error
 
     def _one(self, path: Path) -> NDArray[Any]:
         try:
-            with Image.open(path) as image:
-                check_mode(image, path)
+            with _opened(path) as image:
                 pixels = np.asarray(resize_crop(image.convert(self._mode), self._geometry))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except _DAMAGE as error:
             raise unreadable(path, error) from error
         pixels = pixels[..., None] if pixels.ndim == 2 else pixels
         if pixels.shape != self.shape:
@@ -122,16 +136,49 @@ def open_image(path: Path) -> tuple[int, int, str]:
         DataError: naming the file, when it is no image, is damaged, or has more than 8 bits per channel.
     """
     try:
-        with Image.open(path) as image:
-            check_mode(image, path)
+        with _opened(path) as image:
             found = image.height, image.width, image.mode
             image.verify()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except _DAMAGE as error:
         raise unreadable(path, error) from error
     return found
 
 
-def check_mode(image: Image.Image, path: Path) -> None:
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """An image whose header has been read; its pixels may be decoded.
+
+    Raises:
+        ClaimError: it has more pixels than the file may ask for.
+    """
+    with opened(path) as file, _without_limit(), Image.open(file, formats=FORMATS) as image:
+        if min(image.size) < 1:
+            raise ValueError("it has no pixels")
+        check_pixels(image.height, image.width, path)
+        _check_mode(image, path)
+        yield image
+
+
+@contextmanager
+def _without_limit() -> Iterator[None]:
+    """Without Pillow's own limit of pixels, which nobody can raise; ours holds before anything is decoded."""
+    own, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = own
+
+
+def check_pixels(height: int, width: int, path: Path) -> None:
+    """Make sure that an image file may ask for an image of this size.
+
+    Raises:
+        ClaimError: it may not.
+    """
+    check_claim(height * width * BYTES_PER_PIXEL, f"an image of {height:,} x {width:,} pixels", path)
+
+
+def _check_mode(image: Image.Image, path: Path) -> None:
     """Refuse images that PIL would clip to 8 bits."""
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         raise DataError(

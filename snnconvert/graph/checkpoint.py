@@ -23,8 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor, fx
 
 from snnconvert.errors import ModelFileError, OptionError, OutputError
-from snnconvert.files import atomic
-from snnconvert.graph.dialect import arguments, calls, op_of, origin_of, output_nodes, verify
+from snnconvert.files import atomic, is_regular, named_in_utf8
+from snnconvert.graph.dialect import arguments, calls, is_reserved, op_of, origin_of, output_nodes, verify
 from snnconvert.graph.kinds import KINDS, Op, Stage, Weighted
 from snnconvert.graph.schedule import MOST_TIMESTEPS, schedule_from
 from snnconvert.graph.schedule.timing import site_depths
@@ -72,10 +72,10 @@ def load_snn(path: str | Path) -> Snn:
         ModelFileError: if the file is missing, truncated, damaged, of another schema, or not a checkpoint.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_regular(path):
         raise ModelFileError(f"there is no checkpoint {path}", hint="name a .snn file that a conversion has written")
     try:
-        with safe_open(path, framework="pt") as file:
+        with named_in_utf8(path) as name, safe_open(name, framework="pt") as file:
             header = _header((file.metadata() or {}).get("snnconvert", "{}"), path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         if header["tensors"] != digest(tensors):
@@ -318,7 +318,7 @@ def _graph(rows: dict[str, Any], tensors: dict[str, Tensor], stage: Stage, prefi
             node = graph.create_node("call_module", row["name"], inputs, {}, name=row["name"])
         else:
             node = graph.placeholder(row["name"])
-        if node.name != row["name"]:
+        if node.name != row["name"] or is_reserved(node.name):
             raise ValueError(f"node name {row['name']!r}")
         node.meta["origin"], node.meta["shape"] = Origin(*row["origin"]), tuple(row["shape"])
         made[node.name] = node

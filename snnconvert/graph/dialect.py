@@ -6,19 +6,25 @@ After a door has read a model, every node of its `torch.fx.GraphModule` is a `pl
 
 from __future__ import annotations
 
+import keyword
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
 from typing import TypeVar, overload
 
 import torch
 from torch import Tensor, fx
 
 from snnconvert.errors import InternalError
+from snnconvert.graph.claims import check_module
 from snnconvert.graph.kinds import KINDS, Neuron, Op, Role, Stage
 from snnconvert.graph.types import Origin
 
 Kind = TypeVar("Kind", bound=Op)
+# every use of a name is written into the code of its graph
+_LONGEST_NAME = 200
 
 
 @overload
@@ -74,10 +80,28 @@ def origin_of(node: fx.Node) -> Origin:
     return found if isinstance(found, Origin) else Origin(node.name, str(node.target))
 
 
-def clean_name(name: str) -> str:
-    """A Python identifier that still reads like the user's own name."""
-    cleaned = re.sub(r"\W+", "_", name).strip("_") or "node"
-    return f"n_{cleaned}" if cleaned[0].isdigit() else cleaned
+def safe_name(name: str, taken: Callable[[str], bool]) -> str:
+    """A name for a node and its module that is not `taken` and still reads like the user's own, whatever that is.
+
+    Of a graph Python code is made, with modules as attributes: no keyword can stand there, nor what a GraphModule has
+    already, such as `graph` and `code`.
+    """
+    cleaned = re.sub(r"\W+", "_", name[:_LONGEST_NAME], flags=re.ASCII).strip("_") or "node"
+    base = f"n_{cleaned}" if cleaned[0].isdigit() else cleaned
+    candidate, counter = base, 1
+    while is_reserved(candidate) or taken(candidate):
+        candidate, counter = f"{base}_{counter}", counter + 1
+    return candidate
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a node cannot bear `name`, because Python or a GraphModule does."""
+    return keyword.iskeyword(name) or name in _attributes()
+
+
+@cache
+def _attributes() -> frozenset[str]:
+    return frozenset((*dir(fx.GraphModule(torch.nn.Module(), fx.Graph())), "self"))
 
 
 class Builder:
@@ -90,10 +114,14 @@ class Builder:
         graph = builder.finish([x])
 
     `builder.sample(node)` is the value of the node on the samples (batch first).
+
+    Args:
+        samples: by the names of the inputs.
+        source: the file or name that the graph is read from; what its nodes make is held against what it may ask for.
     """
 
-    def __init__(self, samples: dict[str, Tensor]) -> None:
-        self._root = torch.nn.Module()
+    def __init__(self, samples: dict[str, Tensor], source: str | Path = "the network") -> None:
+        self._root, self._source = torch.nn.Module(), source
         self._graph = fx.Graph()
         self._samples: dict[fx.Node, Tensor] = {}
         self._taken: set[str] = set()
@@ -114,11 +142,19 @@ class Builder:
         return found if isinstance(found, Op) else None
 
     def call(self, op: Op, *inputs: fx.Node, origin: Origin) -> fx.Node:
-        """Append `op` applied to `inputs`; its name in the graph is derived from `origin`."""
+        """Append `op` applied to `inputs`; its name in the graph is derived from `origin`.
+
+        Raises:
+            ClaimError: its result would take more memory than the source may ask for.
+        """
         target = self._unique(origin.name)
         op.eval()
+        given = [self._samples[node] for node in inputs]
+        # What acts on each value makes as many.
+        if not op.elementwise or len(given) > 1 or next(op.buffers(), None) is not None:
+            check_module(op, given, str(origin), self._source)
         with torch.no_grad():
-            value = op(*(self._samples[node] for node in inputs))
+            value = op(*given)
         self._root.add_module(target, op)
         node = self._graph.create_node("call_module", target, tuple(inputs), {}, name=target)
         node.meta["origin"] = origin
@@ -139,12 +175,9 @@ class Builder:
         node.meta["shape"] = tuple(value.shape[1:])
 
     def _unique(self, name: str) -> str:
-        base = clean_name(name)
-        candidate, counter = base, 1
-        while candidate in self._taken or hasattr(self._root, candidate):
-            candidate, counter = f"{base}_{counter}", counter + 1
-        self._taken.add(candidate)
-        return candidate
+        found = safe_name(name, self._taken.__contains__)
+        self._taken.add(found)
+        return found
 
 
 def erase_dead(graph: fx.GraphModule) -> None:

@@ -6,7 +6,7 @@ import copy
 
 from torch import fx
 
-from snnconvert.graph.dialect import arguments, clean_name, erase_dead, op_of
+from snnconvert.graph.dialect import arguments, erase_dead, op_of, safe_name
 from snnconvert.graph.kinds import Op
 from snnconvert.graph.types import Origin
 
@@ -76,9 +76,5 @@ def finish(graph: fx.GraphModule) -> fx.GraphModule:
 
 
 def _unused(graph: fx.GraphModule, name: str) -> str:
-    base = clean_name(name)
     taken = {node.name for node in graph.graph.nodes} | {str(node.target) for node in graph.graph.nodes}
-    candidate, counter = base, 1
-    while candidate in taken or hasattr(graph, candidate):
-        candidate, counter = f"{base}_{counter}", counter + 1
-    return candidate
+    return safe_name(name, lambda one: one in taken or hasattr(graph, one))

@@ -17,7 +17,8 @@ from typing import Any, Literal, TypedDict, Union, get_args, get_origin, get_typ
 import msgspec
 
 from snnconvert.errors import DataError, InternalError, OutputError
-from snnconvert.files import write_atomically
+from snnconvert.files import read_json, write_atomically
+from snnconvert.printable import json_text
 from snnconvert.report.sections import SECTIONS, curve_figures, made, summary
 
 SCHEMA = "snnconvert-report/2"
@@ -130,7 +131,7 @@ def check(document: Any) -> None:
 
 def dumps(document: Mapping[str, Any]) -> str:
     """The JSON text of a report; equal documents give equal text."""
-    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def load_report(path: Path) -> dict[str, Any]:
@@ -141,8 +142,8 @@ def load_report(path: Path) -> dict[str, Any]:
     """
     hint = f"give the .json file that `snnconvert` wrote beside its HTML report ({SCHEMA})"
     try:
-        document = json.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        document = read_json(path)
+    except (OSError, ValueError) as error:
         raise DataError(f"cannot read the report {path}: {error}", hint=hint) from error
     try:
         document = _of_version_1(document) if _is_version_1(document) else document

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from snnconvert.errors import OptionError, OutputError
+from snnconvert.files import atomic, write_atomically
 from snnconvert.report.charts import charts
 
 FORMATS = ("svg", "png")
@@ -33,10 +34,11 @@ def write_figures(document: Mapping[str, Any], folder: Path, formats: Sequence[s
             drawn = on_paper(spec)
             for form in formats:
                 path = folder / f"{name}.{form}"
-                if form == "svg":
-                    path.write_text(vl_convert.vegalite_to_svg(drawn), "utf-8")
-                else:
-                    path.write_bytes(vl_convert.vegalite_to_png(drawn, scale=2))
+                with atomic(path) as temporary:
+                    if form == "svg":
+                        temporary.write_text(vl_convert.vegalite_to_svg(drawn), "utf-8")
+                    else:
+                        temporary.write_bytes(vl_convert.vegalite_to_png(drawn, scale=2))
                 written.append(path)
     except OSError as error:
         raise OutputError(
@@ -65,7 +67,6 @@ def write_beside(
     document: Mapping[str, Any], page: Path, *, csv: bool = False, markdown: bool = False, figures: str | None = None
 ) -> list[Path]:
     """What can be had besides the page: STEM.csv, STEM-layers.csv, STEM.md, STEM-figures/; returns the paths."""
-    from snnconvert.files import write_atomically
     from snnconvert.report.render_csv import curve_csv, layers_csv
     from snnconvert.report.render_markdown import render_markdown
 

@@ -10,6 +10,7 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from snnconvert.printable import cell
 from snnconvert.report import wording
 from snnconvert.report.section import Document
 from snnconvert.report.sections.layers import last_error
@@ -71,4 +72,4 @@ def _text(head: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.6g}" if isinstance(value, float) else wording.clean(value)
+    return f"{value:.6g}" if isinstance(value, float) else cell(value)

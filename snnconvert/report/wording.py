@@ -8,14 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from snnconvert.graph.schedule import SCHEDULES, Schedule
+from snnconvert.printable import printable
 from snnconvert.tasks import Metric, inputs_called
 
 DASH = "–"
-
-
-def clean(text: object) -> str:
-    """One line of printable text: control characters (escape sequences in a model's name, say) become "\\ufffd"."""
-    return "".join(c if c.isprintable() else " " if c in "\n\r\t" else "\ufffd" for c in str(text))
+clean = printable
 
 
 # the word alone: not in a path, nor in the name of a layer or a file

@@ -10,16 +10,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from snnconvert.console import Console
 from snnconvert.errors import OptionError, OutputError, SnnConvertError
 from snnconvert.files import write_atomically
 from snnconvert.gates.junit import Case, github_annotations, junit_xml, markdown
 from snnconvert.gates.limits import Gates
 from snnconvert.gates.verdicts import Status, check_document
+from snnconvert.printable import say
 from snnconvert.report.document import load_report
 from snnconvert.zoo.batch import Engine, Quiet, Settings, preflight, run_zoo
 from snnconvert.zoo.fetch import is_cached
@@ -39,8 +39,8 @@ def init(folder: Path, output: Path, *, force: bool) -> None:
     text, remarks = starter_manifest(folder, output.parent)
     write_atomically({output: text})
     for remark in remarks:
-        print(remark)
-    print(f"written: {output}; check what is guessed, then: snnconvert zoo check {shlex.quote(str(output))}")
+        say(remark)
+    say(f"written: {output}; check what is guessed, then: snnconvert zoo check {shlex.quote(str(output))}")
 
 
 def list_models(path: Path, only: tuple[str, ...]) -> None:
@@ -64,10 +64,10 @@ def list_models(path: Path, only: tuple[str, ...]) -> None:
             if name not in {"timesteps", "data", "preprocessing"}
         )
         cells = (entry.name, source, steps, data, gates, other, entry.where.rpartition(" ")[2])
-        table.add_row(*map(escape, cells))
+        table.add_row(*cells)
     # Logs need not be as narrow as a terminal.
     Console(width=None if sys.stdout.isatty() else 200).print(table)
-    print(f"{len(manifest.entries)} models")
+    say(f"{len(manifest.entries)} models")
 
 
 def pull(path: Path, only: tuple[str, ...], *, quiet: bool) -> int:
@@ -81,12 +81,12 @@ def pull(path: Path, only: tuple[str, ...], *, quiet: bool) -> int:
             place = pull_file(entry.source, entry.sha256, None if quiet else _download_progress(entry.name))
         except SnnConvertError as error:
             failures.append(error)
-            print(error.render(), file=sys.stderr)
+            say(error.render(), error=True)
             continue
         if not quiet:
-            print(f"{entry.name}: {'there already' if known else 'downloaded'}: {place}")
+            say(f"{entry.name}: {'there already' if known else 'downloaded'}: {place}")
     if not quiet:
-        print(f"{len(remote) - len(failures)} of {len(remote)} models with a URL are in the cache")
+        say(f"{len(remote) - len(failures)} of {len(remote)} models with a URL are in the cache")
     return NOT_CONVERTED if failures else 0
 
 
@@ -110,14 +110,14 @@ def check(path: Path, only: tuple[str, ...]) -> int:
         failures += error is not None
         if error is None:
             unmeasured = entry.options.get("data") is None and not entry.source.startswith("zoo:")
-            print(f"{entry.name}: good" + (", but no data: accuracy cannot be measured" if unmeasured else ""))
+            say(f"{entry.name}: good" + (", but no data: accuracy cannot be measured" if unmeasured else ""))
             continue
-        print(f"{entry.name}: {type(error).__name__}: {error.message} ({entry.where})")
+        say(f"{entry.name}: {type(error).__name__}: {error.message} ({entry.where})")
         for cause in error.causes[:20]:
-            print(f"    {cause}")
-        print(f"    hint: {error.hint}")
+            say(f"    {cause}")
+        say(f"    hint: {error.hint}")
     total = len(manifest.entries)
-    print(f"{total - failures} of {total} models can be converted")
+    say(f"{total - failures} of {total} models can be converted")
     return NOT_CONVERTED if failures else 0
 
 
@@ -144,7 +144,7 @@ def run(path: Path, only: tuple[str, ...], out: Path, settings: Settings, *, qui
     found = cases(outcome.results)
     if not quiet:
         _summary(outcome.results, outcome.seconds)
-        print(f"written: {out / 'zoo.html'}, zoo.json, zoo.csv, junit.xml, summary.md")
+        say(f"written: {out / 'zoo.html'}, zoo.json, zoo.csv, junit.xml, summary.md")
     _annotate(found)
     return outcome.exit_code
 
@@ -152,16 +152,16 @@ def run(path: Path, only: tuple[str, ...], out: Path, settings: Settings, *, qui
 def _summary(results: Sequence[Result], seconds: float) -> None:
     for result in results:
         if not result.converted:
-            print(f"{result.entry.name}: not converted: {result.row['kind']}: {result.row['reason']}")
+            say(f"{result.entry.name}: not converted: {result.row['kind']}: {result.row['reason']}")
         elif result.gate is not None and result.gate.status != Status.passed:
             for verdict in result.gate.verdicts:
                 if verdict.status != Status.passed:
-                    print(f"{result.entry.name}: {verdict.gate}: {verdict.status}: {verdict.text}")
+                    say(f"{result.entry.name}: {verdict.gate}: {verdict.status}: {verdict.text}")
             if not result.gate.ok:
-                print(f"{result.entry.name}: worst layer: {result.gate.worst_layer}")
+                say(f"{result.entry.name}: worst layer: {result.gate.worst_layer}")
     converted, kept = sum(row.converted for row in results), sum(row.kept for row in results)
     missed = sum(row.converted and not row.passed for row in results)
-    print(
+    say(
         f"{converted} of {len(results)} models converted ({kept} of all rows from an earlier run), "
         f"{missed} below a gate, in {seconds:.1f} s"
     )
@@ -173,7 +173,8 @@ class _Show(Quiet):
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
         console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        what = TextColumn("{task.description}", markup=False)
+        columns = (what, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self.bars = Progress(*columns, console=console, transient=True)
         self.live = console.is_terminal and not quiet
         self.whole: TaskID | None = None
@@ -192,9 +193,9 @@ class _Show(Quiet):
 
     def note(self, text: str) -> None:
         if self.live:
-            self.bars.console.print(text, highlight=False, markup=False)
+            self.bars.console.print(text)
         elif not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            say(text, error=True)
 
     def begin(self, total: int, kept: int) -> None:
         self.total, self.count = total, kept
@@ -248,9 +249,9 @@ def gate(
     if not quiet:
         for result in results:
             for verdict in result.verdicts:
-                print(f"{result.model}: {verdict.gate}: {verdict.status}: {verdict.text}")
+                say(f"{result.model}: {verdict.gate}: {verdict.status}: {verdict.text}")
             if result.status != Status.passed and result.worst_layer:
-                print(f"{result.model}: worst layer: {result.worst_layer}")
+                say(f"{result.model}: worst layer: {result.worst_layer}")
     _annotate(found)
     return 0 if all(result.ok for result in results) else GATE_FAILED
 
@@ -259,4 +260,4 @@ def _annotate(found: Sequence[Case]) -> None:
     """Inside GitHub Actions, say it so that it shows up at the pull request."""
     if os.environ.get("GITHUB_ACTIONS") == "true":
         for line in github_annotations(found):
-            print(line)
+            say(line)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from snnconvert.budget import parse_bytes
 from snnconvert.errors import OptionError
 from snnconvert.options import option
-
-_UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
-# What the operating system can take for a size.
-_LARGEST = 2**62
 
 
 def parse_seconds(value: Any) -> float:
@@ -33,23 +29,6 @@ def parse_seconds(value: Any) -> float:
             options=("seconds",),
         )
     return number
-
-
-def parse_bytes(value: Any) -> int:
-    """Bytes from a number, or from a text such as "4 GiB".
-
-    Raises:
-        OptionError: neither, or more than there can be.
-    """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(value))
-    size = float(found.group(1)) * _UNITS.get(found.group(2).lower(), 0) if found else 0.0
-    if isinstance(value, bool) or not 1 <= size <= _LARGEST:
-        raise OptionError(
-            f"memory is {value!r}; allowed: bytes, or a size",
-            hint='for instance memory = "4 GiB"',
-            options=("memory",),
-        )
-    return int(size)
 
 
 _limit = partial(option, None, commands=("zoo run",), panel="Work")

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,6 +33,7 @@ from typing import Any, NoReturn
 
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import OptionError, did_you_mean
+from snnconvert.files import is_regular, parsed_toml, read_text
 from snnconvert.gates.limits import Gates
 from snnconvert.graph.schedule import owners
 from snnconvert.options import declared, read_table
@@ -137,14 +137,14 @@ def load_manifest(path: Path) -> Manifest:
         OptionError: the file cannot be read, or a key or value is wrong; with its line and key.
     """
     try:
-        text = path.read_text("utf-8")
-        content = tomllib.loads(text)
+        text = read_text(path)
+        content = parsed_toml(text)
     except OSError as error:
         raise OptionError(
             f"the manifest {path} cannot be read: {error.strerror}",
             hint="name the zoo.toml in it" if path.is_dir() else "write one: snnconvert zoo init FOLDER",
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise OptionError(
             f"the manifest {path} is not valid TOML: {error}", hint="correct it; the text has to be UTF-8"
         ) from error
@@ -265,7 +265,7 @@ class _Reader:
                 self.refuse(where, "name and sha256 belong to one file, not to a glob", "remove them")
             pattern = Path(given["glob"])
             root = Path(pattern.anchor) if pattern.is_absolute() else self.path.parent
-            found = sorted(path for path in root.glob(str(pattern.relative_to(pattern.anchor))) if path.is_file())
+            found = sorted(path for path in root.glob(str(pattern.relative_to(pattern.anchor))) if is_regular(path))
             if not found:
                 self.refuse((*where, "glob"), f"no file matches {given['glob']}", "correct the pattern")
             for path in found:

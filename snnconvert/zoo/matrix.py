@@ -12,6 +12,7 @@ from typing import Any
 from snnconvert.files import write_atomically
 from snnconvert.gates.junit import Case, junit_xml, markdown
 from snnconvert.gates.verdicts import Status
+from snnconvert.printable import cell, json_text
 from snnconvert.zoo.matrix_page import to_html
 from snnconvert.zoo.rows import Outcome, Result
 
@@ -87,7 +88,7 @@ def write_matrix(
     document = matrix_document(manifest, results, changes=changes, total=total, seconds=seconds)
     write_atomically(
         {
-            out / "zoo.json": json.dumps(document, indent=1, ensure_ascii=False) + "\n",
+            out / "zoo.json": json_text(json.dumps(document, indent=1, ensure_ascii=False)) + "\n",
             out / "zoo.csv": to_csv(document),
             out / "zoo.html": to_html(document),
         }
@@ -103,13 +104,8 @@ def to_csv(document: Mapping[str, Any]) -> str:
     for row in document["rows"]:
         flat = {**row["figures"], **row, "gate": row["gate"]["status"] if row["gate"] else ""}
         cells = [flat.get(column) for column in CSV_COLUMNS] + [row["accuracy_at"].get(str(t)) for t in steps]
-        writer.writerow(["" if cell is None else _harmless(cell) for cell in cells])
+        writer.writerow(["" if value is None else cell(value) if isinstance(value, str) else value for value in cells])
     return stream.getvalue()
-
-
-def _harmless(cell: Any) -> Any:
-    """Spreadsheets take a text that begins like a formula for one."""
-    return "'" + cell if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
 
 
 def write_summaries(out: Path, manifest: str, outcome: Outcome) -> list[Case]:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from snnconvert.allocator import hand_back_memory, keep_freed_memory, kept_memory
 from snnconvert.errors import InternalError, OutputError, SnnConvertError, UserError
+from snnconvert.files import together
 from snnconvert.progress import Progress, silent
 from snnconvert.zoo.fetch import check_file, needed
 from snnconvert.zoo.rows import CONVERTED, Row, clear, converted_row, failed_row, judged, log_path, row_path, write_row
@@ -97,13 +98,14 @@ def _convert(task: Mapping[str, Any], folder: Path, progress: Progress, spread: 
     outcome = run(Request(model=model, **options), progress, spread=spread)
     progress("write", 0, 1)
     checkpoint = folder / f"{name}.snn"
-    save_snn(outcome.snn, checkpoint)
     document = document_of(
         outcome, command_line=task["command_line"], next_commands=(f"snnconvert info {checkpoint.name}",)
     )
     result = judged(name, document, Gates.from_dict(task["gates"]))
     document["gates"] = None if result is None else result.section()
-    written = write_report(document, folder / f"{name}.html")
+    with together():
+        save_snn(outcome.snn, checkpoint)
+        written = write_report(document, folder / f"{name}.html")
     return converted_row(task, document, [checkpoint, *written])
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from snnconvert.budget import Claims
 from snnconvert.convert.aten_ops import OPERATORS, comparisons, wiring
 from snnconvert.convert.aten_ops.comparisons import Comparison
 from snnconvert.convert.aten_ops.context import BatchSize, Context, shape_of
 from snnconvert.convert.lowering.flow import Flow, Refusal
 from snnconvert.errors import InternalError, NodeFault, UnsupportedError
+from snnconvert.graph.claims import result_bytes
 from snnconvert.graph.dialect import Builder
 
 # The only Python functions that may stand in a graph: arithmetic on sizes, and picking one of several results.
@@ -24,6 +27,7 @@ SIZE_FUNCTIONS: dict[str, Callable[..., Any]] = {
 COMPARISONS: dict[str, Callable[..., Any]] = {
     name: getattr(operator, name) for name in ("eq", "ne", "le", "lt", "ge", "gt", "and_", "or_", "not_")
 }
+_MISFITS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 CHECKS = ("_assert_scalar", "_assert_async", "_assert_tensor_metadata", "sym_constrain_range", "_guards_fn")
 # Arguments that say where or how a tensor is stored or computed, never what it holds.
 _STORAGE = ("memory_format", "device", "layout", "pin_memory", "non_blocking", "copy", "cudnn_enable", "cudnn_enabled")
@@ -38,12 +42,14 @@ class Program:
         constants: value of every placeholder that is not the model's input.
         input_name: the placeholder that is.
         where: the user's name for each node.
+        source: the file or name that it is read from.
     """
 
     graph: fx.Graph
     constants: dict[str, Tensor]
     input_name: str
     where: Callable[[fx.Node], str]
+    source: str | Path = "the network"
 
     @torch.no_grad()
     def values(self, samples: Tensor) -> Iterator[tuple[fx.Node, Any]]:
@@ -90,7 +96,8 @@ class Canonicaliser:
 
     def __init__(self, program: Program, samples: Tensor) -> None:
         self.program = program
-        self.builder = Builder({program.input_name: samples})
+        self.builder = Builder({program.input_name: samples}, program.source)
+        self.claims = Claims(program.source)
         self.context = Context(self.builder)
         self.values: dict[fx.Node, Any] = {}
         self.made: dict[fx.Node, Any] = {}
@@ -136,7 +143,7 @@ class Canonicaliser:
         except Refusal as reason:
             self.faults.append(NodeFault(where, f"aten.{name}", str(reason)))
             self.values[node] = _LOST
-        except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        except _MISFITS as error:
             # A rule met a form of the operator that it was not written for.
             text = (str(error).splitlines() or [""])[0]
             unknown = f"this form of the operator is not known: {text[:200]}"
@@ -167,6 +174,7 @@ class Canonicaliser:
             return self._apply(node, name, where, named)
         if torch.Tag.nondeterministic_seeded in node.target.tags:
             raise Refusal("it draws random numbers")
+        self.claims.add(result_bytes(node.target, args, kwargs), f"the constant that {where} (aten.{name}) computes")
         return node.target(*args, **kwargs)
 
     def _refuse_mutation(self, target: torch._ops.OpOverload, named: dict[str, Any]) -> None:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from onnx.shape_inference import infer_node_outputs
 
+from snnconvert.budget import Claims, elements
 from snnconvert.convert.lowering.flow import BATCH, Array, Refusal
 from snnconvert.convert.onnx_ops.reading import as_float32
-from snnconvert.convert.onnx_ops.scope import MOST_ELEMENTS, without_batch
+from snnconvert.convert.onnx_ops.scope import without_batch
 
 _SHAPED = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1}
 _PER_SAMPLE = ("Add", "Sub", "Mul", "Unsqueeze", "Cast", "Identity")
 # the first opset whose form onnx can compute itself; the forms before it mean the same
 _COMPUTED_FROM = {"QuantizeLinear": 19, "DequantizeLinear": 19}
 _RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
+# decode files in the file, or search texts: nothing that weights and shapes are made with
+_FOREIGN = ("ImageDecoder", "RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer")
+# of an input whose values decide the shape of a result
+_MOST_SIZES = 64
 
 
 @dataclass(frozen=True)
@@ -34,14 +41,15 @@ class PerSample:
     second: Array
 
 
-def fold(node: onnx.NodeProto, inputs: list[Array | None], opset: int) -> list[Array]:
+def fold(node: onnx.NodeProto, inputs: list[Array | None], opset: int, claims: Claims) -> list[Array]:
     """Outputs of `node` on constants.
 
     Raises:
-        Refusal: if the operator is random, not part of ONNX, too large, or cannot be computed.
+        Refusal: if the operator is random, not part of ONNX, or cannot be computed.
+        ClaimError: if the outputs are more than the file may ask for.
     """
-    if node.domain not in ("", "ai.onnx") or node.op_type in _RANDOM:
-        raise Refusal("it is random, or no operator of ONNX")
+    if node.domain not in ("", "ai.onnx") or node.op_type in (*_RANDOM, *_FOREIGN):
+        raise Refusal("it is random, or no operator of ONNX that computes with numbers")
     if node.op_type == "BatchNormalization" and opset < 14:
         raise Refusal("a batch norm of a constant; onnx's own code takes it for training there")
     inputs = list(inputs)
@@ -53,10 +61,8 @@ def fold(node: onnx.NodeProto, inputs: list[Array | None], opset: int) -> list[A
         inputs[position] = np.array(without_batch(asked.reshape(-1).tolist()), dtype=np.int64)
     if node.op_type == "Range":
         start, limit, step = (float(np.reshape(value, -1)[0]) for value in inputs if value is not None)
-        if step == 0 or (limit - start) / step > min(MOST_ELEMENTS, BATCH - 1):
+        if not all(map(math.isfinite, (start, limit, step))) or step == 0 or (limit - start) / step > BATCH - 1:
             raise Refusal("a range over the batch, or too large")
-    if node.op_type == "Tile" and inputs[0] is not None and inputs[1] is not None:
-        without_batch([inputs[0].size, *inputs[1].tolist()])
     names = [f"i{index}" if value is not None else "" for index, value in enumerate(inputs)]
     outputs = [f"o{index}" for index in range(len(node.output))]
     copy = onnx.NodeProto()
@@ -71,6 +77,7 @@ def fold(node: onnx.NodeProto, inputs: list[Array | None], opset: int) -> list[A
         [helper.make_value_info(name, onnx.TypeProto()) for name in outputs],
     )
     opset = max(opset, _COMPUTED_FROM.get(node.op_type, 0))
+    claims.add(_size(copy, inputs, opset), f"the constant that {node.name or node.op_type} computes")
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     feeds = {name: value for name, value in zip(names, inputs, strict=True) if name}
     try:
@@ -80,13 +87,41 @@ def fold(node: onnx.NodeProto, inputs: list[Array | None], opset: int) -> list[A
     return [as_float32(np.asarray(result))[0] for result in results]
 
 
+def _size(node: onnx.NodeProto, inputs: list[Array | None], opset: int) -> int:
+    """Bytes of all outputs of `node`, by the rules of ONNX for shapes; a size that only values tell is the inputs'."""
+    given = {name: value for name, value in zip(node.input, inputs, strict=True) if name and value is not None}
+    try:
+        found = infer_node_outputs(
+            onnx.defs.get_schema(node.op_type, opset, ""),
+            node,
+            {name: helper.make_tensor_type_proto(_element(value), value.shape) for name, value in given.items()},
+            {name: numpy_helper.from_array(value) for name, value in given.items() if value.size <= _MOST_SIZES},
+            opset_imports=[helper.make_opsetid("", opset)],
+        )
+    except Exception:  # what does not fit is refused by the reference code, in its own words
+        return 0
+    largest = max((value.size for value in given.values()), default=1)
+    sizes = []
+    for output in found.values():
+        axes = output.tensor_type.shape.dim
+        bytes_each = helper.tensor_dtype_to_np_dtype(output.tensor_type.elem_type or 1).itemsize
+        sizes.append(bytes_each * elements(axis.dim_value if axis.HasField("dim_value") else largest for axis in axes))
+    return sum(sizes)
+
+
+def _element(value: Array) -> int:
+    return int(helper.np_dtype_to_tensor_dtype(value.dtype))
+
+
 def range_over_batch(inputs: list[Array | None]) -> PerSample | None:
     """The numbers of the samples, if these are the inputs of a Range from 0 to the batch size."""
     values = [float(np.reshape(value, -1)[0]) for value in inputs if value is not None]
     return PerSample(np.array([0]), np.array([1])) if values == [0, BATCH, 1] else None
 
 
-def fold_per_sample(node: onnx.NodeProto, inputs: list[Array | PerSample | None], opset: int) -> PerSample:
+def fold_per_sample(
+    node: onnx.NodeProto, inputs: list[Array | PerSample | None], opset: int, claims: Claims
+) -> PerSample:
     """An affine operator on numbers that depend on the sample.
 
     Raises:
@@ -96,10 +131,11 @@ def fold_per_sample(node: onnx.NodeProto, inputs: list[Array | PerSample | None]
     moving = sum(isinstance(value, PerSample) for value in inputs)
     if node.op_type not in _PER_SAMPLE or (node.op_type == "Mul" and moving > 1):
         raise Refusal("it computes with the numbers of the samples in a batch")
-    both = [
-        fold(node, [getattr(value, name) if isinstance(value, PerSample) else value for value in inputs], opset)[0]
+    given = [
+        [getattr(value, name) if isinstance(value, PerSample) else value for value in inputs]
         for name in ("first", "second")
     ]
+    both = [fold(node, one, opset, claims)[0] for one in given]
     axes = [axis for value in inputs[1:] if isinstance(value, np.ndarray) for axis in value.reshape(-1).tolist()]
     if node.op_type == "Unsqueeze":
         if 0 in axes or -both[0].ndim in axes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import onnx.inliner
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
+from snnconvert.budget import BYTES_PER_NODE, check_claim
 from snnconvert.convert.lowering.flow import Array
 from snnconvert.convert.weights import sniff
 from snnconvert.errors import ModelFileError, UnsupportedError
+from snnconvert.files import is_regular, opened
 
 OLDEST_OPSET = 7
 _WEIGHTED = (
@@ -61,7 +64,10 @@ def open_model(path: Path) -> tuple[onnx.ModelProto, int]:
     check_content(path)
     broken = "export or download it again; it may be truncated"
     try:
-        model = onnx.load(path, format="protobuf")
+        with opened(path) as file:
+            model = onnx.load(file, format="protobuf", load_external_data=False)
+        _check_external(model, path)
+        onnx.load_external_data_for_model(model, str(path.parent))
     except DecodeError as error:
         raise ModelFileError(f"{path} is not a readable ONNX file: {error}", hint=broken) from error
     except (onnx.checker.ValidationError, OSError, ValueError, RuntimeError) as error:
@@ -84,9 +90,65 @@ def open_model(path: Path) -> tuple[onnx.ModelProto, int]:
             hint = "convert the file with onnx.version_converter, or export it with opset_version=17"
         raise UnsupportedError(f"{path} uses ONNX opset {opset or 'of no known domain'}; {known}", hint=hint)
     if model.functions:
+        check_claim(_expanded(model, path) * BYTES_PER_NODE, "its nodes, once its functions are expanded", path)
         model = onnx.inliner.inline_local_functions(model)
     _name_nodes(model.graph)
     return model, opset
+
+
+def _check_external(model: onnx.ModelProto, path: Path) -> None:
+    """Weights beside the file have to be files: the pipe or device that a name stands for may never end."""
+    for tensor in model.graph.initializer:
+        for row in tensor.external_data:
+            beside = path.parent / row.value
+            if row.key == "location" and beside.exists() and not is_regular(beside):
+                raise OSError(f"{row.value}, which holds {tensor.name!r}, is a folder, a pipe or a device")
+
+
+def _expanded(model: onnx.ModelProto, path: Path) -> int:
+    """The number of nodes once every call of a function of the model is replaced by the function's nodes.
+
+    Raises:
+        ModelFileError: a function calls itself, by way of others perhaps.
+    """
+    bodies = {(one.domain, one.name): list(_nodes(one.node)) for one in model.functions}
+    counts: dict[tuple[str, str], int] = {}
+    active: dict[tuple[str, str], None] = {}
+
+    def total(nodes: Iterable[onnx.NodeProto]) -> int:
+        return sum(counts.get((node.domain, node.op_type), 1) for node in nodes)
+
+    # Depth first without recursion: functions may be nested as deeply as the file is long.
+    stack = list(bodies)
+    while stack:
+        key = stack[-1]
+        called = {(node.domain, node.op_type) for node in bodies[key]} & bodies.keys()
+        waiting = [one for one in called if one not in counts]
+        if key in counts:
+            stack.pop()
+        elif not waiting:
+            counts[key] = total(bodies[key])
+            active.pop(key, None)
+            stack.pop()
+        elif key in active and any(one in active for one in waiting):
+            name = next(one[1] for one in waiting if one in active)
+            raise ModelFileError(
+                f"{path} holds the function {name!r}, which calls itself",
+                hint="export the model again, without functions",
+            )
+        else:
+            active[key] = None
+            stack += waiting
+    return total(_nodes(model.graph.node))
+
+
+def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """All of them, those of branches and loops included."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs) if attribute.HasField("g") or attribute.graphs else ():
+                yield from _nodes(graph.node)
 
 
 def _name_nodes(graph: onnx.GraphProto) -> None:

@@ -12,8 +12,6 @@ from snnconvert.convert.lowering import scope as lowering
 from snnconvert.convert.lowering.flow import BATCH, Array, Flow, Refusal, Value, filled
 from snnconvert.graph.dialect import Builder
 
-MOST_ELEMENTS = 2**27  # of a folded constant; a hostile file could ask for any amount of memory
-
 
 class Scope(lowering.Scope):
     """The import of one file, as seen by the function of one operator.
@@ -87,6 +85,6 @@ def fixed_or_none(value: Value | None, what: str) -> Array | None:
 def without_batch(sizes: Iterable[int]) -> tuple[int, ...]:
     """Sizes of a constant, with 1 for the batch: a constant is the same for every sample."""
     found = tuple(int(size) // BATCH if size >= BATCH and size % BATCH == 0 else int(size) for size in sizes)
-    if any(size < 0 for size in found) or math.prod(found) > MOST_ELEMENTS:
-        raise Refusal(f"a constant of shape {found} is too large or not valid")
+    if any(size < 0 for size in found):
+        raise Refusal(f"a constant of shape {found} is not valid")
     return found

@@ -1,0 +1,48 @@
+"""How much memory a call would take, found out before it is made: on tensors that have shapes and no values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from snnconvert.budget import check_claim
+
+
+def check_module(module: nn.Module, inputs: Sequence[Tensor], where: str, path: str | Path) -> None:
+    """Make sure that what `module` makes of `inputs` is no larger than `path` may ask for.
+
+    Args:
+        where: the node that asks for it, for messages.
+
+    Raises:
+        ClaimError: it is.
+    """
+    own = {name: value.to("meta") for name, value in (*module.named_parameters(), *module.named_buffers())}
+
+    def call(*given: Tensor) -> Any:
+        return torch.func.functional_call(module, own, given)
+
+    check_claim(_bytes(call, inputs, {}), f"the result of {where}", path)
+
+
+def result_bytes(target: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> int:
+    """Bytes that an ATen operator makes of its arguments; 0 where that is not known before."""
+    made = any(argument.name == "device" for argument in target._schema.arguments)
+    return _bytes(target, args, {**kwargs, "device": "meta"} if made else kwargs)
+
+
+def _bytes(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> int:
+    def shapeless(value: Any) -> Any:
+        return value.to("meta") if isinstance(value, Tensor) else value
+
+    try:
+        with torch.no_grad():
+            found = function(*pytree.tree_map(shapeless, tuple(args)), **pytree.tree_map(shapeless, kwargs))
+    except Exception:  # Arguments that do not fit, of which the call itself will say more; or values decide the shape.
+        return 0
+    return sum(one.numel() * one.element_size() for one in pytree.tree_leaves(found) if isinstance(one, Tensor))
