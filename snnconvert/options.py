@@ -67,6 +67,10 @@ class Option:
     gather: Callable[[dict[str, Any]], Any] | None = None
 
 
+class Usual(int):
+    """A number that is used where nobody asks for one: equal to the same number that somebody asked for, but known."""
+
+
 def option(default: Any, help: str, **facts: Any) -> Any:
     """A field of a dataclass that is an option; a default that is a class or function makes the default."""
     known = {"default_factory": default} if callable(default) else {} if default is MISSING else {"default": default}

@@ -16,6 +16,7 @@ from snnconvert.errors import OptionError
 from snnconvert.graph.schedule import MOST_TIMESTEPS, SCHEDULES, Schedule, owners
 from snnconvert.graph.types import Calibrated, NeuronChoice, Snn
 from snnconvert.neurons import NEURONS
+from snnconvert.options import Usual
 from snnconvert.progress import Progress, silent
 from snnconvert.simulate.early_exit import with_early_exit
 
@@ -83,7 +84,7 @@ def schedule_of(calibrated: Calibrated, now: Schedule, change: Change) -> Schedu
         OptionError: an option of another kind of schedule, or steps that do not suffice.
     """
     kind = change.schedule or now.kind
-    timesteps = now.timesteps if change.timesteps is None else change.timesteps
+    timesteps = Usual(now.timesteps) if change.timesteps is None else change.timesteps
     if timesteps > MOST_TIMESTEPS:
         most = MOST_TIMESTEPS
         raise OptionError(f"--timesteps {timesteps} is above {most}", hint=f"give --timesteps at most {most}")
@@ -95,7 +96,9 @@ def schedule_of(calibrated: Calibrated, now: Schedule, change: Change) -> Schedu
             f"--{option} means nothing to --schedule {kind}",
             hint=f"leave --{option} out, or add --schedule {' or '.join(owners()[option])}",
         )
-    options = {name: getattr(now, name) for name in row.options() if name != "read_from" and hasattr(now, name)}
+    # what follows from the number of steps does not outlive a change of it
+    left = ("read_from", *(row.from_timesteps if change.timesteps is not None else ()))
+    options = {name: getattr(now, name) for name in row.options() if name not in left and hasattr(now, name)}
     found = [made for _, made in row.within(timesteps, now.depth, **{**options, **change.options})]
     fitting = [made for made in found if isinstance(made, Schedule)]
     if not fitting:

@@ -14,9 +14,9 @@ from snnconvert.calibrate import METHODS, check_options, on_the_command_line
 from snnconvert.compile import PRECISIONS
 from snnconvert.data.preprocessing import Preprocessing, from_command_line
 from snnconvert.errors import OptionError
-from snnconvert.graph.schedule import MOST_TIMESTEPS, PHASES, RESIDUALS, ROUNDINGS, SCHEDULES, owners
+from snnconvert.graph.schedule import MOST_BITS, MOST_TIMESTEPS, PHASES, RESIDUALS, ROUNDINGS, SCHEDULES, owners
 from snnconvert.neurons import NEURONS, cheapest_first, offered
-from snnconvert.options import AUTO, check, declared, option
+from snnconvert.options import AUTO, Usual, check, declared, option
 from snnconvert.study.studies import by_name, check_studies
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _of_checkpoints = partial(option, commands=("convert", "run"), panel=SNN)
 _of_networks = partial(option, commands=("convert",), panel=SNN)
 _of_zoos = ("convert", "zoo run")
 # what `run` compiles a calibration again for; the fields of `recompile.Change`
-CHANGES = ("schedule", "timesteps", "window", "wait", "precision")
+CHANGES = ("schedule", "timesteps", "window", "wait", "time_bits", "precision")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Request:
     )
     output_name: str | None = _of_models(None, "Which output is the classifier.", usual="the first")
     timesteps: int = option(
-        32,
+        Usual(32),
         "Total steps, from the first input to the answer; for convert also auto: the smallest that meets --max-drop or "
         "--min-accuracy (exit 3 if none does).",
         commands=("convert", "run", "zoo run"),
@@ -120,6 +120,14 @@ class Request:
         None, "Steps that a layer integrates before it emits (wait).", least=1, usual="1"
     )
     window: int | None = _of_checkpoints(None, "Steps per window (bistable).", least=1, usual="tries 2 to 8")
+    time_bits: int | None = _of_checkpoints(
+        None,
+        "Bits of a spike's time, so that a layer's window has 2^B slots (ttfs); without it and -T time is continuous, "
+        "and with -T as many as fit.",
+        least=1,
+        most=MOST_BITS,
+        usual="",
+    )
     phases: str = _of_networks("power2", "Weights of the spikes in a window.", choices=PHASES)
     residual: str = _of_networks("keep", "Membrane after a window (bistable).", choices=RESIDUALS)
     rounding: str = _of_networks("nearest", "nearest (v(0) = half a spike) or floor (v(0) = 0).", choices=ROUNDINGS)
@@ -226,8 +234,8 @@ class Request:
 
     def gives(self, option: str) -> bool:
         """Whether the user asks for another value of an option than its default."""
-        value = getattr(self, option, None)
-        return bool(value) and value != getattr(type(self), option)
+        value, usual = getattr(self, option, None), getattr(type(self), option, None)
+        return bool(value) and (not isinstance(value, Usual) if isinstance(usual, Usual) else value != usual)
 
     @property
     def neurons(self) -> tuple[NeuronChoice, ...]:
@@ -328,8 +336,14 @@ def _check_schedule(request: Request) -> None:
             continue
         if chosen is not None and chosen.kind not in kinds:
             raise OptionError(
-                f"--{name} means nothing to --schedule {request.schedule}",
-                hint=f"leave --{name} out, or add --schedule {' or '.join(kinds)}",
+                f"--{name.replace('_', '-')} means nothing to --schedule {request.schedule}",
+                hint=f"leave --{name.replace('_', '-')} out, or add --schedule {' or '.join(kinds)}",
+                options=(name, "schedule"),
+            )
+        if chosen is None and not any(SCHEDULES[kind].tried for kind in kinds):
+            raise OptionError(
+                f"--{name.replace('_', '-')} is for --schedule {' or '.join(kinds)}, which auto does not try",
+                hint=f"add --schedule {kinds[0]}, or leave --{name.replace('_', '-')} out",
                 options=(name, "schedule"),
             )
         if request.compared and not set(kinds) & set(anytime):

@@ -239,7 +239,9 @@ def _schedules(request: Request) -> tuple[str, ...]:
     if request.compared:
         return tuple(kind for kind, row in SCHEDULES.items() if row.anytime)
     return tuple(
-        kind for kind, row in SCHEDULES.items() if not row.own_neuron or request.neuron in (Request.neuron, "auto")
+        kind
+        for kind, row in SCHEDULES.items()
+        if row.tried and (not row.own_neuron or request.neuron in (Request.neuron, "auto"))
     )
 
 
@@ -277,8 +279,10 @@ def spiking(
     options = _method_options(request)
 
     def make(network: Ann, schedule: Schedule, neuron: NeuronChoice, count: int = len(images)) -> Snn:
-        task = Task(network, images[:count], schedule, neuron, options, progress)
-        return compile_network(_calibrated(task, request, original, inputs))
+        method = _method(request, schedule)
+        own = options if method == request.calibration else {}
+        task = Task(network, images[:count], schedule, neuron, own, progress)
+        return compile_network(_calibrated(task, replace(request, calibration=method), original, inputs))
 
     found = _candidates(request, network)
     if len(eligible(found)) == 1:
@@ -297,6 +301,23 @@ def spiking(
     assert snn.calibrated is not None
     record = {**snn.calibrated.record, "schedules": rows}
     return replace(snn, calibration=record, calibrated=replace(snn.calibrated, record=record))
+
+
+def _method(request: Request, schedule: Schedule) -> str:
+    """The calibration method: the one that was asked for, or the schedule's own where none was.
+
+    Raises:
+        OptionError: options of the method that is not used.
+    """
+    if request.calibration != Request.calibration or schedule.own_method is None:
+        return request.calibration
+    if request.options:
+        raise OptionError(
+            f"{next(iter(request.options))} means nothing to {schedule.name}, which is calibrated by "
+            f"{schedule.own_method}",
+            hint=f"leave it out, or say --calibration {request.calibration} with another schedule",
+        )
+    return schedule.own_method
 
 
 def _method_options(request: Request) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from snnconvert.graph.types import Snn
 from snnconvert.graph.walk import values_of
 from snnconvert.neurons import NeuronModel
 from snnconvert.simulate.bistable_engine import BistableEngine
+from snnconvert.simulate.first_spike_engine import FirstSpikeEngine
 from snnconvert.simulate.kernels import native_available
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.result import Simulation
@@ -37,8 +38,10 @@ def assert_equal(a: Simulation, b: Simulation) -> None:
         assert torch.equal(mine, theirs)
 
 
-def oracle_of(snn: Snn) -> BistableEngine | StepEngine:
+def oracle_of(snn: Snn) -> BistableEngine | FirstSpikeEngine | StepEngine:
     """The literal engine that the layer engine has to equal in every spike."""
+    if snn.schedule.once:
+        return FirstSpikeEngine(snn)
     return BistableEngine(snn) if snn.schedule.windowed else StepEngine(snn)
 
 

@@ -46,7 +46,7 @@ def test_it_runs_from_a_request_to_a_report_and_back(tmp_path: Path) -> None:
     outcome = run(Request(**{**vars(REQUEST), "schedule": "late"}))
     snn, document = outcome.snn, plain(document_of(outcome, command_line="", next_commands=()))
     assert isinstance(snn.schedule, Late) and snn.schedule.frames == 6
-    assert document["latency"] == {"window": 6, "first_output": 4, "total": 9}
+    assert document["latency"] == {"window": 6, "first_output": 4, "total": 9, "asked": 9}
     assert document["schedule"]["kind"] == "late" and document["schedule"]["pause"] == 3
     assert document["fit_curve"]["accuracy"][:3] == [None] * 3
     assert all(document["energy"]["over_time"]["spikes"][step] == 0 for step in range(3))

@@ -67,6 +67,11 @@ METHODS = {
     "mse": Method(
         "the least squared quantisation error at T", options.SquaredError, "snnconvert.calibrate.mse:calibrate_mse"
     ),
+    "first-spike": Method(
+        "windows as long as the largest activation and some room: exact for time to first spike in continuous time",
+        options.FirstSpikeWindows,
+        "snnconvert.calibrate.first_spike:calibrate_first_spike",
+    ),
     "robust-norm": Method(
         "a published baseline: a high percentile per layer, membranes that start empty",
         options.RobustNorm,

@@ -97,6 +97,15 @@ class Reconstruct:
 
 
 @dataclass(frozen=True)
+class FirstSpikeWindows:
+    """Of `--calibration first-spike`."""
+
+    zeta: float = _on_the_command_line(
+        0.5, "Windows of time to first spike are (1 + zeta) times the largest activation (first-spike).", least=0
+    )
+
+
+@dataclass(frozen=True)
 class LocalThresholdBalancing:
     """Of `--calibration local-threshold-balancing`."""
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from snnconvert.calibrate.packed_units import mean_sent
 from snnconvert.graph.kinds import Neuron
-from snnconvert.graph.schedule import Bistable, Schedule
+from snnconvert.graph.schedule import Schedule, Windowed
 from snnconvert.neurons import NeuronModel
 from snnconvert.simulate.kernels import Native
 from snnconvert.simulate.kernels.layout import per_element
@@ -45,7 +45,7 @@ class SiteNeuron:
         """
         start = threshold * initial
         op = Neuron(threshold, start, model=self.model.name, levels=self.levels)
-        if isinstance(self.schedule, Bistable):
+        if isinstance(self.schedule, Windowed):
             return send_windows(op.double(), current.double(), self.schedule).to(torch.int32)
         wait = self.schedule.waited
         frames, constant = self.schedule.frames, len(current) == 1

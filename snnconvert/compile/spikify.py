@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.compile.exact import FLOAT64_BITS, INPUT_BITS, on_double_grid, on_grid, power_of_two_above
-from snnconvert.errors import InternalError
-from snnconvert.graph.dialect import arguments, op_of, output_nodes, verify
+from snnconvert.errors import InternalError, OptionError
+from snnconvert.graph.dialect import arguments, op_of, origin_of, output_nodes, verify
 from snnconvert.graph.edit import finish, insert_after, redirect, replace_op
 from snnconvert.graph.flow import Flow, flows, through
 from snnconvert.graph.kinds import Activation, Affine, Neuron, Op, Role, Scale, Snap, Stage, Weighted
@@ -77,6 +77,8 @@ class _Walk:
     def __init__(self, graph: fx.GraphModule, calibrated: Calibrated, schedule: Schedule, neuron: NeuronChoice) -> None:
         self.graph, self.calibrated, self.neuron = graph, calibrated, neuron_in(schedule, neuron)
         self.windowed, self.frames = schedule.windowed, schedule.frames
+        self.once = schedule.once
+        self.continuous = schedule.continuous  # nothing is a whole number of anything: float64 has to do
         # what a full frame is worth stays as it was calibrated: more units are smaller ones
         self.finer = neuron_in(calibrated.schedule, calibrated.neuron).levels / self.neuron.levels
         self.values: dict[fx.Node, Value] = {}
@@ -144,11 +146,17 @@ class _Walk:
         value = self.values[source]
         if value.domain == Flow.SPIKES:
             amplitude = self._per_input(source, op)
+            if amplitude is not None and self.continuous:
+                replace_op(self.graph, node, op.double().reading(amplitude))
+                return Value(Flow.CURRENT, math.inf)
             if amplitude is not None:
                 folded, bound = on_grid(op.reading(amplitude), value.bound, signed=value.signed, windowed=self.windowed)
                 replace_op(self.graph, node, folded)
                 return Value(Flow.CURRENT, bound)
             source, value = self._as_current(source, node)
+        if self.continuous:
+            replace_op(self.graph, node, op.double())
+            return self._within_reach(node, Value(value.domain, math.inf, measured=value.measured))
         rounded, grid, largest = on_double_grid(op, value.bound)
         found = self._within_reach(node, Value(value.domain, largest, measured=value.measured))
         self._snap(source, node, grid, value)
@@ -170,9 +178,9 @@ class _Walk:
             amplitude = torch.as_tensor(value.amplitude * scale)
             bound = value.bound * float(amplitude.abs().max()) + float(op.shift.abs().max())
             if not op.shift.any():
-                replace_op(self.graph, node, self._elementwise(Scale(amplitude.float())))
+                replace_op(self.graph, node, self._elementwise(Scale(self._kept(amplitude))))
             else:
-                replace_op(self.graph, node, self._elementwise(Affine(amplitude.float(), op.shift.float())))
+                replace_op(self.graph, node, self._elementwise(Affine(self._kept(amplitude), self._kept(op.shift))))
             return Value(Flow.CURRENT, bound)
         if value.domain == Flow.CONSTANT:
             op.double()
@@ -201,6 +209,13 @@ class _Walk:
     def _pool(self, node: fx.Node, op: Op) -> Value:
         (source,) = arguments(node)
         value, form = self.values[source], op.on_spikes()
+        if (
+            self.once
+            and op.role == Role.MAXPOOL
+            and value.domain != Flow.CONSTANT
+            and (value.signed or value.domain == Flow.CURRENT)
+        ):
+            raise self._no_times(node, "a largest value below zero is no first spike")
         if value.domain == Flow.SPIKES:
             amplitude = self._pooled_amplitude(source)
             if amplitude is not None and form is not None:
@@ -226,13 +241,17 @@ class _Walk:
         """Let a sum of float32 currents, each exact on a grid of its own, be exact too: a window's sum must not depend
         on whether its steps were added before or after the branches."""
         sources = list(dict.fromkeys(arguments(join)))
-        if any(source.op == "call_module" and isinstance(op_of(source), Scale | Snap) for source in sources[:2]):
+        if self.continuous or any(
+            source.op == "call_module" and isinstance(op_of(source), Scale | Snap) for source in sources[:2]
+        ):
             return
         value = self.values[sources[0]]
         grid = 2.0 ** (math.ceil(math.log2(value.bound + 1e-30)) - 50)
         self._insert(sources[0], join, Snap(grid=grid), "double", value)
 
     def _analog(self, node: fx.Node, op: Op) -> Value:
+        if self.once and any(self.values[source].domain != Flow.CONSTANT for source in arguments(node)):
+            raise self._no_times(node, f"{op.plain_name} works on real values")
         op.double()
         return self._real(op, self._real_inputs(node), math.inf)
 
@@ -242,6 +261,13 @@ class _Walk:
 
     # --- helpers ---
 
+    def _no_times(self, node: fx.Node, why: str) -> OptionError:
+        return OptionError(
+            f"--schedule ttfs: {origin_of(node)} has no form in which the time of one spike is a value: {why}",
+            hint="networks of rectifiers, convolutions, linear layers, pools and joins have one; for this one choose "
+            "--schedule streaming",
+        )
+
     def _real(self, op: Op, values: list[Value], bound: float) -> Value:
         """What `op` makes of real values."""
         domain = through(op, [value.domain for value in values])
@@ -249,6 +275,8 @@ class _Walk:
 
     def _snap(self, source: fx.Node, user: fx.Node, grid: float, value: Value) -> None:
         """Let `user` read `source` on a grid, and nothing beyond what its sums are exact for."""
+        if self.continuous:
+            return
         limit = grid * 2.0**INPUT_BITS if value.measured else None
         self._insert(source, user, Snap(grid=grid, limit=limit), "snapped", value)
 
@@ -261,6 +289,9 @@ class _Walk:
 
     def _elementwise(self, op: Op) -> Op:
         return op.double() if self.windowed else op.float()
+
+    def _kept(self, tensor: Tensor) -> Tensor:
+        return tensor.double() if self.continuous else tensor.float()
 
     def _insert(self, source: fx.Node, user: fx.Node, op: Op, suffix: str, value: Value) -> fx.Node:
         added = insert_after(self.graph, source, op, suffix=suffix, users=[user])
@@ -276,7 +307,7 @@ class _Walk:
                 redirect(user, source, reader)
                 return reader, self.values[reader]
         current = Value(Flow.CURRENT, value.bound * float(value.amplitude.abs().max()))
-        added = self._insert(source, user, self._elementwise(Scale(value.amplitude.float())), "scaled", current)
+        added = self._insert(source, user, self._elementwise(Scale(self._kept(value.amplitude))), "scaled", current)
         added.meta["amplitude"] = True
         return added, current
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from snnconvert.neurons.base import NeuronModel, State, integrate
 from snnconvert.neurons.bistable import BISTABLE
 from snnconvert.neurons.burst import BURST, GRADED
+from snnconvert.neurons.first_spike import FIRST_SPIKE
 from snnconvert.neurons.integrate_and_fire import IF
 from snnconvert.neurons.signed import SIGNED
 from snnconvert.neurons.ternary import TERNARY, TERNARY_LATE
@@ -12,7 +13,7 @@ from snnconvert.neurons.ternary import TERNARY, TERNARY_LATE
 __all__ = ["BISTABLE", "NEURONS", "SIGNED", "NeuronModel", "State", "cheapest_first", "integrate", "offered"]
 
 NEURONS: dict[str, NeuronModel] = {
-    model.name: model for model in (IF, TERNARY, TERNARY_LATE, BURST, GRADED, SIGNED, BISTABLE)
+    model.name: model for model in (IF, TERNARY, TERNARY_LATE, BURST, GRADED, SIGNED, BISTABLE, FIRST_SPIKE)
 }
 
 

@@ -34,6 +34,8 @@ def fire_phase(v: Tensor, threshold: Tensor, weight: int, *, negative: bool) -> 
 
 def phase_weights(window: int, phases: str) -> list[int]:
     """Units that a spike carries at each phase of a window of `window` steps."""
+    if phases == "first":  # the earlier, the more; see `neurons.first_spike`
+        return list(range(window, 0, -1))
     return [1 if phases == "uniform" else 2 ** (window - 1 - phase) for phase in range(window)]
 
 

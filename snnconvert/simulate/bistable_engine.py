@@ -21,7 +21,7 @@ from snnconvert.errors import InternalError
 from snnconvert.graph.dialect import arguments, calls, op_of, output_nodes
 from snnconvert.graph.edit import copied
 from snnconvert.graph.kinds import MaxPool, Neuron, Op, Role, Snap
-from snnconvert.graph.schedule import Bistable
+from snnconvert.graph.schedule import Windowed
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.neurons.bistable import fire_phase, phase_weights
@@ -46,7 +46,7 @@ class BistableEngine:
     """
 
     def __init__(self, snn: Snn) -> None:
-        if not isinstance(snn.schedule, Bistable):
+        if not isinstance(snn.schedule, Windowed):
             raise InternalError("only bistable schedules have windows")
         self.schedule = snn.schedule
         self.window, self.frames = snn.schedule.window, snn.schedule.frames

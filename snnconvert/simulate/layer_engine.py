@@ -17,9 +17,10 @@ from snnconvert.errors import InternalError, listed
 from snnconvert.graph.dialect import arguments, calls, op_of, origin_of, output_nodes
 from snnconvert.graph.edit import copied
 from snnconvert.graph.kinds import Neuron, Op, Role, Snap
-from snnconvert.graph.schedule import Bistable, Schedule
+from snnconvert.graph.schedule import Schedule, Windowed
+from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Snn
-from snnconvert.graph.walk import Plan
+from snnconvert.graph.walk import Plan, Pull, upstream
 from snnconvert.simulate.exact_products import applied, exact_arithmetic
 from snnconvert.simulate.frames import Frames, Spikes, Value, over_time
 from snnconvert.simulate.kernels import FusedNeurons, choose, choose_fused
@@ -39,12 +40,16 @@ class LayerEngine:
         snn: the network; not changed.
         device: where to compute; results come back on the CPU. The native kernels serve the CPU only; on a CUDA device
             neurons are one kernel where there is Triton, and sums are kept exact (see `exact_products`).
+        moved: what becomes of the spikes that a layer of neurons sends on their way, (frames * batch, *sample) of what
+            each frame is worth; for studies of noise, without kernels.
 
     Raises:
         OptionError: if the environment variable SNNCONVERT_KERNELS asks for what is not there.
     """
 
-    def __init__(self, snn: Snn, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self, snn: Snn, device: str | torch.device = "cpu", moved: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
         self.schedule: Schedule = snn.schedule
         self.device = torch.device(device)
         self.graph = snn.graph if self.device.type == "cpu" else copied(snn.graph).to(self.device)
@@ -55,17 +60,21 @@ class LayerEngine:
         for snap in self.snaps.values():
             snap.cut_off = False
         self.laid_out = LaidOut(self.schedule)
-        native = choose() if self.device.type == "cpu" else None
+        self.moved = moved
+        self.beyond: list[Tensor] = []
+        in_torch = moved is not None or self.schedule.continuous
+        native = choose() if self.device.type == "cpu" and not in_torch else None
         self.windows: WindowLayers | None = None
         self.spiking: SpikeLayers | None = None
         self.lazy = set[fx.Node]()
-        if native is not None and isinstance(self.schedule, Bistable):
+        if native is not None and isinstance(self.schedule, Windowed):
             self.windows = WindowLayers(native, self.schedule, self.ops, self._frames)
             self.lazy = {node for node in self.ops if self.windows.may_wait(node) and node not in self.outputs}
         elif native is not None:
             self.spiking = SpikeLayers(native, self.laid_out, self.ops, self.outputs, self._value)
             self.lazy = self.spiking.lazy
-        self.plan = Plan(self.nodes, lazy=self.lazy, kept=self.outputs)
+        self.last = self._last_sites() if self.schedule.once and not self.schedule.continuous else ()
+        self.plan = Plan(self.nodes, lazy=self.lazy, kept=(*self.outputs, *self.last))
         self.fused: FusedNeurons | None = None if self.schedule.windowed else choose_fused(self.device)
         self.apply: Callable[[Op, list[Tensor]], Tensor] = applied if self.device.type == "cuda" else _called
 
@@ -75,7 +84,17 @@ class LayerEngine:
         cut = [str(origin_of(node)) for node, snap in self.snaps.items() if snap.cut_off]
         far = f"values far beyond those of all calibration images were cut off in front of {listed(cut, 3)}"
         failure = self.fused.failure if self.fused is not None else ""
-        return tuple(note for note in (failure, far if cut else "") if note)
+        return tuple(note for note in (failure, far if cut else "", self._beyond()) if note)
+
+    def _beyond(self) -> str:
+        """On how many inputs a value did not fit into its layer's window of continuous time."""
+        inputs = torch.cat(self.beyond) if self.beyond else torch.zeros(0, dtype=torch.bool)
+        if not inputs.any():
+            return ""
+        return (
+            f"on {int(inputs.sum())} of {len(inputs)} inputs a value lies beyond its layer's window and is cut off "
+            "(--calibration first-spike --zeta makes windows longer)"
+        )
 
     @torch.inference_mode()
     def run(self, batch: Tensor, probe: Probe | None = None) -> Simulation:
@@ -85,6 +104,8 @@ class LayerEngine:
 
     def _run(self, batch: Tensor, probe: Probe | None) -> Simulation:
         frames, values = self.schedule.frames, dict[fx.Node, Value]()
+        if self.schedule.continuous:
+            self.beyond.append(torch.zeros(len(batch), dtype=torch.bool))
         spikes: dict[str, Tensor] = {}
         units: dict[str, Tensor] = {}
         for node in self.nodes:
@@ -107,7 +128,8 @@ class LayerEngine:
                     if probe is not None and op.role == Role.NEURON:
                         probe(node.name, to_host(by_frames(self._units(values[node]), frames)))
             self.plan.forget(node, values)
-        outputs = tuple(to_host(self._read_out(values[node])) for node in self.outputs)
+        read = self._slot_by_slot(values) if self.last else [self._read_out(values[node]) for node in self.outputs]
+        outputs = tuple(map(to_host, read))
         return Simulation(outputs, *({name: to_host(of[name]) for name in of} for of in (spikes, units)))
 
     # --- what is computed when ---
@@ -185,13 +207,62 @@ class LayerEngine:
         """Walk through the frames; with a wait the first frames are integrated before the neuron may emit."""
         frames = self.schedule.frames
         by_frame = current.tensor.unsqueeze(0) if current.constant else by_frames(current.tensor, frames)
-        if isinstance(self.schedule, Bistable):
-            return Frames(send_windows(op, by_frame, self.schedule).flatten(0, 1), constant=False)
-        return Frames(send(op, by_frame, frames, self.schedule.waited), constant=False)
+        if self.schedule.continuous:
+            sent = self._in_continuous_time(op, by_frame[0])
+        elif isinstance(self.schedule, Windowed):
+            sent = send_windows(op, by_frame, self.schedule).flatten(0, 1)
+        else:
+            sent = send(op, by_frame, frames, self.schedule.waited)
+        return Frames(sent if self.moved is None else self.moved(sent), constant=False)
+
+    def _in_continuous_time(self, op: Neuron, current: Tensor) -> Tensor:
+        """What each spike is worth, as a share of the window; see `neurons.first_spike`."""
+        share = current / op.threshold
+        low, high = (-1.0 if op.row.negative else 0.0), 1.0
+        if op.ceiling is None or bool((op.threshold < op.ceiling).any()):
+            over = (share > high) | (share < low) if op.row.negative else share > high
+            self.beyond[-1] |= over.flatten(1).any(1).cpu()
+        return share.clamp(low, high)
 
     def _read_out(self, value: Value) -> Tensor:
         moving = over_time(self._real(value), self.schedule.frames).double()
         return by_frames(moving, self.schedule.frames)[self.schedule.read_from :].cumsum(0)
+
+    # --- answers after every slot of the last window ---
+
+    def _last_sites(self) -> tuple[fx.Node, ...]:
+        """What outputs are made of: the last sites that send, and values that are the same in all steps."""
+        depths = site_depths(self.graph)
+        spiking = {node for node, op in self.ops.items() if op.role in (Role.NEURON, Role.DELAY)}
+        until = {node for node in self.nodes if node in spiking or depths.get(node.name) == 0}
+        return tuple(node for node in upstream(self.outputs, until=until) if node in until)
+
+    def _slot_by_slot(self, values: dict[fx.Node, Value]) -> list[Tensor]:
+        """The running sums of the outputs after every slot, (slots, batch, *sample).
+
+        A spike worth n of L units has counted for n - (L - k - 1) of them when slot k ends. An output is complete with
+        the last slot; as a running sum it counts as many times as there have been slots.
+        """
+        slots = self.schedule.steps_per_frame
+        left = torch.arange(slots - 1, -1, -1, device=self.device)
+
+        def known(node: fx.Node) -> Tensor | None:
+            if node not in self.last:
+                return None
+            value = self._real(values[node])
+            if value.constant:
+                return value.tensor.repeat(slots, *[1] * (value.tensor.dim() - 1))
+            units = value.tensor
+            grown = (units.abs() - left.view(-1, *[1] * units.dim())).clamp(min=0) * units.sign()
+            return grown.flatten(0, 1)
+
+        def rule(node: fx.Node, inputs: list[Tensor]) -> Tensor:
+            return self.apply(self.ops[node], _cast(self.ops[node], inputs))
+
+        pull = Pull(rule, known)
+        seen = torch.arange(1, slots + 1, dtype=torch.float64, device=self.device)
+        found = [pull(node).double() for node in self.outputs]
+        return [one.view(slots, -1, *one.shape[1:]) * seen.view(-1, *[1] * one.dim()) for one in found]
 
 
 def to_host(tensor: Tensor) -> Tensor:
@@ -217,7 +288,7 @@ def _cast(op: Op, tensors: list[Tensor]) -> list[Tensor]:
 
 def count_spikes(by_frame: Tensor, op: Op, schedule: Schedule) -> tuple[Tensor, Tensor]:
     """Spikes and units sent in each step of the site's emission, summed over the batch (int64)."""
-    if not isinstance(schedule, Bistable):
+    if schedule.continuous or not isinstance(schedule, Windowed):
         flat = by_frame.flatten(1).abs()
         return (flat != 0).sum(1), flat.sum(1, dtype=torch.float64).to(torch.int64)
     return count_window_spikes(by_frame, schedule, signed=op.sends_negative)

@@ -13,12 +13,13 @@ from torch import Tensor, fx
 
 from snnconvert.graph.dialect import arguments
 from snnconvert.graph.kinds import Neuron, Op, Role, Scale, Snap
-from snnconvert.graph.schedule import Bistable
+from snnconvert.graph.schedule import Windowed
 from snnconvert.neurons.bistable import phase_weights
 from snnconvert.simulate.frames import Frames, Value
 from snnconvert.simulate.kernels import Native
 from snnconvert.simulate.kernels.layout import per_element
 from snnconvert.simulate.kernels.native_windows import Emitter, Values, send_by_window
+from snnconvert.simulate.window_neurons import count_window_spikes
 
 Evaluate = Callable[[fx.Node, dict[fx.Node, Value]], Frames]
 
@@ -33,7 +34,7 @@ class WindowLayers:
         value: computes the value of a node, given what is known already.
     """
 
-    def __init__(self, native: Native, schedule: Bistable, ops: Mapping[fx.Node, Op], value: Evaluate) -> None:
+    def __init__(self, native: Native, schedule: Windowed, ops: Mapping[fx.Node, Op], value: Evaluate) -> None:
         self.native, self.schedule, self.ops, self.value = native, schedule, ops, value
         self.weights = torch.tensor(phase_weights(schedule.window, schedule.phases))
         self.laid_out: dict[Tensor, Tensor] = {}
@@ -58,6 +59,9 @@ class WindowLayers:
         threshold, initial = self._rows(op.threshold, shape), self._rows(op.initial, shape)
         emitter = Emitter(batch, shape, threshold, initial, op.row.negative, op.levels)
         units, spikes = send_by_window(self.native, terms, emitter, self.schedule)
+        if self.schedule.phases == "first":  # the kernel counts ones; here every number is one spike
+            by_frame = units.view(self.schedule.frames, batch, *shape)
+            return units, count_window_spikes(by_frame, self.schedule, signed=op.row.negative)
         return units, (spikes.flatten(), (spikes * self.weights).flatten())
 
     def _terms(self, node: fx.Node, shape: tuple[int, ...], values: dict[fx.Node, Value]) -> list[Values] | None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from snnconvert.graph.kinds import Neuron
-from snnconvert.graph.schedule import Bistable
+from snnconvert.graph.schedule import Windowed
 from snnconvert.neurons.bistable import phase_weights
 from snnconvert.simulate.kernels.layout import out_tensor
 
@@ -19,7 +19,7 @@ PIECE = 2**16
 PAIRS_FROM = 2**19
 
 
-def send_windows(op: Neuron, current: Tensor, schedule: Bistable) -> Tensor:
+def send_windows(op: Neuron, current: Tensor, schedule: Windowed) -> Tensor:
     """The units that each neuron sends in each of its windows, float32, shape (frames, batch, *sample).
 
     Args:
@@ -60,7 +60,7 @@ def _after_window(membrane: Tensor, op: Neuron, residual: str) -> Tensor:
     return torch.minimum(membrane, op.threshold) if residual == "clamp" else membrane
 
 
-def count_window_spikes(by_frame: Tensor, schedule: Bistable, *, signed: bool) -> tuple[Tensor, Tensor]:
+def count_window_spikes(by_frame: Tensor, schedule: Windowed, *, signed: bool) -> tuple[Tensor, Tensor]:
     """Spikes and units sent in each step of a site's emission, summed over the batch (int64)."""
     codes = []
     for frame in by_frame:
@@ -89,4 +89,6 @@ def _code_book(window: int, phases: str) -> tuple[Tensor, Tensor]:
     phase = torch.arange(window).unsqueeze(1)
     if phases == "uniform":
         return torch.arange(window + 1) > phase, weights
+    if phases == "first":
+        return torch.arange(window + 1) == weights.unsqueeze(1), weights
     return (torch.arange(2**window) // weights.unsqueeze(1)) % 2 > 0, weights

@@ -110,7 +110,8 @@ class Attribution:
             clipped = x.clamp(low, high)
             # The guard keeps a value that is on a step of the quantiser from falling off it by rounding.
             steps = torch.floor(x * frames + op.initial / unit + 1e-9)
-            quantised = steps.clamp(low * frames, high * frames) / frames
+            rounded = steps.clamp(low * frames, high * frames) / frames
+            quantised = clipped if self.snn.schedule.continuous else rounded
             rate, target = self.rates[node.name], reference[node.name] / unit
             parts = (clipped - active, quantised - clipped, rate - quantised, active - target)
             causes = {cause: part * unit for cause, part in zip(CAUSES, parts, strict=True)}

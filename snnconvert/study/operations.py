@@ -299,6 +299,9 @@ def _spikes_and_bits(by_frame: Tensor, levels: int, schedule: Schedule, *, negat
         # Summing is several times as fast as counting; float32 is exact up to 2^24 spikes.
         spikes = (by_frame.abs() if negative else by_frame).sum(1, dtype=torch.float32).double().cpu()
         return spikes, spikes
+    if schedule.once:  # a weight is added to the slope of the membrane, once, whatever the spike is worth
+        sent = (by_frame != 0).sum(1).double().cpu()
+        return sent, sent
     codes = by_frame.abs().to("cpu", torch.int64)
     if schedule.windowed and not schedule.positional:
         sent = codes.sum(1).double()

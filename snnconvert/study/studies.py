@@ -66,6 +66,13 @@ STUDIES = {
         lambda request: "ablation" in request.studies,
         schedule="bistable",
     ),
+    "jitter": Study(
+        "snnconvert.study.jitter:jitter_of",
+        "what noise in the times of spikes does to the answers (time to first spike)",
+        "--study",
+        lambda request: "jitter" in request.studies,
+        schedule="ttfs",
+    ),
     "precision": Study(
         "snnconvert.study.variants:in_lower_precision",
         "what rounded weights do to the answers",

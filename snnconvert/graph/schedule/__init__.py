@@ -16,24 +16,30 @@ from typing import Any
 from snnconvert.errors import OptionError
 from snnconvert.graph.schedule.base import MOST_TIMESTEPS, ROUNDINGS, Schedule
 from snnconvert.graph.schedule.bistable import PHASES, RESIDUALS, Bistable
+from snnconvert.graph.schedule.first_spike import MOST_BITS, FirstSpike
 from snnconvert.graph.schedule.streaming import Streaming
 from snnconvert.graph.schedule.wait import Wait
 
 __all__ = [
+    "MOST_BITS",
     "MOST_TIMESTEPS",
     "PHASES",
     "RESIDUALS",
     "ROUNDINGS",
     "SCHEDULES",
     "Bistable",
+    "FirstSpike",
     "Schedule",
     "Streaming",
     "Wait",
+    "Windowed",
     "owners",
     "schedule_from",
 ]
 
-SCHEDULES: dict[str, type[Schedule]] = {row.kind: row for row in (Streaming, Wait, Bistable)}
+SCHEDULES: dict[str, type[Schedule]] = {row.kind: row for row in (Streaming, Wait, Bistable, FirstSpike)}
+# schedules whose neurons send in windows of steps, by weights of their phases
+Windowed = Bistable | FirstSpike
 
 
 def owners() -> dict[str, tuple[str, ...]]:

@@ -26,6 +26,9 @@ class Schedule(ABC):
         label: a schedule in a few words, with the names of fields in braces, for instance "wait {wait}".
         windowed: whether a frame is the sum of the spikes of several steps. Frames are then computed in float64, and a
             max pool takes the largest sum of each.
+        once: whether a neuron spikes at most once in a frame, at a time that says how much it is worth.
+        from_timesteps: fields that follow from T where T is asked for.
+        tried: whether `--schedule auto` tries it.
         own_neuron: the row of NEURONS that it brings along, if it does not serve the neurons of others.
         anytime: whether a run of t steps is the beginning of one of T steps, so that one network answers for both.
         remedies: what helps against a cause of error (see `report.sections.attribution`) in this schedule, where
@@ -38,6 +41,9 @@ class Schedule(ABC):
     kind: ClassVar[str]
     label: ClassVar[str]
     windowed: ClassVar[bool] = False
+    once: ClassVar[bool] = False
+    from_timesteps: ClassVar[tuple[str, ...]] = ()
+    tried: ClassVar[bool] = True
     own_neuron: ClassVar[str | None] = None
     anytime: ClassVar[bool] = False
     remedies: ClassVar[Mapping[str, str]] = {}
@@ -104,6 +110,16 @@ class Schedule(ABC):
     def read_from(self) -> int:
         """Frames that the read-out leaves out at the start; there is no answer before."""
         return 0
+
+    @property
+    def own_method(self) -> str | None:
+        """The calibration method that it takes where none is asked for; None for the usual one."""
+        return None
+
+    @property
+    def continuous(self) -> bool:
+        """Whether a frame is worth a real number, a share of the largest, instead of a whole number of units."""
+        return False
 
     @property
     def keeps_membrane(self) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from snnconvert.errors import InternalError
-from snnconvert.graph.schedule import Bistable
+from snnconvert.graph.schedule import Windowed
 from snnconvert.simulate.kernels.bits import physical
 from snnconvert.simulate.kernels.layout import out_tensor
 from snnconvert.simulate.kernels.native import MEMBRANE, Native
@@ -78,7 +78,7 @@ class Emitter:
 
 
 def send_by_window(
-    native: Native, terms: Sequence[Values], emitter: Emitter, schedule: Bistable
+    native: Native, terms: Sequence[Values], emitter: Emitter, schedule: Windowed
 ) -> tuple[Tensor, Tensor]:
     """What bistable neurons send in each of their windows, given the sum of each window's input.
 
@@ -87,7 +87,7 @@ def send_by_window(
         (frames, window).
     """
     counts = torch.zeros((schedule.frames, schedule.window), dtype=torch.int64)
-    layer = _Layer(residual=RESIDUALS[schedule.residual], window=schedule.window, uniform=schedule.phases == "uniform")
+    layer = _Layer(residual=RESIDUALS[schedule.residual], window=schedule.window, uniform=schedule.phases != "power2")
     layer.counts = counts.data_ptr()
     return _run(native, layer, terms, emitter, range(schedule.frames)), counts
 
