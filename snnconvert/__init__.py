@@ -1,9 +1,11 @@
 """Convert trained neural networks into spiking neural networks.
 
-    from snnconvert import convert_model, load_snn, save_snn
+    import snnconvert
 
-    snn = convert_model("model.onnx", timesteps=32, data="test.npz")
-    save_snn(snn, "model.snn")
+    conversion = snnconvert.convert_model("model.onnx", data="test.npz", timesteps=32)
+    print(conversion.accuracy, conversion.ann_accuracy)
+    conversion.snn(x)               # the spiking network, called like the original
+    conversion.save("model.snn")    # the checkpoint, and the report beside it
 
 Nothing heavy is imported until a name is used.
 """
@@ -12,61 +14,100 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from snnconvert.errors import SnnConvertError
+from snnconvert.errors import (
+    DataError,
+    GateError,
+    ModelFileError,
+    OptionError,
+    OutputError,
+    SnnConvertError,
+    UnsupportedError,
+)
 
 if TYPE_CHECKING:
+    from snnconvert.api.conversion import Conversion, Curve
+    from snnconvert.api.convert import convert_model
+    from snnconvert.api.files import save
+    from snnconvert.api.network import Simulated, SpikingNetwork, load
+    from snnconvert.calibrate import register_calibration
+    from snnconvert.calibrate.task import Task
     from snnconvert.data.datasets import Dataset, load_dataset
     from snnconvert.data.preprocessing import Preprocessing
     from snnconvert.exporters.export import Exported, export
-    from snnconvert.graph.checkpoint import load_snn, save_snn
-    from snnconvert.graph.types import Ann, Snn
-    from snnconvert.pipeline import Outcome, Request, convert_model, run
-    from snnconvert.simulate.layer_engine import LayerEngine
-    from snnconvert.simulate.measure import FitCurve
+    from snnconvert.neurons import NeuronModel, State, register_neuron
 
 __all__ = [
-    "Ann",
+    "Conversion",
+    "Curve",
+    "DataError",
     "Dataset",
     "Exported",
-    "FitCurve",
-    "LayerEngine",
-    "Outcome",
+    "GateError",
+    "ModelFileError",
+    "NeuronModel",
+    "OptionError",
+    "OutputError",
     "Preprocessing",
-    "Request",
-    "Snn",
+    "Simulated",
     "SnnConvertError",
+    "SpikingNetwork",
+    "State",
+    "Task",
+    "UnsupportedError",
     "convert_model",
     "export",
+    "load",
     "load_dataset",
-    "load_snn",
-    "run",
-    "save_snn",
+    "register_calibration",
+    "register_neuron",
+    "save",
 ]
 
 _HOMES = {
-    "Ann": "graph.types",
+    "Conversion": "api.conversion",
+    "Curve": "api.conversion",
     "Dataset": "data.datasets",
     "Exported": "exporters.export",
-    "FitCurve": "simulate.measure",
-    "LayerEngine": "simulate.layer_engine",
-    "Outcome": "pipeline",
+    "NeuronModel": "neurons",
     "Preprocessing": "data.preprocessing",
-    "Request": "pipeline",
-    "Snn": "graph.types",
-    "convert_model": "pipeline",
+    "Simulated": "api.network",
+    "SpikingNetwork": "api.network",
+    "State": "neurons",
+    "Task": "calibrate.task",
+    "convert_model": "api.convert",
     "export": "exporters.export",
+    "load": "api.network",
     "load_dataset": "data.datasets",
-    "load_snn": "graph.checkpoint",
-    "run": "pipeline",
-    "save_snn": "graph.checkpoint",
+    "register_calibration": "calibrate",
+    "register_neuron": "neurons",
+    "save": "api.files",
+}
+# names of earlier versions: where they are now, and what to use instead
+_FORMER = {
+    "Ann": ("graph.types", "Conversion.ann"),
+    "FitCurve": ("simulate.measure", "Conversion.curve"),
+    "LayerEngine": ("simulate.layer_engine", "SpikingNetwork.simulate"),
+    "Outcome": ("pipeline", "Conversion"),
+    "Request": ("pipeline", "the arguments of convert_model"),
+    "Snn": ("graph.types", "SpikingNetwork"),
+    "load_snn": ("api.network:load", "load"),
+    "run": ("pipeline", "convert_model"),
+    "save_snn": ("api.files", "save"),
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'snnconvert' has no attribute {name!r}")
     from importlib import import_module
 
+    if name in _FORMER:
+        import warnings
+
+        home, instead = _FORMER[name]
+        warnings.warn(f"snnconvert.{name} is deprecated: use {instead}", DeprecationWarning, stacklevel=2)
+        module, _, now = home.partition(":")
+        return getattr(import_module(f"snnconvert.{module}"), now or name)
+    if name not in _HOMES:
+        raise AttributeError(f"module 'snnconvert' has no attribute {name!r}")
     return getattr(import_module(f"snnconvert.{_HOMES[name]}"), name)
 
 

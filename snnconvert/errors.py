@@ -142,13 +142,18 @@ class BudgetError(OptionError):
 
 
 class OutputError(UserError):
-    """An output path that cannot be written."""
+    """An output path that cannot be written: a folder that is not there, a full disk, no permission."""
 
 
 class GateError(SnnConvertError):
-    """The conversion worked, but missed the accuracy asked for."""
+    """The conversion worked, but missed the accuracy asked for.
+
+    Attributes:
+        conversion: what `convert_model` made all the same, a `Conversion`; None where nothing fits.
+    """
 
     exit_code = 3
+    conversion: Any = None
 
 
 class LostError(SnnConvertError):

@@ -6,16 +6,9 @@ of neuron and schedule around them.
 
 from __future__ import annotations
 
-from dataclasses import fields
-from pathlib import Path
-from typing import Any
-
-from torch import nn
-
 from snnconvert.calibrate.observe import in_canonical_order
+from snnconvert.data.memory import Memory
 from snnconvert.data.selection import select_inputs
-from snnconvert.errors import OptionError
-from snnconvert.graph.types import Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.request import Request, check_request
 from snnconvert.simulate.early_exit import with_early_exit
@@ -34,15 +27,16 @@ from snnconvert.study.converted import Converted
 from snnconvert.study.evaluate import Spread
 from snnconvert.study.studies import check_studies
 
-__all__ = ["Outcome", "Request", "convert_model", "run"]
+__all__ = ["Outcome", "Request", "run"]
 
 
 def run(
-    request: Request, progress: Progress = silent, *, module: nn.Module | None = None, spread: Spread | None = None
+    request: Request, progress: Progress = silent, *, memory: Memory | None = None, spread: Spread | None = None
 ) -> Outcome:
-    """Convert and measure one model: the file or name in `request.model`, or `module`.
+    """Convert and measure one model: the file or name in `request.model`, or the module in `memory`.
 
-    With `spread`, others simulate a part of the evaluation images; the result is the same.
+    `memory` also holds data that are no files. With `spread`, others simulate a part of the evaluation images; the
+    result is the same.
 
     Raises:
         SnnConvertError: any of its branches; nothing has been written then.
@@ -51,9 +45,9 @@ def run(
     request = with_bundled_data(request)
     timings: dict[str, float] = {}
     with timed(timings, "open"):
-        ann, facts = open_ann(request, module)
+        ann, facts = open_ann(request, memory)
     with timed(timings, "data"):
-        inputs = select_inputs(ann, facts.classes, request)
+        inputs = select_inputs(ann, facts.classes, request, memory)
     with timed(timings, "calibrate"):
         images = in_canonical_order(inputs.calibration)
         ann, network = with_encoder(request, ann, images)
@@ -67,25 +61,3 @@ def run(
     studies = studied(request, Converted(ann, network, snn, images, inputs, evaluation), timings, progress)
     snn = kept(snn, inputs, evaluation, studies)
     return Outcome(request, ann, facts, inputs, snn, evaluation, studies, timings)
-
-
-def convert_model(model: str | Path | nn.Module, **options: Any) -> Snn:
-    """Convert a file, a named model, or a module in memory, and return the spiking network.
-
-    Args:
-        model: as on the command line; or a `torch.nn.Module`, which needs `input_shape` and is never changed.
-        options: the fields of `Request`, for instance timesteps, data, calibration_data.
-
-    Raises:
-        SnnConvertError: any of its branches.
-    """
-    allowed = [one.name for one in fields(Request) if one.name != "model"]
-    unknown = sorted(set(options) - set(allowed))
-    if unknown:
-        raise OptionError(
-            f"convert_model has no option {unknown[0]!r}; there are {', '.join(allowed)}",
-            hint="a calibration method's own options go into options={...}, for instance options={'percentile': 99.9}",
-        )
-    if isinstance(model, nn.Module):
-        return run(Request(model=type(model).__name__, **options), module=model).snn
-    return run(Request(model=str(model), **options)).snn

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, how much is done, out of how much)."""
@@ -11,3 +12,27 @@ Progress = Callable[[str, int, int], None]
 def silent(what: str, done: int, total: int) -> None:
     """Progress that nobody wants to see."""
     del what, done, total
+
+
+@contextmanager
+def bars(*, only_on_terminals: bool = False) -> Iterator[Progress]:
+    """Bars on stderr while the block runs; with `only_on_terminals` nothing where that goes elsewhere."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    from snnconvert.console import Console
+
+    console = Console(stderr=True)
+    if only_on_terminals and not console.is_terminal:
+        yield silent
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=console, transient=True) as shown:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = shown.add_task(what, total=total)
+            shown.update(tasks[what], completed=done, total=total)
+
+        yield show

@@ -10,6 +10,7 @@ from dataclasses import MISSING, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from snnconvert import calibrate, neurons, plugins
 from snnconvert.calibrate import METHODS, check_options, on_the_command_line
 from snnconvert.compile import PRECISIONS
 from snnconvert.data.preprocessing import Preprocessing, from_command_line
@@ -374,3 +375,8 @@ def _kinds(**wanted: object) -> list[str]:
     return [
         kind for kind, row in SCHEDULES.items() if all(getattr(row, name) == value for name, value in wanted.items())
     ]
+
+
+# Last of all: what is loaded may import anything that stands below.
+plugins.load(neurons.GROUP, neurons.from_entry_point)
+plugins.load(calibrate.GROUP, calibrate.from_entry_point)

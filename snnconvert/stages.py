@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from snnconvert.calibrate import METHODS, Task
 from snnconvert.compile.balance import with_identity_sites
 from snnconvert.compile.network import compile_network
 from snnconvert.compile.precision import in_precision
-from snnconvert.convert.doors import open_model
+from snnconvert.convert.doors import choose_named, open_model
 from snnconvert.convert.encoder import with_input_encoder
 from snnconvert.convert.onnx_reference import Comparison, compare_with_onnxruntime
 from snnconvert.convert.passes import canonicalize
@@ -25,10 +25,11 @@ from snnconvert.convert.passes.logits import keep_logits
 from snnconvert.convert.pytorch import import_module
 from snnconvert.convert.units import refuse_analog, refuse_overflow, refuse_without_sites, with_units
 from snnconvert.data.bundled import bundled, data_path
-from snnconvert.data.datasets import Dataset, load_dataset
+from snnconvert.data.datasets import Dataset, dataset_of, load_dataset
+from snnconvert.data.memory import Memory
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.selection import Inputs
-from snnconvert.errors import InternalError, OptionError
+from snnconvert.errors import DataError, InternalError, OptionError
 from snnconvert.graph.dialect import class_count
 from snnconvert.graph.schedule import SCHEDULES, Schedule, owners
 from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, Snn
@@ -104,21 +105,22 @@ def with_bundled_data(request: Request) -> Request:
     )
 
 
-def open_ann(request: Request, module: nn.Module | None = None) -> tuple[Ann, Facts]:
+def open_ann(request: Request, memory: Memory | None = None) -> tuple[Ann, Facts]:
     """Read the model, compare it with its reference, canonicalise it, and compare again.
+
+    `memory` holds the model and the data that are no files.
 
     Raises:
         UnsupportedError: if no activation could become a spiking neuron.
         InternalError: if the canonical network computes something else than the model.
     """
-    shape = request.input_shape or _shape_of_data(request)
+    memory = memory or Memory()
+    module = memory.module
+    shapes = (request.input_shape,) if request.input_shape else _shapes_of_data(request, memory)
     if module is not None:
-        if shape is None:
-            raise OptionError(
-                "a module needs the shape of one input", hint="pass input_shape, for instance (3, 32, 32)"
-            )
-        opened = import_module(module, shape, name=request.model)
+        opened = _open_module(module, request, shapes)
     else:
+        shape = shapes[0] if shapes else None
         opened = open_model(request.model, arch=request.arch, input_shape=shape, output_name=request.output_name)
         path = Path(opened.source.location)
         if request.model.startswith("zoo:"):
@@ -224,12 +226,32 @@ def _with_remark(opened: Ann, found: Comparison, samples: int) -> Ann:
     return replace(opened, source=replace(opened.source, notes=(*opened.source.notes, remark)))
 
 
-def _shape_of_data(request: Request) -> tuple[int, ...] | None:
-    """The shape of one prepared image, for models that do not state their own."""
-    path = request.data or request.calibration_data
-    if path is None or request.model.startswith("zoo:") or request.model.endswith(".onnx"):
-        return None
-    return load_dataset(data_path(path), preprocessing=request.preprocessing, input_shape=None).sample_shape
+def _open_module(module: nn.Module, request: Request, shapes: Sequence[tuple[int, ...]]) -> Ann:
+    """A module in memory, opened with the first of the shapes that it takes."""
+    if not shapes:
+        raise OptionError(
+            f"{request.model} is a module in memory, and the shape of one of its inputs is not known",
+            hint="pass data=..., or the shape without the batch, for instance input_shape=(3, 32, 32)",
+        )
+    for shape in shapes[:-1]:
+        with suppress(DataError):
+            return choose_named(import_module(module, shape, name=request.model), request.output_name)
+    return choose_named(import_module(module, shapes[-1], name=request.model), request.output_name)
+
+
+def _shapes_of_data(request: Request, memory: Memory) -> tuple[tuple[int, ...], ...]:
+    """The shapes that one input may have, of models that do not state their own, the likeliest first.
+
+    Real numbers in memory are what the model takes, as they are, before they are images of some layout.
+    """
+    path, raw = request.data or request.calibration_data, memory.data or memory.calibration_data
+    of_its_own = memory.module is None and (request.model.startswith("zoo:") or request.model.endswith(".onnx"))
+    if path is None or of_its_own:
+        return ()
+    if raw is None:
+        return (load_dataset(data_path(path), preprocessing=request.preprocessing, input_shape=None).sample_shape,)
+    prepared = dataset_of(raw, path, preprocessing=request.preprocessing, input_shape=None).sample_shape
+    return tuple(dict.fromkeys((raw.source.shape, prepared) if raw.source.dtype.kind == "f" else (prepared,)))
 
 
 def _schedules(request: Request) -> tuple[str, ...]:

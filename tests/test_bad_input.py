@@ -18,8 +18,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from snnconvert import Conversion, convert_model
 from snnconvert.graph.checkpoint import save_snn
-from snnconvert.pipeline import convert_model
 from tests.test_tiny import command
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -51,6 +51,10 @@ def small_onnx(path: Path, *operators: str, opset: int = 17, weight: float = 1.0
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     path.write_bytes(model.SerializeToString())
     return path
+
+
+def small_conversion() -> Conversion:
+    return convert_model(GOOD, timesteps=4, schedule="streaming", calibration="rnl", calibration_samples=16, limit=10)
 
 
 def images(path: Path, shape: tuple[int, ...] = (20, 8, 8), **more: object) -> Path:
@@ -246,14 +250,14 @@ def overflowing_model(folder: Path) -> list[str]:
 def checkpoint_of_another_depth(folder: Path) -> list[str]:
     """A checkpoint whose header was edited; its tensors are untouched."""
     path = folder / "model.snn"
-    snn = convert_model(GOOD, timesteps=4, schedule="streaming", calibration="rnl", calibration_samples=16, limit=10)
+    snn = small_conversion().snn
     save_snn(replace(snn, schedule=replace(snn.schedule, depth=1)), path)
     return ["info", str(path)]
 
 
 def checkpoint_of_too_many_steps(folder: Path) -> list[str]:
     path = folder / "model.snn"
-    snn = convert_model(GOOD, timesteps=4, schedule="streaming", calibration="rnl", calibration_samples=16, limit=10)
+    snn = small_conversion().snn
     save_snn(replace(snn, schedule=replace(snn.schedule, timesteps=10**9)), path)
     return ["info", str(path)]
 

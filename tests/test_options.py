@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 
 from snnconvert.calibrate import METHODS
 from snnconvert.cli import main
-from snnconvert.cli.options import Chip, Files, Judging, command
+from snnconvert.cli.options import Chip, Files, command
 from snnconvert.cli.table import options_table, with_table
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import OptionError
+from snnconvert.gates.limits import Judging
 from snnconvert.graph.schedule import SCHEDULES
 from snnconvert.neurons import offered
 from snnconvert.options import AUTO, declared, option

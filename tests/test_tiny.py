@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from snnconvert import convert_model
 from snnconvert.cli.main import main
 from snnconvert.graph.checkpoint import load_snn
-from snnconvert.pipeline import Request, convert_model, run
+from snnconvert.pipeline import Request, run
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.step_engine import StepEngine
 
@@ -134,7 +135,7 @@ def test_a_module_is_converted_and_left_alone() -> None:
         torch.nn.Linear(4 * 64, 3),
     )  # fmt: skip
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    snn = convert_model(module, input_shape=(1, 8, 8), timesteps=4, calibration_samples=16)
+    snn = convert_model(module, input_shape=(1, 8, 8), timesteps=4, calibration_samples=16).snn
     assert module.training
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
     assert snn.schedule.timesteps == 4
@@ -199,17 +200,15 @@ def test_a_damaged_checkpoint_is_refused(converted: Path, tmp_path: Path) -> Non
 
 
 def test_the_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from snnconvert import save_snn
-
     monkeypatch.chdir(tmp_path)
-    save_snn(convert_model("zoo:digits-cnn", timesteps=2, calibration="mse", calibration_samples=16, limit=20), "m.snn")
+    convert_model("zoo:digits-cnn", timesteps=2, calibration="mse", calibration_samples=16, limit=20).save("m.snn")
     assert load_snn("m.snn").schedule.timesteps == 2
 
 
 def test_an_unknown_option_is_named() -> None:
     from snnconvert.errors import OptionError
 
-    with pytest.raises(OptionError, match="no option 'bogus'"):
+    with pytest.raises(OptionError, match="no argument 'bogus'"):
         convert_model("zoo:digits-cnn", bogus=1)
 
 

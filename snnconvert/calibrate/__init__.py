@@ -5,11 +5,12 @@ The table is light: a method's module, and torch with it, is imported when the m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from snnconvert import plugins
 from snnconvert.calibrate import options
 from snnconvert.errors import OptionError, did_you_mean
 from snnconvert.options import Declared, declared
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from snnconvert.calibrate.task import Task
     from snnconvert.graph.types import Calibrated
 
-__all__ = ["METHODS", "Method", "Task", "check_options", "on_the_command_line"]
+__all__ = ["METHODS", "Method", "Task", "check_options", "on_the_command_line", "register_calibration"]
+
+GROUP = "snnconvert.calibration"
 
 
 @dataclass(frozen=True)
@@ -28,19 +31,22 @@ class Method:
     Attributes:
         help: what it does, in one line.
         options: the class that declares its options.
-        place: MODULE:FUNCTION; the function takes a `Task`, and is imported when it is called.
+        place: MODULE:FUNCTION, imported when it is called, or the function itself; it takes a `Task`.
         costly: whether it takes long enough for schedules to be compared on fewer images first.
     """
 
     help: str
     options: type
-    place: str
+    place: str | Callable[[Task], Calibrated]
     costly: bool = False
 
     def __call__(self, task: Task) -> Calibrated:
         """Calibrate."""
-        module, name = self.place.split(":")
-        calibration: Calibrated = getattr(import_module(module), name)(task)
+        function: Any = self.place
+        if isinstance(self.place, str):
+            module, name = self.place.split(":")
+            function = getattr(import_module(module), name)
+        calibration: Calibrated = function(task)
         return calibration
 
     @property
@@ -90,6 +96,74 @@ METHODS = {
         costly=True,
     ),
 }
+
+
+_OWN = frozenset(METHODS)
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """Of a method without options."""
+
+
+def register_calibration(name: str, *, help: str = "", options: type = NoOptions, costly: bool = False) -> Any:
+    """Add a calibration method of one's own, which `--calibration NAME` and `calibration="NAME"` then take.
+
+    A package brings it to the command line by an entry point of the group `snnconvert.calibration`, whose name is the
+    method's and whose object is the decorated function, or a plain one.
+
+    Args:
+        name: what the method is called. Registering a name again replaces the method.
+        help: what it does, in one line.
+        options: a frozen dataclass whose fields are declared with `snnconvert.options.option`; those with
+            `commands=("convert",)` are options of the command line, too.
+        costly: whether schedules are compared on fewer images first.
+
+    Returns:
+        A decorator for a function that takes a `Task` and returns what `task.calibrated(...)` makes: a threshold and a
+        start of the membrane for every activation.
+
+    Raises:
+        OptionError: a name of snnconvert's own methods, options that are not declared, or no function.
+
+    Examples:
+        >>> import snnconvert
+        >>> from snnconvert.calibrate.observe import ranges
+        >>> @snnconvert.register_calibration("largest", help="the largest activation")
+        ... def largest(task):
+        ...     seen, _ = ranges(task.ann.graph, task.images, task.progress)
+        ...     sites = {site: task.site(found.largest, found) for site, found in seen.items()}
+        ...     return task.calibrated(task.ann.graph, sites, {"method": "largest", "options": {}, "candidates": []})
+        >>> conversion = snnconvert.convert_model("zoo:digits-cnn", calibration="largest", timesteps=8, limit=50)
+        >>> conversion.report["calibration"]["method"]
+        'largest'
+    """
+    plugins.check_name(name, "calibration method", _OWN)
+    if not (isinstance(options, type) and is_dataclass(options)) or len(declared(options)) < len(fields(options)):
+        raise OptionError(
+            f"the options of {name!r} are {options!r}, which are no declared options",
+            hint="give a frozen dataclass whose fields are snnconvert.options.option(default, help)",
+        )
+
+    def register(function: Function) -> Function:
+        if not callable(function):
+            raise OptionError(f"{name!r} is {type(function).__name__}, no function", hint="give a function of a Task")
+        METHODS[name] = Method(help or (function.__doc__ or name).strip().split("\n")[0], options, function, costly)
+        return function
+
+    return register
+
+
+def from_entry_point(name: str, brought: Any, package: str) -> None:
+    """Add what a package brings under a name: a function that has registered itself, a plain one, or a `Method`."""
+    del package
+    if name in METHODS and name not in _OWN and METHODS[name].place is brought:
+        return
+    if isinstance(brought, Method):
+        METHODS[plugins.check_name(name, "calibration method", _OWN)] = brought
+        return
+    register_calibration(name)(brought)
 
 
 def __getattr__(name: str) -> Any:

@@ -31,6 +31,18 @@ class Task:
         neuron: the neuron at rectifying sites.
         options: method options by key; see `calibrate.options`.
         progress: called with (what, done, total).
+
+    Examples:
+        A method that sets every threshold by the largest activation:
+
+        >>> import snnconvert
+        >>> from snnconvert.calibrate.observe import ranges
+        >>> @snnconvert.register_calibration("by-the-largest")
+        ... def by_the_largest(task: snnconvert.Task):
+        ...     seen, _ = ranges(task.ann.graph, task.images)
+        ...     sites = {name: task.site(found.largest, found) for name, found in seen.items()}
+        ...     record = {"method": "by-the-largest", "options": task.options, "candidates": []}
+        ...     return task.calibrated(task.ann.graph, sites, record)
     """
 
     ann: Ann

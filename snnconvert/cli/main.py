@@ -14,12 +14,13 @@ from typing import Annotated, Any, NoReturn, TextIO, cast
 import typer
 
 from snnconvert.allocator import keep_freed_memory
-from snnconvert.cli.options import Chip, Files, Judging, command, gates_of
+from snnconvert.cli.options import Chip, Files, command
 from snnconvert.cli.terminal import ClosableOutput, Terminal
 from snnconvert.cli.zoo import zoo_app
 from snnconvert.errors import SnnConvertError, UnexpectedError, UserError
 from snnconvert.exporters import Export
 from snnconvert.files import PLACED
+from snnconvert.gates.limits import Judging, gates_of
 from snnconvert.printable import say
 from snnconvert.request import CHANGES, Request
 from snnconvert.threads import wait_quietly

@@ -12,8 +12,6 @@ from typing import Annotated, Any
 
 import typer
 
-from snnconvert.errors import OptionError
-from snnconvert.gates.limits import Gates
 from snnconvert.options import AUTO, Declared, declared, option
 
 
@@ -66,32 +64,6 @@ class Chip:
     sweep: bool = option(
         False, "Accuracy over T, weight bits and membrane bits (slow).", commands=("report",), panel="Checkpoint"
     )
-
-
-@dataclass(frozen=True)
-class Judging(Gates):
-    """Gates, and a short form of one."""
-
-    strict: bool = option(
-        False,
-        "A gate that the sample cannot decide fails; short for --uncertain fail.",
-        commands=("convert", "zoo run", "gate"),
-        panel="Gates",
-    )
-
-
-def gates_of(given: Mapping[str, Any]) -> Gates:
-    """The gates that were typed as options of `Judging`.
-
-    Raises:
-        OptionError: options that contradict each other, or a value outside its range.
-    """
-    known = {name: value for name, value in given.items() if name != "strict"}
-    if "strict" in given and known.setdefault("uncertain", "fail") != "fail":
-        raise OptionError(
-            f"--strict and --uncertain {known['uncertain']} contradict each other", hint="give one of the two"
-        )
-    return Gates(**known)
 
 
 def command(app: typer.Typer, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

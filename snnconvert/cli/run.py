@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from snnconvert.api.network import check_device
 from snnconvert.cli.terminal import Terminal
 from snnconvert.compile.network import difference
 from snnconvert.console import Console
@@ -169,14 +169,6 @@ def info(checkpoint: Path, terminal: Terminal) -> None:
 def _steps(intervals: list[Any]) -> str:
     """Half-open intervals of steps in words."""
     return ", ".join(f"{first}..{last - 1}" for first, last in intervals)
-
-
-def check_device(device: str) -> None:
-    """Refuse a device that is not there."""
-    if device == "cpu":
-        return
-    if not (device.startswith("cuda") and torch.cuda.is_available()):
-        raise OptionError(f"--device {device!r} is not available here", hint="use --device cpu")
 
 
 def check_writable(path: Path, suffix: str) -> None:

@@ -7,8 +7,8 @@ import io
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -45,28 +45,9 @@ class Terminal:
         """What the user typed."""
         return shlex.join(["snnconvert", *sys.argv[1:]])
 
-    @contextmanager
-    def progress(self) -> Iterator[reporting.Progress]:
+    def progress(self) -> AbstractContextManager[reporting.Progress]:
         """A progress callback; a bar on a terminal, nothing elsewhere."""
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-        from snnconvert.console import Console
-
-        console = Console(stderr=True)
-        if self.quiet or not console.is_terminal:
-            yield reporting.silent
-            return
-        what = TextColumn("{task.description}", markup=False)
-        columns = (what, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True) as bars:
-            tasks: dict[str, TaskID] = {}
-
-            def show(what: str, done: int, total: int) -> None:
-                if what not in tasks:
-                    tasks[what] = bars.add_task(what, total=total)
-                bars.update(tasks[what], completed=done, total=total)
-
-            yield show
+        return nullcontext(reporting.silent) if self.quiet else reporting.bars(only_on_terminals=True)
 
     def remark(self, text: str) -> None:
         """A line on stderr."""

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from snnconvert.cli.options import Judging, command, gates_of
+from snnconvert.cli.options import command
 from snnconvert.cli.terminal import Terminal
+from snnconvert.gates.limits import Judging, gates_of
 from snnconvert.options import option
 from snnconvert.request import Request
 from snnconvert.zoo.limits import Limits

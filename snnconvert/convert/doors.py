@@ -59,7 +59,7 @@ def open_model(
         _refuse_arch(model, arch)
         from snnconvert.convert.pt2_reader import import_pt2
 
-        return _chosen(import_pt2(path), output_name)
+        return choose_named(import_pt2(path), output_name)
     return _open_weights(path, arch, input_shape, output_name)
 
 
@@ -76,7 +76,7 @@ def _open_named(model: str, input_shape: tuple[int, ...] | None, output_name: st
         ("random weights",) if model.startswith(("torchvision:", "timm:")) else ("weights as the factory sets them",)
     )
     source = Source(model, model, weights_digest(module), "pytorch", notes)
-    return _chosen(import_module(module, shape, name=model, source=source), output_name)
+    return choose_named(import_module(module, shape, name=model, source=source), output_name)
 
 
 def _open_weights(path: Path, arch: str | None, input_shape: tuple[int, ...] | None, output_name: str | None) -> Ann:
@@ -91,7 +91,7 @@ def _open_weights(path: Path, arch: str | None, input_shape: tuple[int, ...] | N
     module: nn.Module = build_architecture(arch)
     apply_weights(module, weights, location=str(path))
     source = Source(path.name, str(path), sha256_of(path), "pytorch", (f"architecture {arch}",))
-    return _chosen(import_module(module, shape, name=path.name, source=source), output_name)
+    return choose_named(import_module(module, shape, name=path.name, source=source), output_name)
 
 
 def _needed_shape(model: str, input_shape: tuple[int, ...] | None) -> tuple[int, ...]:
@@ -103,7 +103,12 @@ def _needed_shape(model: str, input_shape: tuple[int, ...] | None) -> tuple[int,
     return tuple(input_shape)
 
 
-def _chosen(ann: Ann, output_name: str | None) -> Ann:
+def choose_named(ann: Ann, output_name: str | None) -> Ann:
+    """The same network with the output of that name first; None leaves it as it is.
+
+    Raises:
+        OptionError: it has no such output.
+    """
     if output_name is None:
         return ann
     if output_name not in ann.outputs:

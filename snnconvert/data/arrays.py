@@ -96,6 +96,21 @@ def read_arrays(path: Path, split: str | None = None) -> RawData:
     raise DataError(f"{path} is in no known format", hint=f"give {_FORMATS}")
 
 
+def raw_data(name: str, samples: NDArray[Any] | Source, labels: NDArray[Any] | None) -> RawData:
+    """Samples (N, *sample) and labels that are in memory, checked as those of files are.
+
+    Args:
+        name: what messages call them.
+
+    Raises:
+        DataError: numbers of another kind, not finite, or labels that do not fit.
+    """
+    if not isinstance(samples, Source):
+        return _labelled(name, samples, labels, None, ())
+    found, notes = (None, ()) if labels is None else _read_labels(name, labels, len(samples))
+    return RawData(samples, found, None, notes)
+
+
 # --- npz ------------------------------------------------------------------------------------------
 
 
@@ -105,7 +120,7 @@ def _read_npz(path: Path, split: str | None) -> RawData:
         sizes = {info.filename.removesuffix(".npy"): info.file_size for info in members.infolist()}
     with np.load(path, allow_pickle=False) as archive:
         keys = list(archive.files)
-        images_key, labels_key = _choose(path, keys, split)
+        images_key, labels_key = choose_keys(path, keys, split)
         notes: tuple[str, ...] = ()
         if split is None and images_key.lower() not in IMAGE_KEYS and len(keys) > 2:
             others = [key for key in keys if key not in (images_key, labels_key)]
@@ -127,7 +142,7 @@ def _member(archive: Mapping[str, Any], key: str) -> NDArray[Any]:
     return value
 
 
-def _choose(path: Path, keys: list[str], split: str | None) -> tuple[str, str | None]:
+def choose_keys(path: Path | str, keys: list[str], split: str | None) -> tuple[str, str | None]:
     """The keys of images and labels."""
     lower = {key.lower(): key for key in keys}
     splits = (split,) if split is not None else ("", *SPLITS)
@@ -224,7 +239,7 @@ def _read_cifar(path: Path) -> RawData:
 
 
 def _labelled(
-    path: Path,
+    path: Path | str,
     images: NDArray[Any],
     labels: NDArray[Any] | None,
     classes: tuple[str, ...] | None,
@@ -245,7 +260,7 @@ def _labelled(
     return RawData(ArraySource(images), found, classes, notes)
 
 
-def _read_labels(path: Path, labels: NDArray[Any], count: int) -> tuple[Labels, tuple[str, ...]]:
+def _read_labels(path: Path | str, labels: NDArray[Any], count: int) -> tuple[Labels, tuple[str, ...]]:
     notes: tuple[str, ...] = ()
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -271,7 +286,7 @@ def _read_labels(path: Path, labels: NDArray[Any], count: int) -> tuple[Labels, 
     return whole, notes
 
 
-def _check_finite(path: Path, images: NDArray[Any]) -> tuple[str, ...]:
+def _check_finite(path: Path | str, images: NDArray[Any]) -> tuple[str, ...]:
     """NaN and infinity are errors; float images far outside 0..1 are worth a note."""
     if images.dtype.kind != "f":
         return ()

@@ -33,6 +33,15 @@ class Dataset:
         arrangement: the plan from raw to prepared images.
         preprocessing: all that was done, with scale, layout, resize and crop filled in.
         notes: what the report must say about how the data were read.
+
+    Examples:
+        >>> import numpy as np, snnconvert
+        >>> np.savez("set.npz", x=np.zeros((6, 8, 8), np.uint8), y=np.arange(6))
+        >>> data = snnconvert.load_dataset("set.npz", preprocessing=snnconvert.Preprocessing(), input_shape=None)
+        >>> len(data), data.sample_shape, data.labels.tolist()
+        (6, (1, 8, 8), [0, 1, 2, 3, 4, 5])
+        >>> [images.shape for images, labels in data.subset([0, 2, 4]).batches(2)]
+        [torch.Size([2, 1, 8, 8]), torch.Size([1, 1, 8, 8])]
     """
 
     name: str
@@ -108,6 +117,14 @@ def load_dataset(
     Raises:
         DataError: nothing readable there, or it does not fit the model's input; with a hint.
         OptionError: mean, std or channels do not fit the images.
+
+    Examples:
+        >>> import numpy as np, snnconvert
+        >>> np.savez("set.npz", x=np.full((6, 8, 8), 255, np.uint8), y=np.arange(6))
+        >>> plan = snnconvert.Preprocessing(mean=(0.5,), std=(0.5,))
+        >>> images = snnconvert.load_dataset("set.npz", preprocessing=plan, input_shape=(1, 8, 8)).images()
+        >>> images.shape, float(images.max())  # 255 / 255, less 0.5, over 0.5
+        (torch.Size([6, 1, 8, 8]), 1.0)
     """
     path = Path(path)
     if not path.exists():
@@ -118,22 +135,35 @@ def load_dataset(
         values = replace(preprocessing, resize=None, crop=None)
     else:
         data, geometry, values = read_arrays(path, split), preprocessing, preprocessing
+    found = dataset_of(data, str(path), preprocessing=values, input_shape=input_shape, label_offset=label_offset)
+    return replace(found, preprocessing=replace(found.preprocessing, resize=geometry.resize, crop=geometry.crop))
+
+
+def dataset_of(
+    data: RawData,
+    name: str,
+    *,
+    preprocessing: Preprocessing,
+    input_shape: tuple[int, ...] | None,
+    label_offset: int = 0,
+) -> Dataset:
+    """Raw data as a data set that is called `name`; the other arguments, and what is raised, as of `load_dataset`."""
     if len(data.source) == 0:
-        raise DataError(f"{path} holds no images", hint="give a data set with at least one image")
-    arrangement = _arranged(path, data, values, input_shape)
+        raise DataError(f"{name} holds no images", hint="give a data set with at least one image")
+    arrangement = _arranged(name, data, preprocessing, input_shape)
     notes = data.notes + arrangement.notes
     labels = data.labels
     if labels is not None and label_offset:
         labels = labels + label_offset
         notes += (f"{label_offset} was added to every label",)
     return Dataset(
-        name=str(path),
+        name=name,
         source=data.source,
         positions=np.arange(len(data.source), dtype=np.int64),
         labels=labels,
         classes=data.classes if not label_offset else None,
         arrangement=arrangement,
-        preprocessing=replace(arrangement.preprocessing, resize=geometry.resize, crop=geometry.crop),
+        preprocessing=arrangement.preprocessing,
         notes=notes,
     )
 
@@ -176,9 +206,9 @@ def shared_images(first: Dataset, second: Dataset) -> int:
     return sum(digest in known for digest in second.digests())
 
 
-def _arranged(path: Path, data: RawData, fitted: Preprocessing, input_shape: tuple[int, ...] | None) -> Arrangement:
+def _arranged(name: str, data: RawData, fitted: Preprocessing, input_shape: tuple[int, ...] | None) -> Arrangement:
     dtype: np.dtype[Any] = data.source.dtype
     try:
         return arrange(data.source.shape, dtype, fitted, input_shape)
     except DataError as error:
-        raise DataError(f"{path}: {error.message}", hint=error.hint, causes=error.causes) from error
+        raise DataError(f"{name}: {error.message}", hint=error.hint, causes=error.causes) from error

@@ -73,6 +73,15 @@ class Preprocessing:
 
     Raises:
         OptionError: for a value outside the allowed ones, naming it.
+
+    Examples:
+        >>> import snnconvert
+        >>> plan = snnconvert.Preprocessing(mean=(0.5,), std=(0.5,), scale=255, layout="NCHW")
+        >>> snnconvert.Preprocessing.from_dict(plan.to_dict()) == plan
+        True
+        >>> snnconvert.Preprocessing(std=(0.0,))
+        Traceback (most recent call last):
+        snnconvert.errors.OptionError: std is '0.0'; allowed: numbers above 0
     """
 
     mean: tuple[float, ...] = _of_convert(

@@ -7,8 +7,10 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from snnconvert.data.arrays import RawData
 from snnconvert.data.bundled import data_path
-from snnconvert.data.datasets import Dataset, check_labels, load_dataset, shared_images
+from snnconvert.data.datasets import Dataset, check_labels, dataset_of, load_dataset, shared_images
+from snnconvert.data.memory import Memory
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.sampling import balanced_sample, split_calibration
 from snnconvert.data.synthetic import guess_range, synthetic_inputs
@@ -69,20 +71,22 @@ class Wishes(Protocol):
     def label_offset(self) -> int: ...
 
 
-def select_inputs(ann: Ann, classes: int, wishes: Wishes) -> Inputs:
+def select_inputs(ann: Ann, classes: int, wishes: Wishes, memory: Memory | None = None) -> Inputs:
     """Choose calibration and evaluation images for a network with `classes` outputs.
 
     Without a calibration set of its own, calibration images are drawn from `data` and excluded from the evaluation;
     of a set with fewer than twice the asked number, half is used. Without any data the inputs are synthetic.
 
+    `memory` holds the sets that are no files.
+
     Raises:
         DataError: a data set that cannot be read or does not fit the model.
     """
     seed, limit, samples = wishes.seed, wishes.limit, wishes.calibration_samples
-    evaluation, own = (_load(ann, path, wishes) for path in (wishes.data, wishes.calibration_data))
+    here = memory or Memory()
+    evaluation = _load(ann, wishes.data, wishes, here.data)
+    own = _load(ann, wishes.calibration_data, wishes, here.calibration_data)
     notes: tuple[str, ...] = () if evaluation is None else check_labels(evaluation, classes)
-    if evaluation is not None and own is not None and (shared := shared_images(evaluation, own)):
-        notes += (f"{shared} images of {wishes.data} are also in the calibration set {wishes.calibration_data}",)
     excluded = 0
     if own is not None:
         chosen = own.subset(balanced_sample(own.labels, len(own), samples, seed))
@@ -100,6 +104,7 @@ def select_inputs(ann: Ann, classes: int, wishes: Wishes) -> Inputs:
         notes = ("no evaluation data was given: agreement is measured on the calibration images themselves",)
     else:
         measured = evaluation.subset(balanced_sample(evaluation.labels, len(evaluation), limit, seed))
+        notes += () if own is None else _shared((evaluation, own), (measured, chosen), wishes)
         notes += tuple(dict.fromkeys(measured.notes + chosen.notes))
         record = {
             "source": str(wishes.data),
@@ -126,6 +131,15 @@ def select_inputs(ann: Ann, classes: int, wishes: Wishes) -> Inputs:
         preprocessing=(chosen if measured is None else measured).preprocessing.to_dict(),
         notes=notes,
     )
+
+
+def _shared(sets: tuple[Dataset, Dataset], used: tuple[Dataset, Dataset], wishes: Wishes) -> tuple[str, ...]:
+    """A note on images that are in both sets; where reading all of them would take long, on those that are used."""
+    if all(one.source.at_hand for one in sets):
+        found, said = shared_images(*sets), "images of {} are also in the calibration set {}"
+    else:
+        found, said = shared_images(*used), "evaluated images of {} are also calibrated on, from {}"
+    return (f"{found} {said.format(wishes.data, wishes.calibration_data)}",) if found else ()
 
 
 def _synthetic(ann: Ann, wishes: Wishes) -> Inputs:
@@ -203,12 +217,12 @@ def _as_prepared(snn: Snn, data: str) -> Dataset:
     return load_dataset(data_path(data), preprocessing=plan, input_shape=snn.input_shape, label_offset=offset)
 
 
-def _load(ann: Ann, path: str | None, wishes: Wishes) -> Dataset | None:
+def _load(ann: Ann, path: str | None, wishes: Wishes, raw: RawData | None) -> Dataset | None:
     if path is None:
         return None
-    return load_dataset(
-        data_path(path),
-        preprocessing=wishes.preprocessing,
-        input_shape=ann.input_shape,
-        label_offset=wishes.label_offset,
-    )
+    fitted: Any = {
+        "preprocessing": wishes.preprocessing,
+        "input_shape": ann.input_shape,
+        "label_offset": wishes.label_offset,
+    }
+    return load_dataset(data_path(path), **fitted) if raw is None else dataset_of(raw, path, **fitted)

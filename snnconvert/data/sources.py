@@ -39,10 +39,12 @@ class Source(ABC):
     Attributes:
         shape: of one raw sample.
         dtype: of its values.
+        at_hand: whether reading all of them once more costs little beside converting a network.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    at_hand: bool = True
 
     def __init__(self) -> None:
         self._digests: dict[int, bytes] = {}

@@ -61,7 +61,7 @@ def export(snn: Snn | str | Path, output: str | Path | None = None, *, to: str, 
     """Write a spiking network for another program.
 
     Args:
-        snn: a network, or its checkpoint (.snn).
+        snn: a network, a `Conversion`, or a checkpoint (.snn).
         output: a file, or a folder for formats of several; beside the checkpoint if it is left out.
         to: a name from EXPORTERS.
         options: other fields of `Export`: form, verify, data, limit, and those of the exporter.
@@ -74,7 +74,7 @@ def export(snn: Snn | str | Path, output: str | Path | None = None, *, to: str, 
         UnsupportedError: what cannot be exported exactly, naming layers and reasons; nothing is written then.
     """
     path = None if output is None else Path(output)
-    return run_export(snn, Export(to=to, output=path, **options))
+    return run_export(getattr(snn, "snn", snn), Export(to=to, output=path, **options))
 
 
 def run_export(snn: Snn | str | Path, asked: Export, progress: Progress = silent) -> Exported:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
+from snnconvert.errors import OptionError
 from snnconvert.gates.expression import Condition, parse_condition
 from snnconvert.options import check, option, read_table
 
@@ -104,6 +105,32 @@ class Gates:
         ]
         texts += [(f"fail_if {text}", text) for text in self.fail_if]
         return [(name, parse_condition(text, NAMES)) for name, text in texts]
+
+
+@dataclass(frozen=True)
+class Judging(Gates):
+    """Gates, and a short form of one."""
+
+    strict: bool = option(
+        False,
+        "A gate that the sample cannot decide fails; short for --uncertain fail.",
+        commands=("convert", "zoo run", "gate"),
+        panel="Gates",
+    )
+
+
+def gates_of(given: Mapping[str, Any]) -> Gates:
+    """The gates that were typed as options of `Judging`.
+
+    Raises:
+        OptionError: options that contradict each other, or a value outside its range.
+    """
+    known = {name: value for name, value in given.items() if name != "strict"}
+    if "strict" in given and known.setdefault("uncertain", "fail") != "fail":
+        raise OptionError(
+            f"--strict and --uncertain {known['uncertain']} contradict each other", hint="give one of the two"
+        )
+    return Gates(**known)
 
 
 def number(value: float) -> str:

@@ -22,15 +22,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, fx
 
+from snnconvert import plugins
 from snnconvert.errors import ModelFileError, OptionError, OutputError
 from snnconvert.files import atomic, is_regular, named_in_utf8
 from snnconvert.graph.dialect import arguments, calls, is_reserved, op_of, origin_of, output_nodes, verify
-from snnconvert.graph.kinds import KINDS, Op, Stage, Weighted
+from snnconvert.graph.kinds import KINDS, Neuron, Op, Stage, Weighted
 from snnconvert.graph.schedule import MOST_TIMESTEPS, schedule_from
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Ann, Calibrated, EarlyExit, NeuronChoice, Origin, SiteCalibration, Snn, Source
 from snnconvert.graph.walk import values_of
-from snnconvert.neurons import offered
+from snnconvert.neurons import GROUP as NEURON_GROUP
+from snnconvert.neurons import NEURONS, offered
 
 SCHEMA = "snnconvert-checkpoint/2"
 # held the spiking network alone, and no digest of its header
@@ -83,6 +85,7 @@ def load_snn(path: str | Path) -> Snn:
         tensors |= {name: tensors[kept] for name, kept in header.get("copies", {}).items()}
         for name in [name.removesuffix(".codes") for name in tensors if name.endswith(".codes")]:
             tensors[name] = _unpacked(name, tensors)
+        _refuse_foreign(header, path)
         snn = _restore(header, tensors)
         _probe(snn)
         return snn
@@ -108,6 +111,23 @@ def _header(text: str, path: Path) -> dict[str, Any]:
     return header
 
 
+def _refuse_foreign(header: dict[str, Any], path: Path) -> None:
+    """Refuse neurons that another package or script brought, where they are not registered.
+
+    Raises:
+        ModelFileError: naming the model, and who brought it.
+    """
+    used = {row["fields"]["model"] for row in header["nodes"] if row.get("kind") == "Neuron"}
+    for name in sorted(used - NEURONS.keys()):
+        by = header.get("providers", {}).get(name)
+        raise ModelFileError(
+            plugins.missing(NEURON_GROUP, str(name)) or f"{path} has neurons of the model {name!r}, which is not known",
+            hint=f"install the package that brings it, or register it first (snnconvert.register_neuron); it was {by}"
+            if by
+            else "load it with the version of snnconvert that wrote it, or register the model first",
+        )
+
+
 def describe(snn: Snn) -> dict[str, Any]:
     """All of `snn` but its tensors, JSON-able."""
     calibrated, original = snn.calibrated, None
@@ -126,8 +146,15 @@ def describe(snn: Snn) -> dict[str, Any]:
         "evaluation": snn.evaluation,
         "calibrated": None if calibrated is None else _describe_calibrated(calibrated),
         "original": original,
+        **_providers(snn),
         "versions": {"torch": torch.__version__.split("+")[0], "python": platform.python_version()},
     }
+
+
+def _providers(snn: Snn) -> dict[str, Any]:
+    """Who brought the neurons that are not the package's own; nothing where all of them are."""
+    rows = {op.row.name: op.row.provider for _, op in calls(snn.graph, Neuron) if op.row.provider}
+    return {"providers": rows} if rows else {}
 
 
 def _describe_calibrated(calibrated: Calibrated) -> dict[str, Any]:

@@ -17,7 +17,18 @@ if TYPE_CHECKING:
 
 
 class State(NamedTuple):
-    """Membrane potential, and the net number of spikes sent so far (only for models with memory)."""
+    """Membrane potential, and the net number of spikes sent so far (only for models with memory).
+
+    Attributes:
+        v: one value per neuron, shape (batch, *neurons), in units of the original activation.
+        sent: of the same shape; None without memory.
+
+    Examples:
+        >>> import torch, snnconvert
+        >>> state = snnconvert.State(torch.tensor([[0.4, 1.7]]), None)
+        >>> (state.v >= 1.0).int().tolist()  # who would fire at a threshold of 1
+        [[0, 1]]
+    """
 
     v: Tensor
     sent: Tensor | None
@@ -49,6 +60,21 @@ class NeuronModel:
             use instead of that of `fire`, shaped like v; None without one.
         native: its number in `simulate/kernels/source/layer.h`; None lets torch compute it.
         triton: its number in `simulate/kernels/fused_kernel.py`; None likewise.
+        provider: the package or module that it was registered by; empty for those of snnconvert itself.
+
+    Examples:
+        A neuron that resets to zero instead of subtracting its threshold:
+
+        >>> import torch, snnconvert
+        >>> def fire(state, threshold, levels):
+        ...     spikes = (state.v >= threshold).to(state.v.dtype)
+        ...     return spikes, snnconvert.State(state.v * (1 - spikes), None)
+        >>> model = snnconvert.NeuronModel("to-zero", fire, range=lambda levels: (0, 1), source="an example")
+        >>> state = model.init(torch.zeros(1, 2), initial=torch.tensor(0.5))
+        >>> charged = snnconvert.State(state.v + torch.tensor([[0.1, 0.7]]), None)
+        >>> spikes, state = model.fire(charged, torch.tensor(1.0), 1)
+        >>> spikes.tolist()
+        [[0.0, 1.0]]
     """
 
     name: str
@@ -65,6 +91,7 @@ class NeuronModel:
     surrogate: Surrogate | None = None
     native: int | None = None
     triton: int | None = None
+    provider: str = ""
 
     @property
     def negative(self) -> bool:

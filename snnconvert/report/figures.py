@@ -15,18 +15,27 @@ FORMATS = ("svg", "png")
 WIDTH = 720
 
 
+def formats_of(text: str | None) -> tuple[str, ...]:
+    """The formats that --figures names, for instance "svg,png"; none without it.
+
+    Raises:
+        OptionError: an unknown format.
+    """
+    formats = () if text is None else tuple(text.split(","))
+    for name in formats:
+        if name not in FORMATS:
+            raise OptionError(f"--figures {name!r} is not known", hint=f"choose {', '.join(FORMATS)}, or svg,png")
+    return formats
+
+
 def write_figures(document: Mapping[str, Any], folder: Path, formats: Sequence[str]) -> list[Path]:
     """Write FOLDER/NAME.svg or .png for every chart of the report and return the paths.
 
     Raises:
-        OptionError: an unknown format.
         OutputError: the folder or a file cannot be written.
     """
     import vl_convert
 
-    for name in formats:
-        if name not in FORMATS:
-            raise OptionError(f"--figures {name!r} is not known", hint=f"choose {', '.join(FORMATS)}, or svg,png")
     written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,6 +79,7 @@ def write_beside(
     from snnconvert.report.render_csv import curve_csv, layers_csv
     from snnconvert.report.render_markdown import render_markdown
 
+    formats = formats_of(figures)
     texts = {}
     if csv:
         texts[page.with_suffix(".csv")] = curve_csv(document)
@@ -77,5 +87,5 @@ def write_beside(
     if markdown:
         texts[page.with_suffix(".md")] = render_markdown(document)
     write_atomically(texts)
-    drawn = [] if figures is None else write_figures(document, page.parent / f"{page.stem}-figures", figures.split(","))
+    drawn = write_figures(document, page.parent / f"{page.stem}-figures", formats) if formats else []
     return [*texts, *drawn]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from snnconvert import convert_model
 from snnconvert.convert.encoder import REMARK
 from snnconvert.errors import OptionError
 from snnconvert.graph.checkpoint import load_snn
@@ -15,7 +16,7 @@ from snnconvert.graph.dialect import arguments, calls, op_of
 from snnconvert.graph.flow import flows
 from snnconvert.graph.kinds import Neuron
 from snnconvert.graph.types import Snn
-from snnconvert.pipeline import Request, convert_model, run
+from snnconvert.pipeline import Request, run
 from snnconvert.report.from_run import document_of
 from snnconvert.simulate.bistable_engine import BistableEngine
 from snnconvert.simulate.layer_engine import LayerEngine
@@ -35,13 +36,13 @@ def encoder_of(snn: Snn) -> Neuron:
 
 @pytest.fixture(scope="module")
 def windowed() -> Snn:
-    return convert_model(**COMMON, schedule="bistable", window=4, timesteps=200, calibration="mse")
+    return convert_model(**COMMON, schedule="bistable", window=4, timesteps=200, calibration="mse").snn
 
 
 def test_no_layer_reads_real_numbers_and_the_network_is_one_deeper(windowed: Snn) -> None:
     plain = convert_model(
         **{**COMMON, "input_encoder": "analog"}, schedule="bistable", window=4, calibration="mse", timesteps=200
-    )
+    ).snn
     assert windowed.schedule.depth == plain.schedule.depth + 1
     found = flows(windowed.graph)
     weighted = [node for node, op in calls(windowed.graph) if op.role.name == "WEIGHTED"]
@@ -90,7 +91,7 @@ def test_the_report_says_so_and_counts_additions_only() -> None:
 
 
 def test_an_unknown_encoder_is_refused() -> None:
-    with pytest.raises(OptionError, match="--input-encoder"):
+    with pytest.raises(OptionError, match="input_encoder"):
         convert_model(**{**COMMON, "input_encoder": "digital"})
 
 
