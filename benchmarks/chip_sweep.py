@@ -20,12 +20,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from snnconvert.compile.integers import SCALES
 from snnconvert.cost.chip import pareto, rows_of
 from snnconvert.data.selection import images_for
 from snnconvert.graph.checkpoint import load_snn
 from snnconvert.report.figures import on_paper
 from snnconvert.report.sections.chip import sweep_chart
-from snnconvert.simulate.integer import SCALES, IntegerCurve, integer_curve
+from snnconvert.simulate.integer import IntegerCurve, integer_curve
 from snnconvert.study.evaluate import rerun
 from snnconvert.tasks.intervals import wilson_interval
 

@@ -37,7 +37,12 @@ def test_the_limit_is_that_of_the_equations(name: str, levels: int) -> None:
     op = Neuron(torch.tensor(0.3), torch.tensor(0.15), model=name, levels=levels)
     current = torch.linspace(-1.2, 1.2, 101)[None] * 0.3 * levels
     rate = send(op, current[None], 400, 0).view(400, -1).mean(0)
-    assert float((rate - op(current)[0]).abs().max()) <= 1 / 400 + 1e-4
+    limit = op(current)[0]
+    if op.row.reset == "zero":  # every spike takes a whole number of steps, and loses what they brought too much
+        steps = (0.3 / current[0].clamp(min=1e-9) - 1e-6).ceil()
+        assert float((rate - limit).max()) <= 1 / 400 + 1e-4
+        limit = torch.where(current[0] > 0, 1 / steps, 0.0)
+    assert float((rate - limit).abs().max()) <= 1 / 400 + 1e-4
 
 
 def test_a_search_begins_with_the_cheapest_spikes() -> None:

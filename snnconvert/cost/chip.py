@@ -15,6 +15,7 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 from torch import fx
 
+from snnconvert.compile.integers import SCALES
 from snnconvert.data.datasets import Dataset
 from snnconvert.errors import OptionError
 from snnconvert.files import parsed_toml, read_toml
@@ -23,9 +24,11 @@ from snnconvert.graph.flow import Flow, flows
 from snnconvert.graph.kinds import Neuron, Role, Weighted
 from snnconvert.graph.types import Snn
 from snnconvert.progress import Progress, silent
-from snnconvert.simulate.integer import SCALES, IntegerCurve, integer_curve
+from snnconvert.simulate.integer import IntegerCurve, integer_curve
 
 SWEEP_WEIGHT_BITS, SWEEP_STATE_BITS = (3, 4, 6, 8), (8, 10, 12, 16)
+# of an input value, where a target does not say: no fewer than any sensor has
+INPUT_BITS = 16
 CHOICES = {"reset": ("subtract", "zero"), "scale_per": SCALES}
 
 
@@ -34,10 +37,11 @@ class Target:
     """Limits of a chip; None where not known.
 
     Attributes:
-        weight_bits, state_bits: of a weight and of a membrane potential, sign included.
+        weight_bits, state_bits, input_bits: of a weight, a membrane potential and an input value, sign included.
         scale_per: what may have a unit of its own, "channel" (if thresholds may differ within a layer; assumed where
             not known) or "layer".
-        reset: what a spike does to the membrane: subtract (the threshold) or zero.
+        reset: what a spike does to the membrane: subtract (the threshold) or zero (for which a network is calibrated
+            with --neuron if-zero).
         units_per_spike: largest number that one spike carries.
         signed_spikes: whether spikes may be negative.
         layers: neuron layers (cores) on the chip.
@@ -52,6 +56,7 @@ class Target:
     source: str = "not stated"
     weight_bits: int | None = None
     state_bits: int | None = None
+    input_bits: int | None = None
     scale_per: str | None = None
     reset: str | None = None
     units_per_spike: int | None = None
@@ -127,14 +132,13 @@ def _broken(snn: Snn, target: Target) -> Iterator[tuple[str, str, Any, Any, str]
         where = str(origin_of(node))
         if isinstance(op, Neuron):
             size, readers = math.prod(node.meta["shape"]), len(_readers(node))
-            if target.reset == "zero":
-                yield (
-                    where,
-                    "reset",
-                    "zero",
-                    "subtract",
-                    "a spike subtracts the threshold here, the chip resets to zero",
+            if target.reset not in (None, op.row.reset):
+                text = (
+                    f"{op.row.name} neurons reset to zero"
+                    if op.row.reset == "zero"
+                    else "a spike subtracts the threshold"
                 )
+                yield where, "reset", target.reset, op.row.reset, text
             if _over(op.levels, target.units_per_spike):
                 text = f"a spike carries up to {op.levels} units"
                 yield where, "units_per_spike", target.units_per_spike, op.levels, text
@@ -211,8 +215,14 @@ def chip_section(
         batches = (
             (images, np.asarray(labels, np.int64)) for images, labels in data.batches(batch_size) if labels is not None
         )
-        scale_per = target.scale_per or SCALES[0]
-        curve = integer_curve(snn, batches, weight_bits=weight_bits, state_bits=state_bits, scale_per=scale_per)
+        curve = integer_curve(
+            snn,
+            batches,
+            weight_bits=weight_bits,
+            state_bits=state_bits,
+            input_bits=target.input_bits or INPUT_BITS,
+            scale_per=target.scale_per or SCALES[0],
+        )
         runs += rows_of(curve)
     progress("chip", len(wanted), max(1, len(wanted)))
     limits = {key: value for key, value in asdict(target).items() if value is not None}

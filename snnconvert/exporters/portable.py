@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.compile.exact import finest_grids, largest_sums, round_to
+from snnconvert.compile.integers import Unit, channel_rows
 from snnconvert.errors import NodeFault, UnsupportedError
 from snnconvert.exporters.dense import as_convolutions
 from snnconvert.exporters.sums import Sum, largest_by_channel, largest_values, span, sums_of
@@ -27,7 +28,6 @@ from snnconvert.graph.edit import bypass, copied, finish, insert_after, replace_
 from snnconvert.graph.flow import flows
 from snnconvert.graph.kinds import Neuron, Op, Role, Scale, Snap, Stage, Weighted
 from snnconvert.graph.types import Snn
-from snnconvert.simulate.integer import Unit, channel_rows
 
 BITS = 24
 # of them one is left to readers that spike above a threshold instead of at it: they start half a unit higher

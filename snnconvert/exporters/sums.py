@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.compile.exact import INPUT_BITS, largest_sums
+from snnconvert.compile.integers import channel_axis, channel_rows
 from snnconvert.graph.dialect import arguments, neurons_of, op_of, output_nodes, role_of
 from snnconvert.graph.flow import Flow
 from snnconvert.graph.kinds import Neuron, Role, Snap, Weighted
 from snnconvert.graph.walk import walk
-from snnconvert.simulate.integer import channel_axis, channel_rows
 
 Edge = tuple[fx.Node, fx.Node]
 

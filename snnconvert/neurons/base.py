@@ -49,6 +49,7 @@ class NeuronModel:
             packed within it. The largest is `levels` for every number of levels that the neuron may have.
         source: where the equations come from.
         memory: whether the state counts the spikes sent.
+        reset: what a spike does to the membrane: "subtract" (what it is worth) or "zero".
         rectifies: whether its rate never stays below zero, whatever single spikes do; else it carries either sign.
         offered: whether `--neuron` offers it in place of a rectifier; others are brought by a schedule, or by sums
             that may be negative.
@@ -82,6 +83,7 @@ class NeuronModel:
     range: Callable[[int], tuple[int, int]]
     source: str
     memory: bool = False
+    reset: str = "subtract"
     rectifies: bool = True
     offered: bool = True
     tried: bool = True

@@ -1,22 +1,13 @@
 """Simulate a network as a chip with few bits would: integer weights, integer membranes that saturate.
 
-Weights, biases, thresholds and initial membranes become integers in a unit that everything summed into the same
-neurons shares. By default every output channel has a unit of its own, which costs a chip nothing if thresholds may
-differ from neuron to neuron: the unit never leaves the channel, because spikes carry no unit. Where wiring (a
-concatenation, a reshape) lies between a weighted sum and its neurons, the layer has one unit. Where everything is
-exactly representable in the given bits (on a power of two) the integer network is the network itself; else the unit is
-the largest weight over the largest integer, coarser still if a threshold would not fit into half of the membrane's
-range. An identity shortcut adds one number per channel and spike; it is no kernel, and as wide as a membrane (or as
-many synapses side by side as `shortcut_synapses` says), because it would else set the unit of the kernels beside it.
-Real-valued operators before the first spikes, and analogue ones, keep real values with weights rounded to the
-same number of bits, with a step per channel or layer likewise; what they send to a neuron is rounded to its unit.
-Membranes saturate after each step, not after each synaptic event.
+What is computed are the integers of `compile.integers`, layer by layer, one sending step after the other: in windows a
+spike at phase k carries P_k units, and what is constant in time (biases, the input's currents) arrives at the first
+step of each window. Membranes saturate after each step, not after each synaptic event.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,45 +15,35 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from snnconvert.compile.exact import finest_grids
-from snnconvert.errors import OptionError
-from snnconvert.graph.dialect import arguments, calls, neurons_of, op_of, output_nodes, role_of
-from snnconvert.graph.flow import Flow, flows
-from snnconvert.graph.kinds import Neuron, Op, Role, Scale, Weighted
+from snnconvert.compile.integers import Integers, Unit
+from snnconvert.graph.dialect import arguments, output_nodes, role_of
+from snnconvert.graph.flow import Flow
+from snnconvert.graph.kinds import Neuron, Op, Role, Weighted
+from snnconvert.graph.schedule import Bistable
+from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.graph.walk import walk
+from snnconvert.neurons import State
+from snnconvert.neurons.bistable import fire_phase, phase_weights
 from snnconvert.simulate.frames import Frames, over_time
-from snnconvert.simulate.over_time import by_frames, compensated, running_maximum, send
+from snnconvert.simulate.over_time import by_frames, compensated, running_maximum
 
 FLOAT32_EXACT = 2**24
-# units in one step (pooled, graded) up to which float32 may be exact
-PEAK = 64
-# a threshold is at most so many times as large as the largest weight that is kept apart from 0
-FARTHEST = 64
-SCALES = ("channel", "layer")
-
-
-@dataclass(frozen=True, eq=False)
-class Unit:
-    """What 1 stands for: `sizes` (channels) along `axis` of a sample (0 or -1), or (1) for all channels."""
-
-    sizes: Tensor
-    axis: int = 0
-
-    def along(self, rank: int) -> Tensor:
-        """Shaped to broadcast against a sample of that rank, or against a batch of them."""
-        shape = [1] * max(1, rank)
-        shape[self.axis] = -1
-        return self.sizes.reshape(shape)
+# called with (site, step, membranes, spikes), (batch, *sample) each, after each step in which the site does something
+Watch = Callable[[str, int, Tensor, Tensor], None]
 
 
 @dataclass(frozen=True)
 class Value:
-    """A value over time, (frames * batch, *sample) or (batch, *sample) where it is constant; in units, or real."""
+    """A value over time, (steps * batch, *sample) or (batch, *sample) where it is constant; in units, or real.
+
+    `source` is the node that it comes from.
+    """
 
     tensor: Tensor
     constant: bool
     unit: Unit | None = None
+    source: fx.Node | None = None
 
     def real(self) -> Tensor:
         return self.tensor if self.unit is None else self.tensor * self.unit.along(self.tensor.ndim - 1)
@@ -70,220 +51,194 @@ class Value:
 
 @dataclass(frozen=True)
 class IntegerRun:
-    """One batch: running sums of the first output (answers, batch, classes), spikes by site, membranes saturated."""
+    """One batch: running sums of the first output (answers, batch, classes), spikes by site, membranes saturated.
+
+    `scores` is the first output at the end in its own integers, (batch, classes).
+    """
 
     outputs: Tensor
     spikes: dict[str, int]
     saturated: int
+    scores: Tensor
 
 
 class IntegerEngine:
     """Layer by layer, in integers.
 
     Args:
-        snn: a streaming or waiting network.
-        weight_bits, state_bits: of a weight and of a membrane, sign included.
-        scale_per: "channel" or "layer", what has a unit of its own.
+        snn: a network.
+        weight_bits, state_bits, input_bits, scale_per: as of `Integers`.
 
     Raises:
-        OptionError: for schedules with windows, bits outside 2 to 53, or another `scale_per`.
+        OptionError: as `Integers`.
     """
 
-    def __init__(self, snn: Snn, *, weight_bits: int, state_bits: int, scale_per: str = "channel") -> None:
-        if snn.schedule.windowed:
-            raise OptionError(
-                "a chip's integers are simulated for streaming and waiting networks only",
-                hint="convert with --schedule streaming or wait",
-            )
-        for name, bits in (("weight_bits", weight_bits), ("state_bits", state_bits)):
-            if not 2 <= bits <= 53:
-                raise OptionError(f"{name} = {bits} is outside 2 to 53", hint="8 and 16 are common")
-        if scale_per not in SCALES:
-            raise OptionError(f"scale_per = {scale_per!r} is not known", hint=f"choose {' or '.join(SCALES)}")
-        self.snn, self.schedule, self.per_channel = snn, snn.schedule, scale_per == "channel"
-        self.largest_weight: int = 2 ** (weight_bits - 1) - 1
-        self.low, self.high = -(2.0 ** (state_bits - 1)), 2.0 ** (state_bits - 1) - 1
-        self.domains = flows(snn.graph)
-        self.units, self.shortcut_synapses = self._units(), 1
-        self.ops: dict[fx.Node, Op] = {node: self._quantised(node, op) for node, op in calls(snn.graph)}
+    def __init__(
+        self, snn: Snn, *, weight_bits: int, state_bits: int, input_bits: int | None = None, scale_per: str = "channel"
+    ) -> None:
+        self.integers = Integers(
+            snn, weight_bits=weight_bits, state_bits=state_bits, input_bits=input_bits, scale_per=scale_per
+        )
+        self.snn, self.schedule, self.domains = snn, snn.schedule, self.integers.domains
+        self.depths, self.units = site_depths(snn.graph), self.integers.units
+        # what one site sends, step by step
+        self.per_frame = self.schedule.steps_per_frame
+        self.steps = self.schedule.frames * self.per_frame
+        self.weights = [1]
+        if isinstance(self.schedule, Bistable):
+            self.weights = phase_weights(self.schedule.window, self.schedule.phases)
+        self.ops = {node: self._cast(node, op) for node, op in self.integers.ops.items()}
 
     @torch.inference_mode()
-    def run(self, batch: Tensor) -> IntegerRun:
+    def run(self, batch: Tensor, watch: Watch | None = None) -> IntegerRun:
         """Simulate one batch of inputs, shape (batch, *sample)."""
-        (output, *_), spikes, self.saturated = output_nodes(self.snn.graph), dict[str, int](), 0
-        for node, _, value in walk(self.snn.graph, Value(batch.double(), constant=True), self._evaluate):
+        (output, *_), spikes, self.saturated, self.watch = output_nodes(self.snn.graph), dict[str, int](), 0, watch
+        (entry,) = [node for node in self.domains if node.op == "placeholder"]
+        start = Value(self.whole_input(batch), constant=True, unit=self.units.get(entry), source=entry)
+        for node, _, value in walk(self.snn.graph, start, self._evaluate):
             if role_of(node) == Role.NEURON:
                 spikes[node.name] = int(value.tensor.count_nonzero())
             if node is output:
                 answer = value
-        read = by_frames(self._over_time(answer).real(), self.schedule.frames)[self.schedule.read_from :]
-        return IntegerRun(read.cumsum(0).flatten(2), spikes, self.saturated)
+        read = by_frames(self._over_time(answer).tensor, self.steps)
+        read = read.reshape(-1, self.per_frame, *read.shape[1:]).sum(1)[self.schedule.read_from :].cumsum(0)
+        real = Value(read.flatten(0, 1), constant=False, unit=answer.unit).real().reshape(read.shape)
+        return IntegerRun(real.flatten(2), spikes, self.saturated, read[-1].flatten(1))
 
-    # --- integers ---
-
-    def _units(self) -> dict[fx.Node, Unit]:
-        """One unit for everything that is summed into the same neurons."""
-        groups: dict[fx.Node, set[fx.Node]] = {}
-        for end in [*neurons_of(self.snn.graph), *output_nodes(self.snn.graph)]:
-            found, todo = {end}, arguments(end) if role_of(end) == Role.NEURON else [end]
-            while todo:
-                node = todo.pop()
-                if node.op != "call_module" or self.domains[node] != "current":
-                    continue
-                found.add(node)
-                if op_of(node).passes_units:
-                    todo += arguments(node)
-            merged = set(found).union(*(groups[node] for node in found if node in groups))
-            for node in merged:
-                groups[node] = merged
-        units = {id(group): self._unit(group) for group in groups.values()}
-        return {node: units[id(group)] for node, group in groups.items()}
-
-    def _unit(self, group: set[fx.Node]) -> Unit:
-        axis = channel_axis(group) if self.per_channel else None
-        weights, states = list[Tensor](), list[Tensor]()
-        for node in group:
-            op, shape = op_of(node), tuple(node.meta["shape"])
-            fed = self.domains[arguments(node)[0]] == "spikes"
-            if isinstance(op, Neuron):
-                states += [channel_rows(tensor, shape, axis) for tensor in (op.threshold, op.initial)]
-            elif isinstance(op, Weighted) and fed:
-                rows = op.by_rows(op.weight.double())
-                weights.append(rows.reshape(1, -1) if axis is None else rows)
-                states += [] if op.bias is None else [op.bias.double().reshape(len(weights[-1]), -1)]
-            elif isinstance(op, Scale) and fed:
-                states.append(channel_rows(op.factor, shape, axis))
-        channels = torch.zeros(max(len(rows) for rows in weights + states) if weights or states else 1, 1).double()
-        every, states_only = torch.cat([channels, *weights, *states], 1), torch.cat([channels, *states], 1)
-        largest = torch.cat([channels, *weights], 1).abs().amax(1)
-        # Where no weights set the unit, thresholds take half of the membrane's bits: currents may be far above them.
-        coarsest = torch.where(largest > 0, 2.0, max(2.0, (2 * (self.high + 1)) ** 0.5 / 2))
-        finest = torch.maximum(largest / self.largest_weight, coarsest * states_only.abs().amax(1) / (self.high + 1))
-        # Weights that are all far below the threshold (a pruned channel) need no finer unit.
-        finest = torch.maximum(finest, states_only.abs().amax(1) / (FARTHEST * self.largest_weight)).clamp(min=1e-30)
-        grid = exact_grids(every)
-        # Real values that join the sum are rounded to the unit: half of the bits to spare make it finer.
-        exact = grid / 2.0 ** (grid / finest).clamp(min=1.0).log2().floor().div(2).floor()
-        return Unit(torch.where(grid < finest, finest, exact), axis or 0)
-
-    def _quantised(self, node: fx.Node, op: Op) -> Op:
-        unit = self.units.get(node)
-        if isinstance(op, Neuron):
-            assert unit is not None
-            size = unit.along(len(node.meta["shape"]))
-            return op.rebuilt(
-                threshold=(op.threshold.double() / size).round().clamp(min=1.0),
-                initial=(op.initial.double() / size).round(),
-            )
-        integers = unit is not None and bool(arguments(node)) and self.domains[arguments(node)[0]] == "spikes"
-        if isinstance(op, Weighted):
-            rows = op.by_rows(op.weight.double())
-            if not integers or unit is None:
-                steps = op.by_output(self._steps(rows))
-                return op.rebuilt(
-                    weight=(op.weight.double() / steps).round().clamp(-self.largest_weight, self.largest_weight)
-                    * steps,
-                    bias=None if op.bias is None else op.bias.double(),
-                )
-            sizes = unit.sizes.expand(len(rows))
-            weight = (op.weight.double() / op.by_output(sizes)).round()
-            weight = weight.clamp(-self.largest_weight, self.largest_weight)
-            bias = None if op.bias is None else (op.bias.double() / sizes).round().clamp(self.low, self.high)
-            made = op.rebuilt(weight=weight, bias=bias)
-            return made.float() if float(made.by_rows(weight.abs()).sum(1).max()) < FLOAT32_EXACT / PEAK else made
-        if isinstance(op, Scale):
-            factor = op.factor.double()
-            if integers and unit is not None:
-                factor = (factor / unit.along(len(node.meta["shape"]))).round()
-                factor = factor.clamp(self.low, self.high)
-                side_by_side = math.ceil(float(factor.abs().max()) / self.largest_weight)
-                self.shortcut_synapses = max(self.shortcut_synapses, side_by_side)
-            return Scale(factor)
-        return op.rebuilt().double()
-
-    def _steps(self, rows: Tensor) -> Tensor:
-        """Of weights on real values, per output channel: exact where the bits suffice."""
-        apart = rows if self.per_channel else rows.reshape(1, -1)
-        largest, grid = apart.abs().amax(1), exact_grids(apart)
-        steps = torch.where(largest <= grid * self.largest_weight, grid, largest / self.largest_weight)
-        return torch.where(steps > 0, steps, 1.0).expand(len(rows))
+    def whole_input(self, batch: Tensor) -> Tensor:
+        """Inputs in their integers, as float64; as they are where the input is real."""
+        (entry,) = [node for node in self.domains if node.op == "placeholder"]
+        if entry not in self.units or self.integers.largest_input is None:
+            return batch.double()
+        most = self.integers.largest_input
+        return (batch.double() / self.units[entry].sizes).round().clamp(-most, most)
 
     # --- values ---
 
+    def _cast(self, node: fx.Node, op: Op) -> Op:
+        """Weights that spikes meet in float32, where single spikes then stay exact."""
+        fed = op.role == Role.WEIGHTED and self.domains[arguments(node)[0]] == Flow.SPIKES
+        return op.rebuilt().float() if fed and _reach(op) < FLOAT32_EXACT else op
+
     def _evaluate(self, node: fx.Node, inputs: list[Value]) -> Value:  # noqa: PLR0911 (one line for each kind)
         op, unit, constant = self.ops[node], self.units.get(node), all(value.constant for value in inputs)
-        if isinstance(op, Neuron):
-            return self._neuron(node, op, inputs[0])
+        if op.role == Role.NEURON:
+            return Value(self._neuron(node, inputs[0]), constant=False, source=node)
+        if constant and node in self.integers.bounds:
+            return Value(op(*(value.tensor for value in inputs)), constant, unit, node)
         if not constant:
             inputs = [self._over_time(value) for value in inputs]
         domain = self.domains[arguments(node)[0]] if arguments(node) else Flow.CONSTANT
-        if domain == Flow.SPIKES and isinstance(op, Weighted | Scale):
-            spikes = inputs[0].tensor
-            if max(-float(spikes.amin()), float(spikes.amax())) > PEAK:
-                op = op.double()
-            return Value(op(spikes.to(next(op.buffers()).dtype)).double(), constant, unit)
+        if domain == Flow.SPIKES and (op.role == Role.WEIGHTED or op.repeatable):
+            return Value(self._synapses(op, inputs[0].tensor), constant, unit, node)
         if domain == Flow.SPIKES and op.role == Role.MAXPOOL:
-            return Value(running_maximum(op, inputs[0].tensor, self.schedule.frames), constant)
+            return Value(self._maximum(op, inputs[0].tensor), constant, source=node)
         if self.domains[node] == Flow.SPIKES:
-            return Value(op(*(value.tensor for value in inputs)), constant)
-        if unit is not None and op.role in (Role.JOIN, Role.POOL, Role.WIRING):
-            return Value(op(*(self._in_unit(value, unit) for value in inputs)), constant, unit)
-        if op.role == Role.ANALOG and not constant:
-            return Value(compensated(op, [value.real() for value in inputs], self.schedule.frames), constant)
-        return Value(op(*(value.real().double() for value in inputs)), constant)
+            return Value(op(*(value.tensor for value in inputs)), constant, source=node)
+        if unit is not None and op.passes_units:
+            moved = [self._in_unit(value, unit) for value in inputs]
+            only_rounds = op.role == Role.AFFINE
+            return Value(moved[0] if only_rounds else op(*moved), constant, unit, node)
+        real = [value.real().double() for value in inputs]
+        return Value(op(*real) if constant else self._frame_by_frame(op, real), constant, source=node)
+
+    def _synapses(self, op: Op, spikes: Tensor) -> Tensor:
+        """What spikes bring; a bias comes once in a frame."""
+        peak = max(-float(spikes.amin()), float(spikes.amax())) if spikes.numel() else 0.0
+        if op.repeatable or peak * _reach(op) >= FLOAT32_EXACT:
+            op = op.rebuilt().double()
+        value: Tensor = op(spikes.to(next(op.buffers()).dtype)).double()
+        if self.per_frame > 1:
+            silent = op(spikes.new_zeros(1, *spikes.shape[1:]).to(next(op.buffers()).dtype)).double()
+            value.reshape(self.schedule.frames, self.per_frame, -1, *value.shape[1:])[:, 1:] -= silent
+        return value
+
+    def _maximum(self, op: Op, spikes: Tensor) -> Tensor:
+        """What a max pool lets through: it remembers its sums for a frame of a window, and else for good."""
+        if self.per_frame == 1:
+            return running_maximum(op, spikes, self.steps)
+        frames = spikes.reshape(self.schedule.frames, -1, *spikes.shape[1:])
+        return torch.cat([running_maximum(op, frame, self.per_frame) for frame in frames])
+
+    def _frame_by_frame(self, op: Op, inputs: list[Tensor]) -> Tensor:
+        """An operator on real values, which in windows waits for all that a frame brings."""
+        frames, windowed = self.schedule.frames, self.per_frame > 1
+        if windowed:
+            inputs = [one.reshape(frames, self.per_frame, -1, *one.shape[1:]).sum(1).flatten(0, 1) for one in inputs]
+        value: Tensor = compensated(op, inputs, frames) if op.role == Role.ANALOG else op(*inputs)
+        return self._at_first_steps(value) if windowed else value
+
+    def _at_first_steps(self, frames: Tensor) -> Tensor:
+        """(frames * batch, *sample) as (steps * batch, *sample): all of a frame at its first step."""
+        by_frame = by_frames(frames, self.schedule.frames)
+        spread = by_frame.new_zeros(len(by_frame), self.per_frame, *by_frame.shape[1:])
+        spread[:, 0] = by_frame
+        return spread.flatten(0, 2)
 
     def _in_unit(self, value: Value, unit: Unit) -> Tensor:
         if value.unit is unit:
             return value.tensor
+        rescale = None if value.source is None else self.integers.rescale(value.source, unit)
+        if rescale is not None:
+            return rescale(value.tensor)
         return (value.real().double() / unit.along(value.tensor.ndim - 1)).round()
 
     def _over_time(self, value: Value) -> Value:
-        moving = over_time(Frames(value.tensor, value.constant), self.schedule.frames)
-        return Value(moving, constant=False, unit=value.unit)
+        """A value at every step; what is constant arrives at the first of each frame."""
+        if not value.constant:
+            return value
+        frames = over_time(Frames(value.tensor, constant=True), self.schedule.frames)
+        return Value(self._at_first_steps(frames), constant=False, unit=value.unit, source=value.source)
 
-    def _neuron(self, node: fx.Node, op: Neuron, current: Value) -> Value:
-        moving, frames = self._in_unit(current, self.units[node]).round(), self.schedule.frames
-        by_frame = moving.unsqueeze(0) if current.constant else by_frames(moving, frames)
-        return Value(send(op, by_frame, frames, self.schedule.waited, self._saturating), constant=False)
+    def _neuron(self, node: fx.Node, current: Value) -> Tensor:
+        """What neurons send at each of their steps, (steps * batch, *sample), one global step after the other."""
+        op = self.ops[node]
+        assert isinstance(op, Neuron)
+        moving = self._over_time(Value(self._in_unit(current, self.units[node]).round(), current.constant)).tensor
+        arriving, depth = by_frames(moving, self.steps), self.depths[node.name]
+        taken, sent = self._moments(depth - 1), self._moments(depth)
+        state, out = op.row.init(arriving[0], op.initial), torch.zeros_like(arriving)
+        nothing = torch.zeros_like(arriving[0])
+        for step in sorted(taken.keys() | sent.keys()):
+            spikes = nothing
+            if step in taken:
+                state = State(self._saturating(state.v + arriving[taken[step]]), state.sent)
+            if step in sent:
+                spikes, state = self._fire(op, state, sent[step] % self.per_frame)
+                out[sent[step]] = spikes
+            if self.watch is not None:
+                self.watch(node.name, step, state.v, spikes)
+        return out.flatten(0, 1)
+
+    def _moments(self, depth: int) -> dict[int, int]:
+        """By global step which of its own steps a site at `depth` is at."""
+        return {
+            self.schedule.emission_step(depth, frame, phase): frame * self.per_frame + phase
+            for frame in range(self.schedule.frames)
+            for phase in range(self.per_frame)
+        }
+
+    def _fire(self, op: Neuron, state: State, phase: int) -> tuple[Tensor, State]:
+        if not isinstance(self.schedule, Bistable):
+            return op.row.fire(state, op.threshold, op.levels)
+        spikes, v = fire_phase(state.v, op.threshold, self.weights[phase], negative=op.row.negative)
+        if phase == self.per_frame - 1:
+            if self.schedule.residual == "clear":
+                v = torch.zeros_like(v) + op.initial
+            elif self.schedule.residual == "clamp":
+                v = torch.minimum(v, op.threshold)
+        return spikes, State(v, state.sent)
 
     def _saturating(self, v: Tensor) -> Tensor:
-        held = v.clamp(self.low, self.high)
+        held = v.clamp(self.integers.low, self.integers.high)
         self.saturated += int((held != v).sum())
         return held
 
 
-def channel_axis(group: set[fx.Node]) -> int | None:
-    """The axis of a sample (0, or -1 behind Linear) along which all of `group` keeps its channels apart, else None."""
-    weighted = [op for op in map(op_of, group) if isinstance(op, Weighted)]
-    last = any(op.features_last for op in weighted)
-    axis = -1 if last and any(len(node.meta["shape"]) > 1 for node in group) else 0
-    if axis and not all(op.features_last for op in weighted):
-        return None
-    sizes = set[int]()
-    for node in group:
-        op, shape = op_of(node), tuple(node.meta["shape"])
-        if op.role == Role.WIRING or not shape:
-            return None
-        rank = len(arguments(node)[0].meta["shape"]) if arguments(node) else 0
-        if op.role == Role.POOL and (1 if axis == 0 else rank) in op.pooled_axes(rank):
-            return None
-        sizes.add(shape[axis])
-    return axis if len(sizes) == 1 else None
-
-
-def channel_rows(tensor: Tensor, shape: tuple[int, ...], axis: int | None) -> Tensor:
-    """What broadcasts against a sample, as (channels, values of one) or, without an axis, as (1, values)."""
-    if axis is None:
-        return tensor.double().reshape(1, -1)
-    # Only the channels are spread out: a threshold per channel stays one value.
-    padded = tensor.double().reshape([1] * (len(shape) - tensor.ndim) + list(tensor.shape)).movedim(axis, 0)
-    return padded.reshape(len(padded), -1).expand(shape[axis], -1)
-
-
-def exact_grids(rows: Tensor) -> Tensor:
-    """Per row the largest power of two, up to 2^40, of which all values are multiples; 0 if it is below 2^-60."""
-    grids = finest_grids(rows)
-    return torch.where(grids < 2.0**-60, 0.0, grids.clamp(max=2.0**40))
+def _reach(op: Op) -> float:
+    """The largest sum of absolute weights of an output."""
+    assert isinstance(op, Weighted)
+    return float(op.by_rows(op.weight.double().abs()).sum(1).max())
 
 
 @dataclass(frozen=True)
@@ -308,11 +263,14 @@ def integer_curve(
     *,
     weight_bits: int,
     state_bits: int,
+    input_bits: int | None = None,
     scale_per: str = "channel",
     size: int = 4,
 ) -> IntegerCurve:
     """Accuracy of `snn` over time with integers of the given widths, on labelled batches."""
-    engine = IntegerEngine(snn, weight_bits=weight_bits, state_bits=state_bits, scale_per=scale_per)
+    engine = IntegerEngine(
+        snn, weight_bits=weight_bits, state_bits=state_bits, input_bits=input_bits, scale_per=scale_per
+    )
     schedule = snn.schedule
     right = np.zeros(len(schedule.answer_steps), np.int64)
     samples = spikes = saturated = 0
@@ -327,5 +285,5 @@ def integer_curve(
         by_step[step - 1] = count
     count = max(1, samples)
     return IntegerCurve(
-        weight_bits, state_bits, samples, by_step, spikes / count, saturated / count, engine.shortcut_synapses
+        weight_bits, state_bits, samples, by_step, spikes / count, saturated / count, engine.integers.shortcut_synapses
     )

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from snnconvert.compile.exact import finest_grids
+from snnconvert.compile.integers import channel_rows
 from snnconvert.compile.precision import in_precision
 from snnconvert.exporters.portable import Form, portable
 from snnconvert.exporters.sums import counts, largest_by_channel, largest_values, sums_of
@@ -15,7 +16,6 @@ from snnconvert.graph.dialect import arguments, calls, neurons_of
 from snnconvert.graph.flow import flows
 from snnconvert.graph.kinds import Conv, Linear, Reshape, Snap, Weighted
 from snnconvert.graph.types import Snn
-from snnconvert.simulate.integer import channel_rows
 from tests.engines import assert_engines_agree, assert_sums_fit_their_grid
 from tests.simulate.small_networks import SHAPE, small_snn
 

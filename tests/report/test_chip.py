@@ -24,6 +24,7 @@ ROOMY = Target("roomy", units_per_spike=99, signed_spikes=True, layers=9, destin
 def test_a_roomy_chip_has_no_complaints() -> None:
     for neuron in ("if", "ternary"):
         assert violations(small_snn(neuron=neuron)[0], ROOMY) == []
+    assert violations(small_snn(neuron="if-zero")[0], replace(ROOMY, reset="zero")) == []
     assert violations(small_snn()[0], Target("unknown")) == []
 
 
@@ -31,6 +32,7 @@ def test_a_roomy_chip_has_no_complaints() -> None:
     ("limit", "options", "network", "layers"),
     [
         ("reset", {"reset": "zero"}, {}, 4),
+        ("reset", {"reset": "subtract"}, {"neuron": "if-zero"}, 4),
         ("units_per_spike", {"units_per_spike": 1}, {"neuron": "burst", "levels": 5}, 4),
         ("signed_spikes", {"signed_spikes": False}, {"neuron": "ternary"}, 4),
         ("layers", {"layers": 3}, {}, 1),

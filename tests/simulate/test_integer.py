@@ -8,14 +8,15 @@ import torch
 from random_networks import calibrated, images, random_ann
 from small_networks import pictures, small_snn
 
+from snnconvert.compile.integers import SCALES, exact_grids
 from snnconvert.compile.network import compile_network
 from snnconvert.errors import OptionError
 from snnconvert.graph.dialect import calls
 from snnconvert.graph.kinds import Conv, Neuron, Scale
-from snnconvert.graph.schedule import SCHEDULES
+from snnconvert.graph.schedule import Bistable, Streaming, Wait
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Snn
-from snnconvert.simulate.integer import SCALES, IntegerEngine, exact_grids, integer_curve
+from snnconvert.simulate.integer import IntegerEngine, integer_curve
 from snnconvert.simulate.layer_engine import LayerEngine
 
 
@@ -23,12 +24,17 @@ def dyadic_snn(seed: int, kind: str = "streaming") -> Snn:
     """A random network whose weights, thresholds and inputs are multiples of small powers of two."""
     ann = random_ann(seed)
     depth = max(site_depths(ann.graph).values())
-    plan = SCHEDULES[kind](8 + depth * (kind == "wait"), depth)
-    return compile_network(calibrated(ann, plan, seed))
+    plans = {
+        "streaming": Streaming(8, depth),
+        "wait": Wait(8 + depth, depth),
+        "bistable": Bistable(4 * (depth + 4), depth, window=4),
+        "uniform": Bistable(3 * (depth + 5), depth, window=3, phases="uniform", residual="clear"),
+    }
+    return compile_network(calibrated(ann, plans[kind], seed))
 
 
 @pytest.mark.parametrize("scale_per", SCALES)
-@pytest.mark.parametrize("kind", ["streaming", "wait"])
+@pytest.mark.parametrize("kind", ["streaming", "wait", "bistable", "uniform"])
 @pytest.mark.parametrize("seed", range(12))
 def test_ample_bits_change_no_spike(seed: int, kind: str, scale_per: str) -> None:
     snn, batch = dyadic_snn(seed, kind), images(seed, 3)
@@ -76,7 +82,7 @@ def test_a_shortcut_leaves_the_kernels_their_bits() -> None:
     assert isinstance(beside, Conv)
     assert (beside.weight.abs().amax((1, 2, 3)) == 7).all()
     largest = max(float(op.factor.abs().max()) for op in engine.ops.values() if isinstance(op, Scale))
-    assert engine.shortcut_synapses == math.ceil(largest / 7) > 1
+    assert engine.integers.shortcut_synapses == math.ceil(largest / 7) > 1
 
 
 def test_narrow_membranes_saturate() -> None:
