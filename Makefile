@@ -32,7 +32,7 @@ options: install
 
 # the documentation as a site, in build/site: open build/site/index.html
 docs: $(BIN)/.test-installed
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 # the README's picture of a report, in docs/images; needs Chromium
 picture: install

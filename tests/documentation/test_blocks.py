@@ -89,3 +89,7 @@ def help_of_all_commands() -> str:
         return own + [name for sub in getattr(command, "commands", {}).values() for name in options(sub)]
 
     return " ".join(["--help", "--version", *options(get_command(app))])
+
+
+def test_the_readme_fits_on_a_few_screens() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) < 120
