@@ -41,6 +41,9 @@ class Work:
     retry_failed: bool = _work(False, "Try failed models again.")
     threads: int = _work(1, "Per model; more than 1 may change the last bits of results.", least=1)
     engine: str = _work("local", "Processes here, or Ray (an optional extra).", choices=("local", "ray"))
+    baseline: Path | None = option(
+        None, "zoo.json of an earlier run: summary.md says what has changed.", commands=("zoo run",), panel="Work"
+    )
     address: str | None = _work(None, "Of a Ray cluster; without it one is started here.")
 
 
@@ -109,6 +112,7 @@ def run(  # noqa: PLR0917
         retry_failed=work.retry_failed,
         seconds=limits.seconds,
         memory=limits.memory,
+        baseline=work.baseline,
         engine=commands.engine_named(work.engine, work.address),
     )
     raise typer.Exit(commands.run(manifest, tuple(only or ()), work.out, settings, quiet=terminal.quiet))

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree as Xml
 
 from snnconvert.gates.verdicts import GateResult, Status
+from snnconvert.report.verdict import answer_step, at_step, metric, verdict
+from snnconvert.report.wording import bare, measured
+from snnconvert.tasks import METRICS
+
+Figures = Mapping[str, Any]
 
 # What XML 1.0 cannot hold.
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -25,7 +30,6 @@ class Case:
         status: None for passed, "error" (not converted), "failed", or "cannot tell".
         text: one line that says why.
         details: further lines.
-        figures: of the matrix; for a conversion only.
         place: where the model is asked for, such as "zoo.toml, line 12".
     """
 
@@ -35,19 +39,18 @@ class Case:
     text: str
     details: str = ""
     seconds: float | None = None
-    figures: Mapping[str, Any] = field(default_factory=dict)
     place: str = ""
 
     @classmethod
     def of(cls, gate: GateResult) -> list[Case]:
         """One case per gate; "cannot tell" counts as the gates say."""
         found = []
-        for verdict in gate.verdicts:
-            status = None if verdict.status == Status.passed else str(verdict.status)
-            if verdict.status == Status.cannot_tell and gate.uncertain == "fail":
+        for row in gate.verdicts:
+            status = None if row.status == Status.passed else str(row.status)
+            if row.status == Status.cannot_tell and gate.uncertain == "fail":
                 status = "failed"
             layer = f"worst layer: {gate.worst_layer}" if gate.worst_layer and status else ""
-            found.append(cls(gate.model, verdict.gate, status, verdict.text, layer))
+            found.append(cls(gate.model, row.gate, status, row.text, layer))
         return found
 
 
@@ -75,10 +78,19 @@ def junit_xml(suite: str, cases: Sequence[Case]) -> str:
 _COUNTED = {"failed": "failures", "error": "errors", "cannot tell": "skipped"}
 
 
-def markdown(title: str, cases: Sequence[Case]) -> str:
-    """A summary for a pull request: what is wrong first, then all figures."""
+def markdown(
+    title: str, cases: Sequence[Case], figures: Mapping[str, Figures], before: Mapping[str, Figures] | None = None
+) -> str:
+    """A summary for a pull request: what is wrong first, then what was found, and how it has changed.
+
+    Args:
+        title: its heading.
+        cases: of all models.
+        figures: of each converted model, by name, as `figures` makes them.
+        before: those of the baseline; None without one.
+    """
     bad = [case for case in cases if case.status in ("error", "failed")]
-    models = list(dict.fromkeys(case.model for case in cases))
+    models = list(dict.fromkeys([*(case.model for case in cases), *figures]))
     failed = {case.model for case in bad}
     lines = [f"## {_cell(title)}", "", f"{len(models) - len(failed)} of {len(models)} models are good.", ""]
     if bad:
@@ -87,22 +99,52 @@ def markdown(title: str, cases: Sequence[Case]) -> str:
             why = _cell("; ".join(part for part in (case.text, *case.details.splitlines()) if part))
             lines.append(f"| {_cell(case.model)} | {_cell(case.check)} {_MARKS[case.status]} | {why} |")
         lines.append("")
-    converted = [case for case in cases if case.figures]
-    if converted:
-        lines += [
-            "| model | ANN % | SNN % | drop | T | spikes per image | gates |",
-            "|---|---:|---:|---:|---:|---:|---|",
-        ]
-        for case in converted:
-            gates = [other.status for other in cases if other.model == case.model and other is not case]
+    if figures:
+        head = ["model", "gates", "what was found", *(["against the baseline"] if before is not None else [])]
+        lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+        for name, found in figures.items():
+            gates = [case.status for case in cases if case.model == name and case.check != "conversion"]
             worst = next((status for status in ("failed", "cannot tell") if status in gates), None)
-            shown = _MARKS[worst] if gates else ""
-            figures = case.figures
-            cells = [_digits(figures[name]) for name in ("ann_accuracy", "accuracy", "drop")]
-            cells += [str(figures["timesteps"]), _digits(figures["spikes_per_image"], 0)]
-            lines.append(f"| {_cell(case.model)} | {' | '.join(cells)} | {shown} |")
+            cells = [_cell(name), _MARKS[worst] if gates else "", _cell(found["verdict"])]
+            cells += [_cell(change(found, before.get(name)))] if before is not None else []
+            lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
+    if gone := [name for name in before or () if name not in models]:
+        lines += [f"No longer there: {_cell(', '.join(gone))}.", ""]
     return "\n".join(lines)
+
+
+def figures(document: Mapping[str, Any]) -> Figures:
+    """What a summary says of a report, and compares: the line, and the metric, step and spikes that stand in it.
+
+    Gates have a place of their own there.
+    """
+    final, used = document["analysis"]["final"] or {}, metric(document)
+    return {
+        "verdict": verdict({**document, "gates": None}),
+        "metric": used.name,
+        "value": final.get("value"),
+        "holds_from": answer_step(document) if final else None,
+        "spikes_by_then": at_step(document, "spikes_per_image", answer_step(document)) if final else None,
+    }
+
+
+def change(now: Figures, then: Figures | None) -> str:
+    """How a model's figures have changed, `accuracy 91.2 to 90.8 % (-0.4); from step 4 to 6; spikes x0.82`."""
+    if then is None:
+        return "new"
+    if now["metric"] != then.get("metric") or None in (now["value"], then.get("value")):
+        return "cannot be compared: judged by another figure"
+    used, told = METRICS[now["metric"]], []
+    old, new = (bare(used, row["value"], 2) for row in (then, now))
+    if old != new:
+        told.append(f"{used.title} {old} to {measured(used, now['value'], 2)} ({now['value'] - then['value']:+.2g})")
+    if now["holds_from"] != then["holds_from"]:
+        told.append(f"from step {then['holds_from']} to {now['holds_from']}")
+    ratio = now["spikes_by_then"] / then["spikes_by_then"] if then["spikes_by_then"] and now["spikes_by_then"] else 1.0
+    if abs(ratio - 1.0) >= 0.005:
+        told.append(f"spikes x{ratio:.2f}")
+    return "; ".join(told) or "none"
 
 
 def github_annotations(cases: Sequence[Case]) -> list[str]:
@@ -116,10 +158,6 @@ def github_annotations(cases: Sequence[Case]) -> list[str]:
         text = "; ".join(part for part in (case.text, *case.details.splitlines()) if part)
         lines.append(f"::{level} title={title}::{_data(text)}")
     return lines
-
-
-def _digits(value: float | None, digits: int = 2) -> str:
-    return "" if value is None else f"{value:,.{digits}f}"
 
 
 def _clean(text: str) -> str:

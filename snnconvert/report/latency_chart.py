@@ -51,6 +51,7 @@ def series(document: Document) -> dict[str, list[Spec]]:
 AS_ORIGINAL = "this network: same answer as the original"
 TRIED = "other schedules tried"
 TRIED_CHEAPLY = "other schedules, by a cheap stand-in"
+OTHERS = (TRIED, TRIED_CHEAPLY)
 FITTED = "a network fitted for each T"
 _LOOKS = {
     AS_ORIGINAL: (BLUE, [2, 3]),
@@ -87,7 +88,7 @@ def explained(document: Document) -> str:
         told.append("The band is the 95 % interval.")
     if len(answers(document)) > 1:
         told.append(f"From the ring on, at step {answer_step(document)}, the answer stays within it.")
-    if TRIED in drawn or TRIED_CHEAPLY in drawn:
+    if any(title in drawn for title in OTHERS):
         told.append(
             "Thin: what else was tried before this one was chosen, by how often it answers as the original does on "
             "calibration images; a dot is a schedule that answers once."

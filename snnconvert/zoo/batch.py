@@ -24,7 +24,7 @@ from snnconvert.gates.limits import Gates
 from snnconvert.zoo.digests import WITHOUT_EFFECT, Digests, key_of
 from snnconvert.zoo.fetch import cached_path
 from snnconvert.zoo.manifest import Entry, Manifest, check_step
-from snnconvert.zoo.matrix import write_matrix, write_summaries
+from snnconvert.zoo.matrix import baseline, write_matrix, write_summaries
 from snnconvert.zoo.processes import Pool, Task, Watcher
 from snnconvert.zoo.rows import CONVERTED, FAILED, Outcome, Result, Row, clear, judged_again, read_row, write_row
 
@@ -52,6 +52,7 @@ class Settings:
         gates: from the command line; they take the place of the manifest's where set.
         retry_failed: try models again that failed with the same inputs before.
         changes: fields of `Request` for all models, instead of their own.
+        baseline: zoo.json of an earlier run, which summary.md compares with.
         engine: given jobs, threads, folder, scratch folder and watcher, makes what runs the tasks.
     """
 
@@ -62,6 +63,7 @@ class Settings:
     changes: Mapping[str, Any] = field(default_factory=dict)
     seconds: float | None = None
     memory: int | None = None
+    baseline: Path | None = None
     engine: Callable[..., Engine] = Pool
 
 
@@ -82,6 +84,7 @@ def run_zoo(manifest: Manifest, out: Path, settings: Settings, listener: Quiet |
     """
     listener, manifest = listener or Quiet(), manifest.changed(settings.changes)
     start = time.perf_counter()
+    before = None if settings.baseline is None else baseline(settings.baseline)
     jobs = settings.jobs if settings.jobs is not None else cores()
     for entry in manifest.entries:
         try:
@@ -114,7 +117,7 @@ def run_zoo(manifest: Manifest, out: Path, settings: Settings, listener: Quiet |
                     book.write(time.perf_counter() - start)
         outcome = Outcome(tuple(book.results[entry.name] for entry in manifest.entries), time.perf_counter() - start)
         book.write(outcome.seconds)
-        write_summaries(out, manifest.path.name, outcome)
+        write_summaries(out, manifest.path.name, outcome, before)
         return outcome
 
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from snnconvert.console import Console
 from snnconvert.errors import OptionError, OutputError, SnnConvertError
 from snnconvert.files import write_atomically
-from snnconvert.gates.junit import Case, github_annotations, junit_xml, markdown
+from snnconvert.gates.junit import Case, figures, github_annotations, junit_xml, markdown
 from snnconvert.gates.limits import Gates
 from snnconvert.gates.verdicts import Status, check_document
 from snnconvert.printable import say
@@ -213,12 +213,8 @@ class _Show(Quiet):
 
     def finished(self, result: Result) -> None:
         self.count += 1
-        row, figures = result.row, result.row["figures"]
-        said = f"{row['kind']}: {row['reason']}"
-        if result.converted and figures["accuracy"] is not None:
-            said = f"{figures['ann_accuracy']:.2f} -> {figures['accuracy']:.2f} % at T = {figures['timesteps']}"
-        elif result.converted:
-            said = f"converted, T = {figures['timesteps']}"
+        row = result.row
+        said = row["figures"]["verdict"] if result.converted else f"{row['kind']}: {row['reason']}"
         seconds = f" ({row['seconds']:.1f} s)" if row["seconds"] else ""
         self.note(f"[{self.count}/{self.total}] {result.entry.name}: {said}{seconds}")
         if self.live:
@@ -241,9 +237,13 @@ def gate(
     if not gates.conditions():
         raise OptionError("no gate was given", hint='for instance --max-drop 1.0, or --fail-if "accuracy_drop > 0.5"')
     before = load_report(baseline) if baseline is not None else None
-    results = [check_document(load_report(path), gates, before) for path in reports]
+    documents = [load_report(path) for path in reports]
+    results = [check_document(document, gates, before) for document in documents]
     found = [case for result in results for case in Case.of(result)]
-    texts = {junit: junit_xml("snnconvert gate", found), summary: markdown("Gates of spiking networks", found)}
+    told = {document["model"]["name"]: figures(document) for document in documents}
+    then = None if before is None else dict.fromkeys(told, figures(before))
+    title = "Gates of spiking networks"
+    texts = {junit: junit_xml("snnconvert gate", found), summary: markdown(title, found, told, then)}
     if wanted := {path: text for path, text in texts.items() if path is not None}:
         write_atomically(wanted)
     if not quiet:

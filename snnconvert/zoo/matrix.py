@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from snnconvert.errors import DataError
 from snnconvert.files import write_atomically
 from snnconvert.gates.junit import Case, junit_xml, markdown
 from snnconvert.gates.verdicts import Status
@@ -21,6 +22,7 @@ CSV_COLUMNS = (
     *("name", "status", "gate", "kind", "reason"),
     *("ann_accuracy", "accuracy", "drop", "agreement", "timesteps", "within_1", "spikes_per_image", "energy_ratio"),
     *("samples", "sites", "parameters", "format", "method", "neuron", "schedule", "data", "seconds", "peak_memory"),
+    *("metric", "value", "holds_from", "spikes_by_then", "energy", "verdict"),
 )
 
 
@@ -108,16 +110,35 @@ def to_csv(document: Mapping[str, Any]) -> str:
     return stream.getvalue()
 
 
-def write_summaries(out: Path, manifest: str, outcome: Outcome) -> list[Case]:
-    """Write junit.xml and summary.md."""
+def write_summaries(
+    out: Path, manifest: str, outcome: Outcome, before: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[Case]:
+    """Write junit.xml and summary.md; `before` as `baseline` reads it."""
     found = cases(outcome.results)
+    figures = {result.entry.name: result.row["figures"] for result in outcome.results if result.converted}
     write_atomically(
         {
             out / "junit.xml": junit_xml(f"snnconvert {manifest}", found),
-            out / "summary.md": markdown(f"Spiking conversion of {manifest}", found),
+            out / "summary.md": markdown(f"Spiking conversion of {manifest}", found, figures, before),
         }
     )
     return found
+
+
+def baseline(path: Path) -> dict[str, Mapping[str, Any]]:
+    """The figures of the models of an earlier zoo.json, by name; of those that were converted.
+
+    Raises:
+        DataError: the file cannot be read, or is no matrix.
+    """
+    try:
+        document = json.loads(path.read_text("utf-8"))
+        if document["schema"] != SCHEMA:
+            raise ValueError(f"its schema is {document['schema']}")
+        return {row["name"]: row["figures"] for row in document["rows"] if row["figures"]}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        hint = "give the zoo.json that an earlier `snnconvert zoo run` wrote"
+        raise DataError(f"cannot read the baseline {path}: {error}", hint=hint) from error
 
 
 def cases(results: Sequence[Result]) -> list[Case]:
@@ -134,7 +155,6 @@ def cases(results: Sequence[Result]) -> list[Case]:
                 text=f"{row['kind']}: {row['reason']}" if not result.converted else "",
                 details="\n".join(details),
                 seconds=row["seconds"],
-                figures=row["figures"],
                 place=result.entry.where,
             )
         )

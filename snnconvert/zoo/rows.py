@@ -10,8 +10,11 @@ from typing import Any
 
 from snnconvert.errors import DataError, OptionError
 from snnconvert.files import sha256_of, write_atomically
+from snnconvert.gates import junit
 from snnconvert.gates.limits import Gates
 from snnconvert.gates.verdicts import GateResult, Status, Verdict, check_document, worst_layer
+from snnconvert.report import latency_chart
+from snnconvert.report.verdict import saving, span
 from snnconvert.zoo.manifest import Entry
 
 SCHEMA = "snnconvert-zoo-row/1"
@@ -98,9 +101,10 @@ def figures(document: Mapping[str, Any]) -> dict[str, Any]:
     curve, final = document["fit_curve"], document["analysis"]["final"] or {}
     paired = document["analysis"]["paired"] or {}
     basis = curve[document["milestones"]["basis"]]
-    energy = document["energy"] or {}
+    energy, spent = document["energy"] or {}, saving(document)
     ratios = [row["ratio"] for row in energy.get("rows", []) if row["decides"] and row["ratio"] is not None]
     return {
+        **junit.figures(document),
         "format": document["model"]["format"],
         "sites": document["model"]["sites"],
         "parameters": document["model"]["parameters"],
@@ -118,11 +122,20 @@ def figures(document: Mapping[str, Any]) -> dict[str, Any]:
         "spikes_per_image": final.get("spikes_per_image"),
         "within_1": document["milestones"]["within_1"],
         "energy_ratio": max(ratios, default=None),
+        "energy": None if spent is None else span(spent.low, spent.high),
         "energy_verdict": (energy.get("verdict") or {}).get("code"),
         "curve": {"basis": document["milestones"]["basis"], "t": curve["timesteps"], "value": basis},
+        "tried": _tried(document),
         "warnings": [row["code"] for row in document["warnings"]],
         "worst_layer": worst_layer(document),
     }
+
+
+def _tried(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Where each other candidate ends: {name, t, value}, as the report's picture has it."""
+    drawn = latency_chart.series(document)
+    ends = {row["who"]: row for title in latency_chart.OTHERS for row in drawn.get(title, [])}
+    return [{"name": who, "t": row["t"], "value": row["value"]} for who, row in ends.items()]
 
 
 def clear(folder: Path) -> None:

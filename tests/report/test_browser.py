@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +15,10 @@ from snnconvert.report.compare import compare
 from snnconvert.report.document import assemble
 from snnconvert.report.render_comparison import render_comparison_html
 from snnconvert.report.render_html import render_html
+from tests.browser import measured, needs_browser, opened
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-BROWSER = next((found for name in NAMES if (found := shutil.which(name))), None)
 NOT_SHOWN = re.compile(r'data-chart="\w+"[^>]*>chart not shown')
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+pytestmark = needs_browser
 
 
 def full_document() -> dict[str, Any]:
@@ -84,17 +81,6 @@ def full_document() -> dict[str, Any]:
     )  # fmt: skip
 
 
-def opened(page: Path, *flags: str) -> tuple[str, str]:
-    """The page's document after its scripts have run, and what the browser wrote to its console."""
-    assert BROWSER is not None
-    quiet = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
-    log = ("--enable-logging=stderr", "--v=0", f"--user-data-dir={page.parent / 'profile'}")
-    command = [BROWSER, *quiet, *log, "--virtual-time-budget=8000", *flags, "--dump-dom", page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
-    console = "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
-    return done.stdout, console
-
-
 @pytest.mark.parametrize(
     ("name", "flags"),
     [
@@ -109,8 +95,6 @@ def test_every_chart_is_drawn_without_a_word_on_the_console(name: str, flags: tu
     # Open every fold, so that what is inside it is laid out too.
     page.write_text(render_html(document).replace("<details>", "<details open>"), "utf-8")
     dom, console = opened(page, *flags)
-    if not dom:
-        pytest.skip("the browser cannot be started here")
     assert console == ""
     places = re.findall(r'data-chart="(\w+)"', dom)
     assert len(places) == len(set(places))
@@ -150,8 +134,6 @@ def test_the_table_of_many_layers_fits_the_page(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text(text.replace(policy.group(), "").replace("</body>", measure), "utf-8")
     dom, _ = opened(page, "--window-size=1100,900")
-    if not dom:
-        pytest.skip("the browser cannot be started here")
     (cut,) = re.findall(r'data-cut="(-?\d+)"', dom)
     assert int(cut) <= 0
 
@@ -161,8 +143,6 @@ def test_the_page_of_a_comparison_is_drawn(tmp_path: Path) -> None:
     page = tmp_path / "comparison.html"
     page.write_text(render_comparison_html(compare(runs)), "utf-8")
     dom, console = opened(page, "--window-size=390,844")
-    if not dom:
-        pytest.skip("the browser cannot be started here")
     assert console == ""
     assert set(re.findall(r'data-chart="(\w+)"', dom)) == {"curves", "costs"}
     assert not NOT_SHOWN.search(dom)
@@ -174,6 +154,27 @@ def test_a_broken_chart_is_noticed(tmp_path: Path) -> None:
     text = render_html(make_document(layers=2))
     page.write_text(text.replace('"mark"', '"mork"').replace('\\"mark\\"', '\\"mork\\"'), "utf-8")
     dom, console = opened(page)
-    if not dom:
-        pytest.skip("the browser cannot be started here")
     assert NOT_SHOWN.search(dom) or console
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (1920, 1080), (768, 1024), (390, 844)])
+def test_the_curve_is_inside_the_first_screen(width: int, height: int, tmp_path: Path) -> None:
+    document = full_document()
+    for row in document["candidates"]:
+        row["curve"] = {"metric": "agreement", "steps": [2, 4, 8], "values": [50.0, 90.0, 97.0], "images": 64}
+        row["curve"]["ranked_by"] = "stand-in" if "wait" in row["name"] else "calibration"
+    places = "{line: box('.headline'), tiles: box('.tiles'), curve: box('[data-chart=curve] svg'), "
+    places += "wide: document.documentElement.scrollWidth}"
+    found = measured(render_html(document), places, tmp_path, width, height)
+    assert 0 <= found["line"]["top"] < found["line"]["bottom"] <= found["tiles"]["top"]
+    assert found["tiles"]["bottom"] <= found["curve"]["top"] < found["curve"]["bottom"] <= height
+    assert found["curve"]["right"] <= found["wide"] <= width
+
+
+def test_a_chart_in_a_fold_is_drawn_when_it_is_opened(tmp_path: Path) -> None:
+    text = render_html(full_document())
+    count = "document.querySelectorAll('[data-chart=spikes] svg').length"
+    assert measured(text, count, tmp_path, 800, 600) == 0
+    opener = "<script>document.querySelector('[data-chart=spikes]').closest('details').open = true</script>"
+    head, tail = text.rsplit("</body>", 1)
+    assert measured(f"{head}{opener}</body>{tail}", count, tmp_path, 800, 600) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,11 +17,12 @@ from typer.testing import CliRunner
 from snnconvert.cli.main import app
 from snnconvert.errors import DataError, OptionError
 from snnconvert.gates.expression import Quantity, parse_condition
-from snnconvert.gates.junit import Case, github_annotations, junit_xml, markdown
+from snnconvert.gates.junit import Case, change, figures, github_annotations, junit_xml, markdown
 from snnconvert.gates.limits import NAMES, Gates
 from snnconvert.gates.quantities import quantities
 from snnconvert.gates.verdicts import Status, check_document, worst_layer
 from snnconvert.report.document import dumps
+from snnconvert.report.verdict import verdict
 
 KNOWN = {"a": Quantity(3.0, 2.0, 4.0), "b": Quantity.exact(10.0), "c": Quantity(0.0, -1.0, 1.0)}
 
@@ -239,15 +241,37 @@ def test_junit_names_model_and_layer_and_survives_odd_texts() -> None:
 
 
 def test_markdown_and_annotations() -> None:
-    text = markdown("t", some_cases())
+    text = markdown("t", some_cases(), {"resnet20": figures(make_document(samples=10000))})
     assert "0 of 2 models are good" in text
     row = next(line for line in text.splitlines() if "gone" in line)
     assert row.count(" | ") == 2
     assert "\\|x\\|" in row
+    assert f"| resnet20 | **failed** | {verdict(make_document(samples=10000))} |" in text
+    assert "baseline" not in text
     lines = github_annotations(some_cases())
     assert lines[0].startswith("::error title=resnet20%3A max_drop 0.01::drop ")
     assert "100 %25 again" in lines[1]
     assert all("\n" not in line for line in lines)
+
+
+def test_the_summary_says_what_has_changed() -> None:
+    now, then = figures(make_document(samples=10000)), figures(make_document(samples=10000))
+    assert change(now, then) == "none"
+    assert change(now, None) == "new"
+    then |= {"value": then["value"] + 0.5, "holds_from": 2, "spikes_by_then": 2 * then["spikes_by_then"]}
+    step = now["holds_from"]
+    told = change(now, then)
+    assert re.fullmatch(rf"accuracy 91\.\d\d to 90\.\d\d % \(-0\.5\); from step 2 to {step}; spikes x0\.50", told)
+    assert "another figure" in change(now, {**then, "metric": "relative_error"})
+    text = markdown("t", some_cases(), {"resnet20": now}, {"resnet20": then, "left": then})
+    assert "| model | gates | what was found | against the baseline |" in text
+    assert f" | {told} |" in text
+    assert "No longer there: left." in text
+
+
+def test_errors_that_grow_are_said_as_errors() -> None:
+    row = {"verdict": "", "metric": "relative_error", "holds_from": 3, "spikes_by_then": 10.0}
+    assert change({**row, "value": 1.61}, {**row, "value": 1.3}) == "relative error 1.3 to 1.61 % (+0.31)"
 
 
 def test_command(tmp_path: Path) -> None:
@@ -260,6 +284,8 @@ def test_command(tmp_path: Path) -> None:
     assert failed.exit_code == 3
     assert "worst layer: layer" in failed.output
     assert "<failure" in junit.read_text()
+    assert run(app, ["gate", str(report), "--max-drop", "9", "--baseline", str(report), *outputs]).exit_code == 0
+    assert "| none |" in summary.read_text()
     assert "resnet20" in summary.read_text()
     assert run(app, ["gate", str(report), "--max-drop", "5"]).exit_code == 0
     unsure = ["gate", str(report), "--max-drop", "0.5"]
