@@ -71,7 +71,7 @@ class Request:
         None,
         "Images to evaluate on: .npz (x, y), .npy, a folder of class folders, a folder plus labels.csv, idx or CIFAR "
         "binary files.",
-        commands=(*_MEASURING, "check", "debug"),
+        commands=(*_MEASURING, "check", "debug", "cost"),
         panel=DATA,
     )
     calibration_data: str | None = _of_convert(
@@ -161,7 +161,7 @@ class Request:
     limit: int | None = option(
         None,
         "Evaluate on a class-balanced sample of N images.",
-        commands=(*_MEASURING, "debug", "zoo run"),
+        commands=(*_MEASURING, "debug", "cost", "zoo run"),
         panel=DATA,
         least=1,
         usual="all",
