@@ -83,13 +83,13 @@ def trained_mlp(x: torch.Tensor, y: torch.Tensor) -> nn.Module:
 
 def networks() -> Iterator[tuple[str, Snn, str]]:
     """Name, converted network, and data set of each."""
-    how = {"schedule": "streaming", "timesteps": STEPS, "limit": 200}
-    asked = request("resnet20", calibration_samples=128, **how)
+    how = {"schedule": "streaming", "timesteps": STEPS, "limit": 64}
+    asked = request("resnet20", calibration_samples=64, **how)
     yield "ResNet-20", run(asked).snn, str(asked.data)
     train = np.load(DATA / "cifar10_train_small.npz")["x"][:256]
     pictures = torch.from_numpy(train).float().permute(0, 3, 1, 2) / 255 if train.shape[-1] == 3 else None
     assert pictures is not None
-    asked = dataclasses.replace(asked, model="VGG-16", arch=None, input_shape=(3, 32, 32), calibration="mse")
+    asked = dataclasses.replace(asked, model="VGG-16", arch=None, input_shape=(3, 32, 32), calibration="percentile")
     asked = dataclasses.replace(asked, preprocessing=Preprocessing.from_dict({"scale": "255"}))
     yield "VGG-16, random weights", run(asked, module=with_statistics(vgg16(), pictures)).snn, str(asked.data)
     small = np.load(DATA / "fashion_mnist_train_small.npz")
