@@ -84,6 +84,12 @@ EXPORTERS = {
         suffix=".onnx",
         packages=("onnx", "onnxruntime"),
     ),
+    "torch": Exporter(
+        "a torch module that needs torch alone",
+        "snnconvert.exporters.torch_file:write_torch",
+        "snnconvert.exporters.torch_file:read_torch",
+        forms={"module": "network.py and weights.pt, differentiable", "pt2": "one step as a torch.export program"},
+    ),
 }
 
 

@@ -6,6 +6,7 @@ its equations are made of comparisons, arithmetic, floor, clamp and maximum.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -81,3 +82,67 @@ def evaluated(
                 name_of(node), tuple(values[one] if isinstance(one, fx.Node) else one for one in node.args)
             )
     raise AssertionError("a graph without an output")
+
+
+# a comparison is a number already; "and" of numbers is their product
+_WRITTEN = {
+    "ge": "reached({0}, {1}, threshold)",
+    "le": "reached({1}, {0}, threshold)",
+    "gt": "(1 - reached({1}, {0}, threshold))",
+    "lt": "(1 - reached({0}, {1}, threshold))",
+    "to": "{0}",
+    "add": "({0} + {1})",
+    "sub": "({0} - {1})",
+    "mul": "({0} * {1})",
+    "and_": "({0} * {1})",
+    "truediv": "({0} / {1})",
+    "neg": "-{0}",
+    "floor": "floored({0})",
+    "maximum": "torch.maximum({0}, {1})",
+    "clamp": "{0}.clamp({1}, {2})",
+}
+
+
+def as_python(model: NeuronModel, levels: int) -> tuple[list[str], str, str]:
+    """The equations of `traced` as lines that assign `spikes` from `risen`, `sent` and `threshold`.
+
+    Comparisons are written as `reached(a, b, threshold)`, 1 where a >= b, and floor as `floored(x)`.
+
+    Returns:
+        The lines, and the expressions of v and of sent after them (empty without one).
+    """
+    graph = traced(model, levels)
+    lines: list[str] = []
+    text: dict[fx.Node, str] = {}
+    (output,) = [node for node in graph.nodes if node.op == "output"]
+    spikes, v, sent = output.args[0]
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            text[node] = {"v": "risen"}.get(str(node.target), str(node.target))
+        elif node.op in ("call_function", "call_method") and name_of(node) != "getattr":
+            given = [text.get(one, "") if isinstance(one, fx.Node) else _plain(one) for one in node.args]
+            made = _WRITTEN[name_of(node)].format(*given)
+            users = [user for user in node.users if user is not output]
+            if node is spikes or (len(users) > 1 and name_of(node) not in ("neg", "to")):
+                own = "spikes" if node is spikes else f"n{len(lines)}"
+                lines.append(f"{own} = {_bare(made)}")
+                made = own
+            text[node] = made
+    return lines, _bare(text[v]), "" if sent is None else _bare(text[sent])
+
+
+def _plain(value: object) -> str:
+    number = float(value)  # type: ignore[arg-type]
+    return str(int(number)) if math.isfinite(number) and number == int(number) else repr(number)
+
+
+def _bare(text: str) -> str:
+    """Without brackets around all of it."""
+    if not (text.startswith("(") and text.endswith(")")):
+        return text
+    depth = 0
+    for index, character in enumerate(text):
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if depth == 0 and index < len(text) - 1:
+            return text
+    return text[1:-1]
