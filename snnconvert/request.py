@@ -51,6 +51,7 @@ class Request:
     arch: str | None = _of_models(
         None,
         "Architecture of a weights file: FILE.py:FACTORY (this runs that file), torchvision:NAME, timm:NAME.",
+        first=("convert",),
     )
     input_shape: tuple[int, ...] | None = _of_models(
         None, "One input without the batch, where the model does not say.", least=1, example="--input-shape 3,32,32"
@@ -63,6 +64,7 @@ class Request:
         commands=("convert", "run", "zoo run"),
         panel=SNN,
         short="-T",
+        first=("convert",),
         least=1,
         most=MOST_TIMESTEPS,
         auto=("convert",),
@@ -71,14 +73,17 @@ class Request:
         None,
         "Images to evaluate on: .npz (x, y), .npy, a folder of class folders, a folder plus labels.csv, idx or CIFAR "
         "binary files.",
-        commands=(*_MEASURING, "check", "debug", "cost"),
+        commands=(*_MEASURING, "check", "debug", "cost", "zoo init"),
         panel=DATA,
+        first=("convert",),
     )
-    calibration_data: str | None = _of_convert(
+    calibration_data: str | None = option(
         None,
         "Images to calibrate on, no labels needed; without it they are drawn from --data and left out of the "
         "evaluation.",
+        commands=("convert", "zoo init"),
         panel=DATA,
+        first=("convert",),
     )
     calibration_samples: int = option(512, "Images to calibrate on.", commands=_of_zoos, panel=CALIBRATION, least=1)
     calibration: str = option(
@@ -98,6 +103,7 @@ class Request:
         "network on 99 % of the calibration images (else the best).",
         commands=_of_zoos,
         panel=SNN,
+        first=("convert",),
         choices=lambda: (*offered(), AUTO),
     )
     levels: int | None = _of_convert(
@@ -174,7 +180,7 @@ class Request:
     preprocessing: Preprocessing = option(
         Preprocessing,
         "A TOML file with mean, std, scale, layout, channels, resize and crop: value = (x / scale - mean) / std.",
-        commands=("convert",),
+        commands=("convert", "zoo init"),
         metavar="FILE.toml",
         panel=DATA,
         usual="",
@@ -182,7 +188,7 @@ class Request:
         gather=from_command_line,
     )
     label_offset: int = option(
-        0, "Added to labels (1 for a background class).", commands=("convert", "check"), panel=DATA
+        0, "Added to labels (1 for a background class).", commands=("convert", "check", "zoo init"), panel=DATA
     )
     device: str = option("cpu", "cpu, or cuda where there is one.", commands=("convert", "run"), panel=OUTPUT)
     precision: str = option(
