@@ -51,7 +51,6 @@ class Request:
     arch: str | None = _of_models(
         None,
         "Architecture of a weights file: FILE.py:FACTORY (this runs that file), torchvision:NAME, timm:NAME.",
-        first=("convert",),
     )
     input_shape: tuple[int, ...] | None = _of_models(
         None, "One input without the batch, where the model does not say.", least=1, example="--input-shape 3,32,32"
@@ -64,7 +63,6 @@ class Request:
         commands=("convert", "run", "zoo run"),
         panel=SNN,
         short="-T",
-        first=("convert",),
         least=1,
         most=MOST_TIMESTEPS,
         auto=("convert",),
@@ -73,17 +71,14 @@ class Request:
         None,
         "Images to evaluate on: .npz (x, y), .npy, a folder of class folders, a folder plus labels.csv, idx or CIFAR "
         "binary files.",
-        commands=(*_MEASURING, "check", "debug", "cost", "zoo init"),
+        commands=(*_MEASURING, "check", "debug"),
         panel=DATA,
-        first=("convert",),
     )
-    calibration_data: str | None = option(
+    calibration_data: str | None = _of_convert(
         None,
         "Images to calibrate on, no labels needed; without it they are drawn from --data and left out of the "
         "evaluation.",
-        commands=("convert", "zoo init"),
         panel=DATA,
-        first=("convert",),
     )
     calibration_samples: int = option(512, "Images to calibrate on.", commands=_of_zoos, panel=CALIBRATION, least=1)
     calibration: str = option(
@@ -103,7 +98,6 @@ class Request:
         "network on 99 % of the calibration images (else the best).",
         commands=_of_zoos,
         panel=SNN,
-        first=("convert",),
         choices=lambda: (*offered(), AUTO),
     )
     levels: int | None = _of_convert(
@@ -167,7 +161,7 @@ class Request:
     limit: int | None = option(
         None,
         "Evaluate on a class-balanced sample of N images.",
-        commands=(*_MEASURING, "debug", "cost", "zoo run"),
+        commands=(*_MEASURING, "debug", "zoo run"),
         panel=DATA,
         least=1,
         usual="all",
@@ -180,7 +174,7 @@ class Request:
     preprocessing: Preprocessing = option(
         Preprocessing,
         "A TOML file with mean, std, scale, layout, channels, resize and crop: value = (x / scale - mean) / std.",
-        commands=("convert", "zoo init"),
+        commands=("convert",),
         metavar="FILE.toml",
         panel=DATA,
         usual="",
@@ -188,7 +182,7 @@ class Request:
         gather=from_command_line,
     )
     label_offset: int = option(
-        0, "Added to labels (1 for a background class).", commands=("convert", "check", "zoo init"), panel=DATA
+        0, "Added to labels (1 for a background class).", commands=("convert", "check"), panel=DATA
     )
     device: str = option("cpu", "cpu, or cuda where there is one.", commands=("convert", "run"), panel=OUTPUT)
     precision: str = option(

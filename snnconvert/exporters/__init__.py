@@ -71,26 +71,11 @@ def _function(place: str) -> Callable[..., Any]:
     return found
 
 
-EXPORTERS = {
-    "onnx": Exporter(
-        "an ONNX file of standard operators",
-        "snnconvert.exporters.onnx_file:write_onnx",
-        "snnconvert.exporters.onnx_run:read_onnx",
-        forms={
-            "step": "one time step, states in and out",
-            "loop": "all steps, their number an input",
-            "window": "a single window without states, for bistable networks",
-        },
-        suffix=".onnx",
-        packages=("onnx", "onnxruntime"),
-    ),
-    "torch": Exporter(
-        "a torch module that needs torch alone",
-        "snnconvert.exporters.torch_file:write_torch",
-        "snnconvert.exporters.torch_file:read_torch",
-        forms={"module": "network.py and weights.pt, differentiable", "pt2": "one step as a torch.export program"},
-    ),
-}
+EXPORTERS: dict[str, Exporter] = {}
+
+
+def _forms() -> dict[str, None]:
+    return {form: None for row in EXPORTERS.values() for form in row.forms}
 
 
 @dataclass(frozen=True)

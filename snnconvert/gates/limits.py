@@ -18,7 +18,6 @@ NAMES: dict[str, str] = {
     "accuracy_drop": "accuracy of the baseline report minus that of this one; without a baseline the same as drop",
     "agreement": "images on which both networks give the same answer, percent",
     "spikes": "per image, all layers, from the first step to the judged one",
-    "spikes_per_image": "the same as spikes, as report.json calls it",
     "spikes_ratio": "spikes divided by those of the baseline report",
     "energy_ratio": "energy of the spiking network over that of the original, largest of the rows that decide",
     "firing_rate": "largest mean firing rate of a layer",
@@ -56,7 +55,6 @@ class Gates:
     max_drop: float | None = _of_all(
         None,
         "Points of accuracy below the original network (exit 3).",
-        first=("convert",),
         least=-100,
         most=100,
         example="--max-drop 1.0",

@@ -38,3 +38,11 @@ def test_it_loads_nothing_from_elsewhere(site: Path) -> None:
             assert address.startswith("data:") or target.exists(), f"{page.name}: {address}"
     for sheet in site.rglob("*.css"):
         assert not re.search(r"url\(['\"]?(https?:)?//", sheet.read_text("utf-8")), sheet.name
+
+
+def test_every_public_name_has_its_place_on_the_page(site: Path) -> None:
+    import snnconvert
+
+    page = (site / "reference.html").read_text("utf-8")
+    for name in snnconvert.__all__:
+        assert re.search(rf'id="snnconvert(\.\w+)*\.{name}"', page), name
