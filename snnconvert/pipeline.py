@@ -14,6 +14,7 @@ from snnconvert.request import Request, check_request
 from snnconvert.simulate.early_exit import with_early_exit
 from snnconvert.stages import (
     Outcome,
+    for_task,
     kept,
     measured,
     open_ann,
@@ -47,7 +48,8 @@ def run(
     with timed(timings, "open"):
         ann, facts = open_ann(request, memory)
     with timed(timings, "data"):
-        inputs = select_inputs(ann, facts.classes, request, memory)
+        inputs = select_inputs(ann, request, memory)
+        ann = for_task(request, ann, inputs.task)
     with timed(timings, "calibrate"):
         images = in_canonical_order(inputs.calibration)
         ann, network = with_encoder(request, ann, images)

@@ -19,6 +19,7 @@ from snnconvert.graph.schedule import MOST_BITS, MOST_TIMESTEPS, PHASES, RESIDUA
 from snnconvert.neurons import NEURONS, cheapest_first, offered
 from snnconvert.options import AUTO, Usual, check, declared, option
 from snnconvert.study.studies import by_name, check_studies
+from snnconvert.tasks import choices
 
 if TYPE_CHECKING:
     from snnconvert.graph.types import NeuronChoice
@@ -56,10 +57,17 @@ class Request:
         None, "One input without the batch, where the model does not say.", least=1, example="--input-shape 3,32,32"
     )
     output_name: str | None = _of_models(None, "Which output is the classifier.", usual="the first")
+    task: str = option(
+        AUTO,
+        "What the network is for, and so by what it is judged.",
+        commands=_of_zoos,
+        panel=MODEL,
+        choices=choices,
+    )
     timesteps: int = option(
         Usual(32),
-        "Total steps, from the first input to the answer; for convert also auto: the smallest that meets --max-drop or "
-        "--min-accuracy (exit 3 if none does).",
+        "Total steps, from the first input to the answer; for convert also auto: the smallest that meets --max-drop, "
+        "--min-accuracy, --max-error or --min-r2 (exit 3 if none does).",
         commands=("convert", "run", "zoo run"),
         panel=SNN,
         short="-T",
@@ -94,8 +102,8 @@ class Request:
     )
     neuron: str = option(
         "if",
-        "Neuron model; auto tries them, cheapest spikes first, and takes the first that decides like the original "
-        "network on 99 % of the calibration images (else the best).",
+        "Neuron model; auto tries them, cheapest spikes first, and stops at the first that is good enough on "
+        "calibration images: 99 % of its answers are the original network's, or its outputs are up to 5 % off.",
         commands=_of_zoos,
         panel=SNN,
         choices=lambda: (*offered(), AUTO),
@@ -111,7 +119,8 @@ class Request:
     )
     schedule: str = option(
         AUTO,
-        "When neurons integrate and emit; auto, for conversions, tries all that fit into T on calibration images.",
+        "When neurons integrate and emit; auto, for conversions, tries all that fit into T on calibration images and "
+        "takes the one whose answer holds from the earliest step.",
         commands=("convert", "run", "zoo run"),
         panel=SNN,
         choices=lambda: (*SCHEDULES, AUTO),

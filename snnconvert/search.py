@@ -2,20 +2,20 @@
 
 `candidates` lists every neuron and schedule worth trying within T steps, cheapest neurons first, the ineligible ones
 with the reason. `tried` calibrates each eligible one through a callback (which settles the read-out too) and simulates
-it on calibration images, one after the other; `choose` keeps the one that agrees most often with the ANN, and stops at
-the first neuron that is good enough. No labels are used.
+it on calibration images, one after the other; `choose` keeps the one whose answer holds from the earliest step, and
+stops at the first neuron that is good enough. No labels are used.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from snnconvert.calibrate.observe import observed
+from snnconvert.calibrate.observe import answers
 from snnconvert.compile.balance import with_identity_sites
 from snnconvert.errors import BudgetError, OptionError
 from snnconvert.graph.schedule import SCHEDULES, Schedule
@@ -23,11 +23,10 @@ from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Ann, NeuronChoice, Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.simulate.agreement import rank
+from snnconvert.tasks import Metric
+from snnconvert.tasks.scores import Scores
 
 RANKING_IMAGES = 256
-# a search over neurons ends with the cheapest that decides like the ANN on so many of the ranking images: 0.98 to
-# 0.995 choose alike, 0.95 loses 2.3 points, trying all gains none (`python benchmarks/constants_search.py`, 3 networks)
-ENOUGH = 0.99
 BINARY = NeuronChoice()
 TRIED = tuple(kind for kind, row in SCHEDULES.items() if row.tried)
 
@@ -55,25 +54,47 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Trial:
-    """What became of a candidate; the last three are None for ineligible ones.
+    """What became of a candidate; scores, spikes and snn are None for those that were not tried.
 
     Attributes:
-        agreement: share of the ranking images on which SNN and ANN decide alike.
+        scores: against the ANN's answers to the ranking images.
         spikes: spikes per image, all layers.
         snn: the calibrated network.
+        steps: those after which it answers.
+        holds_from: the step from which it is as good as the best candidate at its end; None if it never is.
+        stand_in: whether the network only stood in for the one to be made.
     """
 
     candidate: Candidate
     chosen: bool = False
-    agreement: float | None = None
+    scores: Scores | None = None
     spikes: float | None = None
     snn: Snn | None = None
-    curve: dict[str, Any] | None = None
+    steps: tuple[int, ...] = ()
+    holds_from: int | None = None
+    stand_in: bool = False
 
     def by_stand_in(self) -> Trial:
         """The same of a network that only stood in for the one to be made: it is not kept where it was chosen."""
-        curve = None if self.curve is None else {**self.curve, "ranked_by": "stand-in"}
-        return replace(self, curve=curve, snn=None if self.chosen else self.snn)
+        return replace(self, stand_in=True, snn=None if self.chosen else self.snn)
+
+    @property
+    def value(self) -> float | None:
+        """The metric of the task at the end."""
+        return None if self.scores is None else self.scores.headline.values[-1]
+
+    @property
+    def curve(self) -> dict[str, Any] | None:
+        """The metric of the task on the ranking images, as the report has it."""
+        if self.scores is None:
+            return None
+        return {
+            "metric": self.scores.task.headline.name,
+            "steps": list(self.steps),
+            "values": self.scores.headline.values,
+            "ranked_by": "stand-in" if self.stand_in else "calibration",
+            "images": self.scores.inputs,
+        }
 
     def record(self) -> dict[str, Any]:
         """JSON-able row of the report's table of schedules."""
@@ -82,11 +103,8 @@ class Trial:
         if schedule is None:
             return {**row, "reason": self.candidate.reason}
         row |= {"schedule": schedule.to_dict(), **schedule.latency, "interval": schedule.interval}
-        return row | {
-            "agreement": None if self.agreement is None else 100 * self.agreement,
-            "spikes": self.spikes,
-            "curve": self.curve,
-        }
+        row |= {"value": self.value, "spikes": self.spikes, "curve": self.curve, "holds_from": self.holds_from}
+        return row | ({"agreement": self.value} if self.scores is None or self.scores.task.row.counted else {})
 
 
 def candidates(
@@ -171,20 +189,13 @@ def tried(
     """
     count, done = len(eligible(found)), 0
     images = images[:RANKING_IMAGES]
-    reference = torch.cat([seen.outputs[0].flatten(1) for seen in observed(ann.graph, images, "reference")]).argmax(1)
+    reference = answers(ann, images)
     for candidate in found:
         trial = Trial(candidate)
         if candidate.schedule is not None:
             snn = make(with_identity_sites(ann, candidate.schedule), candidate.schedule, candidate.neuron)
-            values, spikes = rank(snn, images, reference)
-            curve = {
-                "metric": "agreement",
-                "steps": snn.schedule.answer_steps,
-                "values": [100 * value for value in values],
-                "ranked_by": "calibration",
-                "images": len(images),
-            }
-            trial = replace(trial, agreement=values[-1], spikes=spikes, snn=snn, curve=curve)
+            scores, spikes = rank(snn, images, reference)
+            trial = replace(trial, scores=scores, spikes=spikes, snn=snn, steps=tuple(snn.schedule.answer_steps))
             done += 1
             progress("schedules", done, count)
         yield trial
@@ -198,25 +209,54 @@ def choose(
     Args: as of `tried`.
 
     Returns:
-        One trial per candidate, in order; the chosen one agrees most, then takes the fewest steps, then fewest spikes.
-        Neurons that come after one which agrees on ENOUGH of the images are not tried.
+        One trial per candidate, in order, one of them chosen (see `best_of`). Neurons that come after one which is good
+        enough at the task are not tried.
 
     Raises:
         OptionError: if no candidate is eligible.
     """
-    trials: list[Trial] = []
-    best: Trial | None = None
+    metric, trials = ann.task.headline, list[Trial]()
     for trial, after in zip(tried(ann, found, make, images, progress), (*found[1:], None), strict=True):
         trials.append(trial)
-        best = max((one for one in trials if one.snn is not None), key=_merit, default=None)
         neuron_ends = after is None or after.neuron != trial.candidate.neuron
-        if neuron_ends and best is not None and (best.agreement or 0.0) >= ENOUGH:
+        values = [one.value for one in trials if one.value is not None]
+        if neuron_ends and any(metric.reaches(value, metric.enough) for value in values):
             break
-    spared = f"not tried: cheaper neurons agree on {100 * ENOUGH:g} % of the calibration images"
-    trials += [Trial(replace(one, schedule=None, reason=spared)) for one in found[len(trials) :]]
-    return [replace(trial, chosen=trial is best) for trial in trials]
+    spared = f"not tried: cheaper neurons have {metric.title} {metric.enough:g} {metric.unit}".rstrip()
+    trials += [
+        Trial(replace(one, schedule=None, reason=f"{spared} on the calibration images")) for one in found[len(trials) :]
+    ]
+    return best_of(trials, metric)
 
 
-def _merit(trial: Trial) -> tuple[float, float, float]:
-    assert trial.candidate.schedule is not None and trial.agreement is not None and trial.spikes is not None
-    return trial.agreement, -trial.candidate.schedule.latency["total"], -trial.spikes
+def best_of(trials: Sequence[Trial], metric: Metric) -> list[Trial]:
+    """The trials, each with the step from which its answer holds, and one of them chosen.
+
+    An answer holds from the step from which it stays as good as the last one of the best candidate, within the sampling
+    error of the ranking images. Chosen is the candidate that holds earliest; of equals one that goes on answering, then
+    the one with the fewest spikes, then the best.
+    """
+    known = [trial for trial in trials if trial.value is not None]
+    if not known:  # networks whose outputs are all 0, say: nothing can be compared but the cost
+        chosen = min((trial for trial in trials if trial.scores is not None), key=lambda one: one.spikes or 0.0)
+        return [replace(trial, chosen=trial is chosen) for trial in trials]
+    best = max(known, key=lambda one: (metric.gain(one.value or 0.0, 0.0), -one.steps[-1], -(one.spikes or 0.0)))
+    assert best.scores is not None
+    judged = [_judged(trial, best.scores) for trial in trials]
+
+    def merit(index: int) -> tuple[float, ...]:
+        one = judged[index]
+        holds = math.inf if one.holds_from is None else float(one.holds_from)
+        return holds, float(len(one.steps) == 1), one.spikes or 0.0, -metric.gain(one.value or 0.0, 0.0)
+
+    first = min((index for index, one in enumerate(judged) if one.value is not None), key=merit)
+    return [replace(trial, chosen=index == first) for index, trial in enumerate(judged)]
+
+
+def _judged(trial: Trial, best: Scores) -> Trial:
+    """With the step from which it holds."""
+    if trial.scores is None or trial.value is None:
+        return trial
+    good = trial.scores.as_good_as(best).tolist()
+    last = next((index for index in reversed(range(len(good))) if not good[index]), -1)
+    return replace(trial, holds_from=None if last == len(good) - 1 else trial.steps[last + 1])

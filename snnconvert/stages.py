@@ -30,7 +30,7 @@ from snnconvert.data.memory import Memory
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.selection import Inputs
 from snnconvert.errors import DataError, InternalError, OptionError
-from snnconvert.graph.dialect import class_count
+from snnconvert.graph.dialect import class_count, outputs_of
 from snnconvert.graph.schedule import SCHEDULES, Schedule, owners
 from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, Snn
 from snnconvert.progress import Progress
@@ -39,6 +39,8 @@ from snnconvert.search import Candidate, Trial, candidates, choose, eligible, wi
 from snnconvert.study.converted import Converted, Means
 from snnconvert.study.evaluate import Evaluation, Spread, evaluate, rerun
 from snnconvert.study.studies import STUDIES
+from snnconvert.tasks import TaskChoice
+from snnconvert.tasks.assume import task_of
 
 # float32 engines differ by rounding alone: YOLOX-nano by 1.05e-4 on noise, 400 nodes deep
 TOLERANCE = 2e-4
@@ -55,7 +57,6 @@ class Facts:
 
     classes: int
     comparison: dict[str, Any] | None
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,6 @@ def open_ann(request: Request, memory: Memory | None = None) -> tuple[Ann, Facts
     `memory` holds the model and the data that are no files.
 
     Raises:
-        UnsupportedError: if no activation could become a spiking neuron.
         InternalError: if the canonical network computes something else than the model.
     """
     memory = memory or Memory()
@@ -143,12 +143,27 @@ def open_ann(request: Request, memory: Memory | None = None) -> tuple[Ann, Facts
     difference = float((before - after).abs().max() / before.abs().max().clamp(min=1e-12))
     if not difference <= TOLERANCE:
         raise InternalError(f"canonicalisation changed the network's output by {difference:.1e} (relative)")
-    ann = keep_logits(ann)
+    return ann, Facts(class_count(ann.graph), comparison)
+
+
+def for_task(request: Request, ann: Ann, task: TaskChoice | None = None) -> Ann:
+    """`ann` made ready for its task: where it decides, logits are kept instead of probabilities.
+
+    Args:
+        request: what is asked for.
+        ann: a canonical network.
+        task: None if no labels have been seen.
+
+    Raises:
+        UnsupportedError: if no activation could become a spiking neuron, or (--strict-spiking) one stays analog.
+    """
+    task = task or task_of(request.task, outputs_of(ann.graph), ann.input_shape, None)
+    ann = keep_logits(replace(ann, task=task))
     refuse_without_sites(ann)
     if request.strict_spiking:
         declined = request.approximate == "analog"
         refuse_analog(ann, spared=not declined, untried=declined)
-    return ann, Facts(class_count(ann.graph), comparison, ann.source.notes)
+    return ann
 
 
 def with_encoder(request: Request, ann: Ann, images: Tensor) -> tuple[Ann, Ann]:

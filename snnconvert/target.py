@@ -6,11 +6,13 @@ conversion of its own, calibrated for that T. The gate is judged on the measured
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from snnconvert.gates.limits import Gates
+from snnconvert.tasks import METRICS
 
 FIRST, LARGEST = 2, 256
 # T is narrowed to within this share of itself: 33 instead of 32 steps is no find.
@@ -33,6 +35,7 @@ class Attempt:
             "eligible": self.holds,
             "reason": None if self.holds else "misses the target",
             "agreement": final.get("agreement"),
+            "value": self.document["fit_curve"][self.document["fit_curve"]["metric"]][-1],
             "timesteps": self.document["latency"]["total"],
             "spikes_per_image": final.get("spikes_per_image"),
             "chosen": False,
@@ -80,17 +83,27 @@ def beyond_the_original(document: Mapping[str, Any], gates: Gates) -> str | None
 
 
 def best_of(tried: list[Attempt]) -> Attempt:
-    """The most accurate attempt, of equals the shortest."""
-    return max(
-        tried, key=lambda one: ((one.document["analysis"]["final"] or {}).get("accuracy") or 0.0, -one.timesteps)
-    )
+    """The best attempt by the figure that the report judges by, of equals the shortest."""
+
+    def merit(one: Attempt) -> tuple[float, int]:
+        value = (one.document["analysis"]["final"] or {}).get("value")
+        gain = METRICS[one.document["milestones"]["basis"]].gain
+        return -math.inf if value is None else gain(value, 0.0), -one.timesteps
+
+    return max(tried, key=merit)
+
+
+def reached(document: Mapping[str, Any]) -> str:
+    """The figure that the report judges by, for instance "accuracy 98.20 %"."""
+    metric, final = METRICS[document["milestones"]["basis"]], document["analysis"]["final"]
+    if final is None or final["value"] is None:
+        return f"unknown {metric.title}"
+    return f"{metric.title} {final['value']:.2f} {metric.unit}".rstrip()
 
 
 def unreachable(best: Attempt | None, worst_layer: str | None) -> str:
     """Why no T holds, with the best that was found (None: no schedule ever fitted)."""
     if best is None:
         return "no schedule fits into any number of steps that was tried"
-    accuracy = (best.document["analysis"]["final"] or {}).get("accuracy")
-    reached = "unknown accuracy" if accuracy is None else f"{accuracy:.2f} % at T = {best.timesteps}"
     cause = f"; there {worst_layer}" if worst_layer else ""
-    return f"unreachable up to T = {LARGEST}: the best is {reached}{cause}"
+    return f"unreachable up to T = {LARGEST}: the best is {reached(best.document)} at T = {best.timesteps}{cause}"

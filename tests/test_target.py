@@ -17,8 +17,12 @@ def attempts_from(needed: int, refused: int = 0) -> object:
     def attempt(timesteps: int) -> Attempt | None:
         if timesteps < refused:
             return None
-        final = {"accuracy": min(90.0, float(timesteps)), "agreement": 1.0, "spikes_per_image": 1.0}
-        return Attempt(timesteps, timesteps >= needed, {"analysis": {"final": final}, "latency": {"total": timesteps}})
+        document = {
+            "analysis": {"final": {"value": min(90.0, float(timesteps))}},
+            "milestones": {"basis": "accuracy"},
+            "latency": {"total": timesteps},
+        }
+        return Attempt(timesteps, timesteps >= needed, document)
 
     return attempt
 
@@ -38,7 +42,7 @@ def test_what_cannot_be_reached_says_so() -> None:
     assert min(one.timesteps for one in tried) == 16
     nearest = best_of(tried)
     assert nearest.timesteps == 128, "of equals the shortest"
-    assert "the best is 90.00 % at T = 128; there layer x loses it" in unreachable(nearest, "layer x loses it")
+    assert "the best is accuracy 90.00 % at T = 128; there layer x loses it" in unreachable(nearest, "layer x loses it")
     assert "no schedule fits" in unreachable(None, None)
 
 

@@ -27,7 +27,7 @@ from snnconvert.report.figures import formats_of, on_paper, write_beside
 from snnconvert.report.from_run import document_of
 from snnconvert.report.sections import SECTIONS, attribution
 from snnconvert.report.verdict import verdict
-from snnconvert.target import Attempt, best_of, beyond_the_original, smallest, unreachable
+from snnconvert.target import Attempt, best_of, beyond_the_original, reached, smallest, unreachable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -270,13 +270,15 @@ def converted_in_fewest_steps(order: Order) -> Conversion:
     """
     request = order.request
     if not order.gates.conditions():
-        raise OptionError("--timesteps auto has no target", hint="add --max-drop 1.0 or --min-accuracy 90")
+        targets = "--max-drop 1.0, --min-accuracy 90, --max-error 5 or --min-r2 0.99"
+        raise OptionError("--timesteps auto has no target", hint=f"add {targets}")
+    by_labels = (order.gates.max_drop, order.gates.min_accuracy) != (None, None)
     unlabelled = OptionError(
         "--timesteps auto needs labelled images to judge by"
         + (f", and {request.data} holds no labels" if request.data else ""),
         hint="give --data with labels",
     )
-    if request.data is None and not request.model.startswith("zoo:"):
+    if by_labels and request.data is None and not request.model.startswith("zoo:"):
         raise unlabelled
     for option in ("calibrate_for", "compare_at"):
         if getattr(request, option):
@@ -292,12 +294,12 @@ def converted_in_fewest_steps(order: Order) -> Conversion:
             made = converted(replace(order, request=replace(request, timesteps=timesteps), gates=wanted))
         except BudgetError:
             return None
-        if not made.report["evaluation"]["labelled"]:
+        if by_labels and not made.report["evaluation"]["labelled"]:
             raise unlabelled
         if made.failed and (beyond := beyond_the_original(made.report, wanted)):
             raise missed(replace(made, failed=f"unreachable: {beyond}"))
         kept[timesteps] = made
-        order.say(f"T = {timesteps}: accuracy {made.accuracy}, {'holds' if not made.failed else 'misses'}")
+        order.say(f"T = {timesteps}: {reached(made.report)}, {'holds' if not made.failed else 'misses'}")
         return Attempt(timesteps, not made.failed, made.report)
 
     best, tried = smallest(attempt)

@@ -9,15 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from snnconvert.data.sampling import canonical_order
 from snnconvert.graph.dialect import arguments, op_of, output_nodes, sites
 from snnconvert.graph.kinds import Activation, Role, Weighted
+from snnconvert.graph.types import Ann
 from snnconvert.graph.walk import walk
 from snnconvert.progress import Progress, silent
+from snnconvert.tasks.scores import answer_of
 
 BATCH = 64
 # values before and after all activations of a batch (4 bytes each)
@@ -55,6 +60,15 @@ def observed(graph: fx.GraphModule, images: Tensor, what: str, progress: Progres
                 outputs[node] = value
         yield Observation(before, after, tuple(outputs[node] for node in returned))
         progress(what, min(start + size, len(images)), len(images))
+
+
+def answers(ann: Ann, images: Tensor, progress: Progress = silent) -> NDArray[Any]:
+    """What the ANN answers, (n, ...), as `tasks.scores.answer_of` gives it."""
+    found = [
+        answer_of(ann.task, [output.numpy() for output in seen.outputs])
+        for seen in observed(ann.graph, images, "reference", progress)
+    ]
+    return np.concatenate(found)
 
 
 def batch_of(graph: fx.GraphModule) -> int:

@@ -7,7 +7,7 @@ theta = p * M with M the largest activation on the calibration images. p minimis
 
 against the frozen, unclipped teacher; r = clip(a, 0, theta) / theta. The authors train p; a grid search over a shared p
 needs no gradient. The default lambda = 1 / (3 T) follows from T being known. The best p and its two neighbours are then
-ranked by what counts: the spiking network's own agreement with the ANN at T, on the calibration images.
+ranked by what counts: how the spiking network does at its task beside the ANN at T (`tasks`), on calibration images.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from snnconvert.calibrate import options
-from snnconvert.calibrate.observe import Range, broadcastable, observed, ranges
+from snnconvert.calibrate.observe import Range, answers, broadcastable, observed, ranges
 from snnconvert.calibrate.task import Task
 from snnconvert.compile.network import compile_network
 from snnconvert.graph.edit import copied, replace_op
@@ -49,7 +49,7 @@ class Objective:
 
 
 def calibrate_rate_norm(task: Task) -> Calibrated:
-    """Choose p by the rate inference objective, then among its neighbours by the SNN's agreement.
+    """Choose p by the rate inference objective, then among its neighbours by how the SNN does at the task.
 
     Its options are those of `options.RateNorm`.
     """
@@ -69,14 +69,16 @@ def calibrate_rate_norm(task: Task) -> Calibrated:
     ranked = []
     for index in neighbours:
         calibrated = _at(task, found, grid[index], granularity, weight)
-        agreement = _agreement(task, calibrated, teacher) if len(neighbours) > 1 else 0.0
-        ranked.append((agreement, -objectives[index].value, index))
+        merit = _merit(task, calibrated) if len(neighbours) > 1 else 0.0
+        ranked.append((merit, -objectives[index].value, index))
     chosen = max(ranked)[2]
-    agreements = {index: agreement for agreement, _, index in ranked}
+    values = {index: abs(merit) for merit, _, index in ranked if len(neighbours) > 1}
+    kind = task.ann.task
     candidates = [
         {
             **one.row(),
-            "agreement": 100 * agreements[i] if i in agreements and len(neighbours) > 1 else None,
+            "value": values.get(i),
+            "agreement": values.get(i) if kind.row.counted else None,
             "chosen": i == chosen,
         }
         for i, one in enumerate(objectives)
@@ -139,7 +141,9 @@ def _at(task: Task, found: dict[str, Range], p: float, granularity: str, weight:
     return task.calibrated(task.ann.graph, result, record)
 
 
-def _agreement(task: Task, calibrated: Calibrated, teacher: Tensor) -> float:
-    images = task.images[:RANKING_IMAGES]
-    agreement, _ = rank(compile_network(calibrated), images, teacher[: len(images)].argmax(1))
-    return agreement[-1]
+def _merit(task: Task, calibrated: Calibrated) -> float:
+    """The metric of the network's task at the last step, of an error its negative."""
+    metric, images = task.ann.task.headline, task.images[:RANKING_IMAGES]
+    scores, _ = rank(compile_network(calibrated), images, answers(task.ann, images))
+    value = scores.curves()[metric.name].values[-1]
+    return metric.gain(0.0 if value is None else value, 0.0)

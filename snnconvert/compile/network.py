@@ -46,6 +46,7 @@ def compile_network(
         schedule=schedule,
         input_shape=network.input_shape,
         outputs=network.outputs,
+        task=network.task,
         source=network.source,
         preprocessing=calibrated.preprocessing,
         calibration=calibrated.record,

@@ -13,7 +13,7 @@ One verdict per node of the source, by the user's own names:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,12 @@ from snnconvert.convert.onnx_reference import onnx_operator_table
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.passes.logits import keep_logits
 from snnconvert.errors import NodeFault, UnsupportedError
-from snnconvert.graph.dialect import arguments, calls, op_of, origin_of
+from snnconvert.graph.dialect import arguments, calls, op_of, origin_of, outputs_of
 from snnconvert.graph.flow import Flow, through
 from snnconvert.graph.kinds import Concat, Conv, Linear, MatMul, Op, Role
 from snnconvert.graph.types import Ann
+from snnconvert.options import AUTO
+from snnconvert.tasks.assume import task_of
 
 VERDICTS = ("spiking", "approximated", "linear", "folded", "wiring", "analog", "unsupported")
 SPIKES, INPUT, CURRENT = READS = ("spikes", "input", "current")
@@ -196,7 +198,8 @@ def check_model(
 def check(opened: Ann, *, way: str = "auto", strict: bool = False) -> Check:
     """Judge every node of a network as a door left it."""
     whole = canonicalize(opened)
-    canonical = keep_logits(whole)
+    task = task_of(AUTO, outputs_of(whole.graph), whole.input_shape, None)
+    canonical = keep_logits(replace(whole, task=task))
     offered = set(candidates(canonical.graph))
     units = set() if way == "analog" else offered
     reads = _reads(canonical.graph, units, sent=offered - units)

@@ -297,4 +297,5 @@ def choose_output(ann: Ann, output_name: str) -> Ann:
     (output,) = [node for node in ann.graph.graph.nodes if node.op == "output"]
     output.args = (tuple(nodes[index] for index in order),)
     ann.graph.recompile()
-    return Ann(ann.graph, ann.input_shape, tuple(ann.outputs[index] for index in order), ann.source)
+    kept = tuple(ann.outputs[index] for index in order)
+    return Ann(ann.graph, ann.input_shape, kept, ann.source, ann.task)

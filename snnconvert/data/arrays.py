@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snnconvert.budget import Claims
-from snnconvert.data.sources import MOST_LABEL, ArraySource, Labels, Source
+from snnconvert.data.sources import ArraySource, Labels, Source, numbers_of
 from snnconvert.errors import DataError
 from snnconvert.files import opened
 
@@ -261,6 +261,7 @@ def _labelled(
 
 
 def _read_labels(path: Path | str, labels: NDArray[Any], count: int) -> tuple[Labels, tuple[str, ...]]:
+    """Class numbers as int64, however they are stored; other numbers and arrays of numbers as they are."""
     notes: tuple[str, ...] = ()
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -268,22 +269,16 @@ def _read_labels(path: Path | str, labels: NDArray[Any], count: int) -> tuple[La
     if labels.ndim == 2 and numeric and np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all():
         labels = labels.argmax(axis=1)
         notes = ("one-hot labels were read as class numbers",)
-    if labels.ndim != 1 or labels.dtype.kind not in "buif":
+    if labels.ndim < 1 or not numeric:
         raise DataError(
             f"the labels in {path} have the shape {labels.shape} and type {labels.dtype}",
-            hint="store one class number per image",
+            hint="store one class number per image, numbers for each output, or a mask",
         )
     if len(labels) != count:
         raise DataError(
             f"{path} has {count} images but {len(labels)} labels", hint="store one label per image, in the same order"
         )
-    fits = np.isfinite(labels) & (np.abs(labels.astype(np.float64)) < MOST_LABEL)
-    whole = labels.astype(np.int64) if fits.all() else None
-    if whole is None or not (whole == labels).all():
-        raise DataError(
-            f"the labels in {path} are not whole numbers below {MOST_LABEL:,}", hint="store one class number per image"
-        )
-    return whole, notes
+    return numbers_of(labels, str(path)), notes
 
 
 def _check_finite(path: Path | str, images: NDArray[Any]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,9 @@ from snnconvert.data.arrays import RawData, read_arrays
 from snnconvert.data.folders import read_folder
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.sources import Labels, Source
-from snnconvert.errors import DataError
+from snnconvert.errors import DataError, OptionError
+from snnconvert.tasks import TaskChoice, inputs_called
+from snnconvert.tasks.scores import VOID
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class Dataset:
 
     Attributes:
         name: the path it was read from.
-        labels: (N,) int64 with the label offset added, or None.
+        labels: class numbers (N,) int64 with the label offset added; real numbers (N,) float64; an array for each image
+            (N, *shape): masks, or numbers for each output; or None.
         classes: names by label, or None where unknown.
         sample_shape: of one prepared image, batch excluded.
         arrangement: the plan from raw to prepared images.
@@ -57,13 +61,25 @@ class Dataset:
         return len(self.positions)
 
     @property
+    def classes_of_images(self) -> Labels | None:
+        """One whole number for each image, where there are such labels: what samples are balanced by."""
+        return (
+            self.labels if self.labels is not None and self.labels.dtype == np.int64 and self.labels.ndim == 1 else None
+        )
+
+    @property
+    def noun(self) -> str:
+        """What one of them is called: image, or input."""
+        return inputs_called(self.source.shape)
+
+    @property
     def sample_shape(self) -> tuple[int, ...]:
         return self.arrangement.sample_shape
 
     def batches(
         self, batch_size: int, indices: Sequence[int] | NDArray[np.int64] | None = None
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Prepared images (B, *sample_shape) float32 with their labels (B,) int64, in the order of `indices`.
+        """Prepared images (B, *sample_shape) float32 with their labels (B, ...), in the order of `indices`.
 
         Raises:
             DataError: an image cannot be read, or has another size than the others; the file is named.
@@ -154,6 +170,12 @@ def dataset_of(
     notes = data.notes + arrangement.notes
     labels = data.labels
     if labels is not None and label_offset:
+        if labels.dtype != np.int64 or labels.ndim != 1:
+            raise OptionError(
+                f"--label-offset {label_offset} does not fit the labels in {name}, which are no class numbers",
+                hint="leave --label-offset out",
+                options=("label_offset",),
+            )
         labels = labels + label_offset
         notes += (f"{label_offset} was added to every label",)
     return Dataset(
@@ -179,6 +201,11 @@ def check_labels(dataset: Dataset, classes: int) -> tuple[str, ...]:
     """
     if dataset.labels is None:
         return ()
+    if dataset.classes_of_images is None:
+        raise DataError(
+            f"the labels in {dataset.name} are no class numbers ({_described(dataset.labels)})",
+            hint="store one class number per image, or add --task regression or --task segmentation",
+        )
     outside = np.flatnonzero((dataset.labels < 0) | (dataset.labels >= classes))
     if len(outside) == 0:
         known = len(dataset.classes or ())
@@ -198,6 +225,49 @@ def check_labels(dataset: Dataset, classes: int) -> tuple[str, ...]:
         f"outputs of the model (labels run from {lowest} to {highest})",
         hint=hint,
     )
+
+
+def check_truth(dataset: Dataset, task: TaskChoice, output: tuple[int, ...]) -> tuple[str, ...]:
+    """Make sure that labels are what the task needs of a network with this output.
+
+    Returns:
+        notes for the report.
+
+    Raises:
+        DataError: the labels do not fit, with the option that may help.
+    """
+    labels = dataset.labels
+    if labels is None:
+        return ()
+    if task.kind == "classification":
+        return check_labels(dataset, max(2, math.prod(output)))
+    if task.kind == "raw":
+        return (f"the labels in {dataset.name} are not used: --task raw compares outputs with the original's alone",)
+    shown, shape = _described(labels), "x".join(map(str, output)) or "one number"
+    if task.kind == "regression" and math.prod(labels.shape[1:]) != math.prod(output):
+        raise DataError(
+            f"the labels in {dataset.name} ({shown}) are not the numbers of an output of {shape}",
+            hint="store as many numbers for each input as the network has outputs, or choose another --task",
+        )
+    if task.kind == "segmentation":
+        pixels = output[: task.axis] + output[task.axis + 1 :]
+        if math.prod(labels.shape[1:]) != math.prod(pixels) or labels.ndim < 2:
+            raise DataError(
+                f"the labels in {dataset.name} ({shown}) are no masks for an output of {shape}",
+                hint="store one class number for each pixel of the output, N x H x W, or choose another --task",
+            )
+        highest, classes = int(labels[labels != VOID].max(initial=0)), max(2, output[task.axis])
+        if labels.dtype.kind == "f" or highest >= classes:
+            raise DataError(
+                f"the masks in {dataset.name} hold {highest}, the network has the classes 0 to {classes - 1}",
+                hint=f"store class numbers; {VOID} and negative numbers are left out",
+            )
+    return ()
+
+
+def _described(labels: Labels) -> str:
+    kind = "whole numbers" if labels.dtype.kind in "biu" else "real numbers"
+    return f"{kind}, one for each image" if labels.ndim == 1 else f"{kind} {'x'.join(map(str, labels.shape[1:]))}"
 
 
 def shared_images(first: Dataset, second: Dataset) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 from snnconvert.data.arrange import layout_of, resized, sides
 from snnconvert.data.arrays import RawData
 from snnconvert.data.preprocessing import Preprocessing
-from snnconvert.data.sources import MOST_LABEL, FileSource, Labels, check_pixels, open_image
+from snnconvert.data.sources import MOST_LABEL, FileSource, Labels, check_pixels, numbers_of, open_image
 from snnconvert.errors import DataError
 from snnconvert.files import is_regular, read_text
 
@@ -23,6 +24,8 @@ LABEL_COLUMNS = ("label", "class", "target", "category")
 _SHOWN = 5
 # of the label of a class
 _DIGITS = 20
+_WHOLE = re.compile(r"[-+]?\d+$", re.ASCII)
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?$", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,7 @@ def _from_classes(folders: list[Path]) -> Listing:
 
 
 def _from_table(folder: Path, table: Path) -> Listing:
-    """Rows of (file, label); the label is a class number or, throughout, a class name."""
+    """Rows of (file, label); the label is a class number or another number or, throughout, a class name."""
     rows = _rows(table)
     seen: dict[str, str] = {}
     for number, name, label in rows:
@@ -176,13 +179,13 @@ def _from_table(folder: Path, table: Path) -> Listing:
     values = [seen[name] for name in names]
     paths = [folder / name for name in names]
     if all(_is_number(value) for value in values):
-        beyond = next((name for name in names if len(seen[name]) > _DIGITS or abs(int(seen[name])) >= MOST_LABEL), None)
+        beyond = next((name for name in names if _WHOLE.match(seen[name]) and _too_large(seen[name])), None)
         if beyond is not None:
             raise DataError(
                 f"{table}: the label of {beyond} is {seen[beyond][:40]}, which is no number of a class",
                 hint=f"write a class number below {MOST_LABEL:,}",
             )
-        return Listing(paths, np.array([int(value) for value in values], np.int64), None, notes)
+        return Listing(paths, numbers_of(np.array([float(value) for value in values]), str(table)), None, notes)
     classes = tuple(sorted(set(values)))
     number_of = {name: position for position, name in enumerate(classes)}
     notes += (f"{len(classes)} class names, numbered in their sorted order",)
@@ -217,4 +220,8 @@ def _rows(table: Path) -> list[tuple[int, str, str]]:
 
 
 def _is_number(text: str) -> bool:
-    return text.removeprefix("-").removeprefix("+").isdecimal()
+    return _NUMBER.match(text) is not None
+
+
+def _too_large(text: str) -> bool:
+    return len(text) > _DIGITS or abs(int(text)) >= MOST_LABEL

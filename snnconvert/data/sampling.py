@@ -57,7 +57,7 @@ def split_calibration(dataset: Dataset, samples: int, seed: int) -> tuple[Indice
             if count > 1
             else "give more images, or a calibration set of its own",
         )
-    calibration = balanced_sample(dataset.labels, count, samples, seed)
+    calibration = balanced_sample(dataset.classes_of_images, count, samples, seed)
     return calibration, np.setdiff1d(np.arange(count, dtype=np.int64), calibration, assume_unique=True)
 
 

@@ -9,14 +9,16 @@ from torch import Tensor
 
 from snnconvert.data.arrays import RawData
 from snnconvert.data.bundled import data_path
-from snnconvert.data.datasets import Dataset, check_labels, dataset_of, load_dataset, shared_images
+from snnconvert.data.datasets import Dataset, check_truth, dataset_of, load_dataset, shared_images
 from snnconvert.data.memory import Memory
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.sampling import balanced_sample, split_calibration
 from snnconvert.data.synthetic import guess_range, synthetic_inputs
 from snnconvert.errors import SnnConvertError
-from snnconvert.graph.dialect import class_count
+from snnconvert.graph.dialect import output_nodes, outputs_of
 from snnconvert.graph.types import Ann, Snn
+from snnconvert.tasks import TaskChoice, inputs_called
+from snnconvert.tasks.assume import Truth, task_of
 
 SYNTHETIC_EVALUATION = 64
 
@@ -32,6 +34,8 @@ class Inputs:
         stand_in: synthetic inputs to measure agreement on where there are no data.
         evaluation_record: source, number, fingerprint, what was excluded, and how to choose them again; JSON-able.
         preprocessing: JSON-able, all defaults filled in.
+        task: what the network is for, as labels and outputs say.
+        noun: what one input is called.
         notes: what the report must say about the data.
     """
 
@@ -42,6 +46,8 @@ class Inputs:
     evaluation_record: dict[str, Any]
     preprocessing: dict[str, Any]
     notes: tuple[str, ...]
+    task: TaskChoice
+    noun: str
 
     @property
     def measured(self) -> Dataset | Tensor:
@@ -55,6 +61,8 @@ class Inputs:
 class Wishes(Protocol):
     """The part of a request that says which images to use (see `request.Request`)."""
 
+    @property
+    def task(self) -> str: ...
     @property
     def data(self) -> str | None: ...
     @property
@@ -71,8 +79,8 @@ class Wishes(Protocol):
     def label_offset(self) -> int: ...
 
 
-def select_inputs(ann: Ann, classes: int, wishes: Wishes, memory: Memory | None = None) -> Inputs:
-    """Choose calibration and evaluation images for a network with `classes` outputs.
+def select_inputs(ann: Ann, wishes: Wishes, memory: Memory | None = None) -> Inputs:
+    """Choose calibration and evaluation images for a network, and find out what it is for.
 
     Without a calibration set of its own, calibration images are drawn from `data` and excluded from the evaluation;
     of a set with fewer than twice the asked number, half is used. Without any data the inputs are synthetic.
@@ -82,33 +90,31 @@ def select_inputs(ann: Ann, classes: int, wishes: Wishes, memory: Memory | None 
     Raises:
         DataError: a data set that cannot be read or does not fit the model.
     """
-    seed, limit, samples = wishes.seed, wishes.limit, wishes.calibration_samples
-    here = memory or Memory()
+    seed, limit, samples, here = wishes.seed, wishes.limit, wishes.calibration_samples, memory or Memory()
     evaluation = _load(ann, wishes.data, wishes, here.data)
     own = _load(ann, wishes.calibration_data, wishes, here.calibration_data)
-    notes: tuple[str, ...] = () if evaluation is None else check_labels(evaluation, classes)
+    task, notes = _purpose(ann, evaluation or own, wishes)
     excluded = 0
     if own is not None:
-        chosen = own.subset(balanced_sample(own.labels, len(own), samples, seed))
+        chosen = own.subset(balanced_sample(own.classes_of_images, len(own), samples, seed))
     elif evaluation is not None:
         excluded = min(samples, max(1, len(evaluation) // 2))
-        held, rest = split_calibration(evaluation, excluded, seed)
-        chosen, evaluation = evaluation.subset(held), evaluation.subset(rest)
+        chosen, evaluation = (evaluation.subset(part) for part in split_calibration(evaluation, excluded, seed))
         asked = "" if excluded == samples else f" (asked for {samples}; half of the set is kept)"
         notes += (f"{excluded} images of {wishes.data} calibrate and are left out of the evaluation{asked}",)
     else:
-        return _synthetic(ann, wishes)
+        return _synthetic(ann, wishes, task)
     record: dict[str, Any] = {"source": "calibration images", "labelled": False, "excluded_calibration": 0}
     measured: Dataset | None = None
     if evaluation is None:
-        notes = ("no evaluation data was given: agreement is measured on the calibration images themselves",)
+        notes = ("no evaluation data was given: the calibration images themselves are measured on",)
     else:
-        measured = evaluation.subset(balanced_sample(evaluation.labels, len(evaluation), limit, seed))
+        measured = evaluation.subset(balanced_sample(evaluation.classes_of_images, len(evaluation), limit, seed))
         notes += () if own is None else _shared((evaluation, own), (measured, chosen), wishes)
         notes += tuple(dict.fromkeys(measured.notes + chosen.notes))
         record = {
             "source": str(wishes.data),
-            "labelled": measured.labels is not None,
+            "labelled": measured.labels is not None and bool(task.row.labels),
             "fingerprint": measured.fingerprint(),
             "excluded_calibration": excluded,
             "limit": limit,
@@ -130,6 +136,8 @@ def select_inputs(ann: Ann, classes: int, wishes: Wishes, memory: Memory | None 
         evaluation_record=record,
         preprocessing=(chosen if measured is None else measured).preprocessing.to_dict(),
         notes=notes,
+        task=task,
+        noun=chosen.noun,
     )
 
 
@@ -142,7 +150,14 @@ def _shared(sets: tuple[Dataset, Dataset], used: tuple[Dataset, Dataset], wishes
     return (f"{found} {said.format(wishes.data, wishes.calibration_data)}",) if found else ()
 
 
-def _synthetic(ann: Ann, wishes: Wishes) -> Inputs:
+def _purpose(ann: Ann, data: Dataset | None, wishes: Wishes) -> tuple[TaskChoice, tuple[str, ...]]:
+    """What the network is for, by the labels of `data` and its outputs, and what to say of the labels."""
+    outputs = outputs_of(ann.graph)
+    task = task_of(wishes.task, outputs, ann.input_shape, Truth.of(None if data is None else data.labels))
+    return task, () if data is None else check_truth(data, task, outputs[0].shape)
+
+
+def _synthetic(ann: Ann, wishes: Wishes, task: TaskChoice) -> Inputs:
     """Inputs where there are no data."""
     samples, plan, name = wishes.calibration_samples, wishes.preprocessing, "as given"
     if plan == Preprocessing():
@@ -161,6 +176,8 @@ def _synthetic(ann: Ann, wishes: Wishes) -> Inputs:
         stand_in=images[samples:],
         evaluation_record={"source": "synthetic", "labelled": False, "excluded_calibration": 0},
         preprocessing=plan.to_dict(),
+        task=task,
+        noun=inputs_called(ann.input_shape),
         notes=("no data was given: thresholds come from synthetic inputs, and no accuracy is claimed",),
     )
 
@@ -177,10 +194,10 @@ def select_again(recorded: dict[str, Any], dataset: Dataset, limit: int | None) 
     rest = dataset
     if 0 < excluded < len(dataset):
         rest = dataset.subset(split_calibration(dataset, excluded, seed)[1])
-    same = rest.subset(balanced_sample(rest.labels, len(rest), recorded.get("limit"), seed))
+    same = rest.subset(balanced_sample(rest.classes_of_images, len(rest), recorded.get("limit"), seed))
     if same.fingerprint() == recorded.get("fingerprint"):
-        return same if limit is None else rest.subset(balanced_sample(rest.labels, len(rest), limit, seed))
-    return dataset.subset(balanced_sample(dataset.labels, len(dataset), limit, seed))
+        return same if limit is None else rest.subset(balanced_sample(rest.classes_of_images, len(rest), limit, seed))
+    return dataset.subset(balanced_sample(dataset.classes_of_images, len(dataset), limit, seed))
 
 
 def images_for(snn: Snn, data: str, limit: int | None) -> Dataset:
@@ -190,7 +207,7 @@ def images_for(snn: Snn, data: str, limit: int | None) -> Dataset:
         DataError: data that cannot be read, do not fit the network, or have labels beyond its classes.
     """
     dataset = _as_prepared(snn, data)
-    check_labels(dataset, class_count(snn.graph))
+    check_truth(dataset, snn.task, output_nodes(snn.graph)[snn.task.outputs[0]].meta["shape"])
     return select_again(snn.evaluation, dataset, limit)
 
 
@@ -204,7 +221,7 @@ def calibration_images_again(snn: Snn) -> Tensor | None:
         dataset = _as_prepared(snn, source)
     except SnnConvertError:
         return None
-    drawn = [balanced_sample(dataset.labels, len(dataset), count, seed)]  # of a set of its own, or held out
+    drawn = [balanced_sample(dataset.classes_of_images, len(dataset), count, seed)]  # of a set of its own, or held out
     if 0 < count < len(dataset):
         drawn.append(split_calibration(dataset, count, seed)[0])
     found = (dataset.subset(indices) for indices in drawn)

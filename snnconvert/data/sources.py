@@ -21,7 +21,8 @@ from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import DataError
 from snnconvert.files import opened
 
-Labels = NDArray[np.int64]
+# class numbers (n,) int64; real numbers (n,); or an array for each image, (n, *shape)
+Labels = NDArray[Any]
 # no data set has so many classes; sums and offsets of labels stay inside 64 bits
 MOST_LABEL = 2**31
 # What is opened as an image: others that Pillow knows start programs (Ghostscript) or read further files.
@@ -129,6 +130,23 @@ class FileSource(Source):
                 hint=f"give all images one size: --resize {min(self.shape[:2])} --crop {min(self.shape[:2])}",
             )
         return pixels
+
+
+def numbers_of(labels: NDArray[Any], where: str) -> Labels:
+    """Labels as data sets hold them: one whole number for each image as int64, real numbers as float64.
+
+    Raises:
+        DataError: NaN, infinite or huge labels.
+    """
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        index = int(np.flatnonzero(~np.isfinite(labels.reshape(len(labels), -1)).all(axis=1))[0])
+        raise DataError(f"the label of image {index} in {where} is NaN or infinite", hint="repair or remove the image")
+    if labels.ndim > 1:
+        return labels.astype(np.uint8) if labels.dtype.kind == "b" else labels
+    if not (np.abs(labels.astype(np.float64)) < MOST_LABEL).all():
+        raise DataError(f"the labels in {where} are not below {MOST_LABEL:,}", hint="store smaller numbers")
+    whole = labels.astype(np.int64)
+    return whole if (whole == labels).all() else labels.astype(np.float64)
 
 
 def open_image(path: Path) -> tuple[int, int, str]:

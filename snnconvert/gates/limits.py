@@ -10,6 +10,7 @@ from typing import Any
 from snnconvert.errors import OptionError
 from snnconvert.gates.expression import Condition, parse_condition
 from snnconvert.options import check, option, read_table
+from snnconvert.tasks import METRICS
 
 NAMES: dict[str, str] = {
     "accuracy": "of the spiking network, percent",
@@ -17,6 +18,13 @@ NAMES: dict[str, str] = {
     "drop": "accuracy of the original minus that of the spiking network, points",
     "accuracy_drop": "accuracy of the baseline report minus that of this one; without a baseline the same as drop",
     "agreement": "images on which both networks give the same answer, percent",
+    "error": "relative error of the outputs against the original network, percent (regression, raw outputs)",
+    "r2": "R2 of the outputs against the original network (regression)",
+    "pixel_agreement": "pixels that both networks give the same class, percent (segmentation)",
+    "mean_iou": "mean IoU with the original network, percent (segmentation)",
+    "mask_iou": "mean IoU with the masks, percent (segmentation)",
+    "mae": "mean absolute error against labels, in their unit (regression)",
+    "rmse": "root mean square error against labels, in their unit (regression)",
     "spikes": "per image, all layers, from the first step to the judged one",
     "spikes_ratio": "spikes divided by those of the baseline report",
     "energy_ratio": "energy of the spiking network over that of the original, largest of the rows that decide",
@@ -30,12 +38,16 @@ NAMES: dict[str, str] = {
     "seconds": "spent on the conversion",
 }
 
+# the figures of NAMES that are arrays of the report's curve, and how they are called there
+JUDGED = {"error" if name == "relative_error" else name: name for name in METRICS}
 # the figure that a limit is for, and how it is missed
 LIMITS = {
     "max_drop": ("drop", ">"),
     "min_accuracy": ("accuracy", "<"),
     "min_ann_accuracy": ("ann_accuracy", "<"),
     "min_agreement": ("agreement", "<"),
+    "max_error": ("error", ">"),
+    "min_r2": ("r2", "<"),
     "max_spikes": ("spikes", ">"),
     "max_energy_ratio": ("energy_ratio", ">"),
 }
@@ -67,6 +79,15 @@ class Gates:
     )
     min_agreement: float | None = _gate(
         None, "Images with the same answer from both networks, percent.", least=0, most=100
+    )
+    max_error: float | None = _of_all(
+        None,
+        "Relative error of the outputs against the original network, percent (regression, raw outputs; exit 3).",
+        least=0,
+        example="--max-error 5",
+    )
+    min_r2: float | None = _of_all(
+        None, "R2 of the outputs against the original network (regression; exit 3).", most=1, example="--min-r2 0.99"
     )
     max_spikes: float | None = _gate(None, "Per image.", least=0)
     max_energy_ratio: float | None = _gate(None, "Energy over that of the original network.", least=0)

@@ -9,6 +9,8 @@ from typing import Any
 
 from snnconvert.errors import DataError, OptionError
 from snnconvert.gates.expression import Quantity
+from snnconvert.gates.limits import JUDGED
+from snnconvert.tasks import METRICS, TASKS
 from snnconvert.tasks.intervals import paired_drop_interval, wilson_interval
 
 Document = Mapping[str, Any]
@@ -39,9 +41,8 @@ def quantities(document: Document, at: int | None = None, baseline: Document | N
         "seconds": Quantity.exact(sum(document["timings"].values())),
         "first_output": _exact(document["latency"]["first_output"], "the report does not say"),
         "spikes": _exact(curve["spikes_per_image"][index], "there is no answer at this step"),
-        "accuracy": _share(curve["accuracy"][index], samples),
         "ann_accuracy": _share(document["ann"]["accuracy"], samples),
-        "agreement": _share(curve["agreement"][index], samples, "agreement was not measured at this step"),
+        **{name: _metric(document, metric, index) for name, metric in JUDGED.items()},
         "drop": _drop(document, index),
         "energy_ratio": _energy(document) if last else "energy is estimated for the last step only",
     }
@@ -83,16 +84,33 @@ def _share(percent: float | None, samples: int, reason: str = "the images have n
     return Quantity(percent, min(low, percent), max(high, percent))
 
 
+def _metric(document: Document, name: str, index: int) -> Quantity | str:
+    """A figure of the curve with its interval."""
+    curve, metric = document["fit_curve"], METRICS[name]
+    value = curve.get(name, [None] * (index + 1))[index]
+    if value is not None:
+        low, high = curve[metric.interval][index] or (value, value)
+        return _around(value, low, high)
+    task = TASKS[document["task"]["kind"]]
+    if name not in task.metrics + task.truths:
+        return f"a network for {task.kind} has none (--task changes that)"
+    return "the images have no labels" if metric.truth else f"{metric.title} was not measured at this step"
+
+
 def _drop(document: Document, index: int) -> Quantity | str:
     """Paired where the report has the counts; elsewhere the disagreements bound them, which widens the interval."""
     curve, samples = document["fit_curve"], document["evaluation"]["samples"]
     ann, accuracy = document["ann"]["accuracy"], curve["accuracy"][index]
     if ann is None or accuracy is None or not samples:
-        return "the images have no labels" if ann is None else "there is no answer at this step"
-    paired = document["analysis"]["paired"]
-    if paired is not None and index == len(curve["timesteps"]) - 1:
-        low, high = paired["drop_interval"]
+        without = _metric(document, "accuracy", index)
+        return without if ann is None and isinstance(without, str) else "there is no answer at this step"
+    known = document["analysis"]["drop_interval"]
+    if known is not None and index == len(curve["timesteps"]) - 1:
+        low, high = known
         return _around(ann - accuracy, low, high)
+    if not TASKS[document["task"]["kind"]].counted:  # no image is right or wrong: the accuracy's own interval bounds it
+        low, high = curve["accuracy_interval"][index] or (accuracy, accuracy)
+        return _around(ann - accuracy, ann - high, ann - low)
     agreement = curve["agreement"][index]
     most = samples if agreement is None else round((100 - agreement) * samples / 100)
     return _difference(ann - accuracy, most, samples)

@@ -33,6 +33,7 @@ from snnconvert.graph.types import Ann, Calibrated, EarlyExit, NeuronChoice, Ori
 from snnconvert.graph.walk import values_of
 from snnconvert.neurons import GROUP as NEURON_GROUP
 from snnconvert.neurons import NEURONS, offered
+from snnconvert.tasks import task_from
 
 SCHEMA = "snnconvert-checkpoint/2"
 # held the spiking network alone, and no digest of its header
@@ -139,6 +140,7 @@ def describe(snn: Snn) -> dict[str, Any]:
         "precision": snn.precision,
         "input_shape": list(snn.input_shape),
         "outputs": list(snn.outputs),
+        "task": snn.task.to_dict(),
         "source": asdict(snn.source),
         "preprocessing": snn.preprocessing,
         "label_offset": snn.label_offset,
@@ -274,6 +276,9 @@ def _probe(snn: Snn) -> None:
     depth = max(site_depths(snn.graph).values(), default=0)
     if snn.schedule.depth != depth:
         raise ValueError(f"the schedule's depth is {snn.schedule.depth}, the network's {depth}")
+    ranks = [len(node.meta["shape"]) for node in output_nodes(snn.graph)]
+    if any(not 0 <= index < len(ranks) or not 0 <= snn.task.axis < max(ranks[index], 1) for index in snn.task.outputs):
+        raise ValueError("the task is for other outputs")
     for name in ("preprocessing", "calibration", "evaluation"):
         if not isinstance(getattr(snn, name), dict):
             raise TypeError(name)
@@ -292,6 +297,7 @@ def _restore(header: dict[str, Any], tensors: dict[str, Tensor]) -> Snn:
         "input_shape": tuple(header["input_shape"]),
         "outputs": tuple(header["outputs"]),
         "source": source,
+        "task": task_from(header.get("task")),
     }
     accounts: dict[str, Any] = {"preprocessing": header["preprocessing"], "label_offset": int(header["label_offset"])}
     calibrated = None

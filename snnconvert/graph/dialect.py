@@ -21,10 +21,12 @@ from snnconvert.errors import InternalError
 from snnconvert.graph.claims import check_module
 from snnconvert.graph.kinds import KINDS, Neuron, Op, Role, Stage
 from snnconvert.graph.types import Origin
+from snnconvert.tasks.assume import Output
 
 Kind = TypeVar("Kind", bound=Op)
 # every use of a name is written into the code of its graph
 _LONGEST_NAME = 200
+_ENDS = {"sigmoid": "sigmoid", "hardsigmoid": "sigmoid", "Softmax": "softmax"}
 
 
 @overload
@@ -205,6 +207,20 @@ def output_nodes(graph: fx.GraphModule) -> list[fx.Node]:
 def class_count(graph: fx.GraphModule) -> int:
     """The number of values in the first output of one sample: the classes of a classifier."""
     return math.prod(output_nodes(graph)[0].meta["shape"])
+
+
+def outputs_of(graph: fx.GraphModule) -> list[Output]:
+    """Shape of each output and the function at its very end, for `tasks.assume`."""
+    found = []
+    for output in output_nodes(graph):
+        node = output
+        while node.op == "call_module" and type(op_of(node)).__name__ == "Reshape":
+            (node,) = arguments(node)
+        op = op_of(node) if node.op == "call_module" else None
+        function = op.arguments().get("function") if op is not None else None
+        ends = _ENDS.get(str(function) if function else type(op).__name__, "")
+        found.append(Output(tuple(output.meta["shape"]), ends))
+    return found
 
 
 def verify(graph: fx.GraphModule, stage: Stage) -> fx.GraphModule:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from snnconvert.tasks import CLASSIFIER, TaskChoice
+
 if TYPE_CHECKING:
     from torch import Tensor, fx
 
@@ -50,12 +52,14 @@ class Ann:
         graph: a GraphModule in which every node is a placeholder, the output, or a `call_module` of a kind in KINDS.
         input_shape: shape of one sample, batch excluded, for instance (3, 32, 32).
         outputs: names of the model's outputs; the classifier is the first unless chosen otherwise.
+        task: what the network is for.
     """
 
     graph: fx.GraphModule
     input_shape: tuple[int, ...]
     outputs: tuple[str, ...]
     source: Source
+    task: TaskChoice = CLASSIFIER
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,7 @@ class Snn:
         calibration: the account of the calibration, see `Calibrated.record`.
         evaluation: figures of the conversion's own evaluation, and how its images are chosen again.
         calibrated: what the network was compiled from; None for files that do not hold it.
+        task: what the network is for.
     """
 
     graph: fx.GraphModule
@@ -157,6 +162,7 @@ class Snn:
     early_exit: EarlyExit | None = None
     label_offset: int = 0
     calibrated: Calibrated | None = None
+    task: TaskChoice = CLASSIFIER
 
     @property
     def provenance(self) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from snnconvert.report import statistics
 from snnconvert.report.sections import shift
+from snnconvert.tasks import METRICS, TASKS
 
 Document = Mapping[str, Any]
 # A drop known to be smaller than this many points needs no larger sample.
@@ -23,8 +24,7 @@ def _warning(text: str, hint: str) -> dict[str, str]:
 
 
 def _no_answer(document: Document) -> dict[str, str] | None:
-    curve = document["fit_curve"]
-    if any(value is not None for value in [*curve["accuracy"], *curve["agreement"]]):
+    if document["analysis"]["final"] is not None:
         return None
     total = document["latency"]["total"]
     return _warning(
@@ -57,6 +57,18 @@ def _near_chance(document: Document) -> dict[str, str] | None:
     )
 
 
+def _constant(document: Document) -> dict[str, str] | None:
+    answers, samples = document["evaluation"].get("answers") or {}, document["evaluation"]["samples"]
+    who = [name for name, key in (("original", "ann"), ("spiking", "snn")) if answers.get(key) == 1]
+    if samples < 2 or not who:
+        return None
+    networks = "Both networks give" if len(who) == 2 else f"The {who[0]} network gives"
+    return _warning(
+        f"{networks} one and the same class for all {samples:,} inputs: agreement between them means nothing.",
+        "Check the preprocessing, give inputs of several classes, or add --task regression if the outputs are numbers.",
+    )
+
+
 def _calibrated_on_evaluation(document: Document) -> dict[str, str] | None:
     evaluation, calibration = document["evaluation"], document["calibration"]
     same = evaluation["fingerprint"] is not None and evaluation["fingerprint"] == calibration["fingerprint"]
@@ -80,9 +92,13 @@ def _synthetic(document: Document) -> dict[str, str] | None:
 def _unlabelled(document: Document) -> dict[str, str] | None:
     if document["evaluation"]["labelled"] or not document["evaluation"]["samples"]:
         return None
+    task = TASKS[document["task"]["kind"]]
+    if not task.labels:
+        return None
     return _warning(
-        "The images have no labels: the report shows how often both networks agree, not how often they are right.",
-        "Give labels to measure accuracy.",
+        "There are no labels: the report shows how near the spiking network comes to the original, not how right both "
+        "are.",
+        f"Give labels: {task.labels}.",
     )
 
 
@@ -115,9 +131,11 @@ def _falls(document: Document) -> dict[str, str] | None:
     fall, basis = document["analysis"]["fall"], document["milestones"]["basis"]
     if fall is None:
         return None
+    metric = METRICS[basis]
+    ways = ("rises", "falls") if metric.better == "higher" else ("falls", "rises")
     return _warning(
-        f"The {basis} rises to {fall['peak']:.1f} % at T = {fall['peak_t']} and then falls to {fall['final']:.1f} %: "
-        "rates drift away from the calibrated ones.",
+        f"The {metric.title} {ways[0]} to {fall['peak']:.1f} % at T = {fall['peak_t']} and then {ways[1]} to "
+        f"{fall['final']:.1f} %: rates drift away from the calibrated ones.",
         "Calibrate for the T that will be used, and look for the first layer whose error stops falling.",
     )
 
@@ -169,6 +187,7 @@ RULES: dict[str, Callable[[Document], dict[str, str] | None]] = {
     "no_answer": _no_answer,
     "import_differs": _comparison,
     "ann_near_chance": _near_chance,
+    "constant_answer": _constant,
     "calibrated_on_evaluation": _calibrated_on_evaluation,
     "calibration_shift": shift.warning,
     "dead_layer": _dead,

@@ -17,6 +17,8 @@ from snnconvert.report.sections import SECTIONS, made
 from snnconvert.simulate.measure import FitCurve
 from snnconvert.stages import Outcome
 from snnconvert.study.evaluate import Watchers, rerun
+from snnconvert.tasks.intervals import wilson_interval
+from snnconvert.tasks.scores import Curve
 
 
 def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -34,8 +36,11 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
         classes=outcome.facts.classes,
         command_line=command_line,
         timings=outcome.timings,
-        ann_correct=evaluation.ann_correct,
-        agreed=evaluation.curve.agreed,
+        metrics=evaluation.curve.metrics(),
+        ann=evaluation.ann_figures,
+        noun=inputs.noun,
+        drop_interval=evaluation.drop_interval,
+        answers=evaluation.answers,
         paired=evaluation.paired,
         right=None if right is None else {"ann": right[0], "snn": right[1]},
         watched=evaluation.studies,
@@ -86,16 +91,34 @@ def rebuilt_document(
         classes=class_count(snn.graph),
         command_line=command_line,
         timings={"simulate": taken},
-        ann_correct=recorded.get("ann_correct"),
-        agreed=recorded.get("agreed"),
-        right=None if data.labels is None else {"snn": curve.predictions == data.labels},
+        metrics={**_recorded(snn, recorded), **curve.metrics()},
+        ann=_recorded_ann(recorded),
+        noun=data.noun,
+        right={"snn": curve.scores.rows["correct"][-1]} if "correct" in curve.scores.rows else None,
         watched=watchers.studies(),
         studies=studies or {},
         constants=constants,
         notes=[note for note in (snn.provenance, *data.notes) if note],
-        warnings=[differs] if recorded and recorded.get("correct") != curve.correct else [],
+        warnings=[differs] if recorded and recorded.get("correct", curve.correct) != curve.correct else [],
     )
     return _document(measured)
+
+
+def _recorded(snn: Snn, recorded: Mapping[str, Any]) -> dict[str, Curve]:
+    """The metrics that need the ANN, from the conversion's own evaluation."""
+    if not recorded:
+        return {}
+    samples, agreed = recorded["samples"], recorded.get("agreed")
+    if snn.task.row.counted and agreed is not None:
+        bands = [None if one is None else [*wilson_interval(one, samples)] for one in agreed]
+        return {"agreement": Curve([None if one is None else 100.0 * one / samples for one in agreed], bands)}
+    return {name: Curve(**curve) for name, curve in recorded.get("metrics", {}).items()}
+
+
+def _recorded_ann(recorded: Mapping[str, Any]) -> dict[str, float | None]:
+    """The ANN's own figures, from the conversion's own evaluation."""
+    right = recorded.get("ann_correct")
+    return {"accuracy": 100.0 * right / recorded["samples"]} if right is not None else recorded.get("ann", {})
 
 
 def _document(measured: Measured) -> dict[str, Any]:
@@ -105,17 +128,19 @@ def _document(measured: Measured) -> dict[str, Any]:
 
 def rerun_document(snn: Snn, curve: FitCurve, *, source: str, labelled: bool, command_line: str) -> dict[str, Any]:
     """The figures of a checkpoint measured on its own, as `snnconvert run --json` prints them."""
-    samples = max(curve.samples, 1)
-    recorded = snn.evaluation.get("correct")
+    recorded, known = snn.evaluation.get("correct"), curve.metrics()
+    unknown = [None] * len(curve.timesteps)
     return {
         "schema": "snnconvert-run/1",
         "tool": made.tool(command_line),
         "model": snn.source.name,
+        "task": snn.task.section(),
         "evaluation": {"source": source, "samples": curve.samples, "labelled": labelled},
         "latency": snn.schedule.latency,
         "fit_curve": {
             "timesteps": curve.timesteps,
-            "accuracy": [None if value is None else 100 * value / samples for value in curve.correct],
+            "accuracy": unknown,
+            **{name: one.values for name, one in known.items()},
             "spikes_per_image": curve.spikes,
         },
         "early_exit": curve.early_exit,

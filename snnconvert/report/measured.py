@@ -14,6 +14,7 @@ from snnconvert.graph.dialect import calls, sites
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.simulate.measure import FitCurve
 from snnconvert.study.evaluate import Studies
+from snnconvert.tasks.scores import Curve
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,11 @@ class Measured:
         classes: outputs of the network.
         command_line: what the user typed.
         timings: seconds of each stage.
-        ann_correct: images that the ANN classifies correctly; None where not known.
-        agreed: for each step the images with the ANN's answer; None where not known.
+        metrics: by name the metrics of the task that are known, by step.
+        ann: by name the ANN's own figures against labels.
+        noun: what one input is called (`tasks.inputs_called`).
+        answers: by "ann" and "snn", how many different classes a classifier answered with.
+        drop_interval: 95 % interval of the accuracy lost, points.
         paired: images that only the ANN, and only the SNN, classifies correctly at the end.
         right: by "ann" and "snn", whether each image is classified correctly at the end.
         watched: what was seen on the first images.
@@ -54,8 +58,11 @@ class Measured:
     classes: int
     command_line: str
     timings: Mapping[str, float]
-    ann_correct: int | None = None
-    agreed: Sequence[int | None] | None = None
+    metrics: Mapping[str, Curve] = field(default_factory=dict)
+    ann: Mapping[str, float | None] = field(default_factory=dict)
+    noun: str = "image"
+    drop_interval: Sequence[float] | None = None
+    answers: Mapping[str, int | None] | None = None
     paired: tuple[int, int] | None = None
     right: Mapping[str, NDArray[Any]] | None = None
     watched: Studies | None = None

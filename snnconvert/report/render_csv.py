@@ -14,6 +14,7 @@ from snnconvert.printable import cell
 from snnconvert.report import wording
 from snnconvert.report.section import Document
 from snnconvert.report.sections.layers import last_error
+from snnconvert.tasks import METRICS
 
 _CURVE = ("timestep", "accuracy", "accuracy_low", "accuracy_high", "agreement", "spikes_per_image")
 _COUNTS = ("spikes", "snn_additions", "snn_multiplications", "neuron_updates")
@@ -34,6 +35,8 @@ def curve_csv(document: Document) -> str:
     names = [wording.slug(f"{row['baseline']} {row['scope']}") for row in rows]
     head = [*_CURVE, *(f"counted_{name}" for name in _COUNTS if spent)]
     head += [f"{kind}_{name}" for name in names for kind in ("pj", "ratio")]
+    others = [name for name in METRICS if name in curve and name not in ("accuracy", "agreement")]
+    head += [f"{name}{end}" for name in others for end in ("", "_low", "_high")]
     lines = []
     for index, t in enumerate(curve["timesteps"]):
         low, high = curve["accuracy_interval"][index] or (None, None)
@@ -42,6 +45,8 @@ def curve_csv(document: Document) -> str:
             line += [spent[name][index] for name in _COUNTS]
         for row in rows:
             line += [row["snn_pj"][index], row["ratio"][index]]
+        for name in others:
+            line += [curve[name][index], *(curve[METRICS[name].interval][index] or (None, None))]
         lines.append(line)
     return _text(head, lines)
 

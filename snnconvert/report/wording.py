@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from snnconvert.graph.schedule import SCHEDULES, Schedule
 from snnconvert.printable import printable
-from snnconvert.tasks import Metric, inputs_called
+from snnconvert.tasks import METRICS, Metric, inputs_called
 
 DASH = "–"
 clean = printable
@@ -74,6 +74,14 @@ def short(value: float | None) -> str:
 def count(value: float | None) -> str:
     """A count with thousands separators; one decimal below ten."""
     return DASH if value is None else fixed(value, 0 if value >= 10 or value == int(value) else 1)
+
+
+def against_ann(rows: Sequence[Mapping[str, Any]], document: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """How near rows {agreement, value} come to the ANN: a heading, and the figure of each row."""
+    metric = METRICS[document["fit_curve"]["metric"]]
+    values = [row["agreement"] if metric.name == "agreement" else row.get("value") for row in rows]
+    title = "same answer as the ANN" if metric.name == "agreement" else metric.title
+    return title, [fixed(value, 1 if metric.unit else 3, f" {metric.unit}".rstrip()) for value in values]
 
 
 def slug(text: object) -> str:

@@ -21,6 +21,7 @@ from snnconvert.graph.types import EarlyExit, Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.simulate.chunks import chunk_size
 from snnconvert.simulate.layer_engine import LayerEngine
+from snnconvert.tasks.scores import decided as decisions
 
 # limits that are tried: as many quantiles of the margins seen
 LIMITS = 500
@@ -30,17 +31,22 @@ def with_early_exit(snn: Snn, images: Tensor, share: float, progress: Progress =
     """`snn` with the limit at which `share` of the answers on `images` (n, *sample) are those of the last step.
 
     Raises:
-        OptionError: if the network has a single output, or only one answer.
+        OptionError: if the network is no classifier, or has only one answer.
     """
+    if not snn.task.row.counted:
+        raise OptionError(
+            f"--early-exit is for classification, and this network is for {snn.task.kind} ({snn.task.reason})",
+            hint="leave it out, or add --task classification",
+            options=("early_exit", "task"),
+        )
     engine, size = LayerEngine(snn), chunk_size(snn)
     found, decided = [], []
     for start in range(0, len(images), size):
         sums = engine.run(images[start : start + size]).outputs[0].flatten(2).cpu()
-        if sums.shape[2] < 2 or len(sums) < 2:
-            what = "one output" if sums.shape[2] < 2 else "one answer"
-            raise OptionError(f"--early-exit needs several answers to compare; there is {what}", hint="leave it out")
+        if len(sums) < 2:
+            raise OptionError("--early-exit needs several answers to compare; there is one answer", hint="leave it out")
         found.append(margins(sums))
-        decided.append(sums.argmax(2))
+        decided.append(torch.from_numpy(decisions(sums.numpy(), 2)))
         progress("early exit", min(start + size, len(images)), len(images))
     limit, agreement = smallest_limit(torch.cat(found, 1), torch.cat(decided, 1), share)
     chosen = EarlyExit(share, limit, len(images), 100 * agreement)
@@ -51,8 +57,11 @@ def with_early_exit(snn: Snn, images: Tensor, share: float, progress: Progress =
 
 
 def margins(sums: Tensor) -> Tensor:
-    """Largest less second largest mean logit of running sums (answers, batch, classes), shape (answers, batch)."""
-    largest = sums.topk(2, dim=2).values
+    """Largest less second largest mean logit of running sums (answers, batch, classes), shape (answers, batch).
+
+    Of a single logit, which decides by its sign, the distance from 0.
+    """
+    largest = sums.topk(2, dim=2).values if sums.shape[2] > 1 else torch.cat([sums.abs(), torch.zeros_like(sums)], 2)
     return (largest[..., 0] - largest[..., 1]) / torch.arange(1, len(sums) + 1, dtype=sums.dtype).unsqueeze(1)
 
 
@@ -95,11 +104,13 @@ class Exits:
         self.same = self.correct = 0
         self.labelled = True
 
-    def add(self, sums: Tensor, decided: NDArray[np.int64], labels: NDArray[np.int64] | None) -> None:
-        """Running sums (answers, batch, *classes), the classes (answers, batch) they stand for, and the labels."""
+    def add(self, sums: Tensor, labels: NDArray[np.int64] | None) -> None:
+        """Running sums (answers, batch, *classes), and the labels."""
         if self.chosen is None:
             return
-        index = leaving(margins(sums.flatten(2).cpu()), self.chosen.margin).numpy()
+        flat = sums.flatten(2).cpu()
+        decided = decisions(flat.numpy(), 2)
+        index = leaving(margins(flat), self.chosen.margin).numpy()
         answer = decided[index, np.arange(len(index))]
         self.counts += np.bincount(index, minlength=len(self.counts))
         self.same += int((answer == decided[-1]).sum())

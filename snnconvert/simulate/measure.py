@@ -25,17 +25,18 @@ from snnconvert.simulate.early_exit import Exits
 from snnconvert.simulate.first_spikes import FirstSpikes
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.result import Probe, Simulation
+from snnconvert.tasks.scores import Curve, Scores, scores_of
 
 FIT_IMAGES = 64
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs (n, *sample), class labels or None, and the ANN's predictions (n,)."""
+    """Inputs (n, *sample), labels or None, and the ANN's answers (n, ...) as `tasks.scores.answer_of` gives them."""
 
     images: Tensor
-    labels: NDArray[np.int64] | None
-    reference: NDArray[np.int64]
+    labels: NDArray[Any] | None
+    reference: NDArray[Any] | None
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,13 @@ class FitCurve:
     Attributes:
         samples: number of images.
         timesteps: 1..T.
-        correct: images classified rightly after each step; None before the first answer or without labels.
-        agreed: images on which SNN and ANN decide alike; None before the first answer.
+        correct: images classified rightly after each step; None before the first answer, without labels, or where the
+            task is no classification.
+        agreed: images on which SNN and ANN decide alike; None likewise.
         spikes: spikes per image sent up to and including each step, all layers.
         units: as spikes, but a spike that carries n units counts n.
         layers: one record per site (see `LayerFit.record`).
-        predictions: the SNN's last decisions, one per image.
+        scores: by which the network is judged; `metrics` has what follows from them.
         early_exit: when images leave, of a network with a limit for it (see `Exits.record`).
         notes: what to say about the simulation itself.
     """
@@ -62,9 +64,25 @@ class FitCurve:
     spikes: list[float]
     units: list[float]
     layers: list[dict[str, Any]]
-    predictions: NDArray[np.int64]
+    scores: Scores
+    steps: list[int]
     early_exit: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def predictions(self) -> NDArray[np.int64] | None:
+        """The SNN's last decisions, one per image, of a classifier."""
+        return self.scores.rows["decided"][-1] if "decided" in self.scores.rows else None
+
+    def metrics(self) -> dict[str, Curve]:
+        """Every metric of the task that is known, by step; None before the first answer."""
+        found = self.scores.curves()
+        return {
+            name: Curve(self._by_step(curve.values), self._by_step(curve.intervals)) for name, curve in found.items()
+        }
+
+    def _by_step(self, answers: list[Any]) -> list[Any]:
+        return by_step(answers, self.steps, len(self.timesteps))
 
 
 class Watcher(Protocol):
@@ -79,40 +97,32 @@ class Watcher(Protocol):
 
 @dataclass
 class Tally:
-    """Counts over images; those of several parts add up, in any order but for the predictions.
+    """Counts over images; those of several parts add up, in order.
 
     Attributes:
         samples: number of images.
-        labelled: whether all of them had labels.
-        correct, agreed: images by answer, shape (answers,).
+        scores: of the answers.
         spikes, units: by site, as in `Simulation`.
         exits: when images may leave early.
-        predictions: the last decisions, one per image.
         notes: what to say about the simulation itself.
     """
 
     samples: int
-    labelled: bool
-    correct: NDArray[np.int64]
-    agreed: NDArray[np.int64]
+    scores: Scores
     spikes: dict[str, Tensor]
     units: dict[str, Tensor]
     exits: Exits
-    predictions: NDArray[np.int64]
     notes: tuple[str, ...] = ()
 
     def add(self, other: Tally) -> None:
         """Count the images of `other` too, which come after these."""
         self.samples += other.samples
-        self.labelled &= other.labelled
-        self.correct += other.correct
-        self.agreed += other.agreed
+        self.scores.include(other.scores)
         for own, new in ((self.spikes, other.spikes), (self.units, other.units)):
             for name, counts in new.items():
                 own[name] = own[name] + counts if name in own else counts
         self.exits.include(other.exits)
         self.notes = tuple(dict.fromkeys((*self.notes, *other.notes)))
-        self.predictions = np.concatenate([self.predictions, other.predictions])
 
 
 def tally(
@@ -126,20 +136,16 @@ def tally(
     size: int | None = None,
 ) -> Tally:
     """Simulate all batches and count; arguments as for `measure`."""
-    engine, answers = LayerEngine(snn, device), len(snn.schedule.answer_steps)
-    nothing = np.zeros(0, np.int64)
-    whole = Tally(0, True, np.zeros(answers, np.int64), np.zeros(answers, np.int64), {}, {}, Exits(snn), nothing)
+    engine = LayerEngine(snn, device)
+    whole = Tally(0, scores_of(snn.task), {}, {}, Exits(snn))
     usual = chunk_size(snn)
     later = planned_size(snn, device) if size in (None, usual) else None  # another size: memory has run out before
     for batch in regrouped(batches, size or usual, watched_images(snn), later):
         seen = watched_run(engine, batch.images, watchers)
-        decided = decisions(seen.outputs[0])
-        right = np.zeros(answers, np.int64) if batch.labels is None else (decided == batch.labels).sum(1)
-        agreed = (decided == batch.reference).sum(1)
-        exits = Exits(snn)
-        exits.add(seen.outputs[0], decided, batch.labels)
-        labelled, count = batch.labels is not None, len(batch.images)
-        whole.add(Tally(count, labelled, right, agreed, seen.spikes, seen.units, exits, decided[-1]))
+        scores, exits = scores_of(snn.task), Exits(snn)
+        scores.add([sums.cpu().numpy() for sums in seen.outputs], batch.reference, batch.labels)
+        exits.add(seen.outputs[0], batch.labels)
+        whole.add(Tally(len(batch.images), scores, seen.spikes, seen.units, exits))
         progress("simulate", whole.samples, total)
     whole.notes = engine.notes
     return whole
@@ -160,7 +166,7 @@ def measure(
 
     Args:
         snn: the network.
-        batches: inputs with reference decisions; any batch size gives the same result.
+        batches: inputs with the ANN's answers; any batch size gives the same result.
         total: number of images, for the progress.
         progress: called after each chunk.
         watchers: what else to look at on the way.
@@ -173,16 +179,19 @@ def measure(
     for part in rest:
         found.add(part)
         progress("simulate", found.samples, total)
-    answers = {step: index for index, step in enumerate(schedule.answer_steps)}
+    steps, rows = schedule.answer_steps, found.scores.rows
+    counts = {name: rows[name].sum(1).tolist() for name in ("correct", "agreed") if name in rows}
+    unknown = [None] * len(steps)
     return FitCurve(
         samples=found.samples,
         timesteps=list(range(1, schedule.timesteps + 1)),
-        correct=_by_step(found.correct if found.labelled else None, answers, schedule.timesteps),
-        agreed=_by_step(found.agreed, answers, schedule.timesteps),
+        correct=by_step(counts.get("correct", unknown), steps, schedule.timesteps),
+        agreed=by_step(counts.get("agreed", unknown), steps, schedule.timesteps),
         spikes=_cumulative(snn, found.spikes, found.samples),
         units=_cumulative(snn, found.units, found.samples),
         layers=fit.records(found.spikes, found.units, found.samples),
-        predictions=found.predictions,
+        scores=found.scores,
+        steps=steps,
         early_exit=found.exits.record(),
         notes=found.notes,
     )
@@ -217,17 +226,21 @@ def regrouped(batches: Iterable[Batch], size: int, watched: int = 0, later: int 
 def _joined(batches: list[Batch]) -> Batch:
     if len(batches) == 1:
         return batches[0]
-    labels = [batch.labels for batch in batches if batch.labels is not None]
     return Batch(
         torch.cat([batch.images for batch in batches]),
-        np.concatenate(labels) if len(labels) == len(batches) else None,
-        np.concatenate([batch.reference for batch in batches]),
+        _whole([batch.labels for batch in batches]),
+        _whole([batch.reference for batch in batches]),
     )
 
 
+def _whole(parts: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if len(known) == len(parts) else None
+
+
 def _slice(batch: Batch, start: int, stop: int) -> Batch:
-    labels = None if batch.labels is None else batch.labels[start:stop]
-    return Batch(batch.images[start:stop], labels, batch.reference[start:stop])
+    parts = (None if part is None else part[start:stop] for part in (batch.labels, batch.reference))
+    return Batch(batch.images[start:stop], *parts)
 
 
 def watched_run(engine: LayerEngine, images: Tensor, watchers: Sequence[Watcher]) -> Simulation:
@@ -244,20 +257,13 @@ def watched_run(engine: LayerEngine, images: Tensor, watchers: Sequence[Watcher]
     return seen
 
 
-def decisions(logits: Tensor) -> NDArray[np.int64]:
-    """The first largest class of (answers, batch, *classes), shape (answers, batch)."""
-    found: NDArray[np.int64] = np.argmax(logits.flatten(2).cpu().numpy(), axis=2)
-    return found
-
-
-def _by_step(values: NDArray[np.int64] | None, answers: dict[int, int], timesteps: int) -> list[int | None]:
-    result: list[int | None] = []
-    latest: int | None = None
+def by_step(answers: Sequence[Any], steps: Sequence[int], timesteps: int) -> list[Any]:
+    """What stands after each step: the latest of the answers, which stand after `steps`; None before the first."""
+    found: list[Any] = []
+    known = dict(zip(steps, answers, strict=True))
     for step in range(1, timesteps + 1):
-        if values is not None and step in answers:
-            latest = int(values[answers[step]])
-        result.append(latest)
-    return result
+        found.append(known.get(step, found[-1] if found else None))
+    return found
 
 
 def _cumulative(snn: Snn, counts: dict[str, Tensor], images: int) -> list[float]:

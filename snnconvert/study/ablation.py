@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from snnconvert.calibrate.observe import answers
 from snnconvert.errors import listed
 from snnconvert.graph.dialect import calls, neurons_of, op_of, origin_of
 from snnconvert.graph.kinds import Neuron, Role
@@ -29,7 +30,6 @@ from snnconvert.graph.types import Ann, Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.simulate.chunks import chunk_size
 from snnconvert.simulate.layer_engine import LayerEngine
-from snnconvert.simulate.measure import decisions
 from snnconvert.simulate.result import Probe, Simulation, joined
 from snnconvert.study.attribution import activations, in_double, neuron_inputs
 from snnconvert.study.converted import Converted, Means
@@ -37,6 +37,7 @@ from snnconvert.study.evaluate import read
 from snnconvert.study.look_inside import extent
 from snnconvert.study.phase_coding import PhaseCoding, rigid_operators
 from snnconvert.study.streaming_twin import TWIN, streaming_twin
+from snnconvert.tasks.scores import scores_of
 
 # multiplications of dense passes, all steps of all arms: a few seconds of one core
 BUDGET = 2.5e11
@@ -111,8 +112,7 @@ def ablation_of(converted: Converted, means: Means) -> dict[str, Any]:
     if not plan.images:
         return nothing_affordable(snn, plan)
     images, labels = next(iter(read(converted.inputs.measured, plan.images)))
-    with torch.inference_mode():
-        reference = converted.ann.graph(images)[0].flatten(1).argmax(1).numpy()
+    reference = answers(converted.ann, images)
     subject = Subject(snn, network, streaming_twin(network, snn, converted.inputs.calibration), TWIN)
     return ablation(subject, images, reference, labels, plan=plan, progress=means.progress)
 
@@ -153,8 +153,8 @@ def _impossible(snn: Snn) -> str | None:
 def ablation(
     subject: Subject,
     images: Tensor,
-    reference: NDArray[np.int64],
-    labels: NDArray[np.int64] | None,
+    reference: NDArray[Any],
+    labels: NDArray[Any] | None,
     *,
     plan: Plan,
     progress: Progress = silent,
@@ -164,8 +164,8 @@ def ablation(
     Args:
         subject: the networks.
         images: (plan.images, *sample).
-        reference: the ANN's decisions (plan.images,).
-        labels: classes (plan.images,), or None.
+        reference: the ANN's answers (plan.images, ...).
+        labels: (plan.images, ...), or None.
         plan: see `planned`.
         progress: called after each network.
     """
@@ -173,13 +173,16 @@ def ablation(
     quiet = _silent_neurons(subject, images)
 
     def row(name: str, synchronous: bool, seen: Simulation, counted: set[str] | None = None) -> dict[str, Any]:
-        decided = decisions(seen.outputs[0])[-1]
+        scores = scores_of(snn.task)
+        scores.add([sums.cpu().numpy() for sums in seen.outputs], reference, labels)
+        known = {name: curve.values[-1] for name, curve in scores.curves().items()}
         spikes = sum(int(of.sum()) for site, of in seen.spikes.items() if counted is None or site in counted)
         return {
             "neurons": name,
             "synchronous": synchronous,
-            "accuracy": None if labels is None else 100 * float((decided == labels).mean()),
-            "agreement": 100 * float((decided == reference).mean()),
+            "accuracy": known.get("accuracy"),
+            "agreement": known.get("agreement"),
+            "value": known[snn.task.headline.name],
             "spikes_per_image": spikes / count,
         }
 

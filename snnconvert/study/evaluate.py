@@ -21,6 +21,7 @@ from snnconvert.simulate.measure import Batch, FitCurve, Tally, Watcher, measure
 from snnconvert.study.attribution import Attribution
 from snnconvert.study.look_inside import LookInside
 from snnconvert.study.operations import OperationCounter, Operations, operations
+from snnconvert.tasks.scores import Scores, answer_of, drop_interval, scores_of
 
 
 @dataclass(frozen=True)
@@ -52,28 +53,63 @@ class Evaluation:
 
     Attributes:
         curve: accuracy, agreement and spikes over time.
-        ann_correct: images that the ANN classifies rightly, or None without labels.
-        paired: images that only the ANN, and only the SNN, classifies rightly at the end; None without labels.
-        right: for each image in order, whether the ANN and whether the SNN classifies it rightly at the end; shape
-            (2, images), None without labels.
+        original: the ANN's own scores against labels.
         studies: what was seen on the first images besides.
-        reference: what the ANN decides, shape (images,).
+        reference: what the ANN answers, shape (images, ...).
     """
 
     curve: FitCurve
-    ann_correct: int | None
-    paired: tuple[int, int] | None
-    right: NDArray[np.bool_] | None = None
+    original: Scores
     studies: Studies | None = None
-    reference: NDArray[np.int64] | None = None
+    reference: NDArray[Any] | None = None
+
+    @property
+    def right(self) -> NDArray[np.bool_] | None:
+        """For each image in order, whether the ANN and whether the SNN classifies it rightly at the end.
+
+        Shape (2, images); None without labels, and where the task is no classification.
+        """
+        one, other = self.original.rows.get("correct"), self.curve.scores.rows.get("correct")
+        return None if one is None or other is None else np.stack([one[-1], other[-1]])
+
+    @property
+    def ann_correct(self) -> int | None:
+        """Images that the ANN classifies rightly, or None."""
+        return None if self.right is None else int(self.right[0].sum())
+
+    @property
+    def paired(self) -> tuple[int, int] | None:
+        """Images that only the ANN, and only the SNN, classifies rightly at the end."""
+        if self.right is None:
+            return None
+        ann, snn = self.right
+        return int((ann & ~snn).sum()), int((snn & ~ann).sum())
+
+    @property
+    def ann_figures(self) -> dict[str, float | None]:
+        """The ANN's own figures against labels, by metric."""
+        return {name: curve.values[-1] for name, curve in self.original.curves().items()}
+
+    @property
+    def answers(self) -> dict[str, int | None] | None:
+        """How many different classes the ANN and the SNN (of images, not pixels) gave; None if nothing is decided."""
+        if self.reference is None or self.curve.scores.task.kind in ("regression", "raw"):
+            return None
+        decided = self.curve.predictions
+        return {"ann": len(np.unique(self.reference)), "snn": None if decided is None else len(np.unique(decided))}
+
+    @property
+    def drop_interval(self) -> list[float] | None:
+        """95 % interval of the accuracy lost, points."""
+        return drop_interval(self.original, self.curve.scores)
 
     def figures(self) -> dict[str, object]:
         """The figures that a checkpoint keeps of its own evaluation."""
+        counted = {"ann_correct": self.ann_correct, "correct": self.curve.correct, "agreed": self.curve.agreed}
+        known = {name: vars(curve) for name, curve in self.curve.metrics().items()}
         return {
             "samples": self.curve.samples,
-            "ann_correct": self.ann_correct,
-            "correct": self.curve.correct,
-            "agreed": self.curve.agreed,
+            **(counted if self.curve.scores.task.row.counted else {"metrics": known, "ann": self.ann_figures}),
             "spikes_per_image": self.curve.spikes,
             **({} if self.curve.early_exit is None else {"early_exit": self.curve.early_exit}),
         }
@@ -95,30 +131,21 @@ def evaluate(
         spread: has images of a data set beyond the watched ones simulated by others; the result is the same.
     """
 
-    def batches(part: Dataset | Tensor, decided: list[NDArray[np.int64]]) -> Iterator[Batch]:
-        for images, labels in read(part, batch_size):
-            with torch.inference_mode():
-                logits = ann.graph(images)[0].flatten(1)
-            refuse_overflow(ann.source.name, logits)
-            decided.append(np.argmax(logits.numpy(), axis=1))
-            yield Batch(images, labels, decided[-1])
-
     results: list[Callable[[], Tally]] = []
     parts = [data] if spread is None or isinstance(data, Tensor) else _cut(data, watched_images(snn), spread.shards)
-    references: list[list[NDArray[np.int64]]] = [[] for _ in parts]
-    for part, decided in zip(parts[1:], references[1:], strict=True):
-        for _ in batches(part, decided):
+    originals = [Original(ann, part, batch_size) for part in parts]
+    for part, original in zip(parts[1:], originals[1:], strict=True):
+        for _ in original.batches():
             pass
         assert spread is not None
         assert isinstance(part, Dataset)
-        results.append(spread.submit(snn, part, np.concatenate(decided)))
+        results.append(spread.submit(snn, part, original.reference))
 
     def attempt(size: int) -> tuple[FitCurve, Watchers]:
-        references[0].clear()
         new = Watchers(snn, ann)
         seen = measure(
             snn,
-            batches(parts[0], references[0]),
+            originals[0].batches(),
             total=len(data),
             progress=progress,
             watchers=new.all,
@@ -130,15 +157,38 @@ def evaluate(
 
     (curve, watchers), notes = with_smaller_chunks(chunk_size(snn), attempt)
     curve = replace(curve, notes=(*curve.notes, *notes))
-    truth = data.labels if isinstance(data, Dataset) else None
-    reference = np.concatenate([one for decided in references for one in decided])
-    if truth is None:
-        return Evaluation(curve, None, None, studies=watchers.studies(), reference=reference)
-    ann_right = reference == truth
-    snn_right = curve.predictions == truth
-    paired = (int((ann_right & ~snn_right).sum()), int((snn_right & ~ann_right).sum()))
-    right = np.stack([ann_right, snn_right])
-    return Evaluation(curve, int(ann_right.sum()), paired, right, watchers.studies(), reference)
+    reference = np.concatenate([original.reference for original in originals])
+    for original in originals[1:]:
+        originals[0].scores.include(original.scores)
+    return Evaluation(curve, originals[0].scores, watchers.studies(), reference)
+
+
+class Original:
+    """Reads data and runs the ANN on them: batches with its answers, which it keeps.
+
+    Attributes:
+        scores: of its outputs against labels.
+    """
+
+    def __init__(self, ann: Ann, data: Dataset | Tensor, batch_size: int) -> None:
+        self.ann, self.data, self.batch_size = ann, data, batch_size
+        self.scores, self._answers = scores_of(ann.task), list[NDArray[Any]]()
+
+    @property
+    def reference(self) -> NDArray[Any]:
+        """The answers to all images that were read."""
+        return np.concatenate(self._answers)
+
+    def batches(self) -> Iterator[Batch]:
+        """All batches, from the first."""
+        self.scores, self._answers = scores_of(self.ann.task), []
+        for images, labels in read(self.data, self.batch_size):
+            with torch.inference_mode():
+                outputs = [output.numpy() for output in self.ann.graph(images)]
+            refuse_overflow(self.ann.source.name, torch.from_numpy(outputs[0]))
+            self._answers.append(answer_of(self.ann.task, outputs))
+            self.scores.add([output[None] for output in outputs], None, labels)
+            yield Batch(images, labels, self._answers[-1])
 
 
 class Spread(Protocol):
@@ -148,8 +198,8 @@ class Spread(Protocol):
     def shards(self) -> int:
         """Into how many parts to cut."""
 
-    def submit(self, snn: Snn, part: Dataset, reference: NDArray[np.int64]) -> Callable[[], Tally]:
-        """Start on a part, given the ANN's decisions (n,); the result waits for its counts."""
+    def submit(self, snn: Snn, part: Dataset, reference: NDArray[Any]) -> Callable[[], Tally]:
+        """Start on a part, given the ANN's answers (n, ...); the result waits for its counts."""
 
 
 def _cut(data: Dataset, first: int, shards: int) -> list[Dataset | Tensor]:
@@ -159,8 +209,8 @@ def _cut(data: Dataset, first: int, shards: int) -> list[Dataset | Tensor]:
     return [data.subset(np.arange(start, stop)) for start, stop in spans]
 
 
-def simulate_part(snn: Snn, part: Dataset, reference: NDArray[np.int64], *, batch_size: int) -> Tally:
-    """What `Spread.submit` has done elsewhere: simulate a part, given the ANN's decisions (n,)."""
+def simulate_part(snn: Snn, part: Dataset, reference: NDArray[Any], *, batch_size: int) -> Tally:
+    """What `Spread.submit` has done elsewhere: simulate a part, given the ANN's answers (n, ...)."""
 
     def batches() -> Iterator[Batch]:
         done = 0
@@ -180,14 +230,15 @@ def rerun(
     progress: Progress = silent,
     watchers: Sequence[Watcher] = (),
     device: str = "cpu",
-    reference: NDArray[np.int64] | None = None,
+    reference: NDArray[Any] | None = None,
 ) -> FitCurve:
-    """Measure a network on its own; without `reference`, what the ANN decides (images,), agreement comes out as 0."""
+    """Measure a network on its own; without `reference`, what the ANN answers (images, ...), by labels alone."""
 
     def batches() -> Iterator[Batch]:
-        done, known = 0, np.full(len(data), -1, np.int64) if reference is None else reference
+        done = 0
         for images, given in read(data, batch_size):
-            yield Batch(images, given, known[done : done + len(images)])
+            known = None if reference is None else reference[done : done + len(images)]
+            yield Batch(images, given, known)
             done += len(images)
 
     def attempt(size: int) -> FitCurve:
@@ -199,7 +250,7 @@ def rerun(
     return replace(curve, notes=(*curve.notes, *notes))
 
 
-def read(data: Dataset | Tensor, batch_size: int) -> Iterator[tuple[Tensor, NDArray[np.int64] | None]]:
+def read(data: Dataset | Tensor, batch_size: int) -> Iterator[tuple[Tensor, NDArray[Any] | None]]:
     """Batches of inputs with labels, if there are any."""
     if isinstance(data, Tensor):
         for start in range(0, len(data), batch_size):

@@ -6,20 +6,20 @@ comes as it opens, and one that would come after it closes never does. On a grid
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from snnconvert.calibrate.observe import answers
 from snnconvert.graph.types import Snn
 from snnconvert.simulate.chunks import chunk_size
 from snnconvert.simulate.layer_engine import LayerEngine
-from snnconvert.simulate.measure import decisions
 from snnconvert.study.converted import Converted, Means
 from snnconvert.study.evaluate import read
+from snnconvert.tasks.scores import Scores, scores_of
 
 SHARES = (0.0, 0.01, 0.02, 0.05, 0.1)
 MOST_IMAGES = 256
@@ -52,25 +52,23 @@ class Noise:
 def jitter_of(converted: Converted, means: Means) -> dict[str, Any]:
     """Accuracy and agreement with the original network for each of SHARES, on the first of the evaluation images."""
     images, labels = next(iter(read(converted.inputs.measured, MOST_IMAGES)))
-    with torch.inference_mode():
-        reference = converted.ann.graph(images)[0].flatten(1).argmax(1).numpy()
+    reference, headline = answers(converted.ann, images), converted.snn.task.headline.name
     rows = []
     for index, share in enumerate(SHARES):
-        decided = np.concatenate(list(_decided(converted.snn, images, share)))
-        rows.append(
-            {
-                "deviation": share,
-                "accuracy": None if labels is None else 100 * float((decided == labels).mean()),
-                "agreement": 100 * float((decided == reference).mean()),
-            }
-        )
+        scores = _scored(converted.snn, images, share, reference, labels)
+        known = {name: curve.values[-1] for name, curve in scores.curves().items()}
+        found = {"accuracy": known.get("accuracy"), "agreement": known.get("agreement"), "value": known[headline]}
+        rows.append({"deviation": share, **found})
         means.progress("jitter", index + 1, len(SHARES))
     return {"images": len(images), "seed": SEED, "rows": rows}
 
 
-def _decided(snn: Snn, images: Tensor, share: float) -> Iterator[np.ndarray[Any, Any]]:
+def _scored(snn: Snn, images: Tensor, share: float, reference: NDArray[Any], labels: NDArray[Any] | None) -> Scores:
     whole = None if snn.schedule.continuous else snn.schedule.levels
     noise = Noise(share, whole, torch.Generator().manual_seed(SEED))
-    engine, size = LayerEngine(snn, moved=noise), chunk_size(snn)
+    engine, size, scores = LayerEngine(snn, moved=noise), chunk_size(snn), scores_of(snn.task)
     for start in range(0, len(images), size):
-        yield decisions(engine.run(images[start : start + size]).outputs[0])[-1]
+        part = slice(start, start + size)
+        sums = [each.cpu().numpy() for each in engine.run(images[part]).outputs]
+        scores.add(sums, reference[part], None if labels is None else labels[part])
+    return scores

@@ -297,7 +297,7 @@ def preflight(entry: Entry, folder: Path) -> SnnConvertError | None:
     from snnconvert.data.bundled import data_path
     from snnconvert.data.preprocessing import Preprocessing
     from snnconvert.request import Request
-    from snnconvert.stages import open_ann, with_bundled_data
+    from snnconvert.stages import for_task, open_ann, with_bundled_data
     from snnconvert.zoo.fetch import check_file, needed
 
     try:
@@ -311,7 +311,7 @@ def preflight(entry: Entry, folder: Path) -> SnnConvertError | None:
                     raise DataError(f"the data set {path} does not exist", hint=f"correct it in {entry.where}")
             if request.energy_constants is not None:
                 load_constants(request.energy_constants)
-            open_ann(request)
+            for_task(request, open_ann(request)[0])
     except SnnConvertError as error:
         return error
     return None

@@ -21,6 +21,7 @@ SCHEMA = "snnconvert-zoo/1"
 CSV_COLUMNS = (
     *("name", "status", "gate", "kind", "reason"),
     *("ann_accuracy", "accuracy", "drop", "agreement", "timesteps", "within_1", "spikes_per_image", "energy_ratio"),
+    *("task", "metric", "value", "holds_from"),
     *("samples", "sites", "parameters", "format", "method", "neuron", "schedule", "data", "seconds", "peak_memory"),
     *("metric", "value", "holds_from", "spikes_by_then", "energy", "verdict"),
 )

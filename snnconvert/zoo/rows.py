@@ -99,7 +99,6 @@ def judged_again(folder: Path, row: Row, gates: Gates) -> tuple[Row, GateResult 
 def figures(document: Mapping[str, Any]) -> dict[str, Any]:
     """What the matrix shows of a report."""
     curve, final = document["fit_curve"], document["analysis"]["final"] or {}
-    paired = document["analysis"]["paired"] or {}
     basis = curve[document["milestones"]["basis"]]
     energy, spent = document["energy"] or {}, saving(document)
     ratios = [row["ratio"] for row in energy.get("rows", []) if row["decides"] and row["ratio"] is not None]
@@ -117,8 +116,12 @@ def figures(document: Mapping[str, Any]) -> dict[str, Any]:
         "timesteps": final.get("t", document["latency"]["total"]),
         "accuracy": final.get("accuracy"),
         "agreement": final.get("agreement"),
+        "task": document["task"]["kind"],
+        "metric": document["milestones"]["basis"],
+        "value": final.get("value"),
+        "holds_from": document["holds_from"],
         "drop": final.get("drop"),
-        "drop_interval": paired.get("drop_interval"),
+        "drop_interval": document["analysis"]["drop_interval"],
         "spikes_per_image": final.get("spikes_per_image"),
         "within_1": document["milestones"]["within_1"],
         "energy_ratio": max(ratios, default=None),

@@ -18,7 +18,7 @@ class Labelled:
     """As much of a data set as splitting needs."""
 
     def __init__(self, labels: np.ndarray) -> None:
-        self.labels = labels
+        self.labels = self.classes_of_images = labels
 
     def __len__(self) -> int:
         return len(self.labels)

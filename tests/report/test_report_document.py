@@ -157,6 +157,7 @@ CASES = {
     "no_answer": _bend_nothing_answered,
     "import_differs": lambda parts: parts["comparison"].update(max_difference=0.2),
     "ann_near_chance": lambda parts: (parts["ann"].update(correct=104), parts.update(paired=None)),
+    "constant_answer": lambda parts: parts["evaluation"].update(answers={"ann": 1, "snn": 2}),
     "calibrated_on_evaluation": lambda parts: parts["calibration"].update(
         fingerprint=parts["evaluation"]["fingerprint"]
     ),

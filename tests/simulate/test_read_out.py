@@ -15,7 +15,7 @@ from snnconvert.graph.types import Snn
 from snnconvert.simulate.integer import IntegerEngine
 from snnconvert.simulate.kernels import native_available
 from snnconvert.simulate.layer_engine import LayerEngine
-from snnconvert.simulate.measure import Batch, decisions, measure
+from snnconvert.simulate.measure import Batch, measure
 from snnconvert.simulate.step_engine import StepEngine
 from snnconvert.study.evaluate import Watchers
 from tests.simulate.random_networks import images, waiting_snn
@@ -63,7 +63,7 @@ def test_the_curve_has_no_answer_before_the_read_out() -> None:
     curve = measure(snn, [Batch(batch, labels, labels)], total=30, watchers=watchers.all)
     first = snn.schedule.depth + 3
     assert curve.correct[: first - 1] == [None] * (first - 1)
-    decided = decisions(LayerEngine(snn).run(batch).outputs[0])
+    decided = LayerEngine(snn).run(batch).outputs[0].flatten(2).argmax(2).numpy()
     assert curve.correct[first - 1 :] == [(row == labels).sum() for row in decided]
     assert np.array_equal(curve.predictions, decided[-1])
     plain = Watchers(late(snn, 0), ann)

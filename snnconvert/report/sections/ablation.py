@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypedDict
 
 import altair as alt
 
 from snnconvert.report.blocks import Block, Chart, Fold, On, Table, Text, Title
 from snnconvert.report.drawing import BLUE, ORANGE, alike, data, finish, layer_axis, tips
 from snnconvert.report.section import Amount, Count, Document, Percent, Section, Share, Spec, Step, means
-from snnconvert.report.wording import count, label, percent, plural, share
+from snnconvert.report.wording import against_ann, count, label, percent, plural, share
 
 if TYPE_CHECKING:
     from snnconvert.report.measured import Measured
@@ -25,7 +25,8 @@ class Arm(TypedDict):
     neurons: str
     synchronous: Annotated[bool, means("whether synchronous neurons hold shortcuts back")]
     accuracy: Percent | None
-    agreement: Percent
+    agreement: Percent | None
+    value: NotRequired[Annotated[float, means("of fit_curve/metric")]]
     spikes_per_image: Annotated[Amount, means("those of synchronous neurons only where these are used")]
 
 
@@ -86,12 +87,15 @@ def sentence(document: Document) -> str | None:
             f"on {plural(section['images'], 'image')} at T = {section['timesteps']}."
         )
     arms = section["arms"]
-    kind: Literal["agreement", "accuracy"] = "agreement" if any(arm["accuracy"] is None for arm in arms) else "accuracy"
+    kind, values = "accuracy", [percent(arm["accuracy"]) for arm in arms]
+    if any(arm["accuracy"] is None for arm in arms):
+        title, values = against_ann(arms, document)
+        kind = "agreement" if arms[0]["agreement"] is not None else title
     figures = [
-        f"{arm['neurons']} {'and synchronous neurons' if arm['synchronous'] else 'alone'} {percent(arm[kind])}"
-        for arm in arms
+        f"{arm['neurons']} {'and synchronous neurons' if arm['synchronous'] else 'alone'} {value}"
+        for arm, value in zip(arms, values, strict=True)
     ]
-    told.append(f"{kind.capitalize()} there: {'; '.join(figures)}.")
+    told.append(f"{kind[:1].upper()}{kind[1:]} there: {'; '.join(figures)}.")
     if section["left_out"]:
         told.append(f"Other arms are left out: {section['left_out']}.")
     return " ".join(told)
@@ -125,16 +129,17 @@ def blocks(document: Document) -> Sequence[Block]:
             "whatever its reader is doing. “Alternating from step 0”: neurons do not keep still until their own first "
             f"window. Last row: {section['before']}."
         )
-        head = ("neurons", "synchronous neurons", "accuracy", "same answer as the ANN", "spikes per image")
+        title, near = against_ann(section["arms"], document)
+        head = ("neurons", "synchronous neurons", "accuracy", title, "spikes per image")
         rows = [
             (
                 arm["neurons"],
                 "yes" if arm["synchronous"] else "no",
                 percent(arm["accuracy"]),
-                percent(arm["agreement"]),
+                value,
                 count(arm["spikes_per_image"]),
             )
-            for arm in section["arms"]
+            for arm, value in zip(section["arms"], near, strict=True)
         ]
         found += [Text(text, soft=True), Table(head, rows, chosen=(0,))]
     return found + (_inactivated(section) if section["layers"] else [])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypedDict
 
 from msgspec import Meta
 
 from snnconvert.report.blocks import Block, On, Table, Text
 from snnconvert.report.section import Amount, Count, Document, Percent, Section, Step, means
 from snnconvert.report.wording import DASH, count, fixed, percent
-from snnconvert.tasks.intervals import wilson_interval
+from snnconvert.tasks import METRICS
 
 if TYPE_CHECKING:
     from snnconvert.report.measured import Measured
@@ -25,6 +25,8 @@ class ReadOut(TypedDict):
     accuracy: Percent | None
     accuracy_interval: Annotated[list[float], Meta(min_length=2, max_length=2)] | None
     agreement: Percent | None
+    value: NotRequired[Annotated[float | None, means("of fit_curve/metric")]]
+    value_interval: NotRequired[list[float] | None]
     spikes_per_image: Amount
 
 
@@ -78,12 +80,15 @@ def compute(measured: Measured) -> dict[str, Any]:
 
 def _point(curve: FitCurve, step: int, *, labelled: bool) -> dict[str, Any]:
     """A curve's figures at `step`, None before its first answer."""
-    samples, agreed = max(curve.samples, 1), curve.agreed[step - 1]
-    right = curve.correct[step - 1] if labelled else None
+    known = {name: (found.values[step - 1], found.intervals[step - 1]) for name, found in curve.metrics().items()}
+    right, band = known.get("accuracy", (None, None)) if labelled else (None, None)
+    value, around = known.get(curve.scores.task.headline.name, (None, None))
     return {
-        "accuracy": None if right is None else 100 * right / samples,
-        "accuracy_interval": None if right is None else list(wilson_interval(right, samples)),
-        "agreement": None if agreed is None else 100 * agreed / samples,
+        "accuracy": right,
+        "accuracy_interval": band,
+        "agreement": known.get("agreement", (None, None))[0],
+        "value": value,
+        "value_interval": around,
         "spikes_per_image": curve.spikes[step - 1],
     }
 
@@ -100,7 +105,9 @@ def sentence(document: Document) -> str | None:
         for row in section["rows"]
         if not row["own"]["same"]
     ]
-    return f"{kind.capitalize()} of {ONE} (this one, calibrated for T = {steps}) and of {EACH}: {'; '.join(pairs)}."
+    title = METRICS[document["fit_curve"]["metric"]].title if kind == "value" else kind
+    networks = f"{ONE} (this one, calibrated for T = {steps}) and of {EACH}"
+    return f"{title[:1].upper()}{title[1:]} of {networks}: {'; '.join(pairs)}."
 
 
 def sentences(document: Document) -> Iterable[Text]:
@@ -128,13 +135,16 @@ def blocks(document: Document) -> Sequence[Block]:
     ]
 
 
-def _measure(section: Anytime) -> Literal["accuracy", "agreement"]:
-    """What networks are compared by: accuracy, or agreement with the ANN where there are no labels."""
-    return "agreement" if section["rows"][-1]["this"]["accuracy"] is None else "accuracy"
+def _measure(section: Anytime) -> Literal["accuracy", "agreement", "value"]:
+    """What networks are compared by: accuracy; without labels agreement with the ANN, or the metric of the task."""
+    last = section["rows"][-1]["this"]
+    if last["accuracy"] is not None:
+        return "accuracy"
+    return "value" if last["agreement"] is None else "agreement"
 
 
-def _cells(figures: ReadOut, kind: Literal["accuracy", "agreement"]) -> tuple[str, str, str]:
-    band = figures["accuracy_interval"]
+def _cells(figures: ReadOut, kind: Literal["accuracy", "agreement", "value"]) -> tuple[str, str, str]:
+    band = figures.get("value_interval") if kind == "value" else figures["accuracy_interval"]
     interval = DASH if band is None else f"{fixed(band[0], 2)} to {fixed(band[1], 2)}"
     return fixed(figures[kind], 2), interval, count(figures["spikes_per_image"])
 

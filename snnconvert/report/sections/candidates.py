@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypedDic
 
 from snnconvert.report.blocks import Block, Table, Text
 from snnconvert.report.section import Amount, Document, Percent, Section, Step, means
-from snnconvert.report.wording import count, percent
+from snnconvert.report.wording import count, fixed
+from snnconvert.tasks import METRICS
 
 if TYPE_CHECKING:
     from snnconvert.report.measured import Measured
@@ -29,7 +30,8 @@ class Candidate(TypedDict):
     eligible: bool
     reason: str | None
     options: dict[str, Any]
-    agreement: Percent | None
+    agreement: Annotated[Percent | None, means("of classifiers")]
+    value: NotRequired[Annotated[float | None, means("of fit_curve/metric, on the ranking images, at the last step")]]
     timesteps: Step | None
     spikes_per_image: NotRequired[Amount | None]
     chosen: bool
@@ -60,6 +62,7 @@ def _schedule(row: dict[str, Any]) -> dict[str, Any]:
         "eligible": row["eligible"],
         "reason": row.get("reason"),
         "agreement": row.get("agreement"),
+        "value": row.get("value", row.get("agreement")),
         "timesteps": row.get("total"),
         "spikes_per_image": row.get("spikes"),
         "chosen": row["chosen"],
@@ -71,10 +74,10 @@ def _schedule(row: dict[str, Any]) -> dict[str, Any]:
 
 def _setting(row: dict[str, Any], timesteps: int) -> dict[str, Any]:
     """What the report has columns for, and the rest as its options."""
-    own = ("name", "eligible", "reason", "agreement", "timesteps", "spikes_per_image", "chosen")
+    own = ("name", "eligible", "reason", "agreement", "value", "timesteps", "spikes_per_image", "chosen")
     kept = {name: row[name] for name in own if name in row}
     options = {name: value for name, value in row.items() if name not in own}
-    return {"eligible": True, "timesteps": timesteps, "options": options, **kept}
+    return {"eligible": True, "agreement": None, "timesteps": timesteps, "options": options, **kept}
 
 
 def complete(document: dict[str, Any]) -> None:
@@ -85,26 +88,32 @@ def blocks(document: Document) -> Sequence[Block]:
     candidates: list[Candidate] = document["candidates"]
     if not candidates:
         return []
+    stand_in = "ranked by a stand-in that was calibrated on fewer images"
     rows = [
         (
             row["name"],
-            percent(row["agreement"]),
+            fixed(row.get("value", row["agreement"]), 2),
             count(row["options"].get("first_output")),
+            count(row.get("holds_from")),
             count(row["timesteps"]),
             count(row["options"].get("interval")),
             count(row.get("spikes_per_image")),
             ("chosen" if row["chosen"] else "possible" if row["eligible"] else "not eligible")
-            + (f": {row['reason']}" if row["reason"] else ""),
+            + (f": {row['reason']}" if row["reason"] else "")
+            + (f" ({stand_in})" if (curve := row.get("curve")) and curve["ranked_by"] == "stand-in" else ""),
         )
         for row in candidates
     ]
     text = (
         "What was tried before this network was chosen; the chosen one is marked. Interval: timesteps between the "
-        "answers when inputs follow each other as closely as they can."
+        "answers when inputs follow each other as closely as they can. An answer holds from the step from which it "
+        "stays as good as the last one of the best candidate, within sampling error; chosen is who holds earliest."
     )
-    head = ("candidate", "agreement", "first output", "T", "interval", "spikes per image", "outcome")
+    metric = METRICS[document["fit_curve"]["metric"]]
+    shown = f"{metric.title}{', ' + metric.unit if metric.unit else ''}"
+    head = ("candidate", shown, "first output", "holds from", "T", "interval", "spikes per image", "outcome")
     chosen = tuple(index for index, row in enumerate(candidates) if row["chosen"])
-    return [Text(text, soft=True), Table(head, rows, left=(6,), chosen=chosen)]
+    return [Text(text, soft=True), Table(head, rows, left=(7,), chosen=chosen)]
 
 
 SECTION = Section(Keys, compute, "What else was tried", complete, blocks=blocks)

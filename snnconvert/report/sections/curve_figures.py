@@ -115,9 +115,17 @@ class Analysis(TypedDict):
     plateau: Plateau | None
     fall: Fall | None
     paired: Paired | None
+    drop_interval: Annotated[Pair | None, means("of the drop, points, 95 %: from paired images, or pixels by image")]
+
+
+class OneOutput(TypedDict):
+    name: str
+    steps: Annotated[list[Step], means("the steps after which there is an answer")]
+    relative_error: Annotated[list[Amount | None], means("after each of them, percent")]
 
 
 class Keys(TypedDict):
+    outputs: Annotated[list[OneOutput] | None, means("of networks with several outputs that all count")]
     ann: Original
     fit_curve: FitCurve
     milestones: Annotated[
@@ -128,17 +136,20 @@ class Keys(TypedDict):
 
 
 def compute(measured: Measured) -> dict[str, Any]:
-    curve, samples = measured.curve, max(measured.curve.samples, 1)
-    agreed = measured.agreed or [None] * len(curve.timesteps)
+    curve = measured.curve
+    known = {name: found.values for name, found in measured.metrics.items()}
+    bands = {METRICS[name].interval: found.intervals for name, found in measured.metrics.items()}
+    names = [measured.snn.outputs[index] for index in measured.snn.task.outputs]
+    outputs = [
+        {"name": name, "steps": curve.steps, "relative_error": row}
+        for name, row in zip(names, curve.scores.by_output(), strict=False)
+    ]
     return {
-        "ann": {"correct": measured.ann_correct},
-        "fit_curve": {
-            "timesteps": curve.timesteps,
-            "correct": curve.correct if measured.labelled else None,
-            "agreement": [None if value is None else 100 * value / samples for value in agreed],
-            "spikes_per_image": curve.spikes,
-        },
+        "ann": dict(measured.ann),
+        "fit_curve": {"timesteps": curve.timesteps, **known, **bands, "spikes_per_image": curve.spikes},
+        "outputs": outputs or None,
         "paired": measured.paired,
+        "drop_interval": measured.drop_interval,
     }
 
 
@@ -163,7 +174,7 @@ def complete(document: dict[str, Any]) -> None:
     curve = {"accuracy": empty, "agreement": empty, "spikes_per_image": empty, task.headline.name: empty, **curve}
     document["fit_curve"] = _with_intervals(document, curve)
     document["milestones"] = _milestones(document)
-    document["analysis"] = _analysis(document, document.pop("paired", None))
+    document["analysis"] = _analysis(document, document.pop("paired", None), document.pop("drop_interval", None))
 
 
 def with_later_keys(document: Document) -> dict[str, Any]:
@@ -174,7 +185,9 @@ def with_later_keys(document: Document) -> dict[str, Any]:
     for name in ("final", "best"):
         if analysis[name] is not None:
             analysis[name] = {**_point(found, steps.index(analysis[name]["t"])), **analysis[name]}
-    return found | {"analysis": analysis}
+    pair = analysis["paired"]
+    analysis.setdefault("drop_interval", pair["drop_interval"] if pair else None)
+    return found | {"analysis": analysis, "outputs": None}
 
 
 def _with_intervals(document: Document, curve: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,7 +229,7 @@ def _milestones(document: Document) -> dict[str, Any]:
     return {"goals": goals, **{name: reached(points) for name, points in POINTS.items()}, "basis": basis.name}
 
 
-def _analysis(document: Document, paired: tuple[int, int] | None) -> dict[str, Any]:
+def _analysis(document: Document, paired: tuple[int, int] | None, band: list[float] | None) -> dict[str, Any]:
     curve, samples = document["fit_curve"], document["evaluation"]["samples"]
     metric, times = METRICS[document["milestones"]["basis"]], curve["timesteps"]
     values, bands = curve[metric.name], curve[metric.interval]
@@ -237,6 +250,7 @@ def _analysis(document: Document, paired: tuple[int, int] | None) -> dict[str, A
         "plateau": vars(settled) if settled else None,
         "fall": vars(fall) if fall else None,
         "paired": pair,
+        "drop_interval": pair["drop_interval"] if pair else band,
     }
 
 

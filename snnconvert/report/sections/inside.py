@@ -77,7 +77,9 @@ class Keys(TypedDict):
 
 
 def compute(measured: Measured) -> dict[str, Any]:
-    labels, names = (None, None) if measured.data is None else (measured.data.labels, measured.data.classes)
+    labels, names = None, None
+    if measured.data is not None and measured.snn.task.row.counted and measured.classes > 1:
+        labels, names = measured.data.classes_of_images, measured.data.classes
     return {"inside": section_of(measured.watched.inside, labels, names) if measured.watched else None}
 
 

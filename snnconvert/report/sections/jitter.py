@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
 from snnconvert.report.blocks import Block, Table, Text
 from snnconvert.report.section import Count, Document, Percent, Section, Share, means
-from snnconvert.report.wording import percent, plural
+from snnconvert.report.wording import against_ann, percent, plural
 
 if TYPE_CHECKING:
     from snnconvert.report.measured import Measured
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class Row(TypedDict):
     deviation: Annotated[Share, means("standard deviation of a spike's time, as a share of its window")]
     accuracy: Percent | None
-    agreement: Percent
+    agreement: Percent | None
+    value: NotRequired[Annotated[float | None, means("of fit_curve/metric")]]
 
 
 class Jitter(TypedDict):
@@ -37,12 +38,13 @@ def blocks(document: Document) -> Sequence[Block]:
     section: Jitter | None = document.get("jitter")
     if not section:
         return []
+    title, near = against_ann(section["rows"], document)
     rows = [
-        (f"{100 * row['deviation']:g} % of a window", percent(row["accuracy"]), percent(row["agreement"]))
-        for row in section["rows"]
+        (f"{100 * row['deviation']:g} % of a window", percent(row["accuracy"]), value)
+        for row, value in zip(section["rows"], near, strict=True)
     ]
     text = f"Each spike of {plural(section['images'], 'image')} earlier or later by normal noise of this deviation."
-    return [Text(text), Table(("noise", "accuracy", "same answer as the ANN"), rows)]
+    return [Text(text), Table(("noise", "accuracy", title), rows)]
 
 
 SECTION = Section(Keys, compute, "Noise in spike times", blocks=blocks)

@@ -43,6 +43,11 @@ class Outcomes(TypedDict):
     ann: str | None
 
 
+class Answers(TypedDict):
+    ann: Count
+    snn: Count | None
+
+
 class Evaluation(TypedDict):
     samples: Count
     labelled: bool
@@ -51,7 +56,8 @@ class Evaluation(TypedDict):
     excluded_calibration: Annotated[
         int | bool | None, means("how many images were left out because calibration had seen them")
     ]
-    classes: Step | None
+    classes: Annotated[Step | None, means("of a classifier")]
+    answers: NotRequired[Annotated[Answers | None, means("how many different classes each network answered with")]]
     outcomes: Annotated[
         Outcomes | None,
         means(
@@ -141,6 +147,7 @@ def compute(measured: Measured) -> dict[str, Any]:
     right = measured.right
     kept = right is not None and measured.data is not None
     return {
+        "task": {**snn.task.section(), "input": measured.noun},
         "tool": tool(measured.command_line),
         "model": {
             "name": network.source.name,
@@ -156,7 +163,8 @@ def compute(measured: Measured) -> dict[str, Any]:
             "samples": curve.samples,
             "labelled": measured.labelled,
             **measured.images,
-            "classes": measured.classes,
+            "classes": measured.classes if snn.task.row.counted else None,
+            "answers": measured.answers,
             "outcomes": outcomes(measured.data.digests(), **right) if kept else None,  # type: ignore[union-attr,arg-type]
             "notes": [*measured.notes, *_left_out(calibration)],
         },
