@@ -34,6 +34,7 @@ class Option:
         commands: the commands that take it, for instance "convert", "zoo run".
         flag: its spelling on the command line, where that does not follow from the field's name.
         short: a second one, for instance "-T".
+        former: the field's name of earlier versions, which command line and manifests still take.
         positional: whether it stands on the command line without a name.
         least, most: of a number, or of each number of a list; `above` is a least value that is itself excluded.
         choices: the allowed names, or a function that returns them.
@@ -52,6 +53,7 @@ class Option:
     commands: tuple[str, ...] = ()
     flag: str = ""
     short: str = ""
+    former: str = ""
     positional: bool = False
     least: float | None = None
     most: float | None = None
@@ -299,8 +301,10 @@ def read_table(holder: type, given: Any, called: str) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         raise OptionError(f"{given!r} is no table", hint=f"write {called} = {{ name = value }}")
     rows = {row.key: row for row in declared(holder).values() if row.option.manifest}
+    former = {row.option.former: row.key for row in rows.values() if row.option.former}
     read = {}
-    for key, value in given.items():
+    for named, value in given.items():
+        key = former.get(named) or named
         if key not in rows:
             raise unknown_key(key, tuple(rows), called)
         read[rows[key].name] = None if value == AUTO and "manifest" in rows[key].option.auto else rows[key].value(value)

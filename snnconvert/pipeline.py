@@ -54,12 +54,12 @@ def run(
         images = in_canonical_order(inputs.calibration)
         ann, network = with_encoder(request, ann, images)
         snn = spiking(request, ann, network, images=images, inputs=inputs, progress=progress)
-        request = request.with_neuron(snn.neuron)
         if request.early_exit is not None:
             snn = with_early_exit(snn, images, request.early_exit, progress)
         check_studies(request.studies, snn.schedule.kind, chosen=True)
     with timed(timings, "simulate"):
         evaluation = measured(request, ann, snn, inputs.measured, progress=progress, spread=spread)
     studies = studied(request, Converted(ann, network, snn, images, inputs, evaluation), timings, progress)
+    request = request.with_neuron(snn.neuron)
     snn = kept(snn, inputs, evaluation, studies)
     return Outcome(request, ann, facts, inputs, snn, evaluation, studies, timings)

@@ -157,15 +157,18 @@ class Request:
     )
     calibrate_for: tuple[int, ...] = _of_convert(
         (),
-        "Earlier steps after which the network is to be right as well, e.g. 8,16 with -T 32; compares at them as "
-        "--compare-at does.",
+        "Earlier steps after which the network is to be right as well, e.g. 8,16 with -T 32; a table "
+        "compares it there with networks for each of them alone.",
         panel=CALIBRATION,
     )
-    compare_at: tuple[int, ...] = _of_convert(
+    frontier: tuple[int, ...] = _of_convert(
         (),
-        "Compare this network, read at these steps, with networks calibrated for each of them alone, e.g. 4,8,16 with "
-        "-T 32: a table and a second curve in the report (streaming).",
+        "Measure a network fitted for each of these T as well, each with its own choice of schedule, e.g. "
+        "2,4,8,16,32: the frontier of accuracy and latency in the report.",
         panel=OUTPUT,
+        former="compare_at",
+        least=1,
+        most=MOST_TIMESTEPS,
     )
     limit: int | None = option(
         None,
@@ -263,13 +266,9 @@ class Request:
 
     @property
     def compared(self) -> tuple[int, ...]:
-        """The numbers of steps that a network of its own is made for beside this one, ascending.
-
-        The last step is among them only where this network has to serve others as well: else it is that network.
-        """
-        return tuple(
-            sorted({*self.calibrate_for, *self.compare_at} | ({self.timesteps} if self.calibrate_for else set()))
-        )
+        """The steps that this network has to serve, ascending, where there are several: it is compared at each of them
+        with a network for it alone."""
+        return tuple(sorted({*self.calibrate_for, self.timesteps})) if self.calibrate_for else ()
 
 
 def check_request(request: Request) -> None:
@@ -286,25 +285,20 @@ def check_request(request: Request) -> None:
 
 
 def _check_earlier_steps(request: Request) -> None:
-    for name, last, what in (
-        ("calibrate_for", request.timesteps, "timesteps"),
-        ("compare_at", request.timesteps - 1, "earlier steps"),
-    ):
-        shown = f"--{name.replace('_', '-')}"
-        for steps in getattr(request, name):
-            if not 1 <= steps <= last:
-                more = request.timesteps + max(steps, 1) - last
-                raise OptionError(
-                    f"{shown} {steps} is outside 1 to {last}, the {what} of this network",
-                    hint="leave it out" + (f", or ask for more steps: -T {more}" if steps > last else ""),
-                    options=(name, "timesteps"),
-                )
-            if steps <= (request.read_from or 0):
-                raise OptionError(
-                    f"{shown} {steps} has no answer with --read-from {request.read_from}",
-                    hint=f"leave one of the two out, or read earlier: --read-from {steps - 1}",
-                    options=(name, "read_from"),
-                )
+    last = request.timesteps
+    for steps in request.calibrate_for:
+        if not 1 <= steps <= last:
+            raise OptionError(
+                f"--calibrate-for {steps} is outside 1 to {last}, the timesteps of this network",
+                hint="leave it out" + (f", or ask for more steps: -T {steps}" if steps > last else ""),
+                options=("calibrate_for", "timesteps"),
+            )
+        if steps <= (request.read_from or 0):
+            raise OptionError(
+                f"--calibrate-for {steps} has no answer with --read-from {request.read_from}",
+                hint=f"leave one of the two out, or read earlier: --read-from {steps - 1}",
+                options=("calibrate_for", "read_from"),
+            )
 
 
 def _check_neuron(request: Request) -> None:
@@ -357,11 +351,10 @@ def _check_schedule(request: Request) -> None:
                 options=(name, "schedule"),
             )
         if request.compared and not set(kinds) & set(anytime):
-            earlier = "--calibrate-for" if request.calibrate_for else "--compare-at"
             raise OptionError(
-                f"--{name} means nothing with {earlier}, which is for {' and '.join(anytime)} networks",
-                hint=f"leave one of the two out: --{name} or {earlier}",
-                options=(name, "calibrate_for", "compare_at"),
+                f"--{name} means nothing with --calibrate-for, which is for {' and '.join(anytime)} networks",
+                hint=f"leave one of the two out: --{name} or --calibrate-for",
+                options=(name, "calibrate_for"),
             )
     fits = request.schedule in (AUTO, *anytime)
     methods = [name for name, method in METHODS.items() if "read_at" in method.rows]
@@ -370,12 +363,6 @@ def _check_schedule(request: Request) -> None:
             f"--calibrate-for is for --calibration {' or '.join(methods)} and --schedule {' or '.join(anytime)}",
             hint="leave --calibrate-for out, or leave out the other two",
             options=("calibrate_for", "calibration", "schedule"),
-        )
-    if request.compare_at and not fits:
-        raise OptionError(
-            f"--compare-at does not fit --schedule {request.schedule}, which waits the same at every T",
-            hint=f"leave --compare-at out, or choose --schedule {' or '.join(anytime)}",
-            options=("compare_at", "schedule"),
         )
 
 

@@ -204,12 +204,11 @@ def kept(snn: Snn, inputs: Inputs, evaluation: Evaluation, studies: Mapping[str,
 
 def studied(request: Request, converted: Converted, timings: dict[str, float], progress: Progress) -> Mapping[str, Any]:
     """The results of all studies that `request` asks for, by name."""
-    alone = replace(
-        request, schedule=converted.snn.schedule.kind, calibrate_for=(), compare_at=(), early_exit=None, studies=()
-    )
+    free = replace(request, calibrate_for=(), frontier=(), early_exit=None, studies=())
+    alone = replace(free, schedule=converted.snn.schedule.kind).with_neuron(converted.snn.neuron)
 
-    def convert_for(steps: int, progress: Progress) -> Snn:
-        wanted, images, inputs = replace(alone, timesteps=steps), converted.images, converted.inputs
+    def convert_for(steps: int, progress: Progress, *, freely: bool = False) -> Snn:
+        wanted, images, inputs = replace(free if freely else alone, timesteps=steps), converted.images, converted.inputs
         return spiking(wanted, converted.ann, converted.network, images=images, inputs=inputs, progress=progress)
 
     measure = partial(
@@ -219,7 +218,9 @@ def studied(request: Request, converted: Converted, timings: dict[str, float], p
         device=request.device,
         reference=converted.evaluation.reference,
     )
-    means = Means(measure, convert_for, request.compared, request.precision, progress)
+    means = Means(
+        measure, convert_for, request.compared, request.timesteps, request.frontier, request.precision, progress
+    )
     found = {}
     for name, study in STUDIES.items():
         if study.wanted(request):

@@ -198,24 +198,9 @@ def calibrated_for_steps_of_a_waiting_network(folder: Path) -> list[str]:
     return [GOOD, "-T", "8", "--calibrate-for", "4", "--schedule", "wait"]
 
 
-def compared_with_its_own_last_step(folder: Path) -> list[str]:
-    del folder
-    return [GOOD, "-T", "8", "--compare-at", "4,8"]
-
-
 def compared_at_no_step(folder: Path) -> list[str]:
     del folder
-    return [GOOD, "-T", "8", "--compare-at", "0"]
-
-
-def compared_before_the_first_answer(folder: Path) -> list[str]:
-    del folder
-    return [GOOD, "-T", "8", "--compare-at", "2,4", "--read-from", "3"]
-
-
-def compared_in_a_bistable_network(folder: Path) -> list[str]:
-    del folder
-    return [GOOD, "-T", "30", "--compare-at", "4", "--schedule", "bistable"]
+    return [GOOD, "-T", "8", "--frontier", "4,0"]
 
 
 def compared_while_looking_for_the_steps(folder: Path) -> list[str]:
@@ -280,7 +265,7 @@ def wait_that_does_not_fit(folder: Path) -> list[str]:
 
 def wait_beside_a_comparison(folder: Path) -> list[str]:
     del folder
-    return [GOOD, "-T", "8", "--wait", "1", "--compare-at", "4"]
+    return [GOOD, "-T", "8", "--wait", "1", "--calibrate-for", "4"]
 
 
 def columns_the_wrong_way_round(folder: Path) -> list[str]:
@@ -296,10 +281,7 @@ CASES = [
     early_exit_in_percent,
     calibrated_for_more_steps_than_there_are,
     calibrated_for_steps_of_a_waiting_network,
-    compared_with_its_own_last_step,
     compared_at_no_step,
-    compared_before_the_first_answer,
-    compared_in_a_bistable_network,
     compared_while_looking_for_the_steps,
     read_out_in_words,
     wait_of_a_streaming_network,

@@ -154,6 +154,11 @@ class _Group:
         return given if self.plain else self.holder(**given)
 
 
+def spelled(field: str) -> str:
+    """A field as an option of the command line; "" where there is none."""
+    return f"--{field.replace('_', '-')}" if field else ""
+
+
 def _parameter(row: Declared, command: str, usual: str | Mapping[str, str]) -> inspect.Parameter:
     known, metavar = row.option, row.metavar
     kind: Any = bool if row.kind is bool else list[str] if row.repeated else str
@@ -165,7 +170,7 @@ def _parameter(row: Declared, command: str, usual: str | Mapping[str, str]) -> i
             metavar = f"[{metavar}|{AUTO}]"
         shown = usual if isinstance(usual, str) else usual.get(row.name, row.usual)
         info = typer.Option(
-            *(name for name in (row.flag, known.short) if name),
+            *(name for name in (row.flag, known.short, spelled(known.former)) if name),
             metavar=metavar or None,
             help=known.help + (f" [{shown}]" if shown else ""),
             rich_help_panel=known.panel or None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +19,17 @@ class Measure(Protocol):
 
     def __call__(self, snn: Snn, *, progress: Progress) -> FitCurve:
         """Its curve; agreement is with the ANN's decisions."""
+
+
+class ConvertFor(Protocol):
+    """Converts the network once more."""
+
+    def __call__(self, steps: int, progress: Progress, *, freely: bool = False) -> Snn:
+        """For so many steps alone; `freely` with a schedule and neuron of its own choice, as far as none was asked for.
+
+        Raises:
+            OptionError: nothing fits into so many steps.
+        """
 
 
 @dataclass(frozen=True)
@@ -50,13 +60,17 @@ class Means:
     Attributes:
         measure: see `Measure`.
         convert_for: converts the network once more, for so many steps alone.
-        steps: the numbers of steps to compare with networks for them alone.
+        steps: the numbers of steps to compare with networks for them alone, in the same schedule.
+        timesteps: those of the network itself, as they were asked for.
+        frontier: those to fit networks for, in the schedule and with the neuron that serve them best.
         precision: of the weights, as asked for.
         progress: called as work goes on.
     """
 
     measure: Measure
-    convert_for: Callable[[int, Progress], Snn]
+    convert_for: ConvertFor
     steps: tuple[int, ...]
+    timesteps: int
+    frontier: tuple[int, ...]
     precision: str
     progress: Progress

@@ -23,7 +23,11 @@ class Asked(Protocol):
 
     @property
     def compared(self) -> tuple[int, ...]:
-        """Numbers of steps for which networks of their own are made."""
+        """Numbers of steps for which networks of their own are made, to compare with this one."""
+
+    @property
+    def frontier(self) -> tuple[int, ...]:
+        """Numbers of steps for which networks are fitted freely."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,14 @@ STUDIES = {
     "networks per T": Study(
         "snnconvert.study.variants:networks_per_t",
         "what networks that are calibrated for one number of steps alone do",
-        "--compare-at",
+        "--calibrate-for",
         lambda request: bool(request.compared),
+    ),
+    "frontier": Study(
+        "snnconvert.study.variants:frontier",
+        "what networks reach that are fitted for one number of steps each, with the schedule that serves it best",
+        "--frontier",
+        lambda request: bool(request.frontier),
     ),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from snnconvert.compile.precision import in_precision
+from snnconvert.errors import OptionError
 from snnconvert.graph.schedule import Schedule
 from snnconvert.simulate.measure import FitCurve
 from snnconvert.study.converted import Converted, Means
@@ -35,6 +36,41 @@ def in_lower_precision(converted: Converted, means: Means) -> Rounded:
 def networks_per_t(_: Converted, means: Means) -> tuple[NetworkForT, ...]:
     """A network for each of `means.steps`, ascending."""
     return tuple(_network_for(steps, means) for steps in means.steps)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A network fitted for `budget` steps: its curve on the same images, or why there is none."""
+
+    budget: int
+    same: bool = False
+    schedule: Schedule | None = None
+    neuron: str | None = None
+    curve: FitCurve | None = None
+    reason: str | None = None
+
+
+def frontier(converted: Converted, means: Means) -> tuple[Fitted, ...]:
+    """A network fitted for each of `means.frontier`, by T; this one for its own T, if it serves no other."""
+    found = []
+    for steps in sorted({*means.frontier, means.timesteps}):
+        if steps == means.timesteps and not means.steps:
+            snn, curve = converted.snn, converted.evaluation.curve
+            found.append(Fitted(steps, True, snn.schedule, snn.neuron.model, curve))
+        else:
+            found.append(_fitted(steps, means))
+    return tuple(found)
+
+
+def _fitted(steps: int, means: Means) -> Fitted:
+    def progress(what: str, done: int, total: int) -> None:
+        means.progress(f"T = {steps}: {what}", done, total)
+
+    try:
+        snn = means.convert_for(steps, progress, freely=True)
+    except OptionError as error:  # nothing fits into so few steps
+        return Fitted(steps, reason=error.message)
+    return Fitted(steps, False, snn.schedule, snn.neuron.model, means.measure(snn, progress=progress))
 
 
 def _network_for(steps: int, means: Means) -> NetworkForT:

@@ -192,9 +192,10 @@ class _Reader:
         own = _OWN if where[0] == "model" else ()
         rows = {row.key: row for row in declared(Request).values() if row.option.manifest}
         allowed = (*own, *rows, "gates", "limits")
+        former = {row.option.former: key for key, row in rows.items() if row.option.former}
         read: dict[str, Any] = {}
-        for key, raw in given.items():
-            here = (*where, key)
+        for named, raw in given.items():
+            key, here = former.get(named) or named, (*where, named)
             value = self.expanded(here, raw)
             if key not in allowed:
                 hint = did_you_mean(key, allowed) or "correct or remove it"

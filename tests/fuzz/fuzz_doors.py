@@ -122,7 +122,7 @@ def _options(file: Path, good: Path, rng: Random) -> list[str]:
     del file
     names = ("--mean", "--std", "--scale", "--resize", "--crop", "--input-shape", "--output-name", "-T", "--levels",
              "--percentile", "--early-exit", "--limit", "--seed", "--wait", "--read-from", "--label-offset", "--arch",
-             "--data", "--batch-size", "--compare-at")  # fmt: skip
+             "--data", "--batch-size", "--frontier")  # fmt: skip
     value = rng.choice((*NUMBERS, *NAMES, "1,2", "3x3", "0x0", "99999999x99999999", "1,,2"))
     value = value.replace("\0", "").replace("\ud800", "\udcff")
     small = _QUICK if rng.random() < 0.5 else ["--calibration", "percentile", "--quiet"]

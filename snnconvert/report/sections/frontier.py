@@ -33,7 +33,30 @@ class Keys(TypedDict):
 
 
 def compute(measured: Measured) -> dict[str, Any]:
-    return {"frontier": measured.studies.get("frontier")}
+    """With all figures of each network, of which `judge` keeps those that the report judges by."""
+    networks: tuple[Any, ...] = measured.studies.get("frontier", ())
+    rows = [
+        {
+            "T": one.budget,
+            "same": one.same,
+            "schedule": None if one.schedule is None else one.schedule.describe(),
+            "neuron": one.neuron,
+            "spikes_per_image": None if one.curve is None else one.curve.spikes[-1],
+            "reason": one.reason,
+            "metrics": {} if one.curve is None else {name: vars(of) for name, of in one.curve.metrics().items()},
+        }
+        for one in networks
+    ]
+    return {"frontier": rows or None}
+
+
+def judge(document: dict[str, Any]) -> None:
+    """Keep of each network the figure that the report judges by, once that is known."""
+    for row in document["frontier"] or []:
+        if "metrics" in row:
+            known = row.pop("metrics").get(document["milestones"]["basis"])
+            row["metric"] = document["milestones"]["basis"]
+            row["value"], row["interval"] = (known["values"][-1], known["intervals"][-1]) if known else (None, None)
 
 
 def blocks(document: Document) -> Sequence[Block]:

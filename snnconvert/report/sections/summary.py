@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 from snnconvert.report import latency_chart
 from snnconvert.report.blocks import Block, Chart, Notices, On, Table, Text, Tiles
 from snnconvert.report.section import Document, Section, means
-from snnconvert.report.sections import warnings
+from snnconvert.report.sections import frontier, warnings
 from snnconvert.report.verdict import answer_step, answers, at_step, metric, saving, span
 from snnconvert.report.wording import bare, count, fixed, interval, measured, percent, plural, times
 from snnconvert.tasks import METRICS
@@ -43,6 +43,7 @@ def complete(document: dict[str, Any]) -> None:
     document.setdefault("gates", None)
     document.setdefault("next_commands", [])
     document["holds_from"] = step_of_the_answer(document)
+    frontier.judge(document)
 
 
 def step_of_the_answer(document: Document) -> int | None:
