@@ -115,10 +115,11 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Notices:
-    """What has to be known first: (text, hint)."""
+    """What has to be known: (text, hint); `grave` if nothing else is to be believed before."""
 
     rows: Sequence[tuple[str, str]]
     on: On = On.ALL
+    grave: bool = False
     kind = "notices"
 
 

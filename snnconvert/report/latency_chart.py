@@ -18,7 +18,9 @@ from snnconvert.report.wording import clean, percent, schedule, spoken
 
 # from so many steps on, the axis of time is logarithmic: what is worth seeing happens in the first few
 _LONG = 16
-_HEIGHT, _NARROW = 300, {"height": 230, "columns": 1}
+_HEIGHT = 300
+# for the page: the height on a phone, and how wide an entry of the legend is, in pixels
+_FITTING = {"narrow": 230, "entry": 270}
 _STAND_IN = "stand-in"
 TIME = "T (timesteps since the first input)"
 
@@ -128,7 +130,7 @@ def latency(document: Document) -> Spec | None:
             layers.append(dots.mark_circle(size=size, opacity=1).encode(x=x, y=y, color=colour, tooltip=hint))
     layers += _original(document, y) + _asked(document, x) + _held(document, x, y)
     spec = finish(alt.layer(*layers, _near(document, x)), _HEIGHT)
-    spec["usermeta"] = {"narrow": _NARROW}
+    spec["usermeta"] = dict(_FITTING)
     return spec
 
 

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 _STARTER = """{
 const specs = JSON.parse(document.getElementById("chart-specs").textContent);
 const draw = place => {
-  const spec = specs[place.dataset.chart], narrow = spec.usermeta?.narrow;
-  if (narrow && place.clientWidth < 560) {
-    spec.height = narrow.height;
-    spec.config.legend.columns = narrow.columns;
+  const spec = specs[place.dataset.chart], own = spec.usermeta, wide = place.clientWidth;
+  if (own) {
+    spec.config.legend.columns = Math.max(1, Math.floor(wide / own.entry));
+    if (wide < 560) spec.height = own.narrow;
   }
   vegaEmbed(place, spec, {mode: "vega-lite", renderer: "svg", actions: false, tooltip: {theme: "custom"}})
     .catch(problem => { place.textContent = "chart not shown: " + problem.message; });

@@ -115,9 +115,16 @@ def at_step(document: Document, key: str, step: int) -> float | None:
 
 
 def lost(document: Document) -> bool:
-    """Whether something was lost that a user would ask the reason of: a gate, the nearest goal, or nobody knows."""
-    gates, goals = document["gates"], document["milestones"]["goals"]
-    return bool(gates and gates["status"] == "failed") or min(goals, key=lambda goal: goal["distance"])["T"] is None
+    """Whether something was lost that a user would ask the reason of, or nobody knows.
+
+    That is a failed gate, or missing the nearest goal, unless that is less than a point and may be chance.
+    """
+    gates, goals, pair = document["gates"], document["milestones"]["goals"], document["analysis"]["paired"]
+    if gates and gates["status"] == "failed":
+        return True
+    missed = min(goals, key=lambda goal: goal["distance"])["T"] is None
+    chance = pair is not None and pair["drop_interval"][0] <= 0 and document["analysis"]["final"]["drop"] < 1
+    return missed and not chance
 
 
 # --- energy ---

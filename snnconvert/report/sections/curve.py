@@ -20,9 +20,7 @@ def blocks(document: Document) -> Sequence[Block]:
         (goal, "not reached" if t is None else str(t), measured(basis, value), count(spikes))
         for goal, t, value, spikes in goals
     ]
-    table: list[Block] = [
-        Table(("goal, held up to the last step", "smallest T", basis.title, "spikes per image"), rows, On.ALL)
-    ]
+    table: list[Block] = [Table(("goal, held to the end", "smallest T", basis.title, "spikes per image"), rows, On.ALL)]
     unknown = "" if rows else "The accuracy of the original network on these images is not known."
     return [
         Drawing(lambda width, ascii_only: plot(document, width=width, ascii_only=ascii_only)),
@@ -57,7 +55,7 @@ def milestones(document: Document) -> list[tuple[str, int | None, float | None, 
     basis = METRICS[found["basis"]]
     if basis.name == "accuracy" and document["ann"]["accuracy"] is None:
         return []
-    of = "the original's accuracy" if basis.name == "accuracy" else f"full {basis.title}"
+    of = "the original" if basis.name == "accuracy" else "full agreement"
     rows = []
     for goal in sorted(found["goals"], key=lambda goal: goal["distance"]):
         far, t = goal["distance"], goal["T"]

@@ -56,7 +56,7 @@ def blocks(document: Document) -> Sequence[Block]:
     """The first screen: what has to be known before anything is believed, the figures in large, and the picture."""
     found: list[Block] = [Tiles(_tiles(document))]
     if grave := warnings.rows(document, grave=True):
-        found.insert(0, Notices(grave, On.PAGE))
+        found.insert(0, Notices(grave, On.PAGE, grave=True))
     found.append(Chart("curve", "Accuracy against latency; the numbers are in the tables below"))
     if document["analysis"]["final"] is not None:
         found += [Text(latency_chart.explained(document), soft=True), _figures(document)]
