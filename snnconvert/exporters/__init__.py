@@ -71,7 +71,14 @@ def _function(place: str) -> Callable[..., Any]:
     return found
 
 
-EXPORTERS: dict[str, Exporter] = {}
+EXPORTERS: dict[str, Exporter] = {
+    "integers": Exporter(
+        "weights, thresholds and biases as integers: a C header, arrays, and a golden trace",
+        "snnconvert.exporters.integer_file:write_integers",
+        "snnconvert.exporters.integer_file:read_integers",
+        options=("target", "weight_bits", "state_bits"),
+    ),
+}
 
 
 def _forms() -> dict[str, None]:
@@ -113,6 +120,19 @@ class Export:
         None, "Images to verify on, as for convert.", commands=("export",), panel=PANEL, metavar="TEXT"
     )
     limit: int = option(64, "How many of them.", commands=("export",), panel=PANEL, least=1)
+    target: str | None = option(
+        None,
+        "A chip whose widths are taken and whose limits are checked (integers).",
+        commands=("export",),
+        panel=PANEL,
+        metavar="NAME|FILE.toml",
+    )
+    weight_bits: int | None = option(
+        None, "Of a weight, sign included (integers).", commands=("export",), panel=PANEL, usual="8", least=2
+    )
+    state_bits: int | None = option(
+        None, "Of a membrane, sign included (integers).", commands=("export",), panel=PANEL, usual="16", least=2
+    )
 
 
 def exporter_of(asked: Export) -> Exporter:

@@ -92,17 +92,21 @@ def run_export(snn: Snn | str | Path, asked: Export, progress: Progress = silent
     if row.suffix and path.suffix != row.suffix:
         hint = f"name it {path.with_suffix(row.suffix)}"
         raise OptionError(f"{path} does not end in {row.suffix}", hint=hint, options=("output",))
-    task = Task(network, path, asked.form or "", {name: getattr(asked, name) for name in row.options})
     images = None if asked.data is None else images_for(network, asked.data, asked.limit)
+    options = {name: getattr(asked, name) for name in row.options}
+    task = Task(network, path, asked.form or "", options, None if images is None else images.images())
     written = row.write(task)
     if not written.files:
         raise InternalError(f"--to {asked.to} wrote nothing")
     form = asked.to if asked.form is None else f"{asked.to}, {asked.form}"
     if images is None:
         return Exported(written, form)
-    inputs, changed, verified = images.images(), None, None
-    if written.network is not network:
-        changed = compare(network, engine_of(written.network), inputs, images.labels, progress=progress)
+    assert task.images is not None
+    changed, verified = None, None
+    engine = written.engine or engine_of(written.network)
+    if written.network is not network or written.engine is not None:
+        changed = compare(network, engine, task.images, images.labels, progress=progress)
     if asked.verify:
-        verified = compare(written.network, row.read(task, written), inputs, images.labels, progress=progress)
+        reader = row.read(task, written)
+        verified = compare(written.network, reader, task.images, images.labels, engine=engine, progress=progress)
     return Exported(written, form, changed, verified)

@@ -21,12 +21,14 @@ class Task:
         path: what to write.
         form: one of the exporter's forms, or empty where it has none.
         options: the exporter's own options, by field of `Export`.
+        images: those that were given, (images, *sample); None without data.
     """
 
     snn: Snn
     path: Path
     form: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    images: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,14 @@ class Written:
         network: exactly the network that they hold: the checkpoint's, or its portable form.
         notes: what its user has to know.
         facts: figures of the export, JSON-able.
+        engine: what runs exactly what the files hold, where that is not the layer engine on `network`.
     """
 
     files: tuple[Path, ...]
     network: Snn
     notes: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    engine: Reader | None = None
 
 
 @dataclass(frozen=True)

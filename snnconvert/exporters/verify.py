@@ -97,6 +97,7 @@ def compare(
     images: Tensor,
     labels: NDArray[np.int64] | None = None,
     *,
+    engine: Reader | None = None,
     progress: Progress = silent,
 ) -> Comparison:
     """Run `images` in this package's engine and in `reader`.
@@ -106,8 +107,9 @@ def compare(
         reader: what is compared with it.
         images: (images, *sample).
         labels: of the images; None where there are none.
+        engine: what runs `snn`, if not the layer engine.
     """
-    engine, found = engine_of(snn), Comparison()
+    engine, found = engine or engine_of(snn), Comparison()
     size = max(1, min(MOST_AT_ONCE, chunk_size(snn)))
     for start in range(0, len(images), size):
         batch = images[start : start + size]

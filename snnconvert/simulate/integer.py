@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from snnconvert.compile.integers import Integers, Unit
+from snnconvert.errors import OptionError
 from snnconvert.graph.dialect import arguments, output_nodes, role_of
 from snnconvert.graph.flow import Flow
 from snnconvert.graph.kinds import Neuron, Op, Role, Weighted
@@ -70,7 +71,7 @@ class IntegerEngine:
         weight_bits, state_bits, input_bits, scale_per: as of `Integers`.
 
     Raises:
-        OptionError: as `Integers`.
+        OptionError: as `Integers`, and for other windows than bistable ones.
     """
 
     def __init__(
@@ -79,6 +80,11 @@ class IntegerEngine:
         self.integers = Integers(
             snn, weight_bits=weight_bits, state_bits=state_bits, input_bits=input_bits, scale_per=scale_per
         )
+        if snn.schedule.windowed and not isinstance(snn.schedule, Bistable):
+            raise OptionError(
+                "a chip's integers are simulated for streaming, waiting and bistable networks only",
+                hint="convert with --schedule streaming, wait or bistable",
+            )
         self.snn, self.schedule, self.domains = snn, snn.schedule, self.integers.domains
         self.depths, self.units = site_depths(snn.graph), self.integers.units
         # what one site sends, step by step
@@ -196,7 +202,7 @@ class IntegerEngine:
         assert isinstance(op, Neuron)
         moving = self._over_time(Value(self._in_unit(current, self.units[node]).round(), current.constant)).tensor
         arriving, depth = by_frames(moving, self.steps), self.depths[node.name]
-        taken, sent = self._moments(depth - 1), self._moments(depth)
+        taken, sent = self.moments(depth - 1), self.moments(depth)
         state, out = op.row.init(arriving[0], op.initial), torch.zeros_like(arriving)
         nothing = torch.zeros_like(arriving[0])
         for step in sorted(taken.keys() | sent.keys()):
@@ -210,7 +216,7 @@ class IntegerEngine:
                 self.watch(node.name, step, state.v, spikes)
         return out.flatten(0, 1)
 
-    def _moments(self, depth: int) -> dict[int, int]:
+    def moments(self, depth: int) -> dict[int, int]:
         """By global step which of its own steps a site at `depth` is at."""
         return {
             self.schedule.emission_step(depth, frame, phase): frame * self.per_frame + phase
