@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint options docs picture sdist wheel sanitize fuzz clean
+.PHONY: readers install demo test lint options docs picture sdist wheel sanitize fuzz clean
 
 $(BIN)/snnconvert: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +29,18 @@ lint: $(BIN)/.test-installed
 # the table of options in docs/options.md
 options: install
 	$(BIN)/python -m snnconvert.cli.table docs/options.md
+
+# the simulators that read NIR, each in an environment of its own, and every spike compared in them: a table
+READERS := .readers
+readers: $(BIN)/.test-installed
+	grep '^torch==' constraints.txt > build-readers.txt
+	for reader in 'sinabs sinabs==3.1.3' 'spikingjelly spikingjelly==2.0.0 nir==1.0.8 nirtorch==2.6' \
+		'norse norse==1.1.0' 'snntorch snntorch==1.0.0 nir==1.0.8 nirtorch==2.6'; do \
+		set -- $$reader; name=$$1; shift; \
+		$(PYTHON) -m venv $(READERS)/$$name && \
+		$(READERS)/$$name/bin/pip install --quiet --constraint build-readers.txt torch "$$@" || exit 1; done
+	rm build-readers.txt
+	$(BIN)/python benchmarks/readers.py --environments $(READERS)
 
 # the documentation as a site, in build/site: open build/site/index.html
 docs: $(BIN)/.test-installed

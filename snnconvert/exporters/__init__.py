@@ -78,6 +78,15 @@ EXPORTERS: dict[str, Exporter] = {
         "snnconvert.exporters.integer_file:read_integers",
         options=("target", "weight_bits", "state_bits"),
     ),
+    "nir": Exporter(
+        "a NIR file for another simulator, and the few lines with which it is read rightly",
+        "snnconvert.exporters.nir_file:write_nir",
+        "snnconvert.exporters.nir_file:read_nir",
+        options=("reader", "python"),
+        suffix=".nir",
+        packages=("nir",),
+        extra="nir",
+    ),
 }
 
 
@@ -126,6 +135,22 @@ class Export:
         commands=("export",),
         panel=PANEL,
         metavar="NAME|FILE.toml",
+    )
+    reader: str | None = option(
+        None,
+        "Who reads it: sinabs, spikingjelly, norse, snntorch, or primitive for readers of integrators, thresholds and "
+        "scales (nir).",
+        commands=("export",),
+        panel=PANEL,
+        metavar="NAME",
+    )
+    python: str | None = option(
+        None,
+        "Python of the environment in which --verify finds the reader (nir).",
+        commands=("export",),
+        panel=PANEL,
+        metavar="FILE",
+        usual="this one",
     )
     weight_bits: int | None = option(
         None, "Of a weight, sign included (integers).", commands=("export",), panel=PANEL, usual="8", least=2

@@ -17,7 +17,7 @@ from snnconvert.errors import UnsupportedError
 from snnconvert.graph.dialect import arguments, op_of, origin_of, output_nodes
 from snnconvert.graph.flow import Flow
 from snnconvert.graph.kinds import MaxPool, Op, Role, SumPool
-from snnconvert.graph.schedule import Bistable, Schedule
+from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.schedule.timing import site_depths
 
 Array = NDArray[np.int64]
@@ -255,7 +255,7 @@ class IntegerProgram:
 
 def timing(schedule: Schedule) -> dict[str, int]:
     """The constants of reference.c that say when a site is at which of its steps."""
-    bistable = schedule if isinstance(schedule, Bistable) else None
+    residual = schedule.to_dict().get("residual")
     return {
         "TIMESTEPS": schedule.timesteps,
         "FRAMES": schedule.frames,
@@ -265,8 +265,8 @@ def timing(schedule: Schedule) -> dict[str, int]:
         "READ_FROM": schedule.read_from,
         "WINDOWED": int(schedule.windowed),
         "POSITIONAL": int(schedule.positional),
-        "CLEARED": int(bistable is not None and bistable.residual == "clear"),
-        "CLAMPED": int(bistable is not None and bistable.residual == "clamp"),
+        "CLEARED": int(residual == "clear"),
+        "CLAMPED": int(residual == "clamp"),
     }
 
 

@@ -20,12 +20,11 @@ from snnconvert.errors import OptionError
 from snnconvert.graph.dialect import arguments, output_nodes, role_of
 from snnconvert.graph.flow import Flow
 from snnconvert.graph.kinds import Neuron, Op, Role, Weighted
-from snnconvert.graph.schedule import Bistable
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.graph.walk import walk
 from snnconvert.neurons import State
-from snnconvert.neurons.bistable import fire_phase, phase_weights
+from snnconvert.neurons.bistable import BISTABLE, fire_phase, phase_weights
 from snnconvert.simulate.frames import Frames, over_time
 from snnconvert.simulate.over_time import by_frames, compensated, running_maximum
 
@@ -80,7 +79,7 @@ class IntegerEngine:
         self.integers = Integers(
             snn, weight_bits=weight_bits, state_bits=state_bits, input_bits=input_bits, scale_per=scale_per
         )
-        if snn.schedule.windowed and not isinstance(snn.schedule, Bistable):
+        if snn.schedule.windowed and snn.schedule.own_neuron != BISTABLE.name:
             raise OptionError(
                 "a chip's integers are simulated for streaming, waiting and bistable networks only",
                 hint="convert with --schedule streaming, wait or bistable",
@@ -90,9 +89,8 @@ class IntegerEngine:
         # what one site sends, step by step
         self.per_frame = self.schedule.steps_per_frame
         self.steps = self.schedule.frames * self.per_frame
-        self.weights = [1]
-        if isinstance(self.schedule, Bistable):
-            self.weights = phase_weights(self.schedule.window, self.schedule.phases)
+        self.weights = phase_weights(self.per_frame, "power2" if self.schedule.positional else "uniform")
+        self.residual = self.schedule.to_dict().get("residual", "keep")
         self.ops = {node: self._cast(node, op) for node, op in self.integers.ops.items()}
 
     @torch.inference_mode()
@@ -225,13 +223,13 @@ class IntegerEngine:
         }
 
     def _fire(self, op: Neuron, state: State, phase: int) -> tuple[Tensor, State]:
-        if not isinstance(self.schedule, Bistable):
+        if not self.schedule.windowed:
             return op.row.fire(state, op.threshold, op.levels)
         spikes, v = fire_phase(state.v, op.threshold, self.weights[phase], negative=op.row.negative)
         if phase == self.per_frame - 1:
-            if self.schedule.residual == "clear":
+            if self.residual == "clear":
                 v = torch.zeros_like(v) + op.initial
-            elif self.schedule.residual == "clamp":
+            elif self.residual == "clamp":
                 v = torch.minimum(v, op.threshold)
         return spikes, State(v, state.sent)
 
