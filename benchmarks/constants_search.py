@@ -66,7 +66,7 @@ def searched(bench: Bench, steps: int, neurons: tuple[str, ...], count: int) -> 
         yield {
             "candidate": trial.candidate.name if len(neurons) > 1 else f"{neurons[0]}, {trial.candidate.name}",
             "neuron": trial.candidate.neuron.model,
-            "ranked": trial.agreement,
+            "ranked": None if trial.value is None else trial.value / 100,
             "steps": trial.snn.schedule.latency["total"],
             "spikes": trial.spikes,
             "agreed": curve.agreed[-1] / len(bench.judged),
@@ -89,7 +89,7 @@ def search(path: Path, networks: list[str]) -> None:
 
 
 def merit(row: dict[str, Any]) -> tuple[float, float, float]:
-    """What a search goes by."""
+    """What a search by last answers alone goes by."""
     return row["ranked"], -row["steps"], -row["spikes"]
 
 

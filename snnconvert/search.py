@@ -184,11 +184,11 @@ def tried(
         ann: the canonical network.
         found: what `candidates` returned.
         make: calibrates the given network (with its signed sites, if any) for a schedule and a neuron, and spikifies.
-        images: calibration images, (n, *sample); at most RANKING_IMAGES are simulated.
+        images: calibration images, (n, *sample); the last RANKING_IMAGES are simulated.
         progress: called after each candidate.
     """
     count, done = len(eligible(found)), 0
-    images = images[:RANKING_IMAGES]
+    images = images[-RANKING_IMAGES:]  # stand-ins are calibrated on the first: these have not seen them
     reference = answers(ann, images)
     for candidate in found:
         trial = Trial(candidate)
