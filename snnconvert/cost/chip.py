@@ -16,6 +16,7 @@ import numpy as np
 from torch import fx
 
 from snnconvert.compile.integers import SCALES
+from snnconvert.cost.cores import Placed, placed
 from snnconvert.data.datasets import Dataset
 from snnconvert.errors import OptionError
 from snnconvert.files import parsed_toml, read_toml
@@ -29,6 +30,7 @@ from snnconvert.simulate.integer import IntegerCurve, integer_curve
 SWEEP_WEIGHT_BITS, SWEEP_STATE_BITS = (3, 4, 6, 8), (8, 10, 12, 16)
 # of an input value, where a target does not say: no fewer than any sensor has
 INPUT_BITS = 16
+LISTS = ("pools", "strides", "kernel_memory", "neuron_memory")
 CHOICES = {"reset": ("subtract", "zero"), "scale_per": SCALES}
 
 
@@ -48,6 +50,9 @@ class Target:
         destinations: layers that one layer can send to.
         fan_in, fan_out: synapses per neuron, and per spike.
         neurons_per_layer, weight_bytes_per_layer: memory of a core.
+        kernel_memory, neuron_memory: words of each core, as `cores` counts them; the layers then have to fit, one to a
+            core, and branches cannot be summed into the same neurons.
+        biases_per_layer: of a core.
         kernel: largest side of a convolution; pools: sides that pooling may have; strides: that convolutions may have.
         analogue_operators: whether operators on real values (attention, gates, normalisation) can run.
     """
@@ -67,6 +72,9 @@ class Target:
     fan_out: int | None = None
     neurons_per_layer: int | None = None
     weight_bytes_per_layer: int | None = None
+    kernel_memory: tuple[int, ...] | None = None
+    neuron_memory: tuple[int, ...] | None = None
+    biases_per_layer: int | None = None
     kernel: int | None = None
     pools: tuple[int, ...] | None = None
     strides: tuple[int, ...] | None = None
@@ -100,7 +108,7 @@ def load_target(name: str) -> Target:
             made[key] = value
         else:
             made[key] = None
-        wanted_list = key in ("pools", "strides")
+        wanted_list = key in LISTS
         if made[key] is None or wanted_list != isinstance(made[key], tuple):
             wanted = "a list of whole numbers" if wanted_list else str(kinds[key]).replace(" | None", "")
             raise OptionError(f"--target {name}: {key} = {value!r} is not possible", hint=f"{key} is {wanted}")
@@ -108,6 +116,9 @@ def load_target(name: str) -> Target:
         if made.get(key) not in (None, *allowed):
             hint = f"choose {' or '.join(allowed)}"
             raise OptionError(f"--target {name}: {key} = {made[key]!r} is not known", hint=hint)
+    if len(made.get("kernel_memory", ())) != len(made.get("neuron_memory", ())):
+        hint = "give both, with one number for each core"
+        raise OptionError(f"--target {name}: kernel_memory and neuron_memory belong together", hint=hint)
     return Target(**made)
 
 
@@ -117,6 +128,7 @@ def violations(snn: Snn, target: Target) -> list[dict[str, Any]]:
         {"layer": layer, "limit": limit, "allowed": plain, "found": value, "text": text}
         for layer, limit, plain, value, text in _broken(snn, target)
     ]
+    found += _without_core(cores_of(snn, target), target)
     count = len(neurons_of(snn.graph))
     if target.layers is not None and count > target.layers:
         text = f"the network has {count} neuron layers, the chip {target.layers}"
@@ -124,6 +136,27 @@ def violations(snn: Snn, target: Target) -> list[dict[str, Any]]:
             0, {"layer": "the network", "limit": "layers", "allowed": target.layers, "found": count, "text": text}
         )
     return found
+
+
+def cores_of(snn: Snn, target: Target) -> list[Placed]:
+    """Which layer goes to which core; empty where the memories of cores are not known."""
+    if target.kernel_memory is None or target.neuron_memory is None:
+        return []
+    return placed(snn, target.kernel_memory, target.neuron_memory)
+
+
+def _without_core(layers: Sequence[Placed], target: Target) -> Iterator[dict[str, Any]]:
+    for one in layers:
+        row = {"layer": one.layer, "allowed": 1}
+        if one.kernels != 1:
+            text = f"a core has one kernel; {one.kernels} branches are summed into these neurons"
+            yield {**row, "limit": "kernels", "found": one.kernels, "text": text}
+        elif one.core is None:
+            text = f"no free core holds its {one.kernel:,} words of kernel and {one.neurons:,} of neurons"
+            yield {**row, "limit": "cores", "found": 0, "text": text}
+        if _over(one.biases, target.biases_per_layer):
+            text = f"{one.biases:,} biases in one layer"
+            yield {**row, "limit": "biases", "allowed": target.biases_per_layer, "found": one.biases, "text": text}
 
 
 def _broken(snn: Snn, target: Target) -> Iterator[tuple[str, str, Any, Any, str]]:
@@ -226,7 +259,9 @@ def chip_section(
         runs += rows_of(curve)
     progress("chip", len(wanted), max(1, len(wanted)))
     limits = {key: value for key, value in asdict(target).items() if value is not None}
-    return {"target": limits, "violations": violations(snn, target), "runs": pareto(runs)}
+    section = {"target": limits, "violations": violations(snn, target), "runs": pareto(runs)}
+    cores = cores_of(snn, target)
+    return section if not cores else {**section, "cores": [asdict(one) for one in cores]}
 
 
 def rows_of(curve: IntegerCurve) -> list[dict[str, Any]]:

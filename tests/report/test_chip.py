@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from make_document import make_parts
 
-from snnconvert.cost.chip import Target, chip_section, load_target, pareto, violations
+from snnconvert.cost.chip import Target, chip_section, cores_of, load_target, pareto, violations
+from snnconvert.cost.cores import matching
 from snnconvert.data.datasets import Dataset, load_dataset
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import OptionError
+from snnconvert.pipeline import Request, run
 from snnconvert.report.document import assemble
 from snnconvert.report.render_html import render_html
 from snnconvert.report.sections.chip import lines as lines_of
@@ -115,3 +117,25 @@ def test_pareto_front() -> None:
         {"timesteps": 8, "weight_bits": 4, "state_bits": 32, "correct": 85},
     ]
     assert [row["best"] for row in pareto(rows)] == [False, True, True, False]
+
+
+def test_a_core_holds_one_kernel_with_its_neurons() -> None:
+    target = load_target("speck2f")
+    snn = run(Request("zoo:digits-cnn", schedule="streaming", timesteps=4, calibration="mse", limit=4)).snn
+    found = cores_of(snn, target)
+    # as sinabs' own memory_summary counts them: 1 x 3 x 3 -> 16 on 8 x 8, ..., 32 x 2 x 2 -> 64, 64 -> 10
+    assert [(one.kernel, one.neurons) for one in found] == [
+        (256, 1024), (8192, 2048), (16384, 512), (8192, 64), (1024, 10),
+    ]  # fmt: skip
+    assert len({one.core for one in found} - {None}) == 5
+    assert violations(snn, target) == []
+    tight = replace(target, kernel_memory=(16384, 256, 8192), neuron_memory=(2048, 1024, 64))
+    assert [one.core for one in cores_of(snn, tight)].count(None) == 2
+    assert [row["limit"] for row in violations(snn, tight)] == ["cores", "cores"]
+    residual = violations(small_snn()[0], target)
+    assert [row["found"] for row in residual if row["limit"] == "kernels"] == [2]
+
+
+def test_as_many_layers_as_possible_get_a_core() -> None:
+    assert matching([[0, 1], [0], [1, 2]]) == {0: 1, 1: 0, 2: 2}
+    assert len(matching([[0], [0], []])) == 1

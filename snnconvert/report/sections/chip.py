@@ -36,10 +36,20 @@ class Run(TypedDict):
     shortcut_synapses: NotRequired[int | None]
 
 
+class Core(TypedDict):
+    layer: str
+    kernels: Count
+    kernel: Annotated[Count, means("words of memory that its kernel takes")]
+    neurons: Annotated[Count, means("words of memory that its neurons take")]
+    biases: Count
+    core: Annotated[int | None, means("where it goes; null if no free core holds it")]
+
+
 class Chip(TypedDict):
     target: dict[str, Any]
     violations: list[Violation]
     runs: NotRequired[list[Run]]
+    cores: NotRequired[list[Core]]
 
 
 class Keys(TypedDict):
@@ -89,7 +99,15 @@ def blocks(document: Document) -> Sequence[Block]:
         head = ("layer", "limit", "allowed", "found", "what is wrong")
         rows = [(row["layer"], _limit(row), str(row["allowed"]), str(row["found"]), row["text"]) for row in broken]
         found.append(Table(head, rows, left=(1, 4)))
-    return found + _runs(chip)
+    return found + _cores(chip) + _runs(chip)
+
+
+def _cores(chip: Chip) -> list[Block]:
+    rows = [
+        ("-" if row["core"] is None else str(row["core"]), row["layer"], count(row["kernel"]), count(row["neurons"]))
+        for row in chip.get("cores", [])
+    ]
+    return [Table(("core", "layer", "words of kernel", "words of neurons"), rows, left=(1,))] if rows else []
 
 
 def _runs(chip: Chip) -> list[Block]:
