@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -16,6 +17,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
+from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -111,7 +113,15 @@ def read_json(path: str | Path) -> Any:
         OSError, ClaimError: as `read_text` does.
         ValueError: it is not UTF-8 or no JSON, is nested too deeply, or holds a number of too many digits.
     """
-    return _parsed(json.loads, read_text(path))
+    return _parsed(partial(json.loads, parse_constant=_finite, parse_float=_finite), read_text(path))
+
+
+def _finite(text: str) -> float:
+    """A number of a JSON file, where Python would take NaN, Infinity and 1e999 as well."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is no number of JSON")
+    return number
 
 
 def _parsed(reader: Callable[[str], Any], text: str) -> Any:

@@ -28,7 +28,7 @@ from snnconvert.graph.schedule.timing import plan
 from snnconvert.options import check
 from snnconvert.recompile import Change, recompiled
 from snnconvert.report.document import plain
-from snnconvert.report.from_run import rerun_document
+from snnconvert.report.from_run import DIFFERS, as_converted, rerun_document
 from snnconvert.report.sections import early_exit
 from snnconvert.report.wording import flat
 from snnconvert.request import CHANGES, Request
@@ -64,7 +64,8 @@ def run(checkpoint: Path, given: Mapping[str, Any], output: Path | None, termina
         check_writable(output, ".snn")
     loaded = load_snn(checkpoint)
     chosen = images_for(loaded, data, request.limit)
-    own = chosen.fingerprint() == loaded.evaluation.get("fingerprint")
+    fingerprint = chosen.fingerprint()
+    own = fingerprint == loaded.evaluation.get("fingerprint")
     if not own:
         terminal.remark("note: these are not the images of the conversion's own evaluation")
     with terminal.progress() as progress:
@@ -74,7 +75,10 @@ def run(checkpoint: Path, given: Mapping[str, Any], output: Path | None, termina
             snn, chosen, batch_size=request.batch_size, progress=progress, watchers=counters, device=request.device
         )
     labelled = chosen.labels is not None
-    document = rerun_document(snn, curve, source=data, labelled=labelled, command_line=terminal.command_line)
+    same = as_converted(snn, curve, fingerprint)
+    if same is False:
+        terminal.remark(f"warning: {DIFFERS} Its weights and description are as they were written.")
+    document = rerun_document(snn, curve, source=data, labelled=labelled, command_line=terminal.command_line, same=same)
     document["precision"] = snn.precision
     document["notes"] = [*notes, *document["notes"]]
     counted = operations(counters[0]) if counters else None

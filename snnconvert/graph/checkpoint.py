@@ -26,20 +26,33 @@ from snnconvert import plugins
 from snnconvert.errors import ModelFileError, OptionError, OutputError
 from snnconvert.files import atomic, is_regular, named_in_utf8
 from snnconvert.graph.dialect import arguments, calls, is_reserved, op_of, origin_of, output_nodes, verify
+from snnconvert.graph.header import check_header
 from snnconvert.graph.kinds import KINDS, Neuron, Op, Stage, Weighted
 from snnconvert.graph.schedule import MOST_TIMESTEPS, schedule_from
 from snnconvert.graph.schedule.timing import site_depths
+from snnconvert.graph.shapes import check_shapes
 from snnconvert.graph.types import Ann, Calibrated, EarlyExit, NeuronChoice, Origin, SiteCalibration, Snn, Source
 from snnconvert.graph.walk import values_of
 from snnconvert.neurons import GROUP as NEURON_GROUP
 from snnconvert.neurons import NEURONS, offered
-from snnconvert.tasks import task_from
+from snnconvert.tasks import TASKS, task_from
 
 SCHEMA = "snnconvert-checkpoint/2"
 # held the spiking network alone, and no digest of its header
 FIRST_SCHEMA = "snnconvert-checkpoint/1"
 CALIBRATED, ORIGINAL = "calibrated/", "original/"
 _SEAL = ', "digest": "'
+# what makes no network, whatever of it is wrong
+_DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    OptionError,
+)
 _RECOVER = "convert the model again, or copy the file again"
 
 
@@ -83,16 +96,17 @@ def load_snn(path: str | Path) -> Snn:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         if header["tensors"] != digest(tensors):
             raise ModelFileError(f"the weights in {path} are not those that were written", hint=_RECOVER)
+        check_header(header)
         tensors |= {name: tensors[kept] for name, kept in header.get("copies", {}).items()}
         for name in [name.removesuffix(".codes") for name in tensors if name.endswith(".codes")]:
             tensors[name] = _unpacked(name, tensors)
         _refuse_foreign(header, path)
         snn = _restore(header, tensors)
-        _probe(snn)
+        _probe(snn, path)
         return snn
     except SafetensorError as error:
         raise ModelFileError(f"{path} is truncated or not a checkpoint: {error}", hint=_RECOVER) from error
-    except (KeyError, TypeError, ValueError, RuntimeError, AssertionError, AttributeError, OptionError) as error:
+    except _DAMAGE as error:
         raise ModelFileError(f"{path} holds a damaged network description ({error})", hint=_RECOVER) from error
 
 
@@ -266,8 +280,15 @@ def digest(tensors: dict[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def _probe(snn: Snn) -> None:
-    """Run the graph once on zeros: shapes that do not fit each other raise here and not in use."""
+def _probe(snn: Snn, path: Path) -> None:
+    """Run the graphs once: shapes that do not fit each other raise here and not in use.
+
+    All run on shapes alone first, so that none costs more than the file may ask for; the spiking one on zeros as well.
+    """
+    calibrated = snn.calibrated
+    kept = () if calibrated is None else (calibrated.network, calibrated.original)
+    for graph in (snn.graph, *(one.graph for one in kept if one is not None)):
+        check_shapes(graph, snn.input_shape, path)
     for node, value in values_of(snn.graph, torch.zeros(1, *snn.input_shape, dtype=torch.float64)):
         if tuple(value.shape[1:]) != node.meta["shape"]:
             raise ValueError(f"shape of {node.name}")
@@ -277,11 +298,10 @@ def _probe(snn: Snn) -> None:
     if snn.schedule.depth != depth:
         raise ValueError(f"the schedule's depth is {snn.schedule.depth}, the network's {depth}")
     ranks = [len(node.meta["shape"]) for node in output_nodes(snn.graph)]
+    if snn.task.kind not in TASKS:
+        raise ValueError(f"task {snn.task.kind!r}")
     if any(not 0 <= index < len(ranks) or not 0 <= snn.task.axis < max(ranks[index], 1) for index in snn.task.outputs):
         raise ValueError("the task is for other outputs")
-    for name in ("preprocessing", "calibration", "evaluation"):
-        if not isinstance(getattr(snn, name), dict):
-            raise TypeError(name)
 
 
 def _restore(header: dict[str, Any], tensors: dict[str, Tensor]) -> Snn:
@@ -329,10 +349,12 @@ def _restore(header: dict[str, Any], tensors: dict[str, Tensor]) -> Snn:
 
 
 def _restored_choices(row: dict[str, Any]) -> dict[str, Any]:
-    early = row["early_exit"]
+    early, neuron = row["early_exit"], NeuronChoice(**row.get("neuron", {}))
+    if neuron.model not in NEURONS:
+        raise ValueError(f"neuron {neuron.model!r}")
     return {
         "schedule": schedule_from(row["schedule"]),
-        "neuron": NeuronChoice(**row.get("neuron", {})),
+        "neuron": neuron,
         "early_exit": None if early is None else EarlyExit(**early),
     }
 

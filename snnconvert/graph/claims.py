@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,14 @@ def check_module(module: nn.Module, inputs: Sequence[Tensor], where: str, path: 
     Raises:
         ClaimError: it is.
     """
+    check_claim(_bytes(partial(shape_of, module), inputs, {}), f"the result of {where}", path)
+
+
+def shape_of(module: nn.Module, *inputs: Tensor) -> Tensor:
+    """What `module` makes of `inputs`, all of them on the device "meta": a tensor without values."""
     own = {name: value.to("meta") for name, value in (*module.named_parameters(), *module.named_buffers())}
-
-    def call(*given: Tensor) -> Any:
-        return torch.func.functional_call(module, own, given)
-
-    check_claim(_bytes(call, inputs, {}), f"the result of {where}", path)
+    found: Tensor = torch.func.functional_call(module, own, inputs)
+    return found
 
 
 def result_bytes(target: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> int:

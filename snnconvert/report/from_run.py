@@ -11,7 +11,7 @@ from snnconvert.data.datasets import Dataset
 from snnconvert.graph.dialect import class_count
 from snnconvert.graph.types import Snn
 from snnconvert.progress import Progress, silent
-from snnconvert.report.document import assemble
+from snnconvert.report.document import assemble, plain
 from snnconvert.report.measured import Measured
 from snnconvert.report.sections import SECTIONS, made
 from snnconvert.simulate.measure import FitCurve
@@ -19,6 +19,8 @@ from snnconvert.stages import Outcome
 from snnconvert.study.evaluate import Watchers, rerun
 from snnconvert.tasks.intervals import wilson_interval
 from snnconvert.tasks.scores import Curve
+
+DIFFERS = "The same images gave other figures than when the network was converted."
 
 
 def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -77,7 +79,7 @@ def rebuilt_document(
     recorded = snn.evaluation if fingerprint == snn.evaluation.get("fingerprint") else {}
     differs = {
         "code": "differs_from_conversion",
-        "text": "The same images gave other answers than when the network was converted.",
+        "text": DIFFERS,
         "hint": "Check that the checkpoint and the data are unchanged.",
     }
     excluded = recorded.get("excluded_calibration")
@@ -99,7 +101,7 @@ def rebuilt_document(
         studies=studies or {},
         constants=constants,
         notes=[note for note in (snn.provenance, *data.notes) if note],
-        warnings=[differs] if recorded and recorded.get("correct", curve.correct) != curve.correct else [],
+        warnings=[differs] if as_converted(snn, curve, fingerprint) is False else [],
     )
     return _document(measured)
 
@@ -126,10 +128,40 @@ def _document(measured: Measured) -> dict[str, Any]:
     return assemble({key: value for section in SECTIONS.values() for key, value in section.compute(measured).items()})
 
 
-def rerun_document(snn: Snn, curve: FitCurve, *, source: str, labelled: bool, command_line: str) -> dict[str, Any]:
-    """The figures of a checkpoint measured on its own, as `snnconvert run --json` prints them."""
-    recorded, known = snn.evaluation.get("correct"), curve.metrics()
-    unknown = [None] * len(curve.timesteps)
+def as_converted(snn: Snn, curve: FitCurve, fingerprint: str) -> bool | None:
+    """Whether every figure that the checkpoint keeps came out again, to the last bit.
+
+    None where it keeps none of these images, or was compiled again since.
+
+    Args:
+        snn: the network that was measured.
+        curve: what was measured.
+        fingerprint: of the images.
+    """
+    recorded = snn.evaluation
+    if "spikes_per_image" not in recorded or recorded.get("fingerprint") != fingerprint:
+        return None
+    measured = {
+        "samples": curve.samples,
+        "correct": curve.correct,
+        "spikes_per_image": curve.spikes,
+        "early_exit": curve.early_exit,
+    }
+    kept = recorded.get("metrics", {})
+    pairs = [(recorded[name], value) for name, value in measured.items() if name in recorded]
+    pairs += [(kept[name], vars(value)) for name, value in curve.metrics().items() if name in kept]
+    return all(before == plain(now) for before, now in pairs)
+
+
+def rerun_document(
+    snn: Snn, curve: FitCurve, *, source: str, labelled: bool, command_line: str, same: bool | None
+) -> dict[str, Any]:
+    """The figures of a checkpoint measured on its own, as `snnconvert run --json` prints them.
+
+    Args:
+        same: as `as_converted` says.
+    """
+    known, unknown = curve.metrics(), [None] * len(curve.timesteps)
     return {
         "schema": "snnconvert-run/1",
         "tool": made.tool(command_line),
@@ -145,5 +177,5 @@ def rerun_document(snn: Snn, curve: FitCurve, *, source: str, labelled: bool, co
         },
         "early_exit": curve.early_exit,
         "notes": list(curve.notes),
-        "same_as_conversion": None if recorded is None else bool(recorded == curve.correct),
+        "same_as_conversion": same,
     }

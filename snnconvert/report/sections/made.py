@@ -49,7 +49,7 @@ class Answers(TypedDict):
 
 
 class Evaluation(TypedDict):
-    samples: Count
+    samples: Step
     labelled: bool
     source: str
     fingerprint: str | None
