@@ -19,7 +19,7 @@ from snnconvert.errors import OptionError
 from snnconvert.files import write_atomically
 from snnconvert.graph.checkpoint import load_snn
 from snnconvert.report.compare import compare
-from snnconvert.report.document import load_report
+from snnconvert.report.document import load_report, of_reports
 from snnconvert.report.from_run import rebuilt_document
 from snnconvert.report.render_comparison import print_comparison, render_comparison, render_comparison_html
 
@@ -43,7 +43,8 @@ def report(paths: Sequence[Path], given: Mapping[str, Any], chip: Chip, files: F
         _compare(paths, files, terminal)
         return
     document = load_report(paths[0])
-    show_report(document, write_all(document, files.report or paths[0].with_suffix(".html"), files), terminal)
+    with of_reports(paths):
+        show_report(document, write_all(document, files.report or paths[0].with_suffix(".html"), files), terminal)
 
 
 def _measured(path: Path, given: Mapping[str, Any], chip: Chip, terminal: Terminal) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def _compare(paths: Sequence[Path], files: Files, terminal: Terminal) -> None:
     names = [
         f"{name} ({names[: i + 1].count(name)})" if names.count(name) > 1 else name for i, name in enumerate(names)
     ]
-    comparison = compare([(name, load_report(path)) for name, path in zip(names, paths, strict=True)])
+    read = [(name, load_report(path)) for name, path in zip(names, paths, strict=True)]
     target = files.report or Path("comparison.html")
     if target.suffix != ".html":
         raise OptionError(f"--report {target} does not end in .html", hint=f"name it {target.with_suffix('.html')}")
@@ -92,10 +93,12 @@ def _compare(paths: Sequence[Path], files: Files, terminal: Terminal) -> None:
             f"{target} would overwrite {target.with_suffix('.json')}, which is to be compared",
             hint="name another page with --report",
         )
-    texts = {target.with_suffix(".json"): json.dumps(comparison, indent=1) + "\n"}
-    texts[target] = render_comparison_html(comparison)
-    if files.markdown:
-        texts[target.with_suffix(".md")] = render_comparison(comparison)
+    with of_reports(paths):
+        comparison = compare(read)
+        texts = {target.with_suffix(".json"): json.dumps(comparison, indent=1) + "\n"}
+        texts[target] = render_comparison_html(comparison)
+        if files.markdown:
+            texts[target.with_suffix(".md")] = render_comparison(comparison)
     write_atomically(texts)
     if terminal.as_json:
         print(json.dumps(comparison, indent=1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import warnings
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -171,7 +172,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     Raises:
         ClaimError: it has more pixels than the file may ask for.
     """
-    with opened(path) as file, _without_limit(), Image.open(file, formats=FORMATS) as image:
+    with opened(path) as file, _alone(), Image.open(file, formats=FORMATS) as image:
         if min(image.size) < 1:
             raise ValueError("it has no pixels")
         check_pixels(image.height, image.width, path)
@@ -180,11 +181,13 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 @contextmanager
-def _without_limit() -> Iterator[None]:
-    """Without Pillow's own limit of pixels, which nobody can raise; ours holds before anything is decoded."""
+def _alone() -> Iterator[None]:
+    """Without Pillow's own limit of pixels, which nobody can raise (ours comes first), and without its remarks."""
     own, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         Image.MAX_IMAGE_PIXELS = own
 

@@ -59,7 +59,7 @@ class Schedule(TypedDict, total=False):
     """A schedule; each class checks its own fields."""
 
     kind: str
-    timesteps: Units
+    timesteps: Count
     depth: Count
 
 
@@ -148,6 +148,7 @@ class Header(Graph):
     original: NotRequired[Graph | None]
     task: NotRequired[Task | None]
     copies: NotRequired[dict[str, str]]
+    providers: NotRequired[dict[str, str]]
 
 
 def check_header(header: Any) -> None:

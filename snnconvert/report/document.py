@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Union, get_args, get_origin, get_type_hints
 
@@ -154,6 +155,25 @@ def load_report(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} is no {SCHEMA} document", hint=hint, causes=tuple(found[:5]))
     result: dict[str, Any] = document
     return result
+
+
+@contextmanager
+def of_reports(paths: Sequence[Path]) -> Iterator[None]:
+    """Whatever is made of reports that were read: where their parts do not fit each other, it is the files' fault.
+
+    Types and lengths are checked when a report is read; that every layer, class and comparison that one part names is
+    in the others as well shows only when they are put together.
+
+    Raises:
+        DataError: naming the reports.
+    """
+    try:
+        yield
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise DataError(
+            f"the parts of {', '.join(map(str, paths))} do not fit each other: {type(error).__name__}: {error}",
+            hint="a report that was edited? convert again, or rebuild it: snnconvert report FILE.snn --data DATA",
+        ) from error
 
 
 def _is_version_1(document: Any) -> bool:

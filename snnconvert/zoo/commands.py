@@ -20,7 +20,7 @@ from snnconvert.gates.junit import Case, figures, github_annotations, junit_xml,
 from snnconvert.gates.limits import Gates
 from snnconvert.gates.verdicts import Status, check_document
 from snnconvert.printable import say
-from snnconvert.report.document import load_report
+from snnconvert.report.document import load_report, of_reports
 from snnconvert.zoo.batch import Engine, Quiet, Settings, preflight, run_zoo
 from snnconvert.zoo.fetch import is_cached
 from snnconvert.zoo.fetch import pull as pull_file
@@ -238,10 +238,11 @@ def gate(
         raise OptionError("no gate was given", hint='for instance --max-drop 1.0, or --fail-if "accuracy_drop > 0.5"')
     before = load_report(baseline) if baseline is not None else None
     documents = [load_report(path) for path in reports]
-    results = [check_document(document, gates, before) for document in documents]
+    with of_reports([*reports, *([baseline] if baseline else [])]):
+        results = [check_document(document, gates, before) for document in documents]
+        told = {document["model"]["name"]: figures(document) for document in documents}
+        then = None if before is None else dict.fromkeys(told, figures(before))
     found = [case for result in results for case in Case.of(result)]
-    told = {document["model"]["name"]: figures(document) for document in documents}
-    then = None if before is None else dict.fromkeys(told, figures(before))
     title = "Gates of spiking networks"
     texts = {junit: junit_xml("snnconvert gate", found), summary: markdown(title, found, told, then)}
     if wanted := {path: text for path, text in texts.items() if path is not None}:

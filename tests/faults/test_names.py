@@ -12,12 +12,12 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from snnconvert import convert_model
 from snnconvert.convert.onnx_import import import_onnx
 from snnconvert.convert.pytorch import import_module
 from snnconvert.graph.checkpoint import load_snn, save_snn
 from snnconvert.graph.dialect import Builder, calls, is_reserved, origin_of, safe_name
 from snnconvert.graph.walk import values_of
-from snnconvert.pipeline import convert_model
 
 NAMES = (
     *("in", "class", "None", "self", "graph", "code", "forward", "training", "recompile", "add_submodule", "input"),
@@ -61,7 +61,7 @@ def test_an_onnx_file_with_that_name(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["in", "graph", "self", "层", "[/red]"])
 def test_it_survives_the_checkpoint(tmp_path: Path, name: str) -> None:
-    snn = convert_model(two_layers(tmp_path / "net.onnx", name, node=name), timesteps=4, calibration_samples=8)
+    snn = convert_model(two_layers(tmp_path / "net.onnx", name, node=name), timesteps=4, calibration_samples=8).snn
     save_snn(snn, tmp_path / "net.snn")
     found = load_snn(tmp_path / "net.snn")
     x = torch.rand(3, 4)
