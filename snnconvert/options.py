@@ -40,6 +40,7 @@ class Option:
         choices: the allowed names, or a function that returns them.
         usual: what the default is called, where its value does not say.
         example: a value that is often right, for hints.
+        first: the commands whose short help lists it.
         auto: the commands, or "manifest", that take the word auto: for None, or as one of the choices.
         manifest: whether a manifest may set it.
         metavar: what stands for the value in the help.
@@ -61,6 +62,7 @@ class Option:
     choices: tuple[str, ...] | Callable[[], Iterable[str]] = ()
     usual: str | None = None
     example: str = ""
+    first: tuple[str, ...] = ()
     auto: tuple[str, ...] = ()
     manifest: bool = True
     metavar: str = ""

@@ -52,6 +52,7 @@ class Request:
     arch: str | None = _of_models(
         None,
         "Architecture of a weights file: FILE.py:FACTORY (this runs that file), torchvision:NAME, timm:NAME.",
+        first=("convert",),
     )
     input_shape: tuple[int, ...] | None = _of_models(
         None, "One input without the batch, where the model does not say.", least=1, example="--input-shape 3,32,32"
@@ -71,6 +72,7 @@ class Request:
         commands=("convert", "run", "zoo run"),
         panel=SNN,
         short="-T",
+        first=("convert",),
         least=1,
         most=MOST_TIMESTEPS,
         auto=("convert",),
@@ -79,14 +81,17 @@ class Request:
         None,
         "Images to evaluate on: .npz (x, y), .npy, a folder of class folders, a folder plus labels.csv, idx or CIFAR "
         "binary files.",
-        commands=(*_MEASURING, "check", "debug"),
+        commands=(*_MEASURING, "check", "debug", "cost", "zoo init"),
         panel=DATA,
+        first=("convert",),
     )
-    calibration_data: str | None = _of_convert(
+    calibration_data: str | None = option(
         None,
         "Images to calibrate on, no labels needed; without it they are drawn from --data and left out of the "
         "evaluation.",
+        commands=("convert", "zoo init"),
         panel=DATA,
+        first=("convert",),
     )
     calibration_samples: int = option(512, "Images to calibrate on.", commands=_of_zoos, panel=CALIBRATION, least=1)
     calibration: str = option(
@@ -106,6 +111,7 @@ class Request:
         "calibration images: 99 % of its answers are the original network's, or its outputs are up to 5 % off.",
         commands=_of_zoos,
         panel=SNN,
+        first=("convert",),
         choices=lambda: (*offered(), AUTO),
     )
     levels: int | None = _of_convert(
@@ -173,7 +179,7 @@ class Request:
     limit: int | None = option(
         None,
         "Evaluate on a class-balanced sample of N images.",
-        commands=(*_MEASURING, "debug", "zoo run"),
+        commands=(*_MEASURING, "debug", "cost", "zoo run"),
         panel=DATA,
         least=1,
         usual="all",
@@ -186,7 +192,7 @@ class Request:
     preprocessing: Preprocessing = option(
         Preprocessing,
         "A TOML file with mean, std, scale, layout, channels, resize and crop: value = (x / scale - mean) / std.",
-        commands=("convert",),
+        commands=("convert", "zoo init"),
         metavar="FILE.toml",
         panel=DATA,
         usual="",
@@ -194,7 +200,7 @@ class Request:
         gather=from_command_line,
     )
     label_offset: int = option(
-        0, "Added to labels (1 for a background class).", commands=("convert", "check"), panel=DATA
+        0, "Added to labels (1 for a background class).", commands=("convert", "check", "zoo init"), panel=DATA
     )
     device: str = option("cpu", "cpu, or cuda where there is one.", commands=("convert", "run"), panel=OUTPUT)
     precision: str = option(

@@ -82,7 +82,7 @@ def command(*words: str, folder: Path, plugin: Path | None) -> subprocess.Comple
 
 def test_an_installed_package_brings_a_neuron_and_a_method_to_the_command_line(tmp_path: Path) -> None:
     plugin = installed(tmp_path / "site")
-    shown = command("convert", "--help", folder=tmp_path, plugin=plugin)
+    shown = command("convert", "--help-all", folder=tmp_path, plugin=plugin)
     assert "|twofold|" in shown.stdout and "|utmost|plain]" in shown.stdout and "--times X" in shown.stdout
     assert shown.stderr == ""
     made = command(

@@ -14,6 +14,7 @@ from snnconvert.convert.check import Check, check_model
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.preprocessing_search import Fit, as_good, find_preprocessing
 from snnconvert.data.bundled import data_path
+from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import OptionError, UnsupportedError, listed
 from snnconvert.options import check as check_options
 from snnconvert.request import Request
@@ -30,6 +31,11 @@ def check(request: Request, terminal: Terminal, *, find: bool) -> None:
         raise OptionError("--find-preprocessing needs labelled images", hint="add --data, as for convert")
     if request.data is not None and not find:
         raise OptionError("check needs no data", hint="leave --data out, or add --find-preprocessing")
+    if (request.label_offset, request.preprocessing) != (0, Preprocessing()) and not find:
+        raise OptionError(
+            "check looks at no images, so preprocessing and --label-offset change nothing",
+            hint="leave them out, or add --find-preprocessing and --data",
+        )
     logging.getLogger("torch").setLevel(logging.ERROR)
     found = check_model(
         request.model,

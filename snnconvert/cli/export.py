@@ -29,7 +29,7 @@ def export(checkpoint: Path, asked: Export, terminal: Terminal) -> None:
 def _print(made: Exported) -> None:
     console = Console()
     for path in made.files:
-        console.print(f"written: {path} ({path.stat().st_size / 1e6:.2f} MB)", soft_wrap=True)
+        console.print(f"written: {path} ({path.stat().st_size / 1e3:,.0f} kB)", soft_wrap=True)
     for note in made.written.notes:
         console.print(note)
     if made.changed is None and made.verified is None:

@@ -14,6 +14,8 @@ from typing import Annotated, Any, NoReturn, TextIO, cast
 import typer
 
 from snnconvert.allocator import keep_freed_memory
+from snnconvert.cli import help
+from snnconvert.cli.help import HELP_NAMES
 from snnconvert.cli.options import Chip, Files, command
 from snnconvert.cli.terminal import ClosableOutput, Terminal
 from snnconvert.cli.zoo import zoo_app
@@ -30,12 +32,22 @@ app = typer.Typer(
     help="Convert a trained neural network (ONNX, PyTorch) into a spiking neural network, and report what it costs.\n\n"
     "`snnconvert MODEL [options]` is short for `snnconvert convert MODEL [options]`.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings=HELP_NAMES,
 )
+ROOT_OPTIONS = ("--help", "-h", "--version", "--install-completion", "--show-completion")
 Asked = Annotated[dict[str, Any], Request]
 Checkpoint = Annotated[Path, typer.Argument(metavar="FILE.snn", help="A converted network.")]
+
+
+@app.callback()
+def everything(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=help.version)
+    ] = False,
+) -> None:
+    """What stands in front of a command."""
 
 
 @command(app, "convert")
@@ -136,14 +148,42 @@ def export(checkpoint: Checkpoint, given: Annotated[dict[str, Any], Export], ter
     export(checkpoint, Export(**given), terminal)
 
 
+@command(app, "cost")
+def cost(  # noqa: PLR0917
+    checkpoint: Checkpoint,
+    given: Annotated[dict[str, Any], Request, {"data": "required", "limit": "as many as a few seconds allow"}],
+    terminal: Terminal,
+    machine: Annotated[
+        str,
+        typer.Option(
+            metavar="h2learn|v100|loihi-like|FILE.toml",
+            help="What it runs on; a file varies one of them: machine = NAME, and [[constant]] tables with name, "
+            "value, unit and source.",
+        ),
+    ] = "h2learn",
+    training: Annotated[
+        bool, typer.Option("--training", help="A step of BPTT: forward, backward and weight update.")
+    ] = False,
+    batch: Annotated[int, typer.Option(metavar="N", help="Samples that share one version of the weights.")] = 64,
+) -> None:
+    """Say what a network costs on a machine: operations, bytes, cycles, time and energy, at its measured sparsity."""
+    from snnconvert.cli.cost import cost
+
+    cost(checkpoint, given, machine, batch, training=training, terminal=terminal)
+
+
 app.add_typer(zoo_app, name="zoo")
+
+
+def commands() -> set[str]:
+    """What may stand first instead of a model."""
+    known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    return known | {group.name for group in app.registered_groups if group.name}
 
 
 def with_command(arguments: list[str]) -> list[str]:
     """Put `convert` in front where the user named a model first."""
-    known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    known |= {group.name for group in app.registered_groups if group.name}
-    if not arguments or arguments[0] in known or arguments[0] in ("--help", "-h", "--version"):
+    if not arguments or arguments[0] in commands() or arguments[0].split("=")[0] in ROOT_OPTIONS:
         return arguments
     return ["convert", *arguments]
 
@@ -151,11 +191,7 @@ def with_command(arguments: list[str]) -> list[str]:
 def main() -> None:
     """Entry point: run a command, and turn every failure into a message and an exit code."""
     arguments = with_command(sys.argv[1:])
-    if arguments == ["--version"]:
-        from importlib.metadata import version
-
-        print(f"snnconvert {version('snnconvert')}")
-        return
+    help.complete_as_convert(os.environ, commands())
     keep_freed_memory()
     wait_quietly()
     try:

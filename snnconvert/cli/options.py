@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from snnconvert.cli.help import ALL, HELP_NAMES, Command, help_all
 from snnconvert.options import AUTO, Declared, declared, option
 
 
@@ -26,6 +27,7 @@ class Files:
         panel="Output",
         short="-o",
         usual="convert: STEM.snn",
+        first=("convert",),
     )
     without_original: bool = option(
         False, "Leave the original network out of the checkpoint.", commands=("convert",), panel="Output"
@@ -91,13 +93,18 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., Any]], Calla
 
         @functools.wraps(function)
         def call(**typed: Any) -> Any:
+            typed.pop("help_all", None)
             gathered = {key: group.gather(typed) for key, group in groups.items()}
             return function(**gathered, **typed)
 
+        first = tuple(one for group in groups.values() for one in group.first())
+        if first:
+            parameters.append(_HELP_ALL)
         # typer reads both to find the options
         call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         call.__annotations__ = {each.name: each.annotation for each in parameters}
-        app.command(name.rpartition(" ")[2])(call)
+        kind = type("Command", (Command,), {"first": first})
+        app.command(name.rpartition(" ")[2], cls=kind, context_settings=HELP_NAMES)(call)
         return function
 
     return register
@@ -139,6 +146,10 @@ class _Group:
                 {key: one.of(self.command) for key, one in typed.items() if self.command in one.option.commands},
             )
 
+    def first(self) -> Iterator[str]:
+        """The options that the short help lists."""
+        return (one.name for _, typed in self.rows() for one in typed.values() if self.command in one.option.first)
+
     def parameters(self) -> Iterator[inspect.Parameter]:
         return (_parameter(one, self.command, self.usual) for _, typed in self.rows() for one in typed.values())
 
@@ -159,6 +170,23 @@ def spelled(field: str) -> str:
     return f"--{field.replace('_', '-')}" if field else ""
 
 
+def _completions(row: Declared) -> Callable[[str], list[str]]:
+    """What a shell offers for an option with choices."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in row.choices if name.startswith(incomplete)]
+
+    return complete
+
+
+_HELP_ALL = inspect.Parameter(
+    "help_all",
+    inspect.Parameter.KEYWORD_ONLY,
+    annotation=Annotated[bool, typer.Option(ALL, help="Show all options.", is_eager=True, callback=help_all)],
+    default=False,
+)
+
+
 def _parameter(row: Declared, command: str, usual: str | Mapping[str, str]) -> inspect.Parameter:
     known, metavar = row.option, row.metavar
     kind: Any = bool if row.kind is bool else list[str] if row.repeated else str
@@ -174,6 +202,7 @@ def _parameter(row: Declared, command: str, usual: str | Mapping[str, str]) -> i
             metavar=metavar or None,
             help=known.help + (f" [{shown}]" if shown else ""),
             rich_help_panel=known.panel or None,
+            autocompletion=_completions(row) if row.choices else None,
         )
         kind, default = (kind, False) if kind is bool else (kind | None, None)
     return inspect.Parameter(

@@ -18,28 +18,39 @@ from snnconvert.data.selection import images_for
 from snnconvert.errors import OptionError
 from snnconvert.files import write_atomically
 from snnconvert.graph.checkpoint import load_snn
+from snnconvert.options import declared
 from snnconvert.report.compare import compare
 from snnconvert.report.document import load_report, of_reports
+from snnconvert.report.figures import formats_of
 from snnconvert.report.from_run import rebuilt_document
 from snnconvert.report.render_comparison import print_comparison, render_comparison, render_comparison_html
+from snnconvert.request import Request
 
 
 def report(paths: Sequence[Path], given: Mapping[str, Any], chip: Chip, files: Files, terminal: Terminal) -> None:
     """Rebuild the report of a checkpoint, render one again, or compare several with paired tests."""
     kinds = {path.suffix for path in paths}
+    formats_of(files.figures)
     if kinds == {".snn"} and len(paths) == 1:
         document = _measured(paths[0], given, chip, terminal)
         show_report(document, write_all(document, files.report or Path(f"{paths[0].stem}.html"), files), terminal)
         return
-    if any(name in given for name in ("data", "energy_constants")) or chip != Chip():
+    measuring = [declared(Request)[name].flag for name in given]
+    measuring += [f"--{name}" for name, value in vars(chip).items() if value != getattr(Chip(), name)]
+    if measuring:
         raise OptionError(
-            "--data, --target, --sweep and --energy-constants are for one checkpoint (.snn)", hint="leave them out"
+            f"{' and '.join(measuring)} cannot change a finished report: it is for one checkpoint (.snn)",
+            hint=f"leave {'it' if len(measuring) == 1 else 'them'} out, or measure again: snnconvert report FILE.snn "
+            "--data DATA",
         )
     if kinds != {".json"}:
         raise OptionError(
             f"cannot report on {', '.join(map(str, paths))}", hint="give one .snn file, or one or more report .json"
         )
     if len(paths) > 1:
+        if files.csv or files.figures:
+            unused = "--csv" if files.csv else "--figures"
+            raise OptionError(f"{unused} is for one report", hint="leave it out, or render one report at a time")
         _compare(paths, files, terminal)
         return
     document = load_report(paths[0])

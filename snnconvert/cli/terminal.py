@@ -18,7 +18,7 @@ from snnconvert.errors import OutputError
 from snnconvert.options import option
 from snnconvert.printable import say
 
-_MEASURING = ("convert", "run", "report", "debug")
+_MEASURING = ("convert", "run", "report", "debug", "cost")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from snnconvert.cli.help import HELP_NAMES
 from snnconvert.cli.options import command
 from snnconvert.cli.terminal import Terminal
 from snnconvert.gates.limits import Judging, gates_of
@@ -20,6 +21,7 @@ zoo_app = typer.Typer(
     help="Convert many models listed in a manifest (zoo.toml), resumably, and judge the results.",
     no_args_is_help=True,
     rich_markup_mode=None,
+    context_settings=HELP_NAMES,
 )
 ManifestPath = Annotated[Path, typer.Argument(metavar="ZOO.toml", help="The manifest.")]
 Only = Annotated[list[str] | None, typer.Option("--only", help="Models by name or pattern (repeatable).")]
@@ -50,21 +52,34 @@ class Work:
 @command(zoo_app, "zoo init")
 def init(
     folder: Annotated[Path, typer.Argument(help="Where the models are.")],
+    given: Annotated[dict[str, Any], Request, {"data": "found by name", "calibration_data": "found by name"}],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The manifest (FOLDER/zoo.toml).")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite it.")] = False,
 ) -> None:
-    """Write a manifest for the models in FOLDER, and say what was guessed."""
+    """Write a manifest for the models in FOLDER, and say what was guessed.
+
+    What is given of data and preprocessing is written down as the defaults of all models, and not guessed.
+    """
     from snnconvert.zoo import commands
 
-    commands.init(folder, output or folder / "zoo.toml", force=force)
+    commands.init(folder, output or folder / "zoo.toml", given, force=force)
 
 
 @command(zoo_app, "zoo list")
-def list_models(manifest: ManifestPath, only: Only = None) -> None:
-    """Show the models of a manifest with what they inherit: data, steps, gates and other options."""
+def list_models(
+    manifest: Annotated[Path | None, typer.Argument(metavar="[ZOO.toml]", help="The manifest.")] = None,
+    only: Only = None,
+) -> None:
+    """Show the models of a manifest with what they inherit: data, steps, gates and other options.
+
+    Without a manifest: the models that come with the package.
+    """
     from snnconvert.zoo import commands
 
-    commands.list_models(manifest, tuple(only or ()))
+    if manifest is None:
+        commands.list_bundled(tuple(only or ()))
+    else:
+        commands.list_models(manifest, tuple(only or ()))
 
 
 @command(zoo_app, "zoo pull")

@@ -51,10 +51,11 @@ def break_even_points() -> list[dict[str, Any]]:
 def default_constants() -> Constants:
     """45 nm, and 22 nm for the network on chip."""
     rows = _bundled()["constant"]
-    return _complete("45 nm", rows, rows)
+    return complete("45 nm", rows, rows)
 
 
-def _complete(name: str, every: Sequence[Mapping[str, Any]], brought: Sequence[Mapping[str, Any]]) -> Constants:
+def complete(name: str, every: Sequence[Mapping[str, Any]], brought: Sequence[Mapping[str, Any]]) -> Constants:
+    """A set made of the rows `every`, of which it brings those of `brought`."""
     values = {row["name"]: float(row["value"]) for row in every}
     return Constants(name, values, {row["name"]: row["set"] for row in every}, tuple(brought))
 
@@ -66,29 +67,49 @@ def load_constants(path: str | Path) -> Constants:
         OptionError: the file cannot be read, or a row has an unknown name, another unit, no source, or an impossible
             value.
     """
-    try:
-        given = read_toml(path)
-    except (OSError, ValueError) as error:
-        raise OptionError(f"{OPTION} {path} cannot be read: {error}", hint=_HINT) from error
+    where = f"{OPTION} {path}"
+    given = tables_of(path, where)
     rows = given.pop("constant", None)
     called = given.pop("name", Path(path).stem)
     if given:
-        raise OptionError(f"{OPTION} {path}: unknown key {sorted(given)[0]!r}; allowed: name, constant", hint=_HINT)
+        raise OptionError(f"{where}: unknown key {sorted(given)[0]!r}; allowed: name, constant", hint=_HINT)
+    return overridden(default_constants(), rows, called, where)
+
+
+def tables_of(path: str | Path, where: str) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Args:
+        where: what messages call it.
+
+    Raises:
+        OptionError: it cannot be read.
+    """
+    try:
+        return read_toml(path)
+    except (OSError, ValueError) as error:
+        raise OptionError(f"{where} cannot be read: {error}", hint=_HINT) from error
+
+
+def overridden(base: Constants, rows: Any, called: Any, where: str) -> Constants:
+    """`base` with the constants of `rows` in the place of its own; its rows are then those alone.
+
+    Raises:
+        OptionError: see `load_constants`.
+    """
     if not isinstance(called, str) or not isinstance(rows, list) or not rows:
-        raise OptionError(f"{OPTION} {path} holds no [[constant]], or its name is no text", hint=_HINT)
-    base = default_constants()
+        raise OptionError(f"{where} holds no [[constant]], or its name is no text", hint=_HINT)
     known = {row["name"]: row for row in base.rows}
     own: dict[str, Mapping[str, Any]] = {}
     for row in rows:
-        _check(row, known, path)
+        _check(row, known, where)
         if row["name"] in own:
-            raise OptionError(f"{OPTION} {path}: {row['name']} is given twice", hint="keep one of the two")
+            raise OptionError(f"{where}: {row['name']} is given twice", hint="keep one of the two")
         own[row["name"]] = {"provenance": "the user's own", **row, "value": float(row["value"]), "set": called}
-    return _complete(called, [own.get(name, row) for name, row in known.items()], list(own.values()))
+    return complete(called, [own.get(name, row) for name, row in known.items()], list(own.values()))
 
 
-def _check(row: Any, known: Mapping[str, Mapping[str, Any]], path: str | Path) -> None:
-    where = f"{OPTION} {path}"
+def _check(row: Any, known: Mapping[str, Mapping[str, Any]], where: str) -> None:
     if not isinstance(row, dict):
         raise OptionError(f"{where}: constant is no table", hint=_HINT)
     name = str(row.get("name"))

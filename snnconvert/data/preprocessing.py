@@ -26,8 +26,8 @@ LAYOUTS = ("NCHW", "NHWC")
 CHANNELS = ("RGB", "BGR")
 
 Size = int | tuple[int, int]
-_of_convert = partial(option, commands=("convert",), panel="Data")
-_of_both = partial(option, commands=("convert", "check"), panel="Data")
+_of_convert = partial(option, commands=("convert", "zoo init"), panel="Data")
+_of_both = partial(option, commands=("convert", "check", "zoo init"), panel="Data")
 
 
 def _refused(name: str, value: object, allowed: str) -> OptionError:
@@ -88,6 +88,7 @@ class Preprocessing:
         (0.0,),
         "One value, or one per channel in the model's order, e.g. 0.485,0.456,0.406; subtracted.",
         usual="0",
+        first=("convert",),
         metavar="X,X,...",
         read=partial(_numbers, "mean"),
     )
@@ -95,6 +96,7 @@ class Preprocessing:
         (1.0,),
         "As mean, e.g. 0.229,0.224,0.225; divides last.",
         usual="1",
+        first=("convert",),
         metavar="X,X,...",
         read=partial(_numbers, "std"),
     )

@@ -72,6 +72,24 @@ def _function(place: str) -> Callable[..., Any]:
 
 
 EXPORTERS: dict[str, Exporter] = {
+    "onnx": Exporter(
+        "an ONNX file of standard operators",
+        "snnconvert.exporters.onnx_file:write_onnx",
+        "snnconvert.exporters.onnx_run:read_onnx",
+        forms={
+            "step": "one time step, states in and out",
+            "loop": "all steps, their number an input",
+            "window": "a single window without states, for bistable networks",
+        },
+        suffix=".onnx",
+        packages=("onnx", "onnxruntime"),
+    ),
+    "torch": Exporter(
+        "a torch module that needs torch alone",
+        "snnconvert.exporters.torch_file:write_torch",
+        "snnconvert.exporters.torch_file:read_torch",
+        forms={"module": "network.py and weights.pt, differentiable", "pt2": "one step as a torch.export program"},
+    ),
     "integers": Exporter(
         "weights, thresholds and biases as integers: a C header, arrays, and a golden trace",
         "snnconvert.exporters.integer_file:write_integers",

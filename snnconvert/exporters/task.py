@@ -56,8 +56,9 @@ class Recording:
 
     Attributes:
         spikes: units by site: (frames, batch, *sample) as in `simulate.result.Probe`; or (1, batch, *sample), their
-            sum over all frames, where single steps cannot be seen; or (1, batch), that of all neurons, likewise. Sites
-            are nodes of `Written.network`; those that the reader does not show are left out.
+            sum over all frames, where single steps cannot be seen; or (1, batch), the units of either sign that all
+            neurons sent in all frames. Sites are nodes of `Written.network`; those that the reader does not show are
+            left out.
         outputs: running sums of the first output as in `simulate.result.Simulation`, (answers, batch, *sample), or
             (1, batch, *sample), the last answer alone.
     """

@@ -132,10 +132,10 @@ def _count_spikes(found: Comparison, ours: Mapping[str, Tensor], theirs: Mapping
         if name not in theirs:
             continue
         mine, other = sent.to(torch.int64).flatten(2), theirs[name].to(torch.int64)
+        if other.ndim == 2:
+            mine, other = mine.abs().sum(2, keepdim=True), other.unsqueeze(2)
         if len(other) < len(mine):
             mine = mine.sum(0, keepdim=True)
-        if other.ndim == 2:
-            mine, other = mine.sum(2, keepdim=True), other.unsqueeze(2)
         other = other.flatten(2)
         found.compared += other.numel()
         found.differing[name] = found.differing.get(name, 0) + int((mine != other).sum())

@@ -26,6 +26,7 @@ NAMES: dict[str, str] = {
     "mae": "mean absolute error against labels, in their unit (regression)",
     "rmse": "root mean square error against labels, in their unit (regression)",
     "spikes": "per image, all layers, from the first step to the judged one",
+    "spikes_per_image": "the same as spikes, as report.json calls it",
     "spikes_ratio": "spikes divided by those of the baseline report",
     "energy_ratio": "energy of the spiking network over that of the original, largest of the rows that decide",
     "firing_rate": "largest mean firing rate of a layer",
@@ -67,6 +68,7 @@ class Gates:
     max_drop: float | None = _of_all(
         None,
         "Points of accuracy below the original network (exit 3).",
+        first=("convert",),
         least=-100,
         most=100,
         example="--max-drop 1.0",

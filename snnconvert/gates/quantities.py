@@ -49,6 +49,7 @@ def quantities(document: Document, at: int | None = None, baseline: Document | N
     for name in ("firing_rate", "dead_share", "saturated_share"):
         values = [layer[name] for layer in document["layers"] if layer[name] is not None]
         found[name] = _exact(max(values, default=None), "no layer has it")
+    found["spikes_per_image"] = found["spikes"]
     missing = "it needs a baseline report (--baseline)"
     found["spikes_ratio"] = missing
     found["accuracy_drop"] = found["drop"]

@@ -6,14 +6,18 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from snnconvert.console import Console
+from snnconvert.data.arrange import show_shape
+from snnconvert.data.bundled import MODELS
 from snnconvert.errors import OptionError, OutputError, SnnConvertError
 from snnconvert.files import write_atomically
 from snnconvert.gates.junit import Case, figures, github_annotations, junit_xml, markdown
@@ -30,17 +34,38 @@ from snnconvert.zoo.processes import Pool
 from snnconvert.zoo.rows import GATE_FAILED, NOT_CONVERTED, Result
 
 
-def init(folder: Path, output: Path, *, force: bool) -> None:
-    """Write a starter manifest and print what was guessed."""
+def init(folder: Path, output: Path, given: Mapping[str, Any], *, force: bool) -> None:
+    """Write a starter manifest and print what was guessed; `given` are fields of `Request`."""
     from snnconvert.zoo.starter import starter_manifest
 
     if output.exists() and not force:
         raise OutputError(f"{output} exists already", hint="choose another name with --output, or add --force")
-    text, remarks = starter_manifest(folder, output.parent)
+    text, remarks = starter_manifest(folder, output.parent, given)
     write_atomically({output: text})
     for remark in remarks:
         say(remark)
-    say(f"written: {output}; check what is guessed, then: snnconvert zoo check {shlex.quote(str(output))}")
+    say(f"written: {output}; look through it, then: snnconvert zoo check {shlex.quote(str(output))}")
+
+
+def list_bundled(only: tuple[str, ...]) -> None:
+    """Print the models that come with the package."""
+    known = [row for row in MODELS.values() if not only or any(fnmatchcase(row.name, one) for one in only)]
+    if not known:
+        raise OptionError(f"no bundled model is called {', '.join(only)}", hint=f"there are {', '.join(MODELS)}")
+    table = Table()
+    for title in ("model", "what it is", "input", "accuracy %", "its data"):
+        table.add_column(title, overflow="fold")
+    for row in known:
+        cells = (
+            f"zoo:{row.name}",
+            row.description,
+            show_shape(row.input_shape),
+            f"{100 * row.accuracy:.1f}",
+            row.dataset,
+        )
+        table.add_row(*cells)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    print(f"nothing has to be downloaded: snnconvert zoo:{known[0].name} --timesteps 32")
 
 
 def list_models(path: Path, only: tuple[str, ...]) -> None:

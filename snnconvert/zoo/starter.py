@@ -8,13 +8,15 @@ on some labelled images, calibration images where there are any (see `convert.pr
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.preprocessing_search import Fit, find_preprocessing
 from snnconvert.convert.weights import SUFFIXES
+from snnconvert.data.bundled import PREFIX, data_path
 from snnconvert.data.datasets import load_dataset
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import DataError, SnnConvertError
@@ -23,6 +25,7 @@ from snnconvert.graph.types import Ann
 from snnconvert.report.statistics import near_chance
 from snnconvert.zoo.manifest import safe_name
 
+_SETS = ("data", "calibration_data")
 _IMAGES = 200
 _MEASURE, _CALIBRATE = ("test", "val", "eval"), ("train", "calib")
 
@@ -33,12 +36,19 @@ class _Guess:
     remarks: tuple[str, ...]
 
 
-def starter_manifest(folder: Path, base: Path) -> tuple[str, list[str]]:
+def starter_manifest(folder: Path, base: Path, given: Mapping[str, Any]) -> tuple[str, list[str]]:
     """The text of a manifest, with paths relative to `base`, and a line for everything guessed.
 
+    Args:
+        given: data, calibration_data, label_offset and preprocessing as fields of `Request`, as far as the user knows
+            them: they become the defaults of all models, and nothing is guessed in their place.
+
     Raises:
-        DataError: there are no models in the folder.
+        DataError: there are no models in the folder, or the data that are given cannot be read.
     """
+    for name in _SETS:
+        if name in given:
+            load_dataset(data_path(given[name]), preprocessing=Preprocessing(), input_shape=None)
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder", hint="name the folder that holds the models")
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not _hidden(path, folder))
@@ -49,11 +59,12 @@ def starter_manifest(folder: Path, base: Path) -> tuple[str, list[str]]:
             f"there are no models in {folder}", hint=f"it should hold .onnx, .pt2, or {', '.join(SUFFIXES)} files"
         )
     data = [*(path for path in files if path.suffix == ".npz"), *_image_folders(folder)]
-    chunks = ["# Written by `snnconvert zoo init`. Check what is marked as guessed.\n\n[defaults]\ntimesteps = 32\n"]
+    defaults = ["[defaults]", "timesteps = 32", *_given_lines(given, base)]
+    chunks = ["# Written by `snnconvert zoo init`. Check what is marked as guessed.\n", "\n".join(defaults) + "\n"]
     remarks = []
     names: set[str] = set()
     for path in models:
-        guess = _guess(path, data, base)
+        guess = _guess(path, data, base, given)
         remarks += [f"{path.name}: {remark}" for remark in guess.remarks]
         comments = [f"# {' '.join(remark.split())}" for remark in guess.remarks]
         rows = [*comments, "[[model]]", *_own_name(path, folder, names), f"source = {_quoted(_from(path, base))}"]
@@ -79,25 +90,56 @@ def _own_name(path: Path, folder: Path, taken: set[str]) -> tuple[str, ...]:
     return () if name == usual else (f"name = {_quoted(name)}",)
 
 
-def _guess(path: Path, data: list[Path], base: Path) -> _Guess:
+def _given_lines(given: Mapping[str, Any], base: Path) -> list[str]:
+    """What the user knows, as lines of the defaults."""
+    lines = [f"{name} = {_quoted(_named_set(given[name], base))}" for name in _SETS if name in given]
+    lines += [f"label_offset = {given['label_offset']}"] if "label_offset" in given else []
+    return lines + ([f"preprocessing = {_table(given['preprocessing'])}"] if "preprocessing" in given else [])
+
+
+def _named_set(text: str, base: Path) -> str:
+    """A data set as the manifest names it."""
+    return text if text.startswith(PREFIX) else _from(Path(text), base)
+
+
+def _misfits(ann: Ann, given: Mapping[str, Any]) -> Iterator[str]:
+    """What is said of data that are given and do not fit a model."""
+    plan = given.get("preprocessing", Preprocessing())
+    for name in _SETS:
+        if name in given:
+            try:
+                load_dataset(data_path(given[name]), preprocessing=plan, input_shape=ann.input_shape)
+            except SnnConvertError as error:
+                yield f"{name} does not fit it: {error.message}"
+
+
+def _guess(path: Path, data: list[Path], base: Path, given: Mapping[str, Any]) -> _Guess:
     try:
         ann = open_model(str(path))
     except SnnConvertError as error:
         return _Guess((), (f"it cannot be opened: {error.message}",))
     fitting = [found for found in data if _fits(found, ann)]
-    measure = _first(fitting, _MEASURE) or next((found for found in fitting if not _named(found, _CALIBRATE)), None)
-    calibrate = _first([found for found in fitting if found != measure], _CALIBRATE)
+    if misfits := tuple(_misfits(ann, given)):
+        return _Guess((), misfits)
+    known = {name: data_path(given[name]) for name in _SETS if name in given}
+    measure = known.get("data") or _first(fitting, _MEASURE)
+    measure = measure or next((found for found in fitting if not _named(found, _CALIBRATE)), None)
     if measure is None:
         return _Guess((), (f"no data set with images for its input {ann.input_shape} was found: add data",))
-    lines = [f"data = {_quoted(_from(measure, base))}"]
-    remarks = [f"guessed: data {measure.name}" + (f", calibration on {calibrate.name}" if calibrate else "")]
-    if calibrate is not None:
-        lines.append(f"calibration_data = {_quoted(_from(calibrate, base))}")
-    offset, best = _preprocessing(ann, calibrate or measure)
+    calibrate = known.get("calibration_data") or _first([found for found in fitting if found != measure], _CALIBRATE)
+    guessed = {"data": measure, "calibration_data": calibrate}
+    lines, remarks = list[str](), list[str]()
+    for name, found in guessed.items():
+        if found is not None and name not in known:
+            lines.append(f"{name} = {_quoted(_from(found, base))}")
+            remarks.append(f"guessed: {name} {found.name}")
+    if "preprocessing" in given:
+        return _Guess(tuple(lines), tuple(remarks))
+    offset, best = _preprocessing(ann, calibrate or measure, given.get("label_offset"))
     if best is None:
         remarks.append("preprocessing is not known: none of those tried makes the network right; add preprocessing")
         return _Guess(tuple(lines), tuple(remarks))
-    if offset:
+    if offset and "label_offset" not in given:
         lines.append(f"label_offset = {offset}")
         remarks.append(f"guessed: label_offset {offset}, for it has one output more than there are labels")
     lines.append(f"preprocessing = {_table(best.preprocessing)}")
@@ -107,13 +149,13 @@ def _guess(path: Path, data: list[Path], base: Path) -> _Guess:
     return _Guess(tuple(lines), tuple(remarks))
 
 
-def _preprocessing(ann: Ann, path: Path) -> tuple[int, Fit | None]:
+def _preprocessing(ann: Ann, path: Path, offset: int | None) -> tuple[int, Fit | None]:
     """(label offset, the best normalisation, or None if the best is hardly better than guessing)."""
     labels = load_dataset(path, preprocessing=Preprocessing(), input_shape=ann.input_shape).labels
     if labels is None:
         return 0, None
     classes = class_count(ann.graph)
-    offset = int(int(labels.max()) + 2 == classes and classes > 2)
+    offset = int(int(labels.max()) + 2 == classes and classes > 2) if offset is None else offset
     try:
         best = find_preprocessing(ann, str(path), label_offset=offset, images=_IMAGES)[0]
     except SnnConvertError:

@@ -17,24 +17,7 @@ from snnconvert.graph.flow import flows
 from snnconvert.graph.kinds import Conv, Linear, Reshape, Snap, Weighted
 from snnconvert.graph.types import Snn
 from tests.engines import assert_engines_agree, assert_sums_fit_their_grid
-from tests.simulate.small_networks import SHAPE, small_snn
-
-IMAGES = torch.rand(6, *SHAPE, generator=torch.Generator().manual_seed(5)) * 2 - 0.5
-CASES = [
-    ("streaming", "if", 1, "sum", {}),
-    ("streaming", "ternary", 1, "max", {}),
-    ("streaming", "ternary-late", 1, "none", {}),
-    ("streaming", "burst", 5, "sum", {}),
-    ("streaming", "graded", 15, "mean", {}),
-    ("wait", "if", 1, "sum", {"wait": 2}),
-    ("bistable", "if", 1, "sum", {"window": 3, "timesteps": 21}),
-    ("bistable", "if", 1, "max", {"window": 2, "phases": "uniform", "timesteps": 20}),
-]
-
-
-def of(case: tuple[str, str, int, str, dict[str, object]]) -> Snn:
-    kind, neuron, levels, pool, options = case
-    return small_snn(pool=pool, neuron=neuron, levels=levels, kind=kind, **{"timesteps": 12, **options})[0]  # type: ignore[arg-type]
+from tests.exporters.networks import CASES, IMAGES, Case, named, network_of
 
 
 def assert_membranes_are_exact(snn: Snn) -> None:
@@ -71,12 +54,12 @@ def assert_membranes_are_exact(snn: Snn) -> None:
     assert seen >= len(neurons_of(snn.graph))
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case[:4])))
+@pytest.mark.parametrize("case", CASES, ids=named)
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_sums_and_membranes_need_24_bits_in_every_order(
-    case: tuple[str, str, int, str, dict[str, object]], precision: str, monkeypatch: pytest.MonkeyPatch
+    case: Case, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    snn = in_precision(of(case), precision)
+    snn = in_precision(network_of(case), precision)
     made = portable(snn)
     assert all(op.weight.dtype == torch.float32 for _, op in calls(made.graph, Weighted))
     assert_membranes_are_exact(made)
@@ -89,17 +72,15 @@ def test_sums_and_membranes_need_24_bits_in_every_order(
 
 
 def test_it_is_a_checkpoint(tmp_path: object) -> None:
-    made = portable(of(CASES[0]))
+    made = portable(network_of(CASES[0]))
     path = f"{tmp_path}/p.snn"
     save_snn(made, path)
     assert compare(made, engine_of(load_snn(path)), IMAGES).equal
 
 
-@pytest.mark.parametrize("case", [CASES[0], CASES[3], CASES[6]], ids=lambda case: "-".join(map(str, case[:4])))
-def test_thresholds_of_one_and_convolutions_only(
-    case: tuple[str, str, int, str, dict[str, object]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    snn = of(case)
+@pytest.mark.parametrize("case", [CASES[0], CASES[4], CASES[8]], ids=named)
+def test_thresholds_of_one_and_convolutions_only(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    snn = network_of(case)
     made = portable(snn, Form(unit=True, convolutions=True))
     assert all(bool((op.threshold == 1).all()) for op in neurons_of(made.graph).values())
     assert not list(calls(made.graph, Linear))
@@ -112,7 +93,7 @@ def test_thresholds_of_one_and_convolutions_only(
 
 
 def test_without_roundings_the_first_layer_is_exact_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = portable(of(CASES[0]), Form(unit=True, convolutions=True, rounds=False))
+    made = portable(network_of(CASES[0]), Form(unit=True, convolutions=True, rounds=False))
     (snap,) = [node for node, _ in calls(made.graph, Snap)]
     assert arguments(snap)[0].op == "placeholder"
     assert_membranes_are_exact(made)
