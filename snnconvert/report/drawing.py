@@ -27,7 +27,7 @@ _CONFIG: Spec = {
     },
     "legend": {
         **_INK, "orient": "top", "title": None, "labelFontSize": 12, "symbolStrokeWidth": 2, "symbolType": "stroke",
-        "columnPadding": 8, "labelLimit": 260,
+        "columnPadding": 8, "labelLimit": 330,
     },
     "text": {"fill": "currentColor", "fontSize": 11},
 }  # fmt: skip

@@ -20,7 +20,7 @@ from snnconvert.report.wording import clean, percent, schedule, spoken
 _LONG = 16
 _HEIGHT = 300
 # for the page: the height on a phone, and how wide an entry of the legend is, in pixels
-_FITTING = {"narrow": 230, "entry": 270}
+_FITTING = {"narrow": 230, "entry": 290}
 _STAND_IN = "stand-in"
 TIME = "T (timesteps since the first input)"
 
@@ -91,12 +91,15 @@ def explained(document: Document) -> str:
     if len(answers(document)) > 1:
         told.append(f"From the ring on, at step {answer_step(document)}, the answer stays within it.")
     if any(title in drawn for title in OTHERS):
+        figure = "how often it answers as the original does" if used.name == "accuracy" else "the same figure"
         told.append(
-            "Thin: what else was tried before this one was chosen, by how often it answers as the original does on "
-            "calibration images; a dot is a schedule that answers once."
+            f"Thin: what else was tried before this one was chosen, by {figure} on calibration images; a dot is a "
+            "schedule that answers once."
         )
     if TRIED_CHEAPLY in drawn:
         told.append("Dashed: ranked by a cheap stand-in, without the whole calibration.")
+    if document["task"]["assumed"] and document["task"]["kind"] != "classification":
+        told.append(f"Judged as {document['task']['kind']}, {document['task']['reason']}.")
     return " ".join(told)
 
 
@@ -128,7 +131,7 @@ def latency(document: Document) -> Spec | None:
             layers.append(drawn_lines.encode(x=x, y=y, color=colour, strokeDash=dash, detail="who:N", tooltip=hint))
         if single:
             layers.append(dots.mark_circle(size=size, opacity=1).encode(x=x, y=y, color=colour, tooltip=hint))
-    layers += _original(document, y) + _asked(document, x) + _held(document, x, y)
+    layers += _original(document, y, last) + _asked(document, x) + _held(document, x, y)
     spec = finish(alt.layer(*layers, _near(document, x)), _HEIGHT)
     spec["usermeta"] = dict(_FITTING)
     return spec
@@ -155,13 +158,17 @@ def _value_axis(document: Document, rows: Sequence[Mapping[str, Any]]) -> alt.Y:
     values = [row["value"] for row in rows] + [end for band in bands for end in band]
     mixed = used.name == "accuracy" and len({row["series"] for row in rows}) > 1
     title = spoken(document, "images (%)") if mixed else f"{used.title}{' (%)' if used.unit == '%' else ''}"
+    scale: Spec = {"nice": False, "clamp": True}
     if used.better == "lower":
-        ends = [0.0, max(1e-9, min(max(values), 100.0) if used.unit == "%" else max(values))]
+        most = max(1e-9, min(max(values), 200.0) if used.unit == "%" else max(values))
+        least = max(min(values), most / 1000)
+        # Errors fall by factors: what is worth seeing would lie on the axis.
+        scale |= {"type": "log", "domain": [least / 1.3, most * 1.1]} if most > 4 * least else {"domain": [0.0, most]}
     else:
         top = used.target if used.target is not None else 100.0
         room = top / 10
-        ends = [room * min(9, int(min(values) // room)), top]
-    return alt.Y("value:Q").scale(domain=ends, nice=False, clamp=True).title(title)
+        scale["domain"] = [room * min(9, int(min(values) // room)), top]
+    return alt.Y("value:Q").scale(**scale).title(title).axis(format="~g", tickCount=8)
 
 
 def _band(curve: Mapping[str, Any], key: str, x: alt.X, y: alt.Y) -> list[Any]:
@@ -175,13 +182,13 @@ def _band(curve: Mapping[str, Any], key: str, x: alt.X, y: alt.Y) -> list[Any]:
     ]
 
 
-def _original(document: Document, y: alt.Y) -> list[Any]:
+def _original(document: Document, y: alt.Y, last: int) -> list[Any]:
     """The line of the original network, where it has a figure of its own."""
     ann = document["ann"]["accuracy"] if metric(document).name == "accuracy" else None
     if ann is None:
         return []
-    rule = alt.Chart(data([{"value": ann, "label": f"original {percent(ann)}", "t": 1}]))
-    words = rule.mark_text(align="left", dx=4, dy=10, fontWeight=600)
+    rule = alt.Chart(data([{"value": ann, "label": f"original {percent(ann)}", "t": last}]))
+    words = rule.mark_text(align="right", dx=-5, dy=15, fontWeight=600)
     return [
         rule.mark_rule(color="currentColor", strokeDash=[2, 2], strokeWidth=1.4).encode(y=y),
         words.encode(x="t:Q", y=y, text="label:N"),
@@ -194,10 +201,11 @@ def _asked(document: Document, x: alt.X) -> list[Any]:
     if not asked:
         return []
     rule = alt.Chart(data([{"t": asked, "label": f"T = {asked} asked for"}]))
-    words = rule.mark_text(align="right", baseline="bottom", dx=-5, dy=-4)
+    high = metric(document).better == "lower"  # where curves are not, at the end
+    words = rule.mark_text(align="right", baseline="top" if high else "bottom", dx=-5, dy=4 if high else -4)
     return [
         rule.mark_rule(color="currentColor", strokeWidth=1, opacity=0.5).encode(x=x),
-        words.encode(x=x, y=alt.value("height"), text="label:N"),
+        words.encode(x=x, y=alt.value(0 if high else "height"), text="label:N"),
     ]
 
 

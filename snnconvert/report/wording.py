@@ -9,7 +9,7 @@ from typing import Any
 
 from snnconvert.graph.schedule import SCHEDULES, Schedule
 from snnconvert.printable import printable
-from snnconvert.tasks import METRICS, Metric, inputs_called
+from snnconvert.tasks import METRICS, Metric
 
 DASH = "–"
 clean = printable
@@ -21,8 +21,7 @@ _IMAGE = re.compile(r"(?<![\w./\\-])(an |An )?([Ii])mage(s?)(?![\w/\\]|[.-]\w)")
 
 def spoken(document: Mapping[str, Any], text: str) -> str:
     """`text`, which speaks of images, in the words of the report's network: "inputs" for signals and tables."""
-    shape = (document.get("model") or {}).get("input_shape") or (8, 8)  # not known: as most networks
-    if "mage" not in text or inputs_called(shape) == "image":
+    if "mage" not in text or (document.get("task") or {}).get("input", "image") == "image":
         return text
     return _IMAGE.sub(lambda found: f"{found[1] or ''}{'I' if found[2] == 'I' else 'i'}nput{found[3]}", text)
 

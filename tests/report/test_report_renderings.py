@@ -25,6 +25,7 @@ from snnconvert.report.render_markdown import render_markdown
 from snnconvert.report.render_terminal import print_next, print_summary
 from snnconvert.report.sections.settling import MOST_SMALL_CHARTS, small_layers
 from snnconvert.report.verdict import answer_step, difference, verdict
+from snnconvert.tasks import inputs_called
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{7*7}}[red]x[/red]\x1b[31m|@me ${evil}"
 OPERATIONS = {"macs": 1e6, "multiplies": 0.0, "neurons": 1000, "weights": 9216}
@@ -219,6 +220,7 @@ def test_difference(drop: float, text: str) -> None:
 def test_words_follow_the_data(shape: tuple[int, ...], images: bool) -> None:
     parts = make_parts(layers=3)
     parts["model"]["input_shape"] = list(shape)
+    parts["task"] = {"kind": "classification", "assumed": False, "reason": "", "input": inputs_called(shape)}
     parts["layers"][0]["origin"] = "image.relu (Relu)"
     document = assemble(parts)
     console = Console(file=io.StringIO(), width=100)

@@ -11,11 +11,15 @@ from snnconvert.report.section import Document, Section, means
 from snnconvert.report.sections import frontier, warnings
 from snnconvert.report.verdict import answer_step, answers, at_step, metric, saving, span
 from snnconvert.report.wording import bare, count, fixed, interval, measured, percent, plural, times
-from snnconvert.tasks import METRICS
+from snnconvert.tasks import METRICS, TASKS
 from snnconvert.tasks.intervals import holds_from
 
 if TYPE_CHECKING:
     from snnconvert.report.measured import Measured
+
+
+# figures in large: two rows on a phone
+_MOST = 6
 
 
 class Gates(TypedDict):
@@ -83,12 +87,25 @@ def _tiles(document: Document) -> list[tuple[str, str, str]]:
         figures.append(("answers once", f"step {step}", asked_for(document)))
     if (by_then := at_step(document, "spikes_per_image", step)) is not None:
         figures.append(("spikes an image", count(by_then), f"{count(spikes)} in all {total} steps" * (step < total)))
-    if used.name == "accuracy" and final["agreement"] is not None:
-        figures.append(("same answer", percent(final["agreement"]), "as the original"))
+    figures += _others(document, final["t"])[: _MOST - 1 - len(figures)]
     if (spent := saving(document)) is not None:
         usual = "" if spent.likely is None else f"; {times(spent.likely)} with weights reused"
-        figures.append(("energy", f"{span(spent.low, spent.high)} ×", f"{spent.against}{usual}"))
+        figures.append(("energy", f"{span(spent.low, spent.high).replace(' to ', '–')} ×", f"{spent.against}{usual}"))
     return figures
+
+
+def _others(document: Document, step: int) -> list[tuple[str, str, str]]:
+    """The other figures that the task has, at the last answer, beside the original's where that has them."""
+    curve, shown = document["fit_curve"], metric(document).name
+    found = []
+    task = TASKS[document["task"]["kind"]]
+    for name in (*task.metrics, *task.truths):
+        row = METRICS[name]
+        if name != shown and curve.get(name) and (value := at_step(document, name, step)) is not None:
+            original = document["ann"].get(name) if row.truth else None
+            remark = "" if original is None else f"original {measured(row, original)}"
+            found.append((row.title, measured(row, value), remark))
+    return found
 
 
 def asked_for(document: Document) -> str:
