@@ -25,6 +25,7 @@ from snnconvert.cost.engines import cost
 from snnconvert.cost.machine_report import RATIOS, ratios
 from snnconvert.cost.machines import Machine, load_machine
 from snnconvert.cost.workload import LayerWork, workload
+from snnconvert.data.memory import Memory
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.selection import images_for
 from snnconvert.graph.types import Snn
@@ -91,7 +92,11 @@ def networks() -> Iterator[tuple[str, Snn, str]]:
     assert pictures is not None
     asked = dataclasses.replace(asked, model="VGG-16", arch=None, input_shape=(3, 32, 32), calibration="percentile")
     asked = dataclasses.replace(asked, preprocessing=Preprocessing.from_dict({"scale": "255"}))
-    yield "VGG-16, random weights", run(asked, module=with_statistics(vgg16(), pictures)).snn, str(asked.data)
+    yield (
+        "VGG-16, random weights",
+        run(asked, memory=Memory(module=with_statistics(vgg16(), pictures))).snn,
+        str(asked.data),
+    )
     small = np.load(DATA / "fashion_mnist_train_small.npz")
     x = torch.from_numpy(small["x"].reshape(len(small["y"]), 1, 28, 28)).float() / 255
     network = trained_mlp(x, torch.from_numpy(small["y"].astype(np.int64)))
@@ -103,7 +108,7 @@ def networks() -> Iterator[tuple[str, Snn, str]]:
         preprocessing=Preprocessing.from_dict({"scale": "255"}),
         **how,  # type: ignore[arg-type]
     )
-    yield "MLP, Fashion-MNIST", run(asked, module=network).snn, str(asked.data)
+    yield "MLP, Fashion-MNIST", run(asked, memory=Memory(module=network)).snn, str(asked.data)
 
 
 def work_of(snn: Snn, data: str) -> dict[str, list[LayerWork]]:
@@ -205,7 +210,7 @@ def plot(machine: Machine, reference: Machine, works: Mapping[str, Mapping[str, 
                 for ratio in RATIOS[:2]:
                     row = {"network": name, "varied": title, "share": 100 * share, "ratio": ratio}
                     rows.append({**row, "times": found[ratio]})
-    axis = alt.X("share:Q", scale=alt.Scale(type="log"), title="share, %")
+    axis = alt.X("share:Q", scale=alt.Scale(type="log", domain=[0.5, 100], nice=False), title="share, %")
     chart = (
         alt.Chart(alt.Data(values=rows))  # type: ignore[no-untyped-call]
         .mark_line()

@@ -129,7 +129,7 @@ class Request:
         "takes the one whose answer holds from the earliest step.",
         commands=("convert", "run", "zoo run"),
         panel=SNN,
-        choices=lambda: (*SCHEDULES, AUTO),
+        choices=lambda: (*SCHEDULES, AUTO, *(f"{AUTO},{kind}" for kind in _kinds(tried=False))),
         auto=_of_zoos,
     )
     wait: int | None = _of_checkpoints(
@@ -251,6 +251,11 @@ class Request:
         model = NEURONS.get(self.neuron)
         return (1 if model is None else model.levels) if self.levels is None else self.levels
 
+    @property
+    def automatic(self) -> bool:
+        """Whether the schedule is chosen among several."""
+        return self.schedule.split(",")[0] == AUTO
+
     def gives(self, option: str) -> bool:
         """Whether the user asks for another value of an option than its default."""
         value, usual = getattr(self, option, None), getattr(type(self), option, None)
@@ -286,7 +291,7 @@ def check_request(request: Request) -> None:
     check(request)
     for refuse in (_check_earlier_steps, _check_neuron, _check_schedule):
         refuse(request)
-    check_studies(request.studies, None if request.schedule == AUTO else request.schedule)
+    check_studies(request.studies, None if request.automatic else request.schedule)
     check_options(request.calibration, request.options)
 
 
@@ -350,7 +355,7 @@ def _check_schedule(request: Request) -> None:
                 hint=f"leave --{name.replace('_', '-')} out, or add --schedule {' or '.join(kinds)}",
                 options=(name, "schedule"),
             )
-        if chosen is None and not any(SCHEDULES[kind].tried for kind in kinds):
+        if chosen is None and not any(SCHEDULES[kind].tried or kind in request.schedule for kind in kinds):
             raise OptionError(
                 f"--{name.replace('_', '-')} is for --schedule {' or '.join(kinds)}, which auto does not try",
                 hint=f"add --schedule {kinds[0]}, or leave --{name.replace('_', '-')} out",
@@ -362,7 +367,7 @@ def _check_schedule(request: Request) -> None:
                 hint=f"leave one of the two out: --{name} or --calibrate-for",
                 options=(name, "calibrate_for"),
             )
-    fits = request.schedule in (AUTO, *anytime)
+    fits = request.automatic or request.schedule in anytime
     methods = [name for name, method in METHODS.items() if "read_at" in method.rows]
     if request.calibrate_for and (request.calibration not in methods or not fits):
         raise OptionError(

@@ -272,14 +272,14 @@ def _shapes_of_data(request: Request, memory: Memory) -> tuple[tuple[int, ...], 
 
 def _schedules(request: Request) -> tuple[str, ...]:
     """The kinds of schedule to try: those that can be compared at several T, or serve the neuron, if it was chosen."""
-    if request.schedule != "auto":
+    if not request.automatic:
         return (request.schedule,)
     if request.compared:
         return tuple(kind for kind, row in SCHEDULES.items() if row.anytime)
+    named = request.schedule.split(",")
+    usual = request.neuron in (Request.neuron, "auto")
     return tuple(
-        kind
-        for kind, row in SCHEDULES.items()
-        if row.tried and (not row.own_neuron or request.neuron in (Request.neuron, "auto"))
+        kind for kind, row in SCHEDULES.items() if (row.tried or kind in named) and (usual or row.own_neuron is None)
     )
 
 
@@ -289,7 +289,7 @@ def _check_fits(request: Request, found: Sequence[Candidate]) -> None:
     Raises:
         OptionError: if none of that kind fits into the budget.
     """
-    if request.schedule != "auto" or request.compared:
+    if not request.automatic or request.compared:
         return
     for option, kinds in owners().items():
         asked = [one for one in found if one.kind.kind in kinds]
@@ -387,7 +387,7 @@ def _candidates(request: Request, network: Ann) -> list[Candidate]:
     """
     found = candidates(
         network,
-        request.timesteps,
+        int(request.timesteps) if request.automatic else request.timesteps,  # a budget, or nobody's wish
         neurons=request.neurons,
         schedules=_schedules(request),
         **{option: getattr(request, option, None) for row in SCHEDULES.values() for option in row.options()},

@@ -14,6 +14,7 @@ from snnconvert.cost.engines import BACKWARD, FORWARD, UPDATE, cost, hit
 from snnconvert.cost.machine_report import machine_document, ratios
 from snnconvert.cost.machines import UNKNOWN, load_machine, names
 from snnconvert.cost.workload import LayerWork, workload
+from snnconvert.data.memory import Memory
 from snnconvert.data.selection import images_for
 from snnconvert.errors import OptionError
 from snnconvert.graph.checkpoint import save_snn
@@ -167,7 +168,7 @@ def test_the_backward_pass_is_that_of_the_equations() -> None:
     asked = Request(
         model="mlp", input_shape=(6,), timesteps=7, schedule="streaming", calibration="mse", calibration_samples=64
     )
-    snn = run(asked, module=module).snn
+    snn = run(asked, memory=Memory(module=module)).snn
     x = torch.rand(5, 6)
     ((name, op),) = [(node.name, op) for node, op in neurons_of(snn.graph).items()]
     weighted = [one for one in snn.graph.modules() if hasattr(one, "weight") and hasattr(one, "bias")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from snnconvert.data.memory import Memory
 from snnconvert.errors import BudgetError, OptionError
 from snnconvert.graph.checkpoint import load_snn, save_snn
 from snnconvert.graph.dialect import neurons_of
@@ -48,7 +50,7 @@ def converted(module: nn.Module | None = None, model: str = "zoo:digits-resnet",
     shape = {} if module is None else {"input_shape": (2, 8, 8)}
     usual = {"schedule": "ttfs", "calibration_samples": 64}
     limit = {} if module is not None else {"limit": 40}
-    return run(Request(model, **{**usual, **shape, **limit, **options}), module=module)
+    return run(Request(model, **{**usual, **shape, **limit, **options}), memory=Memory(module=module))
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
@@ -109,7 +111,9 @@ def test_the_mapping_by_hand() -> None:
             assert isinstance(layer, nn.Linear)
             layer.weight.copy_(weight)
             layer.bias.copy_(bias)
-    snn = run(Request("mlp", schedule="ttfs", input_shape=(2,), calibration_samples=32), module=module).snn
+    snn = run(
+        Request("mlp", schedule="ttfs", input_shape=(2,), calibration_samples=32), memory=Memory(module=module)
+    ).snn
     (made,), ((sent),) = EventEngine(snn).run(torch.tensor([[0.8, 0.4]]))
     first, second = neurons_of(snn.graph)
     threshold = [float(op.threshold.flatten()[0]) for op in neurons_of(snn.graph).values()]
@@ -161,9 +165,11 @@ def test_steps_follow_from_bits_or_bits_from_steps() -> None:
         converted(time_bits=MOST_BITS + 1)
 
 
-def test_auto_does_not_try_it() -> None:
-    rows = run(Request("zoo:digits-cnn", timesteps=12, calibration="rnl", calibration_samples=32, limit=20)).snn
-    assert not any("first spike" in row["name"] for row in rows.calibration["schedules"])
+def test_auto_tries_it_only_when_asked() -> None:
+    request = Request("zoo:digits-cnn", timesteps=20, calibration="rnl", calibration_samples=32, limit=20)
+    for schedule in ("auto", "auto,ttfs"):
+        rows = run(replace(request, schedule=schedule)).snn.calibration["schedules"]
+        assert any("first spike, 2 bits" in row["name"] and row["eligible"] for row in rows) == ("ttfs" in schedule)
     with pytest.raises(OptionError, match="--time-bits is for --schedule ttfs, which auto does not try"):
         converted(schedule="auto", time_bits=4)
 
