@@ -47,7 +47,7 @@ def test_a_new_option_is_one_field(name: str, tmp_path: Path, monkeypatch: pytes
         seen.append(given)
 
     model = ["m.onnx"] if name == "convert" else []
-    help_text = CliRunner().invoke(app, ["--help"]).output
+    help_text = CliRunner().invoke(app, ["--help-all" if model else "--help"]).output
     assert "-s, --sparkle N" in help_text
     assert "How much it sparkles. [3]" in help_text
     assert CliRunner().invoke(app, [*model, "-s", "4"]).exit_code == 0
