@@ -15,7 +15,6 @@ a window's operations are booked at its last step.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,8 +53,9 @@ class Counts:
         neurons, updates, spikes: of the layer itself and of synchronous neurons behind it.
         payload_bits: bits of a spike besides its address (0 for a binary spike).
         weights, zero_weights: distinct weights, and how many of them are 0.
-        effective_acs, effective_macs: after NeuroBench: only non-zero weights on non-zero inputs; a layer called on
-            anything else than -1, 0, 1 counts as MACs.
+        effective_acs, effective_macs: after NeuroBench: only non-zero weights on non-zero inputs, each once whatever
+            it is; a layer called on anything else than -1, 0, 1 counts as MACs. What is constant in time is computed,
+            and counted, once: a model that is called in every step counts its first layer T times.
         over_time: accumulates, weight_reads, multiplies, updates and spikes of each step alone, shape (T,).
     """
 
@@ -79,14 +79,15 @@ class Counts:
 
 @dataclass
 class _Maps:
-    """Sums over steps and images, shape (1, *sample): spikes, set bits; and whether all were -1, 0 or 1."""
+    """Sums over steps and images, shape (1, *sample): spikes, set bits; and whether all were -1, 0 or 1.
+
+    `present` is in how many steps a value was not zero, which behind a sum of spikes is less than their number.
+    """
 
     spikes: Tensor
     bits: Tensor
-    unit: bool = True
-
-    def mapped(self, function: Callable[[Tensor], Tensor], *, unit: bool | None = None) -> _Maps:
-        return _Maps(function(self.spikes), function(self.bits), self.unit if unit is None else unit)
+    unit: bool
+    present: Tensor
 
 
 class OperationCounter:
@@ -109,7 +110,9 @@ class OperationCounter:
         self.maps: dict[fx.Node, _Maps] = {}
         self.inputs: dict[fx.Node, Tensor] = {}
         self.pools = {node: spike_sources(node) for node, op in calls(snn.graph) if self._spiking_pool(node, op)}
+        self.sums = {} if self.schedule.windowed else self._sums()
         self.kept: dict[fx.Node, Tensor] = {}
+        self.present: dict[fx.Node, Tensor] = {}
 
     def begin(self, images: Tensor) -> Probe | None:
         """A probe for the engine's run on `images` (batch, *sample), or None once enough were seen."""
@@ -122,10 +125,13 @@ class OperationCounter:
         return self._probe
 
     def end(self, seen: Simulation) -> None:
-        """Called after the run: count what max pooling let through."""
+        """Called after the run: count what pooling let through."""
         del seen
         for pool in self.pools if self.kept else ():
             self._add(pool, self._pooled(pool))
+        for node in self.sums if self.kept else ():
+            present = self._pooled(node).count_nonzero((0, 1)).double().unsqueeze(0)
+            self.present[node] = present + self.present[node] if node in self.present else present
         self.kept.clear()
 
     @torch.inference_mode()
@@ -140,7 +146,7 @@ class OperationCounter:
         }
         for node, op in calls(self.snn.graph):
             if node not in maps and self.domains[node] == Flow.SPIKES:
-                maps[node] = _moved(op, [maps[source] for source in arguments(node)])
+                maps[node] = _moved(op, [maps[source] for source in arguments(node)], self.present.get(node))
             layer = self._layer(node, op, found)
             if op.role in (Role.NEURON, Role.DELAY):
                 self._count_neurons(layer, node, op)
@@ -161,7 +167,7 @@ class OperationCounter:
     def _probe(self, name: str, by_frame: Tensor) -> None:
         node, by_frame = self.nodes[name], by_frame[:, : self.batch]
         self._add(node, by_frame)
-        if any(node in sources for sources in self.pools.values()):
+        if any(node in sources for sources in (*self.pools.values(), *self.sums.values())):
             self.kept[node] = by_frame
 
     def _add(self, node: fx.Node, by_frame: Tensor) -> None:
@@ -174,7 +180,7 @@ class OperationCounter:
         before = self.maps.get(node)
         if before is not None:
             spikes, bits, unit = spikes + before.spikes, bits + before.bits, unit and before.unit
-        self.maps[node] = _Maps(spikes, bits, unit)
+        self.maps[node] = _Maps(spikes, bits, unit, spikes)
 
     def _book(self, node: fx.Node, spikes: Tensor, bits: Tensor) -> None:
         """Charge spikes and set bits, shape (frames, neurons), to the layers and steps in which they arrive."""
@@ -205,8 +211,16 @@ class OperationCounter:
     def _spiking_pool(self, node: fx.Node, op: Op) -> bool:
         return op.role == Role.MAXPOOL and self.domains[node] == Flow.SPIKES
 
+    def _sums(self) -> dict[fx.Node, list[fx.Node]]:
+        """Pools that add spikes up, and the neurons that they read; without max pools, which send on their own."""
+        return {
+            node: spike_sources(node)
+            for node, op in calls(self.snn.graph)
+            if op.role == Role.POOL and self.domains[node] == Flow.SPIKES
+        }
+
     def _pooled(self, pool: fx.Node) -> Tensor:
-        """What a max pool sends, (frames, batch, *sample): the increments of the running maximum."""
+        """What a pool sends, (frames, batch, *sample): of a max pool the increments of the running maximum."""
         frames, windowed = self.schedule.frames, self.schedule.windowed
 
         def moved(node: fx.Node, inputs: list[Tensor]) -> Tensor:
@@ -215,7 +229,8 @@ class OperationCounter:
             value: Tensor = running_maximum(op, inputs[0], frames) if maximum else op(*inputs)
             return value
 
-        sent = {node: self.kept[node].to("cpu", torch.float32).flatten(0, 1) for node in self.pools[pool]}
+        read = self.pools.get(pool) or self.sums[pool]
+        sent = {node: self.kept[node].to("cpu", torch.float32).flatten(0, 1) for node in read}
         pooled = Pull(moved, sent.get)(pool)
         return pooled.reshape(frames, -1, *pooled.shape[1:])
 
@@ -265,7 +280,7 @@ class OperationCounter:
             layer.weights += op.weight.numel()
             layer.zero_weights += int((op.weight == 0).sum())
             if domain == Flow.SPIKES:
-                effective = float(present(maps[source].spikes).sum())
+                effective = float(present(maps[source].present).sum())
                 layer.effective_acs += effective if maps[source].unit else 0.0
                 layer.effective_macs += 0.0 if maps[source].unit else effective
             else:
@@ -287,10 +302,14 @@ class OperationCounter:
             series[self._last_steps(self.depths[node.name])] += each * self.schedule.steps_per_frame
 
 
-def _moved(op: Op, sources: list[_Maps]) -> _Maps:
-    """Maps behind an operator that moves or sums spikes; a sum of spikes is no longer a unit spike."""
+def _moved(op: Op, sources: list[_Maps], present: Tensor | None) -> _Maps:
+    """Maps behind an operator that moves or sums spikes; a sum of spikes is no longer a unit spike.
+
+    `present` is what was counted there, for sums.
+    """
     unit = all(source.unit for source in sources) and op.role != Role.POOL
-    return _Maps(op(*(source.spikes for source in sources)), op(*(source.bits for source in sources)), unit)
+    spikes, bits, seen = (op(*(getattr(source, name) for source in sources)) for name in ("spikes", "bits", "present"))
+    return _Maps(spikes, bits, unit, seen if present is None else present)
 
 
 def _spikes_and_bits(by_frame: Tensor, levels: int, schedule: Schedule, *, negative: bool) -> tuple[Tensor, Tensor]:
