@@ -168,7 +168,7 @@ def _value_axis(document: Document, rows: Sequence[Mapping[str, Any]]) -> alt.Y:
         top = used.target if used.target is not None else 100.0
         room = top / 10
         scale["domain"] = [room * min(9, int(min(values) // room)), top]
-    return alt.Y("value:Q").scale(**scale).title(title).axis(format="~g", tickCount=8)
+    return alt.Y("value:Q").scale(**scale).title(title).axis(format="~r", tickCount=8)
 
 
 def _band(curve: Mapping[str, Any], key: str, x: alt.X, y: alt.Y) -> list[Any]:
@@ -188,7 +188,7 @@ def _original(document: Document, y: alt.Y, last: int) -> list[Any]:
     if ann is None:
         return []
     rule = alt.Chart(data([{"value": ann, "label": f"original {percent(ann)}", "t": last}]))
-    words = rule.mark_text(align="right", dx=-5, dy=15, fontWeight=600)
+    words = rule.mark_text(align="right", baseline="bottom", dx=-5, dy=-4, fontWeight=600)
     return [
         rule.mark_rule(color="currentColor", strokeDash=[2, 2], strokeWidth=1.4).encode(y=y),
         words.encode(x="t:Q", y=y, text="label:N"),

@@ -104,7 +104,8 @@ def _others(document: Document, step: int) -> list[tuple[str, str, str]]:
         if name != shown and curve.get(name) and (value := at_step(document, name, step)) is not None:
             original = document["ann"].get(name) if row.truth else None
             remark = "" if original is None else f"original {measured(row, original)}"
-            found.append((row.title, measured(row, value), remark))
+            title, _, of = row.title.partition(" with ")  # a tile is narrow
+            found.append((title, measured(row, value), remark or f"with {of}" * bool(of)))
     return found
 
 
