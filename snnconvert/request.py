@@ -230,6 +230,15 @@ class Request:
     strict_spiking: bool = option(
         False, "Refuse a model with nodes that stay analog.", commands=("convert", "check"), panel=SNN
     )
+    target: str | None = option(
+        None,
+        "A chip, by the name of a bundled one or a file with its limits: auto tries only neurons and schedules that "
+        "break the fewest of them, and the report lists what is broken, with the accuracy in the chip's integers.",
+        commands=("convert", "check", "report"),
+        panel=SNN,
+        first=("convert",),
+        metavar="NAME|FILE.toml",
+    )
     energy_constants: str | None = option(
         None,
         "Energies of your own hardware, each with its source; they decide, the default ones stand beside them.",

@@ -15,8 +15,11 @@ from typing import Any
 
 from torch import Tensor
 
+from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import answers
 from snnconvert.compile.balance import with_identity_sites
+from snnconvert.compile.network import compile_network
+from snnconvert.cost.chip import Target, violations
 from snnconvert.errors import BudgetError, OptionError
 from snnconvert.graph.schedule import SCHEDULES, Schedule
 from snnconvert.graph.schedule.timing import site_depths
@@ -27,6 +30,7 @@ from snnconvert.tasks import Metric
 from snnconvert.tasks.scores import Scores
 
 RANKING_IMAGES = 256
+ROUGH_IMAGES = 2
 BINARY = NeuronChoice()
 TRIED = tuple(kind for kind, row in SCHEDULES.items() if row.tried)
 
@@ -156,6 +160,40 @@ def with_several_answers(found: Sequence[Candidate]) -> list[Candidate]:
         if one.schedule is not None and one.schedule.frames < 2
         else one
         for one in found
+    ]
+
+
+def roughly(ann: Ann, images: Tensor, one: Candidate) -> Snn:
+    """A network of a candidate's form: its thresholds are quickly found on a few of the images (n, *sample)."""
+    assert one.schedule is not None
+    shaped, method = with_identity_sites(ann, one.schedule), METHODS[one.schedule.own_method or "percentile"]
+    return compile_network(method(Task(shaped, images[:ROUGH_IMAGES], one.schedule, one.neuron)))
+
+
+def for_target(found: Sequence[Candidate], target: Target, make: Callable[[Candidate], Snn]) -> list[Candidate]:
+    """`found`, without the neurons and schedules that break more limits of a chip than others do.
+
+    What all of them break, for instance the number of layers, no choice can mend: it is left to the report.
+
+    Args:
+        make: a network of the candidate's form; its thresholds do not matter.
+    """
+    broken = {
+        index: {(row["layer"], row["limit"]): row["text"] for row in violations(make(one), target)}
+        for index, one in enumerate(found)
+        if one.schedule is not None
+    }
+    fewest = min(map(len, broken.values()), default=0)
+    kept = [rows for rows in broken.values() if len(rows) == fewest]
+    refused = {}
+    for index, rows in broken.items():
+        if len(rows) > fewest:
+            (where, _), text = next((key, text) for key, text in rows.items() if key not in kept[0])
+            refused[index] = f"{target.name} cannot run it: {text} ({where})"
+    hint = "leave --target out, or choose among those that it can run"
+    return [
+        replace(one, schedule=None, reason=refused[index], hint=hint) if index in refused else one
+        for index, one in enumerate(found)
     ]
 
 

@@ -24,6 +24,7 @@ from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.passes.logits import keep_logits
 from snnconvert.convert.pytorch import import_module
 from snnconvert.convert.units import refuse_analog, refuse_overflow, refuse_without_sites, with_units
+from snnconvert.cost.chip import load_target
 from snnconvert.data.bundled import bundled, data_path
 from snnconvert.data.datasets import Dataset, dataset_of, load_dataset
 from snnconvert.data.memory import Memory
@@ -35,7 +36,7 @@ from snnconvert.graph.schedule import SCHEDULES, Schedule, owners
 from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, Snn
 from snnconvert.progress import Progress
 from snnconvert.request import Request
-from snnconvert.search import Candidate, Trial, candidates, choose, eligible, with_several_answers
+from snnconvert.search import Candidate, Trial, candidates, choose, eligible, for_target, roughly, with_several_answers
 from snnconvert.study.converted import Converted, Means
 from snnconvert.study.evaluate import Evaluation, Spread, evaluate, rerun
 from snnconvert.study.studies import STUDIES
@@ -218,9 +219,8 @@ def studied(request: Request, converted: Converted, timings: dict[str, float], p
         device=request.device,
         reference=converted.evaluation.reference,
     )
-    means = Means(
-        measure, convert_for, request.compared, request.timesteps, request.frontier, request.precision, progress
-    )
+    wishes = (request.compared, request.timesteps, request.frontier, request.precision, request.target)
+    means = Means(measure, convert_for, *wishes, progress)
     found = {}
     for name, study in STUDIES.items():
         if study.wanted(request):
@@ -323,6 +323,8 @@ def spiking(
         return compile_network(_calibrated(task, replace(request, calibration=method), original, inputs))
 
     found = _candidates(request, network)
+    if request.target is not None and len(eligible(found)) > 1:
+        found = for_target(found, load_target(request.target), partial(roughly, network, images))
     if len(eligible(found)) == 1:
         trials = [Trial(one, chosen=one.schedule is not None) for one in found]
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,3 +58,8 @@ def issubclass_of_errors(name: str) -> bool:
     """Whether a public name is an error, which examples of others raise."""
     found = getattr(snnconvert, name)
     return isinstance(found, type) and issubclass(found, BaseException)
+
+
+def test_the_documentation_names_what_there_is() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "reference.md").read_text("utf-8")
+    assert sorted(re.findall(r"^::: snnconvert\.(\w+)$", page, re.MULTILINE)) == sorted(snnconvert.__all__)

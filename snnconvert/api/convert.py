@@ -14,6 +14,7 @@ from torch import nn
 from snnconvert.api.conversion import Conversion, Order, converted, converted_in_fewest_steps, missed
 from snnconvert.api.network import check_device
 from snnconvert.calibrate import METHODS, check_options
+from snnconvert.cost.chip import load_target
 from snnconvert.cost.energy_constants import load_constants
 from snnconvert.data.memory import Memory, raw_in_memory
 from snnconvert.data.preprocessing import Preprocessing
@@ -104,6 +105,8 @@ def _convert(model: Any, given: dict[str, Any], progress: bool | Progress) -> Co
     check_device(request.device)
     if request.energy_constants is not None:
         load_constants(request.energy_constants)
+    if request.target is not None:
+        load_target(request.target)
     order = Order(
         request,
         gates_of(judging),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
 
+from snnconvert.api.fit import fit
 from snnconvert.cli.terminal import Terminal
 from snnconvert.console import Console
 from snnconvert.convert.check import Check, check_model
@@ -46,14 +48,18 @@ def check(request: Request, terminal: Terminal, *, find: bool) -> None:
         strict=request.strict_spiking,
     )
     fits = _fits(request) if find and not found.refusal else []
+    chip = fit(request) if request.target is not None and not found.refusal else None
     if terminal.as_json:
-        extra: dict[str, Any] = {"preprocessing": [fit.to_dict() for fit in fits]} if find else {}
+        extra: dict[str, Any] = {"preprocessing": [one.to_dict() for one in fits]} if find else {}
+        extra |= {"chip": chip} if chip else {}
         print(json.dumps({**found.to_dict(), **extra}, indent=1))
     else:
         if found.nodes:
             _print(found)
         if fits:
             _print_fits(fits)
+        if chip:
+            _print_chip(chip)
     if found.refusal:
         causes = tuple(
             f"{node.name} ({node.operator}): {node.reason}" for node in found.nodes if node.verdict in _refused(found)
@@ -104,13 +110,28 @@ def _print(found: Check) -> None:
         console.print(line, highlight=False)
 
 
+def _print_chip(chip: Mapping[str, Any]) -> None:
+    table = Table(title=f"on {chip['target']}, in {Request.timesteps} steps")
+    for title in ("neuron and schedule", "limits broken", "for instance"):
+        table.add_column(title, overflow="fold")
+    for row in chip["choices"]:
+        broken = "cannot be had" if row["broken"] is None else str(row["broken"])
+        table.add_row(row["name"], broken, row["reason"])
+    console = Console()
+    console.print(table)
+    if chip["violations"]:
+        console.print("no neuron or schedule mends:")
+    for row in chip["violations"]:
+        console.print(f"  {row['layer']}: {row['text']} ({row['limit'].replace('_', ' ')} {row['allowed']})")
+
+
 def _print_fits(fits: list[Fit]) -> None:
     table = Table(title=f"the best normalisations on {fits[0].images} images")
     table.add_column("normalisation")
     table.add_column("accuracy %", justify="right")
     table.add_column("options")
-    for fit in (fit for fit in fits if fit.images == fits[0].images):
-        table.add_row(fit.name, f"{fit.accuracy:.1f}", fit.options())
+    for one in (one for one in fits if one.images == fits[0].images):
+        table.add_row(one.name, f"{one.accuracy:.1f}", one.options())
     console = Console()
     console.print(table)
     equal = as_good(fits)

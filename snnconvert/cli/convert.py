@@ -14,6 +14,7 @@ from snnconvert.cli.options import Files
 from snnconvert.cli.run import check_writable, size_of
 from snnconvert.cli.terminal import Terminal
 from snnconvert.console import Console
+from snnconvert.cost.chip import load_target
 from snnconvert.cost.energy_constants import load_constants
 from snnconvert.files import together
 from snnconvert.gates.limits import gates_of
@@ -45,6 +46,8 @@ def convert(given: Mapping[str, Any], asked: Mapping[str, Any], files: Files, te
     formats_of(files.figures)
     if request.energy_constants is not None:
         load_constants(request.energy_constants)
+    if request.target is not None:
+        load_target(request.target)
     output = files.output or Path(f"{Path(request.model.rsplit(':', maxsplit=1)[-1]).stem}.snn")
     page = files.report or output.with_suffix(".html")
     for path, suffix in ((output, ".snn"), (page, ".html")):

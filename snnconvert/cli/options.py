@@ -56,13 +56,6 @@ class Files:
 class Chip:
     """What a checkpoint is held against."""
 
-    target: str | None = option(
-        None,
-        "Limits of a chip: list everything that violates them, and simulate within them.",
-        commands=("report",),
-        panel="Checkpoint",
-        metavar="FILE.toml",
-    )
     sweep: bool = option(
         False, "Accuracy over T, weight bits and membrane bits (slow).", commands=("report",), panel="Checkpoint"
     )

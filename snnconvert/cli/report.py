@@ -60,7 +60,7 @@ def report(paths: Sequence[Path], given: Mapping[str, Any], chip: Chip, files: F
 
 def _measured(path: Path, given: Mapping[str, Any], chip: Chip, terminal: Terminal) -> dict[str, Any]:
     request, data = asked_of(path, given)
-    limits = None if chip.target is None else load_target(chip.target)
+    limits = None if request.target is None else load_target(request.target)
     constants = None if request.energy_constants is None else load_constants(request.energy_constants)
     snn = load_snn(path)
     chosen = images_for(snn, data, request.limit)

@@ -18,6 +18,7 @@ from torch import fx
 from snnconvert.compile.integers import SCALES
 from snnconvert.cost.cores import Placed, placed
 from snnconvert.data.datasets import Dataset
+from snnconvert.data.sampling import balanced_sample
 from snnconvert.errors import OptionError
 from snnconvert.files import parsed_toml, read_toml
 from snnconvert.graph.dialect import calls, neurons_of, origin_of, role_of
@@ -26,7 +27,10 @@ from snnconvert.graph.kinds import Neuron, Role, Weighted
 from snnconvert.graph.types import Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.simulate.integer import IntegerCurve, integer_curve
+from snnconvert.study.converted import Converted, Means
 
+# on which a conversion for a chip is run in its integers
+MOST_IMAGES = 500
 SWEEP_WEIGHT_BITS, SWEEP_STATE_BITS = (3, 4, 6, 8), (8, 10, 12, 16)
 # of an input value, where a target does not say: no fewer than any sensor has
 INPUT_BITS = 16
@@ -226,10 +230,19 @@ def _readers(node: fx.Node) -> set[fx.Node]:
     return found
 
 
+def on_the_chip(converted: Converted, means: Means) -> dict[str, Any]:
+    """The study of a network that is for a chip: its report's section, on at most so many images (`MOST_IMAGES`)."""
+    data = converted.inputs.evaluation
+    if data is not None:
+        data = data.subset(balanced_sample(data.labels, len(data), MOST_IMAGES, seed=0))
+    assert means.target is not None
+    return chip_section(converted.snn, load_target(means.target), data, progress=means.progress)
+
+
 def chip_section(
     snn: Snn,
     target: Target,
-    data: Dataset,
+    data: Dataset | None,
     *,
     batch_size: int = 64,
     sweep: bool = False,
@@ -241,9 +254,10 @@ def chip_section(
         wanted.append((target.weight_bits or 16, target.state_bits or 32))
     if sweep:
         wanted += [(weight, state) for weight in SWEEP_WEIGHT_BITS for state in SWEEP_STATE_BITS]
-    wanted = list(dict.fromkeys(wanted)) if data.labels is not None else []
+    wanted = list(dict.fromkeys(wanted)) if data is not None and data.labels is not None else []
     runs = []
     for number, (weight_bits, state_bits) in enumerate(wanted):
+        assert data is not None
         progress("chip", number, len(wanted))
         batches = (
             (images, np.asarray(labels, np.int64)) for images, labels in data.batches(batch_size) if labels is not None

@@ -64,6 +64,7 @@ class Means:
         timesteps: those of the network itself, as they were asked for.
         frontier: those to fit networks for, in the schedule and with the neuron that serve them best.
         precision: of the weights, as asked for.
+        target: the chip that was named, or None.
         progress: called as work goes on.
     """
 
@@ -73,4 +74,5 @@ class Means:
     timesteps: int
     frontier: tuple[int, ...]
     precision: str
+    target: str | None
     progress: Progress

@@ -22,6 +22,10 @@ class Asked(Protocol):
         """Of the weights."""
 
     @property
+    def target(self) -> str | None:
+        """The chip that the network is for."""
+
+    @property
     def compared(self) -> tuple[int, ...]:
         """Numbers of steps for which networks of their own are made, to compare with this one."""
 
@@ -82,6 +86,12 @@ STUDIES = {
         "what rounded weights do to the answers",
         "--precision",
         lambda request: request.precision != "float32",
+    ),
+    "chip": Study(
+        "snnconvert.cost.chip:on_the_chip",
+        "which limits of a chip the network breaks, and its accuracy in the chip's integers",
+        "--target",
+        lambda request: request.target is not None,
     ),
     "networks per T": Study(
         "snnconvert.study.variants:networks_per_t",
