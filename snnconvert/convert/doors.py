@@ -9,7 +9,7 @@ from torch import nn
 from snnconvert.convert.architectures import build_architecture
 from snnconvert.convert.pytorch import choose_output, import_module, weights_digest
 from snnconvert.convert.weights import SUFFIXES, apply_weights, is_pt2, load_weights, sniff
-from snnconvert.errors import OptionError
+from snnconvert.errors import OptionError, listed
 from snnconvert.files import sha256_of
 from snnconvert.graph.types import Ann, Source
 
@@ -89,8 +89,10 @@ def _open_weights(path: Path, arch: str | None, input_shape: tuple[int, ...] | N
     shape = _needed_shape(str(path), input_shape)
     weights = load_weights(path)
     module: nn.Module = build_architecture(arch)
-    apply_weights(module, weights, location=str(path))
-    source = Source(path.name, str(path), sha256_of(path), "pytorch", (f"architecture {arch}",))
+    notes = (f"architecture {arch}", *apply_weights(module, weights, location=str(path)))
+    if weights.left_out:
+        notes = (*notes, f"objects in the file that are no weights were not read: {listed(weights.left_out, 6)}")
+    source = Source(path.name, str(path), sha256_of(path), "pytorch", notes)
     return choose_named(import_module(module, shape, name=path.name, source=source), output_name)
 
 
@@ -104,7 +106,7 @@ def _needed_shape(model: str, input_shape: tuple[int, ...] | None) -> tuple[int,
 
 
 def choose_named(ann: Ann, output_name: str | None) -> Ann:
-    """The same network with the output of that name first; None leaves it as it is.
+    """The same network with the output of that name alone; None leaves it as it is.
 
     Raises:
         OptionError: it has no such output.

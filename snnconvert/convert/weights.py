@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -16,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from snnconvert.budget import check_claim, elements
-from snnconvert.errors import ModelFileError
+from snnconvert.convert import stand_ins
+from snnconvert.errors import ModelFileError, listed
 from snnconvert.files import named_in_utf8, opened
 
 SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".bin", ".safetensors")
@@ -33,11 +33,24 @@ DAMAGE = (
 )
 
 
-def load_weights(path: str | Path) -> dict[str, Tensor]:
+class Weights(dict[str, Tensor]):
+    """Named tensors of a file.
+
+    Attributes:
+        left_out: what else the file holds that was not read: whole Python objects, by their classes.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], left_out: tuple[str, ...] = ()) -> None:
+        super().__init__(tensors)
+        self.left_out = left_out
+
+
+def load_weights(path: str | Path) -> Weights:
     """Named tensors of a .pt, .pth, .th or .safetensors file, on the CPU.
 
     Checkpoints that nest the weights under `state_dict`, `model`, `net`, `ema` and the like are unwrapped, and the
-    prefixes that data-parallel, Lightning or torch.compile put before every name are removed.
+    prefixes that data-parallel, Lightning or torch.compile put before every name are removed. Objects beside the
+    weights (options, metrics) are passed over.
 
     Raises:
         ModelFileError: the file is missing, empty, cut short, of another kind, would run code, or holds NaN.
@@ -46,10 +59,10 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     head = sniff(path)
     _check_zip(path, head)
     if looks_like_safetensors(path, head):
-        stored: Any = _load_safetensors(path)
+        weights = Weights(_without_prefix(_unwrapped(_load_safetensors(path), path)))
     else:
-        stored = _load_torch(path, head)
-    weights = {name: _plain(name, value, path) for name, value in _without_prefix(_unwrapped(stored, path)).items()}
+        weights = _load_torch(path, head)
+    weights = Weights({name: _plain(name, value, path) for name, value in weights.items()}, weights.left_out)
     faulty = [name for name, value in weights.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if faulty:
         raise ModelFileError(
@@ -60,8 +73,16 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     return weights
 
 
-def apply_weights(module: nn.Module, weights: Mapping[str, Tensor], *, location: str = "the weights file") -> None:
-    """Load `weights` into `module`; every name and shape must fit.
+def apply_weights(
+    module: nn.Module, weights: Mapping[str, Tensor], *, location: str = "the weights file"
+) -> tuple[str, ...]:
+    """Load `weights` into `module`; every name that it has must be there, with its shape.
+
+    A prefix that all those names bear is passed over (`module.`, `model.`, `backbone.`), and tensors that the module
+    has no name for are left alone (counters of averages, weights of the loss).
+
+    Returns:
+        Notes: the prefix, and the tensors that were left alone.
 
     Raises:
         ModelFileError: listing missing and unexpected names and differing shapes.
@@ -69,14 +90,15 @@ def apply_weights(module: nn.Module, weights: Mapping[str, Tensor], *, location:
     wanted = module.state_dict()
     # Files from before PyTorch 0.4.1 have no batch counters; they play no part in eval mode.
     optional = {name for name in wanted if name.endswith("num_batches_tracked")}
-    weights = _with_prefix(weights, set(wanted), set(wanted) - optional)
+    weights, prefix = _fitted(weights, set(wanted) - optional)
     missing = [name for name in wanted if name not in weights and name not in optional]
-    unexpected = [name for name in weights if name not in wanted]
+    unused = [name for name in weights if name not in wanted]
     causes = []
     for name in missing:
-        near = get_close_matches(name, unexpected, n=1)
+        near = get_close_matches(name, unused, n=1)
         causes.append(f"missing: {name} {tuple(wanted[name].shape)}" + (f" (did you mean {near[0]}?)" if near else ""))
-    causes += [f"unexpected: {name} {tuple(weights[name].shape)}" for name in unexpected]
+    if missing:
+        causes += [f"unexpected: {name} {tuple(weights[name].shape)}" for name in unused]
     causes += [
         f"shape: {name} is {tuple(weights[name].shape)} in the file and {tuple(wanted[name].shape)} in the architecture"
         for name in wanted
@@ -88,7 +110,11 @@ def apply_weights(module: nn.Module, weights: Mapping[str, Tensor], *, location:
             hint="name the architecture these weights were trained with (--arch), with the same number of classes",
             causes=_listed(causes),
         )
-    module.load_state_dict(dict(weights), strict=not (optional - set(weights)))
+    module.load_state_dict({name: value for name, value in weights.items() if name in wanted}, strict=False)
+    notes = [f"the weights are those under {prefix.removesuffix('.')!r}"] if prefix else []
+    if unused:
+        notes.append(f"not needed by the architecture, and left alone: {listed(unused, _MOST_LISTED)}")
+    return tuple(notes)
 
 
 def sniff(path: Path) -> bytes:
@@ -204,7 +230,7 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
         ) from None
 
 
-def _load_torch(path: Path, head: bytes) -> Any:
+def _load_torch(path: Path, head: bytes) -> Weights:
     if head.startswith(b"PK"):
         members = _members(path)
         if not members:
@@ -226,22 +252,32 @@ def _load_torch(path: Path, head: bytes) -> Any:
             f"{path} is not a PyTorch or safetensors file", hint="expected a file written by torch.save or safetensors"
         )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch remarks on how it reads; what is refused is said below
-            return torch.load(path, map_location="cpu", weights_only=True)
+        stored, left_out = stand_ins.load(path, lambda: _unsafe_globals(path, head), _holds_tensors)
     except Exception as error:
         raise _load_error(path, head, error) from None
+    return Weights(_without_prefix(_unwrapped(stored, path)), left_out)
+
+
+def _unsafe_globals(path: Path, head: bytes) -> list[str]:
+    """The classes and functions that a zip archive refers to and torch does not know to be safe."""
+    if not head.startswith(b"PK"):
+        return []
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
+    except Exception:  # The scan fails in many ways on damaged files; then there is nothing to list.
+        return []
+
+
+def _holds_tensors(stored: Any) -> bool:
+    try:
+        return bool(_unwrapped(stored, Path()))
+    except ModelFileError:
+        return False
 
 
 def _load_error(path: Path, head: bytes, error: Exception) -> ModelFileError:
     """Our own words: torch's text advises to switch its protection off."""
-    globals_: list[str] = []
-    if head.startswith(b"PK"):
-        try:
-            globals_ = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
-        except Exception:  # The scan fails in many ways on damaged files; then there is nothing to list.
-            globals_ = []
-    text = str(error)
+    globals_, text = _unsafe_globals(path, head), str(error)
     if not globals_ and "Unsupported global: GLOBAL " in text:
         globals_ = [text.split("Unsupported global: GLOBAL ", maxsplit=1)[1].split(maxsplit=1)[0]]
     if globals_:
@@ -292,13 +328,25 @@ def _without_prefix(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return weights
 
 
-def _with_prefix(weights: Mapping[str, Tensor], wanted: set[str], needed: set[str]) -> Mapping[str, Tensor]:
-    """Put a prefix back where the architecture itself wraps its layers in an attribute of that name."""
+def _fitted(weights: Mapping[str, Tensor], needed: set[str]) -> tuple[Mapping[str, Tensor], str]:
+    """`weights` by the names of the architecture, and the prefix before them in the file that was passed over.
+
+    All of `needed` are found as they are, else under one prefix (the shortest), else once the architecture's own
+    wrapper is put before them; where no way finds all, they are left as they are.
+    """
+    if needed <= set(weights) or not needed:
+        return weights, ""
+    one = min(needed)
+    before = {name.removesuffix(one) for name in weights if name.endswith(f".{one}")}
+    for prefix in sorted(before, key=lambda text: (len(text), text)):
+        if all(prefix + name in weights for name in needed):
+            inside = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+            outside = {name: value for name, value in weights.items() if not name.startswith(prefix)}
+            return {**outside, **inside}, prefix
     for prefix in _PREFIXES:
-        names = {prefix + name for name in weights}
-        if needed <= names <= wanted:
-            return {prefix + name: value for name, value in weights.items()}
-    return weights
+        if needed <= {prefix + name for name in weights}:
+            return {prefix + name: value for name, value in weights.items()}, ""
+    return weights, ""
 
 
 def _listed(causes: list[str]) -> tuple[str, ...]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pickle
 import zipfile
 from argparse import Namespace
-from pathlib import Path
+from collections import deque
+from datetime import datetime
+from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -65,7 +68,7 @@ def _write_wrong_file(kind: str, path: Path, state: dict[str, Tensor]) -> None:
     if kind == "whole module":
         torch.save(nn.Linear(2, 2), path)
     elif kind == "namespace":
-        torch.save({"state_dict": state, "args": Namespace(lr=1)}, path)
+        torch.save({"state_dict": Namespace(**{"weight": state["0.weight"]})}, path)
     elif kind == "plain pickle":
         path.write_bytes(pickle.dumps([1, 2, 3]))
     elif kind == "truncated":
@@ -182,3 +185,55 @@ def test_an_architecture_may_bear_a_prefix_itself(tmp_path: Path, state: dict[st
     module = Wrapper()
     apply_weights(module, load_weights(tmp_path / "a.pt"))
     assert torch.equal(module.model[0].weight, state["0.weight"])
+
+
+class Options(dict[str, object]):
+    """A dictionary of a class of its own, as trainers keep their settings in."""
+
+
+def _call(text: str) -> object:
+    raise AssertionError(text)
+
+
+class _Called:
+    def __reduce__(self) -> tuple[object, ...]:
+        return _call, ("this must never run",)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_objects_beside_the_weights_are_not_needed(tmp_path: Path, state: dict[str, Tensor], legacy: bool) -> None:
+    beside = {"args": Namespace(lr=1), "best": np.float64(0.9), "path": PurePosixPath("x"), "own": Options(a=1)}
+    stored = {
+        "epoch": 3,
+        "queue": deque([1, 2]),
+        **beside,
+        "state_dict": state,
+        "more": [_Called()],
+        "date": datetime(2024, 1, 1),
+    }
+    torch.save(stored, tmp_path / "a.pt", _use_new_zipfile_serialization=not legacy)
+    found = load_weights(tmp_path / "a.pt")
+    check(found, state)
+    assert {"argparse.Namespace", "datetime.datetime"} <= set(found.left_out)
+    assert any(name.endswith("_call") for name in found.left_out)
+    torch.save(state, tmp_path / "b.pt")
+    assert load_weights(tmp_path / "b.pt").left_out == ()
+
+
+@pytest.mark.parametrize("prefix", ["module.", "backbone.encoder.", "a.0."])
+@pytest.mark.parametrize("more", ["n_averaged", "loss.weight", "head.bias"])
+def test_a_prefix_and_tensors_that_nobody_needs(state: dict[str, Tensor], prefix: str, more: str) -> None:
+    module = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    notes = apply_weights(module, {**{prefix + name: value for name, value in state.items()}, more: torch.ones(2)})
+    assert torch.equal(module[0].weight, state["0.weight"])
+    assert prefix[:-1] in notes[0]
+    assert more in notes[1]
+
+
+def test_names_as_they_are_come_before_a_prefix(state: dict[str, Tensor]) -> None:
+    """An average of the weights may lie beside them, and is not what was asked for."""
+    module = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    copies = {f"ema.{name}": value + 1 for name, value in state.items()}
+    (note,) = apply_weights(module, {**copies, **state})
+    assert torch.equal(module[0].weight, state["0.weight"])
+    assert "ema.0.weight" in note
