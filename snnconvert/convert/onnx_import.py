@@ -8,7 +8,6 @@ way), or an activation, and then a node of the dialect whose value on two random
 from __future__ import annotations
 
 import inspect
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from snnconvert.convert.onnx_ops import OPERATORS, quantised
 from snnconvert.convert.onnx_ops.folding import PerSample, fold, fold_per_sample, range_over_batch
 from snnconvert.convert.onnx_ops.reading import as_float32, initializers, open_model
 from snnconvert.convert.onnx_ops.scope import Scope
+from snnconvert.convert.onnx_ops.tails import without_tails
 from snnconvert.errors import DataError, ModelFileError, NodeFault, OptionError, UnsupportedError
 from snnconvert.files import sha256_of
 from snnconvert.graph.dialect import Builder
@@ -62,7 +62,7 @@ def import_onnx(path: Path, *, output_name: str | None = None, input_shape: tupl
     """Read a .onnx file into the dialect.
 
     Args:
-        output_name: the model output to put first (by default the model's own order).
+        output_name: the model output to keep, with what it needs (all of them by default).
         input_shape: shape of one sample, batch excluded; needed only where the file leaves sizes open.
 
     Returns:
@@ -78,6 +78,7 @@ def import_onnx(path: Path, *, output_name: str | None = None, input_shape: tupl
     model, opset = open_model(path)
     constants, notes = initializers(model, path)
     graph = model.graph
+    tails = without_tails(graph, output_name, path)
     value = _only_input(graph, constants, path)
     shape, batch, position = _input_shape(value, graph, constants, input_shape, path)
     _check_operators(graph, set(constants), path)
@@ -86,10 +87,10 @@ def import_onnx(path: Path, *, output_name: str | None = None, input_shape: tupl
     node = builder.inputs[value.name]
     node.meta["onnx_value"] = value.name
     scope = Scope(builder, opset, batch)
-    for note in notes + _input_notes(value):
+    for note in (*notes, *_input_notes(value), *tails.notes):
         scope.note(note)
     claims = Claims(path, path.stat().st_size + sum(array.nbytes for array in constants.values()))
-    interpreter = _Interpreter(scope, {**constants, value.name: Flow(node, position)}, graph, claims)
+    interpreter = _Interpreter(scope, {**constants, value.name: Flow(node, position)}, claims)
     try:
         interpreter.run(_live(graph))
     except _InvalidFile as fault:
@@ -99,15 +100,13 @@ def import_onnx(path: Path, *, output_name: str | None = None, input_shape: tupl
         ) from None
     if interpreter.faults:
         raise _unsupported(path, interpreter.faults)
-    found = interpreter.results([value.name for value in graph.output], path)
-    if output_name is not None and output_name not in found:
-        raise OptionError(
-            f"output {output_name!r} is not an output of {path}", hint=f"choose one of: {', '.join(found)}"
-        )
-    names = tuple(sorted(found, key=lambda name: name != output_name))
-    finished = builder.finish([found[name] for name in names])
+    found = interpreter.results(tails.names, path)
+    for name, rankers in tails.rankers.items():
+        if name in found:
+            found[name].meta["chosen_by"] = tuple(Origin(*each) for each in rankers)
+    finished = builder.finish(list(found.values()))
     source = Source(path.stem, str(path), sha256_of(path), "onnx", tuple(scope.notes))
-    return Ann(finished, shape, names, source)
+    return Ann(finished, shape, tuple(found), source)
 
 
 # --- the input ------------------------------------------------------------------------------------
@@ -251,18 +250,15 @@ def _unsupported(path: Path, faults: list[NodeFault]) -> UnsupportedError:
 class _Interpreter:
     """Runs over the nodes of a graph; collects what it must refuse."""
 
-    def __init__(self, scope: Scope, values: dict[str, Any], graph: onnx.GraphProto, claims: Claims) -> None:
+    def __init__(self, scope: Scope, values: dict[str, Any], claims: Claims) -> None:
         self.scope, self.claims = scope, claims
         self.values = values
         self.faults: list[NodeFault] = []
-        self.outputs = {value.name for value in graph.output}
-        self.readers = Counter(name for node in graph.node for name in _reads(node))
 
     def run(self, nodes: Iterable[onnx.NodeProto]) -> None:
         for node in nodes:
             self.scope.origin = Origin(_name(node), node.op_type)
             self.scope.outputs = tuple(node.output)
-            self.scope.final = all(name in self.outputs and not self.readers[name] for name in node.output if name)
             results: tuple[Any, ...]
             try:
                 results = self._results(node)
@@ -351,8 +347,8 @@ class _Interpreter:
         self.run(branch.node)
         return tuple(self.values.get(value.name, _MISSING) for value in branch.output)
 
-    def results(self, outputs: list[str], path: Path) -> dict[str, torch.fx.Node]:
-        """Names and nodes of the graph outputs; the scores that an ArgMax chose from stand for it, and only once."""
+    def results(self, outputs: Iterable[str], path: Path) -> dict[str, torch.fx.Node]:
+        """Names and nodes of the graph outputs."""
         nodes: dict[str, torch.fx.Node] = {}
         for name in outputs:
             value = self.values.get(name, _MISSING)
@@ -368,7 +364,7 @@ class _Interpreter:
             if value.unit is not None:
                 self.scope.note(f"output {name!r} is of integers: read as the real numbers that they stand for")
                 value.node.meta["units"] = {**value.node.meta.get("units", {}), name: value.unit}
-            nodes.setdefault(self.scope.renamed.get(name, name), value.node)
+            nodes[name] = value.node
         if not nodes:
             raise UnsupportedError(
                 f"no output of {path} depends on its input", hint="check that the file is the model you meant"

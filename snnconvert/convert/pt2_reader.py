@@ -27,6 +27,7 @@ from snnconvert.convert.aten_ops.canonicalise import (
     checked_outputs,
     operator_name,
 )
+from snnconvert.convert.aten_ops.ranking import without_ranking
 from snnconvert.convert.pytorch import TOLERANCE, relative_difference, seeded_samples
 from snnconvert.convert.weights import DAMAGE, sniff
 from snnconvert.errors import InternalError, ModelFileError, NodeFault, UnsupportedError
@@ -87,8 +88,11 @@ def import_pt2(path: str | Path) -> Ann:
             hint="export it again with torch.export.save",
         ) from None
     samples = seeded_samples(batch, shape)
+    count = len(next(node for node in program.graph.nodes if node.op == "output").args[0])
+    outputs = without_ranking(program.graph, ["output", *(f"output_{place}" for place in range(1, count))])
     canonicaliser = Canonicaliser(program, samples)
-    results = [value for value in canonicaliser.run() if value is not None]
+    named = [each for each in zip(outputs.names, canonicaliser.run(), strict=True) if each[1] is not None]
+    results = [value for _, value in named]
     graph = verify(canonicaliser.builder.finish(checked_outputs(results)), Stage.ANN)
     *_, (_, outputs) = program.values(samples)
     expected = [value for value in outputs if isinstance(value, Tensor)]
@@ -96,8 +100,8 @@ def import_pt2(path: str | Path) -> Ann:
         worst = max(relative_difference(a, b) for a, b in zip(expected, graph(samples), strict=True))
     if worst > TOLERANCE:
         raise InternalError(f"the imported {path.name} differs from its own graph by {worst:.1e}")
-    names = ("output", *(f"output_{place}" for place in range(1, len(results))))
-    return Ann(graph, shape, names, Source(path.name, str(path), sha256_of(path), "pt2"))
+    source = Source(path.name, str(path), sha256_of(path), "pt2", outputs.notes)
+    return Ann(graph, shape, tuple(name for name, _ in named), source)
 
 
 class _Reader:

@@ -11,6 +11,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from snnconvert.convert.aten_ops.canonicalise import Canonicaliser, Program, checked_outputs, operator_name
+from snnconvert.convert.aten_ops.ranking import without_ranking
 from snnconvert.convert.lowering.flow import Flow
 from snnconvert.errors import DataError, InternalError, ModelFileError, UnsupportedError
 from snnconvert.graph.dialect import output_nodes, verify
+from snnconvert.graph.edit import finish
 from snnconvert.graph.kinds import Stage
 from snnconvert.graph.types import Ann, Source
 from snnconvert.graph.walk import walk
@@ -54,16 +57,17 @@ def import_module(
     samples = seeded_samples(2, input_shape)
     expected = _run(copied, samples, input_shape, label)
     program = _export(copied, samples, label)
+    outputs = without_ranking(program.graph, _output_names(expected))
     canonicaliser = Canonicaliser(program, samples)
-    results = canonicaliser.run()
-    names = _output_names(expected)
-    kept = [(key, value) for key, value in zip(names, results, strict=True) if value is not None]
-    graph = canonicaliser.builder.finish(checked_outputs([value for _, value in kept]))
+    results = zip(outputs.names, outputs.places, canonicaliser.run(), strict=True)
+    kept = [result for result in results if result[2] is not None]
+    graph = canonicaliser.builder.finish(checked_outputs([value for *_, value in kept]))
     verify(graph, Stage.ANN)
-    _compare(graph, copied, canonicaliser, input_shape, label)
+    _compare(graph, copied, canonicaliser, input_shape, label, [place for _, place, _ in kept])
     if source is None:
         source = Source(name=label, location="module in memory", sha256=weights_digest(copied), format="pytorch")
-    return Ann(graph=graph, input_shape=tuple(input_shape), outputs=tuple(key for key, _ in kept), source=source)
+    source = replace(source, notes=(*source.notes, *outputs.notes))
+    return Ann(graph=graph, input_shape=tuple(input_shape), outputs=tuple(key for key, *_ in kept), source=source)
 
 
 def seeded_samples(batch: int, input_shape: tuple[int, ...], seed: int = _SEED) -> Tensor:
@@ -240,20 +244,31 @@ def relative_difference(expected: Tensor, found: Tensor) -> float:
     return difference / scale if math.isfinite(difference) else float("inf")
 
 
-def _compare(
+def _compare(  # noqa: PLR0917
     graph: fx.GraphModule,
     module: nn.Module,
     canonicaliser: Canonicaliser,
     input_shape: tuple[int, ...],
     label: str,
+    places: list[int | None],
 ) -> None:
-    """Compare with the module on a batch of another size than the one exported with."""
+    """Compare with the module on a batch of another size than the one exported with.
+
+    Args:
+        places: which output of the module each output of the graph is; None for scores that it only ranks, which are
+            compared with what the exported program computes.
+    """
     samples = seeded_samples(3, input_shape, _SEED + 1)
     with torch.no_grad():
-        expected = [value for value in pytree.tree_leaves(module(samples.clone())) if isinstance(value, Tensor)]
-        found = graph(samples)
+        leaves, found = pytree.tree_leaves(module(samples.clone())), graph(samples)
+    if None in places:
+        *_, (_, values) = canonicaliser.program.values(samples)
+        exported = [value for value in values if isinstance(value, Tensor)]
+        expected = [exported[at] if place is None else leaves[place] for at, place in enumerate(places)]
+    else:
+        expected = [leaves[place] for place in places if place is not None]
     worst = max(relative_difference(a, b) for a, b in zip(expected, found, strict=True))
-    if worst <= TOLERANCE or worst <= min(_LARGEST_ROUNDING, 10 * _rounding_error(module, samples, expected)):
+    if worst <= TOLERANCE or worst <= min(_LARGEST_ROUNDING, 10 * _rounding_error(module, samples, expected, places)):
         return
     raise InternalError(
         f"the imported {label} differs from the PyTorch module by {worst:.1e} of its largest output",
@@ -261,7 +276,7 @@ def _compare(
     )
 
 
-def _rounding_error(module: nn.Module, samples: Tensor, single: list[Tensor]) -> float:
+def _rounding_error(module: nn.Module, samples: Tensor, single: list[Tensor], places: list[int | None]) -> float:
     """How far the module's own answer in single precision is from its answer in double: no import can be closer."""
     precise = copy.deepcopy(module).double()
     try:
@@ -269,8 +284,8 @@ def _rounding_error(module: nn.Module, samples: Tensor, single: list[Tensor]) ->
             leaves = pytree.tree_leaves(precise(samples.double()))
     except RuntimeError:  # Modules that make float32 tensors on the way do not run in double precision.
         return 0.0
-    double = [value for value in leaves if isinstance(value, Tensor)]
-    return max(relative_difference(a, b.double()) for a, b in zip(double, single, strict=True))
+    pairs = [(leaves[place], one) for place, one in zip(places, single, strict=True) if place is not None]
+    return max((relative_difference(double, one.double()) for double, one in pairs), default=0.0)
 
 
 def first_divergence(graph: fx.GraphModule, canonicaliser: Canonicaliser, samples: Tensor) -> str:
@@ -290,12 +305,8 @@ def first_divergence(graph: fx.GraphModule, canonicaliser: Canonicaliser, sample
 
 
 def choose_output(ann: Ann, output_name: str) -> Ann:
-    """The same network with the output `output_name` first."""
-    place = ann.outputs.index(output_name)
-    order = [place, *(index for index in range(len(ann.outputs)) if index != place)]
-    nodes = output_nodes(ann.graph)
+    """The same network with the output `output_name` alone, and what it needs."""
+    node = output_nodes(ann.graph)[ann.outputs.index(output_name)]
     (output,) = [node for node in ann.graph.graph.nodes if node.op == "output"]
-    output.args = (tuple(nodes[index] for index in order),)
-    ann.graph.recompile()
-    kept = tuple(ann.outputs[index] for index in order)
-    return Ann(ann.graph, ann.input_shape, kept, ann.source, ann.task)
+    output.args = ((node,),)
+    return Ann(finish(ann.graph), ann.input_shape, (output_name,), ann.source, ann.task)

@@ -71,7 +71,7 @@ def test_factory_alone_and_choice_of_output(folder: Path) -> None:
     ann = open_model(f"{folder / 'nets.py'}:Two", input_shape=(4,))
     assert ann.outputs == ("features", "logits")
     chosen = open_model(f"{folder / 'nets.py'}:Two", input_shape=(4,), output_name="logits")
-    assert chosen.outputs == ("logits", "features")
+    assert chosen.outputs == ("logits",)
     assert chosen.graph(torch.ones(1, 4))[0].shape == (1, 2)
     with pytest.raises(OptionError) as caught:
         open_model(f"{folder / 'nets.py'}:Two", input_shape=(4,), output_name="scores")

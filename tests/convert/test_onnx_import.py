@@ -14,6 +14,8 @@ from onnx_graphs import CONV, WEIGHT, Nodes, checked, floats, kinds, save
 
 from snnconvert.convert.onnx_import import import_onnx
 from snnconvert.convert.onnx_reference import HALF, compare_with_onnxruntime, onnx_operator_table
+from snnconvert.convert.passes import canonicalize
+from snnconvert.convert.passes.logits import keep_logits
 from snnconvert.errors import InternalError, ModelFileError, OptionError, UnsupportedError
 from snnconvert.graph.dialect import calls
 from snnconvert.graph.kinds import Conv, Linear
@@ -61,10 +63,10 @@ def test_unnamed_node_takes_its_output_name(tmp_path: Path) -> None:
     assert [node.meta["origin"].name for node, _ in calls(import_onnx(path).graph)] == ["c", "Relu_1"]
 
 
-def test_output_name_moves_an_output_to_the_front(tmp_path: Path) -> None:
+def test_output_name_keeps_one_output(tmp_path: Path) -> None:
     path = save(tmp_path / "net.onnx", CONV, WEIGHT, outputs=("y", "c"))
     assert import_onnx(path).outputs == ("y", "c")
-    assert checked(path, output_name="c").outputs == ("c", "y")
+    assert checked(path, output_name="c").outputs == ("c",)
     with pytest.raises(OptionError, match="'z' is not an output") as caught:
         import_onnx(path, output_name="z")
     assert "y, c" in caught.value.hint
@@ -101,22 +103,97 @@ def test_a_file_that_takes_8_bit_images_is_compared_on_them(tmp_path: Path) -> N
     assert compare_with_onnxruntime(ann, path, torch.rand(2, 3, 8, 8)).ran
 
 
-def test_final_argmax_leaves_the_scores(tmp_path: Path) -> None:
-    nodes: Nodes = [("Gemm", ["x", "w"], ["scores"], {}), ("ArgMax", ["scores"], ["y"], {"axis": 1})]
-    ann = checked(save(tmp_path / "net.onnx", nodes, {"w": floats(5, 4)}, shape=("N", 5)))
-    assert ann.outputs == ("scores",) and any("ArgMax" in note for note in ann.source.notes)
+SCORES: Nodes = [("Gemm", ["x", "w"], ["scores"], {})]
+TAILS: dict[str, Nodes] = {
+    "ArgMax": [("ArgMax", ["scores"], ["y"], {"axis": 1})],
+    "ArgMax and moves": [
+        ("ArgMax", ["scores"], ["i"], {"axis": -1, "keepdims": 1}),
+        ("Cast", ["i"], ["j"], {"to": TensorProto.INT32}),
+        ("Reshape", ["j", "shape"], ["y"], {}),
+    ],
+    "TopK": [("TopK", ["scores", "two"], ["best", "y"], {"axis": 1})],
+    "name of a class": [
+        ("ArgMax", ["scores"], ["i"], {"axis": 1, "keepdims": 0}),
+        ("Gather", ["names", "i"], ["y"], {}),
+    ],
+    "largest score and its place": [
+        ("ReduceMax", ["scores"], ["best"], {"axes": [1], "keepdims": 0}),
+        ("ArgMax", ["scores"], ["y"], {"axis": 1, "keepdims": 0}),
+    ],
+}
 
 
-def test_scores_of_an_argmax_are_an_output_once(tmp_path: Path) -> None:
-    nodes: Nodes = [("Gemm", ["x", "w"], ["scores"], {}), ("ArgMax", ["scores"], ["class"], {"axis": 1})]
-    weights = {"w": floats(5, 4)}
-    for outputs in (("scores", "class"), ("class", "scores"), ("class",)):
-        path = save(tmp_path / "net.onnx", nodes, weights, shape=("N", 5), outputs=outputs)
-        assert checked(path).outputs == ("scores",)
-        assert import_onnx(path, output_name="scores").outputs == ("scores",)
-        with pytest.raises(OptionError, match="'class' is not an output") as caught:
-            import_onnx(path, output_name="class")
-        assert caught.value.hint == "choose one of: scores"
+@pytest.mark.parametrize("tail", TAILS)
+def test_scores_stand_for_what_ranks_them(tail: str, tmp_path: Path) -> None:
+    constants = {"w": floats(5, 4), "names": np.array([10, 20, 30, 40])}
+    constants |= {"shape": np.array([-1]), "two": np.array([2])}
+    best = ("best",) if any("best" in outputs for _, _, outputs, _ in TAILS[tail]) else ()
+    for outputs in (("y", *best), ("scores", "y", *best), ("y", "scores")):
+        path = save(tmp_path / "net.onnx", [*SCORES, *TAILS[tail]], constants, shape=("N", 5), outputs=outputs)
+        ann = checked(path)
+        assert ann.outputs == ("scores",)
+        assert any(TAILS[tail][-1][0] in note and "left out" in note for note in ann.source.notes)
+        assert import_onnx(path, output_name="y").outputs == ("scores",)
+
+
+def test_a_maximum_without_its_place_is_an_output_of_its_own(tmp_path: Path) -> None:
+    nodes: Nodes = [*SCORES, ("ReduceMax", ["scores"], ["y"], {"axes": [1], "keepdims": 0})]
+    assert checked(save(tmp_path / "net.onnx", nodes, {"w": floats(5, 4)}, shape=("N", 5))).outputs == ("y",)
+
+
+def test_an_index_that_the_network_reads_is_refused(tmp_path: Path) -> None:
+    nodes: Nodes = [*SCORES, ("ArgMax", ["scores"], ["i"], {"axis": 1}), ("Cast", ["i"], ["f"], {"to": 1}),
+                    ("Mul", ["scores", "f"], ["y"], {})]  # fmt: skip
+    with pytest.raises(UnsupportedError, match="cannot be converted") as caught:
+        import_onnx(save(tmp_path / "net.onnx", nodes, {"w": floats(5, 4)}, shape=("N", 5)))
+    assert "ArgMax" in caught.value.causes[0]
+
+
+def test_only_what_the_chosen_output_needs_is_looked_at(tmp_path: Path) -> None:
+    nodes: Nodes = [*SCORES, ("Relu", ["scores"], ["a"], {}), ("Det", ["scores"], ["b"], {})]
+    path = save(tmp_path / "net.onnx", nodes, {"w": floats(5, 4)}, shape=("N", 5), outputs=("a", "b"))
+    with pytest.raises(UnsupportedError):
+        import_onnx(path)
+    assert import_onnx(path, output_name="a").outputs == ("a",)
+
+
+def test_a_pipeline_of_scikit_learn(tmp_path: Path) -> None:
+    """A scaler, a network of two classes with one logit, and the tables of class names that its exporter writes."""
+    made = helper.make_node
+    nodes = [
+        made("Scaler", ["x"], ["u"], name="scale", domain="ai.onnx.ml", offset=[0.5, -1.0, 2.0], scale=[2.0, 1.0, 0.5]),
+        made("MatMul", ["u", "w"], ["h"]),
+        made("Relu", ["h"], ["a"]),
+        made("MatMul", ["a", "v"], ["z"]),
+        made("Sigmoid", ["z"], ["p"], name="probability"),
+        made("Sub", ["one", "p"], ["n"]),
+        made("Concat", ["n", "p"], ["both"], axis=1),
+        made("ArgMax", ["both"], ["i"], axis=1),
+        made("ZipMap", ["both"], ["probabilities"], domain="ai.onnx.ml", classlabels_strings=["no", "yes"]),
+        made("ArrayFeatureExtractor", ["classes", "i"], ["label"], domain="ai.onnx.ml"),
+    ]
+    constants = {"w": floats(3, 6), "v": floats(6, 1), "one": np.float32([1])}
+    table = helper.make_tensor("classes", TensorProto.STRING, [2], [b"no", b"yes"])
+    outputs = [
+        helper.make_tensor_value_info("label", TensorProto.STRING, None),
+        helper.make_value_info("probabilities", helper.make_sequence_type_proto(
+            helper.make_map_type_proto(TensorProto.STRING, helper.make_tensor_type_proto(TensorProto.FLOAT, [])))),
+    ]  # fmt: skip
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3])], outputs,
+        [table, *(numpy_helper.from_array(value, name) for name, value in constants.items())],
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", 13), helper.make_opsetid("ai.onnx.ml", 3)]
+    path = tmp_path / "pipeline.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    ann = checked(path)
+    assert ann.outputs == ("both",)
+    logits = keep_logits(canonicalize(ann))
+    assert any("probability" in note for note in logits.source.notes)
+    samples = torch.randn(20, 3)
+    scores, decided = logits.graph(samples)[0], ann.graph(samples)[0]
+    assert torch.equal(scores.argmax(1), decided.argmax(1))
+    assert torch.allclose(torch.sigmoid(scores[:, 1]), decided[:, 1], atol=1e-6)
 
 
 def test_nodes_out_of_order_are_an_invalid_file(tmp_path: Path) -> None:

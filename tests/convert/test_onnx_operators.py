@@ -182,6 +182,10 @@ CASES: dict[str, list[Case]] = {
     "Dropout": [case(IMAGE), case(IMAGE, ratio=0.3, opset=7), case(IMAGE, X, np.float32(0.3), np.array(False))],
     "Cast": [case(IMAGE, to=TensorProto.FLOAT)],
     "CastLike": [case(IMAGE, X, np.float32(1))],
+    "Scaler": [
+        case((3,), domain="ai.onnx.ml", offset=[0.5, -1.0, 2.0], scale=[2.0, 1.0, 0.5]),
+        case((3,), domain="ai.onnx.ml", offset=[0.5], scale=[2.0]),
+    ],
     "ArgMax": [case((5,), axis=1, keepdims=0), case((5,), axis=-1)],
     "LRN": [
         case((7, 4, 4), size=5, alpha=0.1, beta=0.75, bias=2.0),
@@ -307,7 +311,7 @@ CASES["ReduceLogSumExp"] = [case(IMAGE, opset=11, axes=[1])]
 
 
 def test_every_operator_has_a_case() -> None:
-    named = {name.removeprefix("com.microsoft.") for name in OPERATORS}
+    named = {name.rpartition(".")[2] for name in OPERATORS}
     assert named == set(CASES) | set(QUANTISED)
 
 
@@ -321,7 +325,11 @@ def model_of(
         [helper.make_empty_tensor_value_info(f"y{index}") for index in range(case.outputs)],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
-    opsets = [helper.make_opsetid("", case.opset), helper.make_opsetid("com.microsoft", 1)]
+    opsets = [
+        helper.make_opsetid("", case.opset),
+        helper.make_opsetid("com.microsoft", 1),
+        helper.make_opsetid("ai.onnx.ml", 3),
+    ]
     return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
 

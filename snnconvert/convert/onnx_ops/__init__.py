@@ -36,6 +36,7 @@ def _operators(module: ModuleType) -> dict[str, Callable[..., Any]]:
 OPERATORS: dict[str, Callable[..., Any]] = {
     **activations.SIMPLE,
     **arithmetic.SAME,
+    **normalisation.TABLE,
     **pooling.REDUCTIONS,
     **quantised.TABLE,
 }

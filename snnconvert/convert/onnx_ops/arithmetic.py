@@ -26,7 +26,7 @@ from snnconvert.convert.lowering.products import matmul
 from snnconvert.convert.lowering.scope import moving
 from snnconvert.convert.lowering.windows import conv
 from snnconvert.convert.onnx_ops.quantised import integers_of
-from snnconvert.convert.onnx_ops.scope import Scope, dropped_scores, fixed
+from snnconvert.convert.onnx_ops.scope import Scope, fixed
 from snnconvert.graph import kinds
 
 # as the verbs of every door have them
@@ -87,11 +87,7 @@ def CastLike(scope: Scope, x: Value, like: Value, *, saturate: int = 1, round_mo
 
 
 def ArgMax(scope: Scope, x: Value, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Flow:
-    flow = moving(x)
-    if not scope.final or flow.axis(axis) != 1:
-        raise Refusal("an index of the largest activation is supported only as the output of a classifier")
-    dropped_scores(scope, flow.node)
-    return flow
+    raise Refusal("an index of the largest activation is supported only as the output of a classifier")
 
 
 def LRN(scope: Scope, x: Value, *, size: int, alpha: float = 0.0001, beta: float = 0.75, bias: float = 1.0) -> Flow:

@@ -102,3 +102,12 @@ def GroupNormalization(
 
     weight, offset = per_channel(scale, "its scale"), per_channel(bias, "its bias")
     return scope.apply(kinds.GroupNorm(tensor(weight), tensor(offset), groups=num_groups, eps=epsilon), flow)
+
+
+def _scaler(scope: Scope, x: Value, *, offset: tuple[float, ...] = (0.0,), scale: tuple[float, ...] = (1.0,)) -> Flow:
+    """(x - offset) * scale over the last axis, as scikit-learn's scalers are written."""
+    factor, shift = np.asarray(scale, np.float64), np.asarray(offset, np.float64)
+    return scope.affine(moving(x), factor, -shift * factor)
+
+
+TABLE = {"ai.onnx.ml.Scaler": _scaler}

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable
 
 import numpy as np
-from torch import fx
 
 from snnconvert.convert.lowering import scope as lowering
 from snnconvert.convert.lowering.flow import BATCH, Array, Flow, Refusal, Value, filled
@@ -19,18 +18,14 @@ class Scope(lowering.Scope):
     Attributes:
         opset: version of the default operator set.
         outputs: names of the outputs of the node at work ("" where unused).
-        final: whether all its outputs are graph outputs and nothing else reads them.
         notes: remarks for the report, in order, without repeats.
-        renamed: graph outputs that stand for an earlier value.
     """
 
     def __init__(self, builder: Builder, opset: int, batch: int | None) -> None:
         super().__init__(builder, batch)
         self.opset = opset
         self.outputs: tuple[str, ...] = ()
-        self.final = False
         self.notes: dict[str, None] = {}
-        self.renamed: dict[str, str] = {}
 
     def note(self, text: str) -> None:
         """Keep a remark for the report."""
@@ -45,13 +40,6 @@ class Scope(lowering.Scope):
         dims = tuple(filled(sizes, math.prod(flow.dims))[1:])
         self.note(f"{self.origin}: reshapes to a batch of 1 although the file declares a free batch; read as the batch")
         return Flow(self.sample_reshape(flow.node, dims))
-
-
-def dropped_scores(scope: Scope, node: fx.Node) -> None:
-    """Let `node`, the scores that the operator at work chooses from, stand for its output."""
-    node.meta["chosen_by"] = (*node.meta.get("chosen_by", ()), scope.origin)
-    scope.renamed[scope.outputs[0]] = str(node.meta.get("onnx_value", scope.outputs[0]))
-    scope.note(f"{scope.origin}: the final {scope.origin.operator} was dropped; the output is the scores it chose from")
 
 
 def scalar(value: Value | None, what: str) -> float:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from torch import fx
 
 from snnconvert.graph.dialect import arguments, op_of, origin_of, output_nodes, verify
-from snnconvert.graph.edit import bypass, copied, finish, kind_of
-from snnconvert.graph.kinds import Stage
+from snnconvert.graph.edit import bypass, copied, finish, kind_of, replace_op
+from snnconvert.graph.kinds import Affine, Stage
 from snnconvert.graph.types import Ann
 from snnconvert.tasks import TaskChoice
 
@@ -28,13 +29,34 @@ def keep_logits(ann: Ann) -> Ann:
         node = output
         while kind_of(node) == "Reshape" and len(node.users) == 1:
             (node,) = arguments(node)
-        if _ends_a_classifier(node, ann.task):
+        if ann.task.kind == "classification" and _of_two_classes(node):
+            notes.append(
+                f"{origin_of(arguments(node)[1])} at the end was left out: the output is its input and the "
+                "opposite of that, the decision the same"
+            )
+            negative, positive = arguments(node)
+            (logit,) = arguments(positive)
+            replace_op(graph, negative, Affine(torch.tensor([-1.0]), torch.zeros(1)))
+            node.args, negative.args = (negative, logit), (logit,)
+        elif _ends_a_classifier(node, ann.task):
             notes.append(f"{origin_of(node)} at the end was left out: the output is logits, the decision the same")
             bypass(node)
     if not notes:
         return ann
     source = replace(ann.source, notes=(*ann.source.notes, *notes))
     return replace(ann, graph=verify(finish(graph), Stage.ANN), source=source)
+
+
+def _of_two_classes(node: fx.Node) -> bool:
+    """1 - sigmoid(x) and sigmoid(x) side by side, as classifiers of two classes with one logit give them."""
+    if kind_of(node) != "Concat" or len(arguments(node)) != 2:
+        return False
+    negative, positive = arguments(node)
+    if kind_of(negative) != "Affine" or list(arguments(negative)) != [positive] or kind_of(positive) != "Elementwise":
+        return False
+    op = op_of(negative, Affine)
+    opposite = bool((op.scale == -1).all()) and bool((op.shift == 1).all()) and node.meta["shape"] == (2,)
+    return opposite and len(node.users) == 1 and op_of(positive).arguments()["function"] == "sigmoid"
 
 
 def _ends_a_classifier(node: fx.Node, task: TaskChoice) -> bool:
