@@ -43,6 +43,7 @@ class Program:
         input_name: the placeholder that is.
         where: the user's name for each node.
         source: the file or name that it is read from.
+        batch: the batch size that its shapes are written for, or None where they hold for any.
     """
 
     graph: fx.Graph
@@ -50,6 +51,7 @@ class Program:
     input_name: str
     where: Callable[[fx.Node], str]
     source: str | Path = "the network"
+    batch: int | None = None
 
     @torch.no_grad()
     def values(self, samples: Tensor) -> Iterator[tuple[fx.Node, Any]]:
@@ -98,7 +100,7 @@ class Canonicaliser:
         self.program = program
         self.builder = Builder({program.input_name: samples}, program.source)
         self.claims = Claims(program.source)
-        self.context = Context(self.builder)
+        self.context = Context(self.builder, program.batch)
         self.values: dict[fx.Node, Any] = {}
         self.made: dict[fx.Node, Any] = {}
         self.faults: list[NodeFault] = []

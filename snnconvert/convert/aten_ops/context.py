@@ -68,8 +68,8 @@ def shape_of(x: Flow | Tensor) -> list[Dimension]:
 class Context(Scope):
     """The dialect graph under construction, as the rules see it."""
 
-    def __init__(self, builder: Builder) -> None:
-        super().__init__(builder)
+    def __init__(self, builder: Builder, batch: int | None = None) -> None:
+        super().__init__(builder, batch)
         self._calls: dict[str, int] = {}
         self._started = False
         self._parts: dict[str, int] = {}
@@ -93,7 +93,7 @@ class Context(Scope):
     def view(self, x: Flow, shape: Sequence[Dimension], part: str = "") -> Flow:
         """`x` viewed as the ATen `shape`, which holds at most one -1; no node where the sample keeps its shape."""
         sizes = [size.multiple * BATCH if isinstance(size, BatchSize) else size for size in shape]
-        if all(isinstance(size, int) and size != -1 for size in shape):
+        if self.batch is None and all(isinstance(size, int) and size != -1 for size in shape):
             raise Refusal("its shape fixes the batch size or loses the batch axis")
         return self.reshape(x, sizes, part)
 
