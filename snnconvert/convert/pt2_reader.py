@@ -107,7 +107,7 @@ def _compare(program: Program, graph: fx.GraphModule, shape: tuple[int, ...], ba
     """
     samples = seeded_samples(2 * batch, shape)
     parts = []
-    for part in samples.split(batch):
+    for part in torch.split(samples, batch):
         *_, (_, values) = program.values(part)
         parts.append([value for value in values if isinstance(value, Tensor)])
     with torch.no_grad():

@@ -14,7 +14,7 @@ from snnconvert.data.arrange import layout_of, resized, sides
 from snnconvert.data.arrays import RawData
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.sources import MOST_LABEL, FileSource, Labels, check_pixels, numbers_of, open_image
-from snnconvert.errors import DataError
+from snnconvert.errors import DataError, listed
 from snnconvert.files import is_regular, read_text
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -22,6 +22,8 @@ SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", "
 FILE_COLUMNS = ("file", "filename", "file_name", "image", "path", "name")
 LABEL_COLUMNS = ("label", "class", "target", "category")
 _SHOWN = 5
+# numbers of classes that have no folder, over those that have: beyond it, numbers are mere names
+_SPARSEST = 4
 # of the label of a class
 _DIGITS = 20
 _WHOLE = re.compile(r"[-+]?\d+$", re.ASCII)
@@ -108,7 +110,8 @@ def _cover(
 def _list(folder: Path) -> Listing:
     files = _images(folder)
     below = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    classes = [entry for entry in below if _images(entry)]
+    classes = [entry for entry in below if _images(entry) or _is_empty(entry)]
+    classes = classes if any(_images(entry) for entry in classes) else []
     tables = [folder / "labels.csv", folder.parent / f"{folder.resolve().name}_labels.csv"]
     table = next((path for path in tables if path.exists()), None)
     if table is not None:
@@ -137,20 +140,38 @@ def _images(folder: Path) -> list[Path]:
     )
 
 
+def _is_empty(folder: Path) -> bool:
+    """Whether it is the folder of a class without images; `__MACOSX` and its like are no classes."""
+    return not folder.name.startswith("__") and all(entry.name.startswith(".") for entry in folder.iterdir())
+
+
 def _from_classes(folders: list[Path]) -> Listing:
-    names = tuple(entry.name for entry in folders)
+    """Folders named by numbers are sorted by number; where 0 is among them, the numbers are those of the classes."""
+    numbered = all(entry.name.isdecimal() and len(entry.name) <= _DIGITS for entry in folders)
+    if numbered:
+        folders = sorted(folders, key=lambda entry: (int(entry.name), entry.name))
+    numbers = [int(entry.name) for entry in folders] if numbered else []
+    names, places = tuple(entry.name for entry in folders), list(range(len(folders)))
+    notes: tuple[str, ...] = (f"{len(names)} class folders, numbered in the order of their sorted names",)
+    if numbers[:1] == [0] and len(set(numbers)) == len(numbers) and numbers[-1] < _SPARSEST * len(numbers):
+        places, notes = numbers, (f"{len(names)} class folders, named by the numbers of their classes",)
+        missing = sorted(set(range(numbers[-1])) - set(numbers))
+        if missing:
+            notes += (f"no folder for {listed([f'class {number}' for number in missing], _SHOWN)}",)
+        named = dict(zip(numbers, names, strict=True))
+        names = tuple(named.get(number, str(number)) for number in range(numbers[-1] + 1))
+    elif numbered:
+        notes += (f"class folder {names[0]!r} is class 0 in that order; use a labels.csv for another one",)
     paths: list[Path] = []
     labels: list[int] = []
-    for label, entry in enumerate(folders):
+    empty = []
+    for label, entry in zip(places, folders, strict=True):
         found = _images(entry)
         paths += found
         labels += [label] * len(found)
-    notes: tuple[str, ...] = (f"{len(names)} class folders, numbered in the order of their sorted names",)
-    if all(name.isdecimal() for name in names) and [int(name) for name in names] != list(range(len(names))):
-        misplaced = next(position for position, name in enumerate(names) if int(name) != position)
-        notes += (
-            f"class folder {names[misplaced]!r} is class {misplaced} in that order; use a labels.csv for another one",
-        )
+        empty += [] if found else [entry.name]
+    if empty:
+        notes += (f"class folders without images: {listed(empty, _SHOWN)}",)
     return Listing(paths, np.array(labels, np.int64), names, notes)
 
 

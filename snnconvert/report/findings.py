@@ -53,7 +53,8 @@ def _near_chance(document: Document) -> dict[str, str] | None:
         f"The original network itself scores {accuracy:.1f} % on the labelled images, close to guessing among "
         f"{classes} classes ({100 / classes:.1f} %): the accuracies below mean nothing.",
         "Likely causes: wrong normalisation (mean, standard deviation, 0..1 or 0..255), wrong channel order (RGB or "
-        "BGR, channels first or last), or labels off by one (a background class).",
+        "BGR, channels first or last), labels off by one (a background class), or classes in another order (class "
+        "folders are numbered by their sorted names).",
     )
 
 

@@ -179,3 +179,54 @@ def test_changing_buffers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError) as caught:
         import_pt2(tmp_path / "net.pt2")
     assert "it changes 'calls', which the module keeps" in caught.value.causes[0]
+
+
+class Attention(nn.Module):
+    """Tokens of an image, with the shape taken apart by number as transformers do, and one more token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.parts, self.head = nn.Conv2d(3, 8, 2, 2), nn.Linear(8, 24), nn.Linear(8, 5)
+        self.token, self.place = nn.Parameter(torch.randn(1, 1, 8)), nn.Parameter(torch.randn(1, 17, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        batch, channels, height, width = x.shape
+        x = torch.cat([self.token.expand(batch, -1, -1), x.flatten(2).transpose(1, 2)], 1) + self.place
+        x = x + torch.zeros(batch, 1 + height * width, channels)
+        parts = self.parts(x).reshape(batch, 17, 3, 2, 4).permute(2, 0, 3, 1, 4)
+        query, key, value = parts.unbind(0)
+        query, key = nn.functional.normalize(query, dim=-1), nn.functional.normalize(key, dim=-1)
+        x = ((query @ key.transpose(-2, -1)).softmax(-1) @ value).transpose(1, 2).reshape(batch, 17, channels)
+        return self.head(x[:, 0])
+
+
+class Patches(nn.Module):
+    """The batch wanders: merged with channels and rows, with patches, and back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.mix, self.head = nn.Conv2d(3, 6, 3, padding=1), nn.Linear(6, 6), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        b, c, h, w = x.shape
+        rows, columns = h // 2, w // 2
+        x = x.reshape(b * c * rows, 2, columns, 2).transpose(1, 2).reshape(b, c, rows * columns, 4)
+        x = self.mix(x.transpose(1, 3).reshape(b * 4, rows * columns, -1)).relu()
+        x = x.view(b, 4, rows * columns, -1).transpose(1, 3).reshape(b * c * rows, columns, 2, 2)
+        return self.head(x.transpose(1, 2).reshape(b, c, h, w).mean((2, 3)))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 4])
+@pytest.mark.parametrize("kind", [Attention, Patches])
+def test_a_program_of_a_fixed_batch_is_read_for_any(kind: type[nn.Module], batch: int, tmp_path: Path) -> None:
+    module = kind().eval()
+    with torch.no_grad():
+        torch.export.save(torch.export.export(module, (torch.rand(batch, *SHAPE),)), tmp_path / "net.pt2")
+    ann = open_model(str(tmp_path / "net.pt2"))
+    samples = seeded_samples(5, SHAPE, 3)
+    with torch.no_grad():
+        assert relative_difference(module(samples), ann.graph(samples)[0]) < 1e-5

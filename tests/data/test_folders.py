@@ -38,19 +38,43 @@ def test_class_folders(tmp_path: Path) -> None:
     (tmp_path / ".cache").mkdir()
     (tmp_path / "empty").mkdir()
     dataset = load(tmp_path, (3, 8, 8))
-    assert dataset.classes == ("bird", "cat", "dog")
+    assert dataset.classes == ("bird", "cat", "dog", "empty")
     assert dataset.labels is not None
     assert dataset.labels.tolist() == [0, 0, 1, 1, 2, 2]
     np.testing.assert_array_equal(dataset.images().numpy().transpose(0, 2, 3, 1), np.stack(wanted))
-    assert any("3 class folders" in note for note in dataset.notes)
+    assert any("4 class folders" in note for note in dataset.notes)
+    assert any("without images: empty" in note for note in dataset.notes)
 
 
-def test_numbered_class_folders_are_sorted_as_text_and_say_so(tmp_path: Path) -> None:
-    for name in ("0", "1", "2", "10"):
+@pytest.mark.parametrize(
+    ("names", "labels", "said"),
+    [
+        (("0", "1", "2", "10"), [0, 1, 2, 10], "no folder for class 3, class 4"),
+        (("00", "01", "03"), [0, 1, 3], "no folder for class 2"),
+        ([str(number) for number in range(12)], list(range(12)), "12 class folders, named by the numbers"),
+        (("1", "2", "10"), [0, 1, 2], "'1' is class 0"),
+        (("0", "7000", "20000"), [0, 1, 2], "'0' is class 0"),
+    ],
+)
+def test_numbered_class_folders(tmp_path: Path, names: list[str], labels: list[int], said: str) -> None:
+    for name in names:
         picture(tmp_path / name / "a.png", 10)
     dataset = load(tmp_path)
-    assert dataset.classes == ("0", "1", "10", "2")
-    assert any("'10' is class 2" in note for note in dataset.notes)
+    assert dataset.labels is not None
+    assert dataset.labels.tolist() == labels
+    assert dataset.classes is not None
+    assert [dataset.classes[label] for label in labels] == list(names)
+    assert any(said in note for note in dataset.notes)
+
+
+def test_folders_that_are_no_classes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        picture(tmp_path / name / "x.png", 10)
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "read.txt").write_text("x")
+    assert load(tmp_path).classes == ("a", "b")
 
 
 @pytest.mark.parametrize("inside", [True, False])

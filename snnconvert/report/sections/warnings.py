@@ -50,7 +50,8 @@ def blocks(document: Document) -> Sequence[Block]:
         for told, on in ((rows(document, grave=True), On.TEXT), (rows(document, grave=False), On.ALL))
         if told
     ]
-    return [*found, *(Text(f"note: {note}", On.TERMINAL, soft=True) for note in document["model"]["notes"])]
+    notes = (*document["model"]["notes"], *document["evaluation"]["notes"])
+    return [*found, *(Text(f"note: {note}", On.TERMINAL, soft=True) for note in notes)]
 
 
 SECTION = Section(Keys, compute, "", complete, blocks=blocks)
