@@ -10,6 +10,7 @@ import json
 import math
 import re
 import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ _DTYPES = {
 }
 _PLAIN = ("as_int", "as_ints", "as_float", "as_floats", "as_bool", "as_bools", "as_string", "as_strings")
 _STORAGE = ("as_device", "as_layout", "as_memory_format")
+_REGION = "torch.ops.higher_order.wrap_with_autocast"
 _STORAGE_NAMES = ("device", "layout", "memory_format", "pin_memory")
 _CONTAINERS = ("MultiheadAttention", "Sequential", "Transformer")
 
@@ -90,24 +92,37 @@ def import_pt2(path: str | Path) -> Ann:
     samples = seeded_samples(batch, shape)
     count = len(next(node for node in program.graph.nodes if node.op == "output").args[0])
     outputs = without_ranking(program.graph, ["output", *(f"output_{place}" for place in range(1, count))])
-    canonicaliser = Canonicaliser(program, samples)
-    named = [each for each in zip(outputs.names, canonicaliser.run(), strict=True) if each[1] is not None]
-    results = [value for _, value in named]
-    graph = verify(canonicaliser.builder.finish(checked_outputs(results)), Stage.ANN)
-    _compare(program, graph, shape, batch, path)
+    try:
+        graph, names = _imported(program, samples, outputs.names, path)
+    except (UnsupportedError, InternalError):
+        if program.batch != 1:
+            raise
+        # Of several axes of size 1, the first guess at the batch may have been a wrong one.
+        graph, names = _imported(program, samples, outputs.names, path, kept=True)
     source = Source(path.name, str(path), sha256_of(path), "pt2", outputs.notes)
-    return Ann(graph, shape, tuple(name for name, _ in named), source)
+    return Ann(graph, shape, names, source)
 
 
-def _compare(program: Program, graph: fx.GraphModule, shape: tuple[int, ...], batch: int, path: Path) -> None:
+def _imported(
+    program: Program, samples: Tensor, names: Sequence[str], path: Path, *, kept: bool = False
+) -> tuple[fx.GraphModule, tuple[str, ...]]:
+    """The program in the dialect, compared with itself, and the names of its outputs."""
+    canonicaliser = Canonicaliser(program, samples, kept=kept)
+    named = [each for each in zip(names, canonicaliser.run(), strict=True) if each[1] is not None]
+    graph = verify(canonicaliser.builder.finish(checked_outputs([value for _, value in named])), Stage.ANN)
+    _compare(program, graph, samples, path)
+    return graph, tuple(name for name, _ in named)
+
+
+def _compare(program: Program, graph: fx.GraphModule, like: Tensor, path: Path) -> None:
     """Compare with the file's own graph, on twice as many samples as it was exported for: none may depend on another.
 
     Raises:
         InternalError: they differ.
     """
-    samples = seeded_samples(2 * batch, shape)
+    samples = seeded_samples(2 * len(like), tuple(like.shape[1:]))
     parts = []
-    for part in torch.split(samples, batch):
+    for part in torch.split(samples, len(like)):
         *_, (_, values) = program.values(part)
         parts.append([value for value in values if isinstance(value, Tensor)])
     with torch.no_grad():
@@ -165,14 +180,15 @@ class _Reader:
                 raise self._fault(f"has an input of kind {kind}")
         if len(inputs) != 1:
             raise self._fault(f"has {len(inputs)} inputs ({', '.join(inputs)}); one is supported")
-        faults = [fault for fault in map(_node_fault, described["nodes"]) if fault]
+        entries = list(_without_regions(described["nodes"]))
+        faults = [fault for fault in map(_node_fault, entries) if fault]
         if faults:
             raise UnsupportedError(
                 f"{self.path} holds {len(faults)} operators that are not known",
                 hint="export the model to ONNX, or replace these operators",
                 faults=tuple(faults),
             )
-        for entry in described["nodes"]:
+        for entry in entries:
             _append(graph, nodes, entry)
         graph.output(tuple(_value(item, nodes) for item in described["outputs"]))
         sizes = described["tensor_values"][inputs[0]]["sizes"]
@@ -220,6 +236,47 @@ class _Reader:
             if bool(torch.isnan(tensor).any()) or ("/weights/" in member and bool(torch.isposinf(tensor).any())):
                 raise self._fault(f"holds NaN or infinity in {name}")
         return tensor
+
+
+def _without_regions(entries: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The nodes of a graph, with those of regions in which automatic casts are switched off in their place."""
+    for entry in entries:
+        arguments = [item["arg"] for item in entry["inputs"]]
+        if str(entry["target"]) != _REGION or arguments[2] != {"as_bool": False}:
+            yield entry
+            continue
+        inner = arguments[4]["as_graph"]["graph"]
+        own = {_named(output) for node in inner["nodes"] for output in node["outputs"]}
+        # names of a region are its own: they get its name in front
+        mark = f"{_named(entry['outputs'][0])}."
+        given = {
+            _named(inside): _named(outside) for inside, outside in zip(inner["inputs"], arguments[5:], strict=True)
+        }
+        given |= {name: mark + name for name in own}
+        given |= {
+            _named(inside): _named(outside) for inside, outside in zip(inner["outputs"], entry["outputs"], strict=True)
+        }
+        where = {"metadata": entry.get("metadata", {})}
+        yield from _without_regions([{**where, **_renamed(node, given)} for node in inner["nodes"]])
+
+
+def _named(value: dict[str, Any]) -> str:
+    """The name in an argument that is a tensor, or in one that is a symbolic size."""
+    ((_, content),) = value.items()
+    return str(content.get("name", content.get("as_name", ""))) if isinstance(content, dict) else ""
+
+
+def _renamed(value: Any, names: dict[str, str]) -> Any:
+    """A part of a graph with the names of its values exchanged."""
+    if isinstance(value, list):
+        return [_renamed(item, names) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: names.get(item, item) if key in ("name", "as_name") and isinstance(item, str) and "arg" not in value
+        else _renamed(item, names)
+        for key, item in value.items()
+    }  # fmt: skip
 
 
 def _node_fault(entry: dict[str, Any]) -> NodeFault | None:
@@ -276,6 +333,8 @@ def _target(text: str) -> Any:
     if match is None:
         return None
     name, overload = match.groups()
+    if (name, overload) == ("to", "device"):  # where it is stored is not read; what is left is a conversion
+        overload = "dtype"
     if name not in OPERATORS and name.removesuffix("_") not in OPERATORS | dict.fromkeys(_CONSTANT_OPERATORS):
         return None
     return getattr(getattr(torch.ops.aten, name, None), overload, None)

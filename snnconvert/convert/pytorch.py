@@ -22,6 +22,7 @@ from torch.utils import _pytree as pytree
 
 from snnconvert.convert.aten_ops.canonicalise import Canonicaliser, Program, checked_outputs, operator_name
 from snnconvert.convert.aten_ops.ranking import without_ranking
+from snnconvert.convert.aten_ops.regions import without_regions
 from snnconvert.convert.lowering.flow import Flow
 from snnconvert.errors import DataError, InternalError, ModelFileError, UnsupportedError
 from snnconvert.graph.dialect import output_nodes, verify
@@ -151,7 +152,7 @@ def _export(module: nn.Module, samples: Tensor, label: str) -> Program:
             f"{label} has {len(inputs)} inputs ({', '.join(inputs)}); one is supported",
             hint="wrap it in a module that takes one tensor and fixes the others",
         )
-    return Program(exported.graph, constants, inputs[0], module_namer(module))
+    return Program(without_regions(exported.graph_module), constants, inputs[0], module_namer(module))
 
 
 @contextmanager

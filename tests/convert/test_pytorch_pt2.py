@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.pt2_reader import import_pt2
-from snnconvert.convert.pytorch import relative_difference, seeded_samples
+from snnconvert.convert.pytorch import import_module, relative_difference, seeded_samples
 from snnconvert.errors import ClaimError, ModelFileError, OptionError, UnsupportedError
 from snnconvert.graph.dialect import calls, origin_of
 
@@ -230,3 +230,34 @@ def test_a_program_of_a_fixed_batch_is_read_for_any(kind: type[nn.Module], batch
     samples = seeded_samples(5, SHAPE, 3)
     with torch.no_grad():
         assert relative_difference(module(samples), ann.graph(samples)[0]) < 1e-5
+
+
+class Switched(nn.Module):
+    """Automatic casts switched off for a part, and positions that are counted from a mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.head = nn.Conv2d(3, 6, 3, padding=1), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        with torch.autocast("cpu", enabled=False):
+            y, z = (x.float() @ x.float().transpose(-1, -2)).relu() / 64, x * 0.5
+            with torch.autocast("cpu", enabled=False):
+                z = z + 1
+        mask = torch.zeros(1, *x.shape[2:]).to(x.device, torch.bool)
+        return self.head(((y + z) * (~mask).cumsum(1, dtype=torch.float32)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("batch", [1, 2, None])
+def test_regions_without_automatic_casts(batch: int | None, tmp_path: Path) -> None:
+    module, free = Switched().eval(), ({0: torch.export.Dim.DYNAMIC},) if batch is None else None
+    with torch.no_grad():
+        program = torch.export.export(module, (torch.rand(batch or 2, *SHAPE),), dynamic_shapes=free)
+    torch.export.save(program, tmp_path / "net.pt2")
+    assert any("autocast" in str(node.target) for node in program.graph.nodes)
+    samples = seeded_samples(5, SHAPE, 3)
+    with torch.no_grad():
+        for ann in (open_model(str(tmp_path / "net.pt2")), import_module(module, SHAPE)):
+            assert relative_difference(module(samples), ann.graph(samples)[0]) < 1e-5

@@ -96,11 +96,12 @@ class Canonicaliser:
     `values` keeps what each ATen node stands for now, after operators that work in place; `made` what it was at first.
     """
 
-    def __init__(self, program: Program, samples: Tensor) -> None:
+    def __init__(self, program: Program, samples: Tensor, *, kept: bool = False) -> None:
         self.program = program
         self.builder = Builder({program.input_name: samples}, program.source)
         self.claims = Claims(program.source)
         self.context = Context(self.builder, program.batch)
+        self.context.kept = kept
         self.values: dict[fx.Node, Any] = {}
         self.made: dict[fx.Node, Any] = {}
         self.faults: list[NodeFault] = []

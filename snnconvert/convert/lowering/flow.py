@@ -149,12 +149,16 @@ class Flow:
 Value: TypeAlias = Flow | Array
 
 
-def reshaped(flow: Flow, target: list[int], batch: int | None) -> tuple[tuple[int, ...], int | None, int, int]:
+def reshaped(
+    flow: Flow, target: list[int], batch: int | None, *, kept: bool = False
+) -> tuple[tuple[int, ...], int | None, int, int]:
     """How the sample of `flow` is reshaped when the source's tensor is reshaped to `target`.
 
     Args:
         target: sizes; multiples of BATCH stand for the batch, -1 (at most once) for what is left.
         batch: the batch size fixed in the file, or None.
+        kept: a batch of 1 stays where it is in memory, merged with another axis if need be, instead of being squeezed
+            away and found again at an axis of size 1.
 
     Returns:
         The new sample shape, position, before and after (see Flow).
@@ -168,7 +172,7 @@ def reshaped(flow: Flow, target: list[int], batch: int | None) -> tuple[tuple[in
     marked = [index for index, size in enumerate(target) if size >= BATCH and size % BATCH == 0]
     if len(marked) > 1:
         raise Refusal(f"target shape {_spelled(target)} holds the batch twice")
-    if not marked and batch == 1:
+    if not marked and batch == 1 and not kept:
         sizes = filled(target, total)
         ones = [index for index, size in enumerate(sizes) if size == 1]
         if not ones:

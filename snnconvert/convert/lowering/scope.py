@@ -26,7 +26,10 @@ class Scope:
         builder: the graph under construction.
         batch: batch size fixed in the source, or None where it is free.
         origin: the node of the source at work.
+        kept: how a batch of 1 is followed through reshapes, see `flow.reshaped`.
     """
+
+    kept = False
 
     def __init__(self, builder: Builder, batch: int | None = None) -> None:
         self.builder = builder
@@ -69,7 +72,7 @@ class Scope:
 
     def reshape(self, flow: Flow, target: Iterable[int], part: str = "") -> Flow:
         """`flow` reshaped as the source has it; BATCH stands for the batch, -1 for what is left."""
-        dims, position, before, after = reshaped(flow, [int(size) for size in target], self.batch)
+        dims, position, before, after = reshaped(flow, [int(size) for size in target], self.batch, kept=self.kept)
         return Flow(self.sample_reshape(flow.node, dims, part), position, before, after)
 
     def sample_reshape(self, node: fx.Node, dims: tuple[int, ...], part: str = "") -> fx.Node:
