@@ -111,9 +111,14 @@ def read_json(path: str | Path) -> Any:
 
     Raises:
         OSError, ClaimError: as `read_text` does.
-        ValueError: it is not UTF-8 or no JSON, is nested too deeply, or holds a number of too many digits.
+        ValueError: it is not UTF-8 or no JSON, is nested too deeply, or holds a number of too many digits or half of a
+            character of two.
     """
-    return _parsed(partial(json.loads, parse_constant=_finite, parse_float=_finite), read_text(path))
+    text = read_text(path)
+    content = _parsed(partial(json.loads, parse_constant=_finite, parse_float=_finite), text)
+    if "\\ud" in text.lower():
+        json.dumps(content, ensure_ascii=False).encode()  # a UnicodeEncodeError is a ValueError
+    return content
 
 
 def _finite(text: str) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 
 from snnconvert.calibrate.observe import in_canonical_order
 from snnconvert.compile.balance import with_identity_sites
-from snnconvert.compile.network import compile_network
+from snnconvert.compile.network import compiled_again
 from snnconvert.compile.precision import in_precision
 from snnconvert.data.selection import calibration_images_again
 from snnconvert.errors import OptionError
@@ -64,7 +64,7 @@ def recompiled(snn: Snn, change: Change, progress: Progress = silent) -> tuple[S
             f"for {calibrated.schedule.describe()} has no thresholds for",
             hint=hint,
         )
-    made = compile_network(calibrated, schedule, snn.neuron, precision)
+    made = compiled_again(calibrated, schedule, snn.neuron, precision)
     notes: tuple[str, ...] = ()
     if made.provenance:
         notes = (made.provenance, hint)

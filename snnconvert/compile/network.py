@@ -8,7 +8,7 @@ from torch import Tensor
 from snnconvert.compile.balance import balance
 from snnconvert.compile.precision import in_precision
 from snnconvert.compile.spikify import spikify
-from snnconvert.errors import UnsupportedError, listed
+from snnconvert.errors import ModelFileError, UnsupportedError, listed
 from snnconvert.graph.checkpoint import graph_rows, graph_tensors
 from snnconvert.graph.dialect import sites
 from snnconvert.graph.edit import copied
@@ -59,11 +59,26 @@ def compile_network(
     return in_precision(snn, precision)
 
 
+def compiled_again(calibrated: Calibrated, schedule: Schedule, neuron: NeuronChoice, precision: str) -> Snn:
+    """`compile_network` for a calibration that comes from a file.
+
+    Raises:
+        ModelFileError: the file describes a calibration that no network can be made of.
+    """
+    try:
+        return compile_network(calibrated, schedule, neuron, precision)
+    except (LookupError, TypeError, ValueError, RuntimeError, AssertionError, AttributeError, ArithmeticError) as error:
+        raise ModelFileError(
+            f"the calibration in this checkpoint is damaged: {type(error).__name__}: {error}",
+            hint="convert the model again, or copy the file again",
+        ) from error
+
+
 def difference(snn: Snn) -> str:
     """How `snn` differs from what its calibration would be compiled to today; empty if it does not, or holds none."""
     if snn.calibrated is None:
         return ""
-    again = compile_network(snn.calibrated, snn.schedule, snn.neuron, snn.precision)
+    again = compiled_again(snn.calibrated, snn.schedule, snn.neuron, snn.precision)
     stored, made = ({row["name"]: row for row in graph_rows(one.graph)["nodes"]} for one in (snn, again))
     differing = {name for name in stored.keys() | made.keys() if stored.get(name) != made.get(name)}
     old, new = graph_tensors(snn.graph), graph_tensors(again.graph)

@@ -268,6 +268,11 @@ def _compare(  # noqa: PLR0917
         expected = [exported[at] if place is None else leaves[place] for at, place in enumerate(places)]
     else:
         expected = [leaves[place] for place in places if place is not None]
+    if not all(bool(torch.isfinite(value).all()) for value in expected):
+        raise DataError(
+            f"{label} answers with NaN or infinity to normal noise of shape {tuple(input_shape)}",
+            hint="check that the weights are those of this architecture, and that its training did not diverge",
+        )
     worst = max(relative_difference(a, b) for a, b in zip(expected, found, strict=True))
     if worst <= TOLERANCE or worst <= min(_LARGEST_ROUNDING, 10 * _rounding_error(module, samples, expected, places)):
         return

@@ -49,6 +49,7 @@ class Watched:
             "OMP_NUM_THREADS": "1",
             "COLUMNS": "120",
             "TMPDIR": str(self.scratch),
+            "TORCHINDUCTOR_CACHE_DIR": str(self.scratch),
         }
         process = subprocess.Popen(
             [sys.executable, str(HERE / "fuzz_worker.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
