@@ -83,11 +83,23 @@ def elu(ctx: Context, x: Flow, alpha: float = 1, scale: float = 1, input_scale: 
     return elementwise.elu(ctx, x, alpha)
 
 
+@operator("celu")
+def celu(ctx: Context, x: Flow, alpha: float = 1.0) -> Flow:
+    """max(0, x) + min(0, alpha (exp(x / alpha) - 1)) = alpha elu(x / alpha)."""
+    return ctx.affine(function(ctx, ctx.affine(x, 1 / alpha, part="inside"), "elu"), alpha, part="outside")
+
+
 @operator("softplus")
 def softplus(ctx: Context, x: Flow, beta: float = 1, threshold: float = 20) -> Flow:
-    if (beta, threshold) != (1, 20):
-        raise Refusal(f"softplus with beta {beta}, threshold {threshold}; only 1 and 20 are known")
-    return function(ctx, x, "softplus")
+    """log(1 + exp(beta x)) / beta; where beta x is beyond the threshold, x, which is the same in float32."""
+    if threshold < 15:
+        raise Refusal(f"softplus with threshold {threshold}; from 15 on it is the function itself")
+    return ctx.affine(function(ctx, ctx.affine(x, beta, part="inside"), "softplus"), 1 / beta, part="outside")
+
+
+@operator("log1p")
+def log1p(ctx: Context, x: Flow) -> Flow:
+    return function(ctx, ctx.affine(x, shift=1.0, part="one_more"), "log")
 
 
 @operator("log_sigmoid")

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from snnconvert.convert.aten_ops.context import Context, Rule, integers, moving, operator, window
-from snnconvert.convert.aten_ops.pointwise import maximum, minimum
+from snnconvert.convert.aten_ops.pointwise import add, maximum, minimum
 from snnconvert.convert.lowering import windows
+from snnconvert.convert.lowering.elementwise import function
 from snnconvert.convert.lowering.flow import Array, Flow, Refusal
 from snnconvert.convert.lowering.moves import reduce
 from snnconvert.convert.lowering.products import along_axis, linear
@@ -31,7 +32,7 @@ def _spatial(x: Any, rank: int) -> Flow:
 
 
 def _pooled(rank: int) -> None:
-    """Rules for windows over `rank` axes."""
+    """Rules for the largest value in windows over `rank` axes."""
 
     @operator(f"max_pool{rank}d")
     def max_pool(ctx: Context, x: Any, kernel_size: Any, stride: Any = (), **sliding: Any) -> Flow:
@@ -40,6 +41,10 @@ def _pooled(rank: int) -> None:
     @operator(f"max_pool{rank}d_with_indices")
     def max_pool_with_indices(ctx: Context, x: Any, kernel_size: Any, **options: Any) -> tuple[Flow, None]:
         return max_pool(ctx, x, kernel_size, **options), None
+
+
+def _averaged(rank: int) -> None:
+    """The rule for averages of windows over `rank` axes."""
 
     @operator(f"avg_pool{rank}d")
     def avg_pool(
@@ -104,6 +109,8 @@ def _adaptive(x: Any, output_size: Any, rank: int) -> tuple[Flow, tuple[int, ...
 for _rank in (1, 2):
     _pooled(_rank)
     _adaptively_pooled(_rank)
+for _rank in (1, 2, 3):
+    _averaged(_rank)
 
 
 def _reduced(ctx: Context, x: Flow, dim: Any, how: str, keepdim: bool) -> Flow:
@@ -131,6 +138,29 @@ def max_or_maximum(ctx: Context, x: Any, other: Any = None, *, dim: Any = None, 
 @operator("min")
 def min_or_minimum(ctx: Context, x: Any, other: Any = None, *, dim: Any = None, keepdim: bool = False) -> Any:
     return minimum(ctx, x, other) if other is not None else (_reduced(ctx, x, dim, "min", keepdim), None)
+
+
+@operator("var")
+def var(ctx: Context, x: Flow, dim: Any = None, *, correction: Any = 1, keepdim: bool = False, **old: Any) -> Flow:
+    """The mean square of the distance from the mean, over one less than all (`correction`)."""
+    axes = [dim] if isinstance(dim, int) else dim
+    centre = _reduced(ctx, x, axes, "mean", True)
+    count = prod(x.dims[x.axis(axis) - 1] for axis in axes)
+    less = int(old["unbiased"]) if "unbiased" in old else 1 if correction is None else correction
+    if count <= less:
+        raise Refusal("a variance over too few values")
+    square = function(ctx, add(ctx, x, ctx.affine(centre, -1.0, part="minus")), "square", "square")
+    return ctx.affine(_reduced(ctx, square, axes, "mean", keepdim), count / (count - less), part="unbiased")
+
+
+@operator("std")
+def std(ctx: Context, x: Flow, dim: Any = None, **options: Any) -> Flow:
+    return function(ctx, var(ctx, x, dim, **options), "sqrt", "root")
+
+
+@operator("logsumexp")
+def logsumexp(ctx: Context, x: Flow, dim: Any, keepdim: bool = False) -> Flow:
+    return function(ctx, _reduced(ctx, function(ctx, x, "exp"), dim, "sum", keepdim), "log", "log")
 
 
 @operator("linalg_vector_norm")
