@@ -57,7 +57,9 @@ class Request:
     input_shape: tuple[int, ...] | None = _of_models(
         None, "One input without the batch, where the model does not say.", least=1, example="--input-shape 3,32,32"
     )
-    output_name: str | None = _of_models(None, "Which output is the classifier.", usual="the first")
+    output_name: str | None = _of_models(
+        None, "The output to convert, with what it needs.", usual="all; the first is the classifier"
+    )
     task: str = option(
         AUTO,
         "What the network is for, and so by what it is judged.",
