@@ -28,7 +28,7 @@ _PREFIXES = ("module.", "model.", "_orig_mod.", "net.")
 _MOST_LISTED = 12
 # What readers of zip archives and of the JSON in them raise on files that are damaged, or made to be.
 DAMAGE = (
-    *(OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError),
+    *(OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, AssertionError),
     *(RuntimeError, RecursionError, NotImplementedError, MemoryError, struct.error, zlib.error, zipfile.BadZipFile),
 )
 
