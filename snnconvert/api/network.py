@@ -21,6 +21,7 @@ from snnconvert.data.arrange import prepare, show_shape
 from snnconvert.data.memory import as_array
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import DataError, OptionError, did_you_mean
+from snnconvert.exporters import hub
 from snnconvert.graph import checkpoint, types
 from snnconvert.graph.dialect import neurons_of
 from snnconvert.graph.schedule.timing import site_depths
@@ -332,7 +333,9 @@ def load(path: str | Path) -> SpikingNetwork:
     """Read a checkpoint.
 
     Args:
-        path: a .snn file, written by `snnconvert MODEL`, `Conversion.save` or `save`. Reading one runs no code.
+        path: a .snn file, written by `snnconvert MODEL`, `Conversion.save` or `save`; or "hf:USER/NAME", what
+            `snnconvert hub pull USER/NAME` has brought from the Hugging Face hub. Reading one runs no code, and
+            downloads nothing.
 
     Returns:
         The spiking network, the same in every spike as the one that was saved.
@@ -349,4 +352,5 @@ def load(path: str | Path) -> SpikingNetwork:
         8
     """
     check_path(path, "a checkpoint")
-    return SpikingNetwork.of(checkpoint.load_snn(path))
+    found = hub.cached(str(path)) if str(path).startswith(hub.PREFIX) else path
+    return SpikingNetwork.of(checkpoint.load_snn(found))

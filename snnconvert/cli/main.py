@@ -16,6 +16,7 @@ import typer
 from snnconvert.allocator import keep_freed_memory
 from snnconvert.cli import help
 from snnconvert.cli.help import HELP_NAMES
+from snnconvert.cli.hub import hub_app
 from snnconvert.cli.options import Chip, Files, command
 from snnconvert.cli.terminal import ClosableOutput, Terminal
 from snnconvert.cli.zoo import zoo_app
@@ -173,6 +174,7 @@ def cost(  # noqa: PLR0917
 
 
 app.add_typer(zoo_app, name="zoo")
+app.add_typer(hub_app, name="hub")
 
 
 def commands() -> set[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snnconvert.errors import OptionError, did_you_mean
-from snnconvert.options import declared, option
+from snnconvert.options import declared, option, read_table
 
 if TYPE_CHECKING:
     from snnconvert.exporters.task import Reader, Task, Written
@@ -105,11 +105,12 @@ EXPORTERS: dict[str, Exporter] = {
         packages=("nir",),
         extra="nir",
     ),
+    "huggingface": Exporter(
+        "a folder for the Hugging Face hub, with a model card",
+        "snnconvert.exporters.huggingface:write_folder",
+        options=("data", "limit"),
+    ),
 }
-
-
-def _forms() -> dict[str, None]:
-    return {form: None for row in EXPORTERS.values() for form in row.forms}
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ class Export:
         short="-o",
         usual="beside the checkpoint",
         read=Path,
+        manifest=False,
     )
     verify: bool = option(
         False,
@@ -144,7 +146,7 @@ class Export:
         panel=PANEL,
     )
     data: str | None = option(
-        None, "Images to verify on, as for convert.", commands=("export",), panel=PANEL, metavar="TEXT"
+        None, "Images to verify on, as for convert.", commands=("export",), panel=PANEL, metavar="TEXT", manifest=False
     )
     limit: int = option(64, "How many of them.", commands=("export",), panel=PANEL, least=1)
     target: str | None = option(
@@ -209,3 +211,17 @@ def exporter_of(asked: Export) -> Exporter:
         how = f"pip install 'snnconvert[{row.extra}]'" if row.extra else f"pip install {' '.join(missing)}"
         raise OptionError(f"--to {asked.to} needs {', '.join(missing)}, which is not installed", hint=how)
     return row
+
+
+def from_manifest(given: Any) -> tuple[dict[str, Any], ...]:
+    """What a manifest's key `export` asks for: a name, a table of options, or a list of these; checked.
+
+    Raises:
+        OptionError: an unknown exporter, key or value, or options that do not fit each other.
+    """
+    found = []
+    for one in given if isinstance(given, list) else [given]:
+        read = read_table(Export, {"to": one} if isinstance(one, str) else one, "export")
+        exporter_of(Export(**{**read, "data": "the model's" if read.get("verify") else None}))
+        found.append(read)
+    return tuple(found)

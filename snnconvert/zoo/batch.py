@@ -210,6 +210,7 @@ class _TaskMaker:
             "sha256": entry.sha256,
             "options": options,
             "gates": asdict(settings.gates.over(entry.gates)),
+            "exports": [dict(one) for one in entry.exports],
             "folder": str(self.out / "models" / entry.name),
             "key": key_of(entry, self.manifest.folder, self.digests),
             "limits": {

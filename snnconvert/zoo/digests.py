@@ -96,6 +96,8 @@ def key_of(entry: Entry, folder: Path, digests: Digests) -> str:
         "options": json.dumps(options, sort_keys=True, default=_plain),
         "code": code_digest(),
     }
+    if entry.exports:
+        content["exports"] = json.dumps([dict(one) for one in entry.exports], sort_keys=True, default=_plain)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -3,6 +3,7 @@
     [defaults]                    # for every model
     timesteps = 32
     gates = { max_drop = 1.0 }
+    export = ["onnx", { to = "torch", form = "pt2", verify = true }]
     limits = { seconds = 1800, memory = "4 GiB" }
 
     [set.cifar10]                 # for the models that say  set = "cifar10"
@@ -33,6 +34,7 @@ from typing import Any, NoReturn
 
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import OptionError, did_you_mean
+from snnconvert.exporters import from_manifest
 from snnconvert.files import is_regular, parsed_toml, read_text
 from snnconvert.gates.limits import Gates
 from snnconvert.graph.schedule import owners
@@ -63,6 +65,7 @@ class Entry:
         sha256: what the file must have, or None.
         options: fields of `Request` but `model`.
         where: "zoo.toml, line 12", for messages.
+        exports: what is exported, each as fields of `exporters.Export`.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Entry:
     gates: Gates
     limits: Limits
     where: str
+    exports: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def is_url(self) -> bool:
@@ -191,7 +195,7 @@ class _Reader:
             self.refuse(where, "not a table", "write it as [name] with key = value below")
         own = _OWN if where[0] == "model" else ()
         rows = {row.key: row for row in declared(Request).values() if row.option.manifest}
-        allowed = (*own, *rows, "gates", "limits")
+        allowed = (*own, *rows, *(key for key in _TABLES if key not in rows))
         former = {row.option.former: key for key, row in rows.items() if row.option.former}
         read: dict[str, Any] = {}
         for named, raw in given.items():
@@ -204,7 +208,8 @@ class _Reader:
                 self.refuse(here, f"{value!r} is no text", f'write {key} = "..."')
             try:
                 if key in _TABLES:
-                    value = _TABLES[key](self.beside(value) if isinstance(value, str) else value)
+                    file = isinstance(value, str) and key == "preprocessing"
+                    value = _TABLES[key](self.beside(value) if file else value)
                 elif key in rows:
                     value = read_table(Request, {key: value}, "key")[rows[key].name]
             except OptionError as error:
@@ -304,7 +309,10 @@ class _Reader:
             check_step(gates, options)
         except OptionError as error:
             self.refuse(self.culprit(where, error, given.get("set")), error.message, error.hint)
-        return Entry(name, source, sha256, options, gates, Limits(**given.get("limits", {})), at)
+        exports = given.get("export", ())
+        if any(one.get("verify") for one in exports) and not (options.get("data") or source.startswith("zoo:")):
+            self.refuse((*where, "export"), "verify needs images", "give the model data")
+        return Entry(name, source, sha256, options, gates, Limits(**given.get("limits", {})), at, exports)
 
 
 def check_step(gates: Gates, options: Mapping[str, Any]) -> None:
@@ -338,7 +346,12 @@ def _limits(given: Any) -> dict[str, Any]:
     return read_table(Limits, given, "limit")
 
 
-_TABLES: dict[str, Callable[[Any], Any]] = {"preprocessing": _preprocessing, "gates": _gates, "limits": _limits}
+_TABLES: dict[str, Callable[[Any], Any]] = {
+    "preprocessing": _preprocessing,
+    "gates": _gates,
+    "limits": _limits,
+    "export": from_manifest,
+}
 
 
 def _inherit(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,10 +59,11 @@ def failed_row(task: Mapping[str, Any], kind: str, reason: str, *, hint: str = "
 
 
 def converted_row(task: Mapping[str, Any], document: Mapping[str, Any], files: list[Path]) -> Row:
-    """The row of a converted model, with the checksums of what was written."""
+    """The row of a converted model, with the checksums of what was written into its folder."""
+    folder = Path(task["folder"])
     return failed_row(task, "", "") | {
         "status": CONVERTED,
-        "files": {path.name: sha256_of(path) for path in files},
+        "files": {path.relative_to(folder).as_posix(): sha256_of(path) for path in files},
         "figures": figures(document),
         "gates": document["gates"],
     }

@@ -19,17 +19,19 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snnconvert.allocator import hand_back_memory, keep_freed_memory, kept_memory
-from snnconvert.errors import InternalError, OutputError, SnnConvertError, UserError
+from snnconvert.errors import GateError, InternalError, OutputError, SnnConvertError, UserError
 from snnconvert.files import together
 from snnconvert.progress import Progress, silent
 from snnconvert.zoo.fetch import check_file, needed
 from snnconvert.zoo.rows import CONVERTED, Row, clear, converted_row, failed_row, judged, log_path, row_path, write_row
 
 if TYPE_CHECKING:
+    from snnconvert.graph.types import Snn
     from snnconvert.study.evaluate import Spread
 
 _REPORT_EVERY = 0.2
@@ -106,7 +108,28 @@ def _convert(task: Mapping[str, Any], folder: Path, progress: Progress, spread: 
     with together():
         save_snn(outcome.snn, checkpoint)
         written = write_report(document, folder / f"{name}.html")
-    return converted_row(task, document, [checkpoint, *written])
+    return converted_row(task, document, [checkpoint, *written, *_export(task, outcome.snn, folder, progress)])
+
+
+def _export(task: Mapping[str, Any], snn: Snn, folder: Path, progress: Progress) -> list[Path]:
+    """What the manifest wants exported; one that differs in its reader fails the model."""
+    from snnconvert.exporters import EXPORTERS, Export
+    from snnconvert.exporters.export import run_export
+
+    written: list[Path] = []
+    for given in task["exports"]:
+        asked = Export(**given)
+        parts = (task["name"], asked.to, *([asked.form] if asked.form else []))
+        place = folder / f"{'-'.join(parts)}{EXPORTERS[asked.to].suffix}"
+        data = (task["options"].get("data") or task["model"]) if asked.verify else None
+        made = run_export(snn, replace(asked, output=place, data=data), progress)
+        if made.verified is not None and not made.verified.equal:
+            raise GateError(
+                f"exported as {made.form} it differs: {made.verified.total:,} of {made.verified.spikes:,} spikes",
+                hint="see which layers with snnconvert export --verify",
+            )
+        written += made.files
+    return written
 
 
 def _failure(task: Mapping[str, Any], error: SnnConvertError, kind: str) -> Row:
