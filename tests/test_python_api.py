@@ -447,7 +447,7 @@ def test_every_option_is_a_keyword() -> None:
         ({"data": Path("nowhere.npz")}, "nowhere.npz does not exist", "check the path"),
         ({"device": "tpu"}, "device 'tpu' is not available", "device cpu"),
         ({"limit": True}, "limit True is not a whole number", "limit"),
-        ({"timesteps": "auto"}, "timesteps auto has no target", "max_drop 1.0 or min_accuracy 90"),
+        ({"timesteps": "auto"}, "timesteps auto has no target", "add max_drop 1.0, min_accuracy 90"),
         ({"input_shape": (3, 0)}, r"input_shape \(3, 0\)", "3,32,32"),
         (
             {"data": np.zeros((40, 5, 5), np.uint8)},
