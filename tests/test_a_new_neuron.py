@@ -20,6 +20,7 @@ from snnconvert.graph.types import NeuronChoice, Snn
 from snnconvert.neurons import NEURONS, NeuronModel, State, cheapest_first
 from snnconvert.pipeline import Outcome, Request, run
 from snnconvert.report.from_run import document_of
+from snnconvert.report.render_html import render_html
 from snnconvert.report.render_terminal import print_summary
 from snnconvert.request import check_request
 from snnconvert.simulate.chunks import frame_bytes
@@ -113,7 +114,8 @@ def test_the_whole_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert json.loads(json.dumps(document)) == document
     console = Console(width=200)
     print_summary(document, console)
-    assert "double neurons" in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith("digits_cnn: ")
+    assert "double" in render_html(document).split("How it was made")[-1]
     save_snn(outcome.snn, tmp_path / "m.snn")
     batch = outcome.inputs.calibration[:4]
     assert_equal(LayerEngine(load_snn(tmp_path / "m.snn")).run(batch), LayerEngine(outcome.snn).run(batch))

@@ -90,7 +90,8 @@ def test_units_hold_their_tolerance(name: str) -> None:
     # every layer with weights but the last (which reads an average) reads the units themselves
     weighted = [node for node, _ in calls(network.graph) if kind_of(node) == "Conv"]
     assert all(
-        kind_of(arguments(node)[0]) in ("Concat", "Select", "Affine", "n") or node is weighted[0] for node in weighted
+        kind_of(arguments(node)[0]) in ("Concat", "Select", "Affine", "Clip", "n") or node is weighted[0]
+        for node in weighted
     ) or (name in ("sigmoid", "softplus"))
 
 

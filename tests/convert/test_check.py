@@ -131,7 +131,8 @@ def test_what_is_no_matter_of_nodes_is_said_with_its_own_hint(tmp_path: Path) ->
 
 
 def test_nodes_that_share_a_name_are_judged_apart(tmp_path: Path) -> None:
-    path = save(tmp_path / "net.onnx", [*CONV, ("Softmax", ["y"], ["z"], {"axis": 1})], WEIGHT, outputs=("z",))
+    nodes: Nodes = [*CONV, ("Softmax", ["y"], ["z"], {"axis": 1}), ("Mul", ["z", "z"], ["end"], {})]
+    path = save(tmp_path / "net.onnx", nodes, WEIGHT, outputs=("end",))
     model = onnx.load(path)
     for node in model.graph.node:
         node.name = "same"
@@ -141,6 +142,7 @@ def test_nodes_that_share_a_name_are_judged_apart(tmp_path: Path) -> None:
         ("same", "linear"),
         ("same:y", "spiking"),
         ("same:z", "analog"),
+        ("same:end", "analog"),
     ]
 
 

@@ -14,7 +14,7 @@ from snnconvert.errors import OptionError
 from snnconvert.report.charts import charts
 from snnconvert.report.compare import HEAD, TEST_HEAD, cells, compare
 from snnconvert.report.document import assemble
-from snnconvert.report.figures import on_paper, write_beside, write_figures
+from snnconvert.report.figures import formats_of, on_paper, write_beside, write_figures
 from snnconvert.report.outcomes import of_document, outcomes, pack, unpack
 from snnconvert.report.render_comparison import _costs, _curves, headline, render_comparison, render_comparison_html
 from snnconvert.report.render_html import render_html
@@ -144,7 +144,7 @@ def test_figures_are_files_of_their_own(tmp_path: Path) -> None:
     assert "currentColor" not in text
     assert (tmp_path / "figures" / "curve.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(OptionError, match="jpeg"):
-        write_figures(document, tmp_path, ["jpeg"])
+        formats_of("svg,jpeg")
     spec = {"mark": {"color": "currentColor"}, "config": {"background": "transparent"}, "width": "container"}
     assert on_paper(spec)["config"]["background"] == "white"
     assert spec["width"] == "container"

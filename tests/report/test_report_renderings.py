@@ -140,7 +140,7 @@ def test_every_chart_has_its_place_and_the_page_stays_small() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"labelled": False}, {"timesteps": 1}, {"layers": 0}, {"samples": 0, "labelled": False}, {"first_output": 20}],
+    [{"labelled": False}, {"timesteps": 1}, {"layers": 0}, {"samples": 1, "labelled": False}, {"first_output": 20}],
 )
 def test_documents_with_gaps_render_everywhere(options: dict[str, Any]) -> None:
     parts = make_parts(**options)
