@@ -207,8 +207,8 @@ class Declared:
         """
         import msgspec
 
-        if given is None and self.optional:
-            return None
+        if (given is None and self.optional) or isinstance(given, Usual):
+            return given
         if self.option.read is not None:
             return self.option.read(given)
         plain = given.item() if hasattr(given, "item") else os.fspath(given) if isinstance(given, Path) else given

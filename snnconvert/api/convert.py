@@ -32,7 +32,7 @@ def convert_model(
     *,
     data: Any = None,
     calibration_data: Any = None,
-    timesteps: int | str = 32,
+    timesteps: int | str = Request.timesteps,
     progress: bool | Progress = False,
     **options: Any,
 ) -> Conversion:

@@ -145,7 +145,7 @@ class SpikingNetwork(types.Snn):
         dtype = x.dtype if isinstance(x, Tensor) and x.is_floating_point() else torch.float32
         if not isinstance(x, Tensor) and np.asarray(x).dtype.kind == "f":
             dtype = torch.from_numpy(np.zeros(0, np.asarray(x).dtype)).dtype
-        frames = self.schedule.frames - self.schedule.read_from
+        frames = len(self.schedule.answer_steps)
         made = [_like(x, (torch.cat(parts) / frames).to(dtype)) for parts in zip(*rows, strict=True)]
         return made[0] if len(made) == 1 else tuple(made)
 

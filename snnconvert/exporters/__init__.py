@@ -35,6 +35,7 @@ class Exporter:
         suffix: what its path ends in; empty for a folder.
         packages: what has to be importable to write it, and to run it.
         extra: the extra of this package that brings them.
+        continuous: whether it can hold spikes with real times.
     """
 
     help: str
@@ -45,6 +46,7 @@ class Exporter:
     suffix: str = ""
     packages: tuple[str, ...] = ()
     extra: str = ""
+    continuous: bool = False
 
     def write(self, task: Task) -> Written:
         """Write the network.
@@ -109,6 +111,7 @@ EXPORTERS: dict[str, Exporter] = {
         "a folder for the Hugging Face hub, with a model card",
         "snnconvert.exporters.huggingface:write_folder",
         options=("data", "limit"),
+        continuous=True,
     ),
 }
 

@@ -84,6 +84,11 @@ def run_export(snn: Snn | str | Path, asked: Export, progress: Progress = silent
     if row.forms and asked.form is None:
         asked = replace(asked, form=next(iter(row.forms)))
     network = snn if isinstance(snn, Snn) else load_snn(snn)
+    if network.schedule.continuous and not row.continuous:
+        raise OptionError(
+            f"--to {asked.to} has no spikes in continuous time, which this network sends",
+            hint="convert with slots: --schedule ttfs --time-bits 4",
+        )
     path = asked.output
     if path is None:
         if isinstance(snn, Snn):

@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from snnconvert import convert_model
 from snnconvert.data.memory import Memory
 from snnconvert.errors import BudgetError, OptionError
+from snnconvert.exporters.export import export
 from snnconvert.graph.checkpoint import load_snn, save_snn
 from snnconvert.graph.dialect import neurons_of
 from snnconvert.graph.schedule import FirstSpike
@@ -120,6 +122,30 @@ def test_the_mapping_by_hand() -> None:
     assert made[0, 0] == pytest.approx(0.4, abs=1e-7)
     assert sorted(sent[first.name].times) == pytest.approx([2 - 0.8 / threshold[0], 2 - 0.4 / threshold[0]])
     assert list(sent[second.name].times) == pytest.approx([3 - 0.4 / threshold[1]])
+
+
+@pytest.mark.parametrize("options", [{}, {"time_bits": 4, "calibration": "mse"}])
+def test_a_called_network_answers_on_the_scale_of_the_original(options: dict[str, Any]) -> None:
+    found = converted(model="zoo:digits-cnn", **options)
+    images = found.inputs.calibration[:20]
+    original = found.ann.graph(images)[0]
+    snn = convert_model("zoo:digits-cnn", schedule="ttfs", calibration_samples=64, limit=20, **options).snn
+    made = snn(images)
+    made = made.to(original.dtype)
+    assert float((made * original).sum() / original.square().sum()) == pytest.approx(1.0, abs=0.05)
+    assert torch.allclose(torch.as_tensor(snn.simulate(images).outputs)[-1].to(made.dtype), made, atol=1e-4)
+
+
+def test_exports_of_slots_are_equal_and_real_times_are_refused(tmp_path: Path) -> None:
+    found = converted(model="zoo:digits-cnn", time_bits=3, calibration="mse")
+    for to, name in (("torch", "module"), ("onnx", "m.onnx")):
+        made = export(found.snn, tmp_path / name, to=to, verify=True, data="zoo:digits-cnn", limit=16).verified
+        assert made is not None
+        assert sum(made.differing.values()) == 0
+        assert (made.agreed, made.images) == (16, 16)
+        assert made.logits < 1e-3
+    with pytest.raises(OptionError, match="no spikes in continuous time"):
+        export(converted(model="zoo:digits-cnn").snn, tmp_path / "c.onnx", to="onnx")
 
 
 def test_values_beyond_a_window_are_counted_and_said() -> None:
