@@ -138,7 +138,9 @@ class Declared:
         """The same as this command takes it: auto is no choice where that word is for other commands."""
         if AUTO not in self.choices or not self.option.auto or command in self.option.auto:
             return self
-        return replace(self, option=replace(self.option, choices=tuple(one for one in self.choices if one != AUTO)))
+        return replace(
+            self, option=replace(self.option, choices=tuple(one for one in self.choices if one.split(",")[0] != AUTO))
+        )
 
     @property
     def explained(self) -> str:

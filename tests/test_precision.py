@@ -7,6 +7,7 @@ import io
 from rich.console import Console
 
 from snnconvert.pipeline import Request, run
+from snnconvert.report.blocks import Text
 from snnconvert.report.from_run import document_of
 from snnconvert.report.render_html import render_html
 from snnconvert.report.render_markdown import render_markdown
@@ -30,6 +31,7 @@ def test_report_shows_rounded_weights_beside_float32() -> None:
     for said in (console.file.getvalue(), render_markdown(document), render_html(document)):  # type: ignore[attr-defined]
         assert told in " ".join(said.split())
     section["accuracy"] = None
-    (said,) = precision.sentences(document)
+    (said, *_) = precision.blocks(document)
+    assert isinstance(said, Text)
     assert said.text.endswith("of the answers at T = 8 stay.")
-    assert not list(precision.sentences({**document, "precision": None}))
+    assert not precision.blocks({**document, "precision": None})

@@ -320,14 +320,14 @@ def test_several_outputs_come_as_a_tuple() -> None:
     torch.manual_seed(0)
     net = Two().eval()
     x = torch.rand(100, 6)
-    found = snnconvert.convert_model(net, data=x, **{**QUICK, "timesteps": 64}, output_name="b")
-    assert found.snn.outputs == ("b", "a")
-    b, a = found.snn(x)
+    found = snnconvert.convert_model(net, data=x, **{**QUICK, "timesteps": 64})
+    assert found.snn.outputs == ("a", "b")
+    a, b = found.snn(x)
     expected = net(x)
     assert (a.shape, b.shape) == ((100, 3), (100, 2))
     for got, wanted in ((a, expected["a"]), (b, expected["b"])):
         assert float((got - wanted).detach().norm() / wanted.detach().norm()) < 0.1
-    assert found.snn.simulate(x).further[0].shape == (64, 100, 3)
+    assert found.snn.simulate(x).further[0].shape == (64, 100, 2)
     with pytest.raises(OptionError, match="no output 'c'"):
         snnconvert.convert_model(net, data=x, **QUICK, output_name="c")
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from snnconvert.cli.run import asked_of
 from snnconvert.cli.terminal import Terminal
+from snnconvert.console import Console
 from snnconvert.cost.machine_report import RATIOS, machine_document
 from snnconvert.cost.machines import load_machine
 from snnconvert.cost.workload import workload

@@ -243,7 +243,7 @@ def test_a_conversion_stopped_anywhere(whole: tuple[Path, dict[str, str], int], 
             load_snn(folder / "net.snn")
         if "net.json" in left:
             load_report(folder / "net.json")
-    assert stopped > len(jobs) // 2
+    assert 2 * stopped >= len(jobs)
     jobs = jobs if LONG else jobs[1::3]
     for (folder, at, _), (code, said) in zip(jobs, convert(*((folder, 0, "") for folder, _, _ in jobs)), strict=True):
         assert code == 0, said
@@ -276,6 +276,7 @@ def task(folder: Path) -> dict[str, Any]:
         "sha256": None,
         "options": {"timesteps": 4, "calibration": "mse", "calibration_samples": 8, "schedule": "streaming"},
         "gates": {},
+        "exports": [],
         "folder": str(folder / "out"),
         "key": "k",
         "limits": {"seconds": 100.0, "memory": None},

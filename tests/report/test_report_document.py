@@ -21,7 +21,7 @@ from snnconvert.report.render_html import render_html
 
 def test_schema_is_a_schema_and_fits() -> None:
     jsonschema.Draft202012Validator.check_schema(schema())
-    for options in ({}, {"labelled": False}, {"timesteps": 1}, {"layers": 0}, {"samples": 0, "labelled": False}):
+    for options in ({}, {"labelled": False}, {"timesteps": 1}, {"layers": 0}, {"samples": 1, "labelled": False}):
         document = make_document(**options)
         jsonschema.validate(json.loads(dumps(document)), schema(), cls=jsonschema.Draft202012Validator)
 

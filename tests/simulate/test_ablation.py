@@ -80,7 +80,7 @@ def test_the_first_row_is_the_network_itself() -> None:
     seen = LayerEngine(snn).run(IMAGES)
     right = (seen.outputs[0][-1].argmax(1).numpy() == LABELS).mean()
     first, *others = found["arms"]
-    assert first["accuracy"] == 100 * right
+    assert first["accuracy"] == pytest.approx(100 * right)
     assert first["spikes_per_image"] == sum(int(of.sum()) for of in seen.spikes.values()) / 12
     assert [(row["neurons"], row["synchronous"]) for row in others] == [
         ("bistable", False),

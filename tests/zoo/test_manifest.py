@@ -271,8 +271,8 @@ def test_starter_guesses_and_says_so(tmp_path: Path) -> None:
         logits = open_model(str(tmp_path / "net.onnx")).graph(torch.from_numpy(images[:, None]).float() / 127.5 - 1)[0]
         np.savez(tmp_path / f"{name}.npz", x=images, y=logits.argmax(1).numpy())
     (tmp_path / "weights.pth").write_bytes(b"")
-    text, remarks = starter_manifest(tmp_path, tmp_path)
-    assert any("guessed: data test.npz, calibration on train.npz" in remark for remark in remarks)
+    text, remarks = starter_manifest(tmp_path, tmp_path, {})
+    assert {"net.onnx: guessed: data test.npz", "net.onnx: guessed: calibration_data train.npz"} <= set(remarks)
     assert any("guessed: preprocessing -1..1, with which it is right on 100.0 %" in remark for remark in remarks)
     assert '# arch = "FILE.py:FACTORY"' in text
     (entry,) = load_manifest(manifest(tmp_path, text)).entries
@@ -282,7 +282,7 @@ def test_starter_guesses_and_says_so(tmp_path: Path) -> None:
     assert (found.scale, found.mean, found.std) == (255.0, (0.5,), (0.5,))
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no models"):
-        starter_manifest(tmp_path / "empty", tmp_path)
+        starter_manifest(tmp_path / "empty", tmp_path, {})
 
 
 def test_init_does_not_overwrite(tmp_path: Path) -> None:

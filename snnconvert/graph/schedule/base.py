@@ -231,8 +231,8 @@ class Schedule(ABC):
         first, last = self.intervals(self.depth)[0]
         return {
             "window": last - first,
-            "first_output": self.answer_step(self.read_from),
-            "total": self.answer_step(self.frames - 1),
+            "first_output": self.answer_steps[0],
+            "total": self.answer_steps[-1],
         }
 
     def reading_from(self, frames: int) -> Self:
