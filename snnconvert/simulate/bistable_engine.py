@@ -12,6 +12,7 @@ Slow and literal on purpose; everything is float64. The layer engine must equal 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -114,16 +115,12 @@ class BistableEngine:
         return values[node] if node in values else torch.zeros_like(self.constant[node])
 
     def _constants(self, batch: Tensor) -> dict[fx.Node, Tensor]:
-        """What flows at every node when no neuron sends anything: analog inputs and biases, per window."""
-        constant: dict[fx.Node, Tensor] = {}
-        for node in self.graph.graph.nodes:
-            if node.op == "placeholder":
-                constant[node] = batch.double()
-            elif node.op == "call_module":
-                value = op_of(node)(*[constant[source] for source in arguments(node)])
-                silent = self.depths[node.name] > 0 and self.linear[node] is None
-                constant[node] = torch.zeros_like(value) if silent or self._spikes(node) else value
-        return constant
+        """Analog inputs and biases, per window."""
+
+        def silent(node: fx.Node) -> bool:
+            return self._spikes(node) or (self.depths[node.name] > 0 and self.linear[node] is None)
+
+        return without_spikes(self.graph, batch, silent)
 
     def _step(self, node: fx.Node, inputs: list[Tensor], step: int) -> Tensor:
         op, depth = op_of(node), self.depths[node.name]
@@ -199,6 +196,18 @@ class BistableEngine:
             out = total - self.totals[node] if count > 1 else total
             self.totals[node] = total
         return out
+
+
+def without_spikes(graph: fx.GraphModule, batch: Tensor, silent: Callable[[fx.Node], bool]) -> dict[fx.Node, Tensor]:
+    """What flows at every node, float64, when no neuron sends anything; 0 at those that are `silent` then."""
+    constant: dict[fx.Node, Tensor] = {}
+    for node in graph.graph.nodes:
+        if node.op == "placeholder":
+            constant[node] = batch.double()
+        elif node.op == "call_module":
+            value = op_of(node)(*[constant[source] for source in arguments(node)])
+            constant[node] = torch.zeros_like(value) if silent(node) else value
+    return constant
 
 
 def spike_values(graph: fx.GraphModule) -> set[fx.Node]:

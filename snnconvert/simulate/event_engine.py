@@ -27,6 +27,7 @@ from snnconvert.graph.edit import copied
 from snnconvert.graph.kinds import Conv, Linear, Neuron, Op, Role
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Snn
+from snnconvert.simulate.bistable_engine import without_spikes
 
 Floats = NDArray[np.float64]
 AT_ONCE = 256
@@ -70,7 +71,7 @@ class EventEngine:
         outputs: list[list[Floats]] = [[] for _ in output_nodes(self.graph)]
         sent: list[dict[str, Events]] = []
         for image in batch:
-            constant = self._constants(image.unsqueeze(0))
+            constant = without_spikes(self.graph, image.unsqueeze(0), self._carries)
             events: dict[fx.Node, Events] = {}
             for node in self.calls:
                 found = self._events(node, op_of(node), events, constant)
@@ -80,17 +81,6 @@ class EventEngine:
             for kept, node in zip(outputs, output_nodes(self.graph), strict=True):
                 kept.append(self._integrated(node, events, constant).reshape(node.meta["shape"]))
         return [np.stack(kept) for kept in outputs], sent
-
-    def _constants(self, batch: Tensor) -> dict[fx.Node, Tensor]:
-        """What is at every node when no neuron sends anything."""
-        constant: dict[fx.Node, Tensor] = {}
-        for node in self.graph.graph.nodes:
-            if node.op == "placeholder":
-                constant[node] = batch.double()
-            elif node.op == "call_module":
-                value = op_of(node)(*[constant[source] for source in arguments(node)])
-                constant[node] = torch.zeros_like(value) if self._carries(node) else value
-        return constant
 
     def _carries(self, node: fx.Node) -> bool:
         """Whether spikes leave it one by one."""

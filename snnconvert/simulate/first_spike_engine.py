@@ -21,6 +21,7 @@ from snnconvert.graph.edit import copied
 from snnconvert.graph.kinds import Neuron, Op, Role, Snap
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Snn
+from snnconvert.simulate.bistable_engine import without_spikes
 from snnconvert.simulate.result import Simulation
 
 
@@ -44,7 +45,7 @@ class FirstSpikeEngine:
     @torch.inference_mode()
     def run(self, batch: Tensor) -> Simulation:
         """Simulate one batch of inputs, shape (batch, *sample), from a fresh state."""
-        self.constant = self._constants(batch)
+        self.constant = without_spikes(self.graph, batch, self._sends)
         self.membrane: dict[fx.Node, Tensor] = {}
         self.on: dict[fx.Node, Tensor] = {}
         self.snapped: dict[fx.Node, Tensor] = {}
@@ -70,17 +71,8 @@ class FirstSpikeEngine:
     def _switched_on(self, node: fx.Node, values: dict[fx.Node, Tensor]) -> Tensor:
         return values[node] if node in values else torch.zeros_like(self.constant[node])
 
-    def _constants(self, batch: Tensor) -> dict[fx.Node, Tensor]:
-        """What is at every node when no neuron sends anything: the input and biases."""
-        constant: dict[fx.Node, Tensor] = {}
-        for node in self.graph.graph.nodes:
-            if node.op == "placeholder":
-                constant[node] = batch.double()
-            elif node.op == "call_module":
-                value = op_of(node)(*[constant[source] for source in arguments(node)])
-                silent = op_of(node).role in (Role.NEURON, Role.DELAY) or self._maximum(node)
-                constant[node] = torch.zeros_like(value) if silent else value
-        return constant
+    def _sends(self, node: fx.Node) -> bool:
+        return op_of(node).role in (Role.NEURON, Role.DELAY) or self._maximum(node)
 
     def _maximum(self, node: fx.Node) -> bool:
         return op_of(node).role == Role.MAXPOOL and self.depths[node.name] > 0
