@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+
+from snnconvert.data.bundled import dataset_for
 
 DATA = Path(os.environ.get("SNNCONVERT_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")).resolve()
 
@@ -19,3 +22,10 @@ def data_pack() -> Path:
     if not (DATA / "README.md").is_file():
         pytest.skip(f"the data pack is not at {DATA} (set SNNCONVERT_DATA)")
     return DATA
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """Raw test images (n, 8, 8) uint8 with values 0 to 16, and labels."""
+    stored = np.load(dataset_for("digits-cnn")[1])
+    return stored["x"][:160], stored["y"][:160]

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
+from snnconvert.cli.options import Costing
 from snnconvert.cli.run import asked_of
 from snnconvert.cli.terminal import Terminal
 from snnconvert.console import Console
@@ -24,27 +25,23 @@ from snnconvert.study.backward import IMAGES, backward_activity
 from snnconvert.study.operations import OperationCounter, operations
 
 
-def cost(
-    checkpoint: Path, given: Mapping[str, Any], machine: str, batch: int, *, training: bool, terminal: Terminal
-) -> None:
-    """Count the network's operations on data, and print what they cost on `machine`."""
-    chosen = load_machine(machine)
-    if batch < 1:
-        raise OptionError(f"--batch {batch} is not possible; allowed: from 1", hint="64 is usual for training")
+def cost(checkpoint: Path, given: Mapping[str, Any], asked: Costing, terminal: Terminal) -> None:
+    """Count the network's operations on data, and print what they cost on the machine."""
+    machine = load_machine(asked.machine)
     request, data = asked_of(checkpoint, given)
     snn = load_snn(checkpoint)
     counter = OperationCounter(snn)
-    chosen_images = images_for(snn, data, request.limit)
-    images = chosen_images.images(range(min(counter.left, len(chosen_images))))
+    chosen = images_for(snn, data, request.limit)
+    images = chosen.images(range(min(counter.left, len(chosen))))
     with terminal.progress() as progress:
         watched_run(LayerEngine(snn), images, [counter])
         progress("simulate", len(images), len(images))
-        activity = backward_activity(snn, images[:IMAGES]) if training else None
+        activity = backward_activity(snn, images[:IMAGES]) if asked.training else None
     counted = operations(counter)
     if counted is None:
         raise OptionError(f"{checkpoint} has no weighted operators", hint="there is nothing to be counted")
     layers = workload(counted, snn, activity)
-    document = machine_document(chosen, layers, training=training, batch=batch, images=counted.images)
+    document = machine_document(machine, layers, training=asked.training, batch=asked.batch, images=counted.images)
     if terminal.as_json:
         print(json.dumps({**document, "model": snn.source.name}, indent=1))
     elif not terminal.quiet:

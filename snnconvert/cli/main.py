@@ -17,7 +17,7 @@ from snnconvert.allocator import keep_freed_memory
 from snnconvert.cli import help
 from snnconvert.cli.help import HELP_NAMES
 from snnconvert.cli.hub import hub_app
-from snnconvert.cli.options import Chip, Files, command
+from snnconvert.cli.options import Chip, Costing, Files, command
 from snnconvert.cli.terminal import ClosableOutput, Terminal
 from snnconvert.cli.zoo import zoo_app
 from snnconvert.errors import SnnConvertError, UnexpectedError, UserError
@@ -150,27 +150,16 @@ def export(checkpoint: Checkpoint, given: Annotated[dict[str, Any], Export], ter
 
 
 @command(app, "cost")
-def cost(  # noqa: PLR0917
+def cost(
     checkpoint: Checkpoint,
     given: Annotated[dict[str, Any], Request, {"data": "required", "limit": "as many as a few seconds allow"}],
+    asked: Costing,
     terminal: Terminal,
-    machine: Annotated[
-        str,
-        typer.Option(
-            metavar="h2learn|v100|loihi-like|FILE.toml",
-            help="What it runs on; a file varies one of them: machine = NAME, and [[constant]] tables with name, "
-            "value, unit and source.",
-        ),
-    ] = "h2learn",
-    training: Annotated[
-        bool, typer.Option("--training", help="A step of BPTT: forward, backward and weight update.")
-    ] = False,
-    batch: Annotated[int, typer.Option(metavar="N", help="Samples that share one version of the weights.")] = 64,
 ) -> None:
     """Say what a network costs on a machine: operations, bytes, cycles, time and energy, at its measured sparsity."""
     from snnconvert.cli.cost import cost
 
-    cost(checkpoint, given, machine, batch, training=training, terminal=terminal)
+    cost(checkpoint, given, asked, terminal)
 
 
 app.add_typer(zoo_app, name="zoo")

@@ -53,6 +53,26 @@ class Files:
 
 
 @dataclass(frozen=True)
+class Costing:
+    """What a checkpoint's cost is modelled on."""
+
+    machine: str = option(
+        "h2learn",
+        "What it runs on; a file varies one of them: machine = NAME, and [[constant]] tables with name, value, unit "
+        "and source.",
+        commands=("cost",),
+        panel="Machine",
+        metavar="h2learn|v100|loihi-like|FILE.toml",
+    )
+    training: bool = option(
+        False, "A step of BPTT: forward, backward and weight update.", commands=("cost",), panel="Machine"
+    )
+    batch: int = option(
+        64, "Samples that share one version of the weights.", commands=("cost",), panel="Machine", least=1
+    )
+
+
+@dataclass(frozen=True)
 class Chip:
     """What a checkpoint is held against."""
 

@@ -197,7 +197,7 @@ def _look_up_forward(engines: _Engines, layers: Sequence[LayerWork], training: b
     built = sum((2**group - 1) * one.weights / group / batch for one in layers)
     updates, analog = sum(2 * one.updates for one in layers), sum(one.analog for one in layers)
     joules = (looks + updates) * engines.look_up() + 2 * built * engines.look_up() + analog * engines.multiply()
-    spikes = sum(one.steps * one.planes * one.neurons / 8 for one in layers)
+    spikes = sum(one.sent for one in layers)
     kept = sum(one.updates * word for one in layers) if training else 0.0
     moved = 2 * spikes + kept + sum(one.weights * word / batch for one in layers)
     operations = {"look-ups": looks, "table sums": built, "neuron updates": updates}
@@ -211,7 +211,7 @@ def _dual_sparsity(engines: _Engines, layers: Sequence[LayerWork]) -> Phase:
     word = engines.machine["word"]
     products = sum(one.steps * one.moving * _given(one.gradient) * one.needed for one in layers)
     carried = sum(2 * one.updates for one in layers)
-    moved = sum(one.updates * word + one.steps * one.planes * one.neurons / 8 for one in layers)
+    moved = sum(one.updates * word + one.sent for one in layers)
     operations = {"multiply-accumulates": products, "neuron updates": carried}
     return engines.phase(BACKWARD, operations, engines.multipliers, (products + carried) * engines.multiply(), moved)
 
@@ -227,7 +227,7 @@ def _look_up_update(engines: _Engines, layers: Sequence[LayerWork], batch: int) 
         built += (2**group - 1) / group * one.steps * one.neurons * hit(_given(one.gradient), group)
     products = sum(one.constant for one in layers)
     joules = (looks + 2 * built) * engines.look_up() + products * engines.multiply()
-    spikes = sum(one.steps * one.planes * one.neurons / 8 for one in layers)
+    spikes = sum(one.sent for one in layers)
     moved = spikes + sum(one.weights * word / batch for one in layers)
     operations = {"look-ups": looks, "table sums": built, "multiply-accumulates": products}
     return engines.phase(UPDATE, operations, engines.update_adders, joules, moved)

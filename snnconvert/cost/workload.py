@@ -59,6 +59,11 @@ class LayerWork:
     needed: float = 0.0
 
     @property
+    def sent(self) -> float:
+        """Bytes of the layer's spikes, a bit for each neuron, step and plane."""
+        return self.steps * self.planes * self.neurons / 8
+
+    @property
     def density(self) -> float:
         """Share of ones among the bits that arrive, of all synapses, steps and planes; of pools that add up at most."""
         bits = self.moving * self.steps * self.planes

@@ -147,10 +147,10 @@ class EventEngine:
 
     def _paths(self, node: fx.Node) -> list[tuple[fx.Node, tuple[fx.Node, ...]]]:
         """Every way that spikes take to `node`: where it begins, and the operators on it."""
-        if self._carries(node) if node.op == "call_module" else False:
-            return [(node, ())]
         if node.op != "call_module" or self.depths[node.name] == 0:
             return []
+        if self._carries(node):
+            return [(node, ())]
         return [(start, (*path, node)) for source in arguments(node) for start, path in self._paths(source)]
 
     def _pushed(self, path: tuple[fx.Node, ...], neuron: int, source: fx.Node) -> tuple[NDArray[np.int64], Floats]:

@@ -11,7 +11,7 @@ The loss is the cross entropy of the outputs' mean over time against the network
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,9 +55,9 @@ def backward_activity(snn: Snn, images: Tensor, *, half_width: float = WINDOW) -
     Raises:
         OptionError: a schedule or an operator that BPTT is not defined for here.
     """
-    _check(snn)
-    steps, batch = snn.schedule.timesteps, len(images)
     flow, gradients, windows = flows(snn.graph), dict[str, Tensor](), dict[str, float]()
+    _check(snn, flow)
+    steps, batch = snn.schedule.timesteps, len(images)
 
     def rule(node: fx.Node, inputs: list[Tensor]) -> Tensor:
         op = op_of(node)
@@ -86,7 +86,7 @@ def backward_activity(snn: Snn, images: Tensor, *, half_width: float = WINDOW) -
     return found | {"read-out": Activity(1.0, 1.0)}
 
 
-def _check(snn: Snn) -> None:
+def _check(snn: Snn, flow: Mapping[fx.Node, Flow]) -> None:
     cure = "convert with --schedule streaming and --neuron if"
     if snn.schedule.kind != "streaming":
         raise OptionError(
@@ -98,7 +98,7 @@ def _check(snn: Snn) -> None:
                 f"BPTT is counted for binary spikes; {origin_of(node)} is a {neuron.model} neuron", hint=cure
             )
     for node, op in calls(snn.graph):
-        if op.role == Role.ANALOG and flows(snn.graph)[node] != Flow.CONSTANT:
+        if op.role == Role.ANALOG and flow[node] != Flow.CONSTANT:
             raise OptionError(
                 f"BPTT is not counted through {origin_of(node)} ({op.plain_name}), which works on real values",
                 hint="use a network of convolutions, linear layers, pools and joins",

@@ -9,7 +9,7 @@ import os
 import random
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from snnconvert.report.render_markdown import render_markdown
 from snnconvert.report.render_terminal import print_summary
 from snnconvert.zoo.digests import Digests, external_files
 from snnconvert.zoo.manifest import load_manifest
+from tests.faults.documents import places
 from tests.report.make_document import make_document
 
 PLAIN = Preprocessing()
@@ -250,18 +251,6 @@ def test_long_conditions() -> None:
 # --- reports --------------------------------------------------------------------------------------
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The way to every value, of long lists only to the first two."""
-    if path:
-        yield path
-    if isinstance(value, dict):
-        for key in value:
-            yield from places(value[key], (*path, key))
-    elif isinstance(value, list):
-        for index in range(min(len(value), 2)):
-            yield from places(value[index], (*path, index))
-
-
 def others(value: Any) -> list[Any]:
     """Values of the same kind that a file could hold instead."""
     if isinstance(value, bool):
@@ -289,7 +278,7 @@ def test_an_edited_report(tmp_path: Path) -> None:
     """139 trials: each is shown and judged, or refused with the file's name."""
     plain = json.loads(json.dumps(make_document()))
     draw = random.Random(5)
-    ways, path = list(places(plain)), tmp_path / "report.json"
+    ways, path = list(places(plain, most=2)), tmp_path / "report.json"
     refused = 0
     for _ in range(139):
         document, way = copy.deepcopy(plain), draw.choice(ways)

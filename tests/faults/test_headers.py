@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from snnconvert.cli.run import info, run
 from snnconvert.cli.terminal import Terminal
 from snnconvert.errors import ClaimError, ModelFileError, SnnConvertError
 from snnconvert.graph.checkpoint import load_snn, save_snn
+from tests.faults.documents import places
 
 DATA = {"data": "zoo:digits-cnn", "limit": 10}
 WRONG = (
@@ -67,18 +67,6 @@ def sealed(path: Path, header: dict[str, Any], tensors: dict[str, Any]) -> Path:
     return path
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The way to every value of a JSON document, of long lists only to the first."""
-    if path:
-        yield path
-    if isinstance(value, dict):
-        for key in value:
-            yield from places(value[key], (*path, key))
-    elif isinstance(value, list):
-        for index in range(min(len(value), 3)):
-            yield from places(value[index], (*path, index))
-
-
 def changed(document: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str, Any]:
     """A copy with another value at a place; Ellipsis takes the place out."""
     copied = copy.deepcopy(document)
@@ -96,7 +84,7 @@ def test_a_header_edited_by_hand(written: Path, tmp_path: Path, capsys: pytest.C
     """It means what it says, or it is refused; `info`, `run` and a compilation for other steps end in no other way."""
     header, tensors = opened(written)
     draw = random.Random(11)
-    ways = [way for way in places(header) if way[0] not in ("schema", "tensors")]
+    ways = [way for way in places(header, most=3) if way[0] not in ("schema", "tensors")]
     refused = 0
     for _ in range(80):
         path = sealed(tmp_path / "net.snn", changed(header, draw.choice(ways), draw.choice((*WRONG, ...))), tensors)

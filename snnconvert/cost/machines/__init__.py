@@ -13,7 +13,6 @@ A user's own file names the machine that it varies, and gives constants in the p
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -22,6 +21,7 @@ from typing import Any
 
 from snnconvert.cost.energy_constants import Constants, complete, overridden, tables_of
 from snnconvert.errors import OptionError, did_you_mean
+from snnconvert.files import parsed_toml
 
 REFERENCE = "v100"
 UNKNOWN = "unknown"
@@ -70,7 +70,7 @@ def load_machine(name: str) -> Machine:
         OptionError: no such machine, or a file that cannot be read or holds what it must not.
     """
     if name in names():
-        given = tomllib.loads(resources.files("snnconvert.cost.machines").joinpath(f"{name}.toml").read_text("utf-8"))
+        given = parsed_toml(resources.files("snnconvert.cost.machines").joinpath(f"{name}.toml").read_text("utf-8"))
         rows = tuple({"set": name, **row} for row in given["constant"])
         published = tuple(given.get("published", ()))
         return Machine(name, given["kind"], given["title"], complete(name, rows, rows), rows, published)
