@@ -10,7 +10,8 @@ delaying the spikes it was made of would repeat every convolution on the way. Th
 signed neuron on the sum itself, before calibration, so that it gets a threshold of its own and belongs to the quantised
 reference network; further delays are synchronous neurons on its spikes.
 
-Values that do not depend on any spike (the input and what is computed from it alone) flow in every step and are exempt.
+Values that do not depend on any spike (the input, unless it is events, and what is computed from it alone) flow in
+every step and are exempt.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from snnconvert.graph.types import Ann
 
 CHEAP = (Role.WIRING, Role.POOL, Role.AFFINE)
 SUBSAMPLING = ("Slice",)
+MOVING = (*SPIKING, Role.EVENTS)
 
 
 def with_identity_sites(ann: Ann, schedule: Schedule) -> Ann:
@@ -129,7 +131,7 @@ def is_moving(node: fx.Node) -> bool:
         if current in seen or current.op != "call_module" or not op_of(current).reads:
             continue
         seen.add(current)
-        found = op_of(current).role in SPIKING
+        found = op_of(current).role in MOVING
         stack += arguments(current)
     return found
 
@@ -153,7 +155,7 @@ def _holds_spikes(node: fx.Node) -> bool:
     if node.op != "call_module":
         return False
     op = op_of(node)
-    if op.role in SPIKING:
+    if op.role in MOVING:
         return True
     if op.role == Role.MAXPOOL or kind_of(node) in SUBSAMPLING:
         return _holds_spikes(arguments(node)[0])

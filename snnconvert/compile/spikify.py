@@ -20,7 +20,7 @@ from snnconvert.errors import InternalError, OptionError
 from snnconvert.graph.dialect import arguments, op_of, origin_of, output_nodes, verify
 from snnconvert.graph.edit import finish, insert_after, redirect, replace_op
 from snnconvert.graph.flow import Flow, flows, through
-from snnconvert.graph.kinds import Activation, Affine, Neuron, Op, Role, Scale, Snap, Stage, Weighted
+from snnconvert.graph.kinds import Activation, Affine, Events, Neuron, Op, Role, Scale, Snap, Stage, Weighted
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Calibrated, NeuronChoice
 from snnconvert.neurons import NEURONS, SIGNED, NeuronModel
@@ -116,6 +116,7 @@ class _Walk:
             Role.JOIN: self._join,
             Role.ANALOG: self._analog,
             Role.DELAY: self._delay,
+            Role.EVENTS: self._events,
         }
         return handlers[op.role](node, op)
 
@@ -254,6 +255,12 @@ class _Walk:
             raise self._no_times(node, f"{op.plain_name} works on real values")
         op.double()
         return self._real(op, self._real_inputs(node), math.inf)
+
+    def _events(self, node: fx.Node, _: Op) -> Value:
+        op = op_of(node, Events)
+        made = Events(op.amplitude.float(), **{**op.arguments(), "units": True})  # type: ignore[arg-type]
+        replace_op(self.graph, node, made)
+        return Value(Flow.SPIKES, float(op.levels), amplitude=made.amplitude.double())
 
     def _delay(self, node: fx.Node, op: Op) -> Value:
         del op

@@ -11,12 +11,12 @@ from torch import fx
 
 from snnconvert.graph.dialect import arguments, calls, op_of, role_of
 from snnconvert.graph.flow import Flow, flows
-from snnconvert.graph.kinds import Neuron, Role, Weighted
+from snnconvert.graph.kinds import Events, Neuron, Role, Weighted
 from snnconvert.graph.types import Snn
 from snnconvert.graph.walk import walk
 from snnconvert.study.backward import Activity
 from snnconvert.study.operations import Operations
-from snnconvert.study.synapses import READ_OUT, layer_of, spike_sources
+from snnconvert.study.synapses import READ_OUT, SOURCES, layer_of, spike_sources
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _feeding(snn: Snn, activity: Mapping[str, Activity]) -> dict[str, _Feeding]:
         if flow[source] == Flow.CONSTANT:
             fed.constant += synapses
         elif flow[source] == Flow.SPIKES:
-            senders = [source] if role_of(source) == Role.NEURON else spike_sources(source)
+            senders = [source] if role_of(source) in SOURCES else spike_sources(source)
             fed.moving += synapses
             windows = [activity[one.name].window for one in senders if one.name in activity]
             fed.needed += synapses * (sum(windows) / len(windows) if windows else 0.0)
@@ -145,6 +145,8 @@ def _planes(snn: Snn) -> dict[fx.Node, int]:
 
     def rule(node: fx.Node, inputs: list[tuple[int, int]]) -> tuple[int, int]:
         op = op_of(node)
+        if op.role == Role.EVENTS:
+            return 0, op_of(node, Events).levels
         if op.role == Role.NEURON:
             neuron = op_of(node, Neuron)
             return (0, 1) if snn.schedule.windowed else neuron.row.range(neuron.levels)

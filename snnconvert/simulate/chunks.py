@@ -14,8 +14,8 @@ from torch import fx
 
 from snnconvert.allocator import out_of_memory
 from snnconvert.graph.dialect import arguments, calls, neurons_of, role_of
+from snnconvert.graph.flow import Flow, flows
 from snnconvert.graph.kinds import Conv, Neuron, Op, Role
-from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.simulate.kernels import choose
 from snnconvert.simulate.kernels.native import MOST_TERMS
@@ -24,6 +24,8 @@ from snnconvert.simulate.spike_layers import may_wait
 # values of so many bytes are read back from the cache that cores share: floats (eight images of ResNet-20 at T = 32
 # without native kernels), and spikes (32 of them), which take part in more layers at once
 TARGET_BYTES, SPIKE_BYTES = 16 * 2**20, 2 * 2**20
+# inputs that vary over time for longer than that are simulated piece by piece
+LONG_BYTES = 64 * 2**20
 # of a device's free memory: the rest is for weights, workspaces and fragments
 DEVICE_SHARE = 0.5
 # tensors as large as the widest layer's frames that are alive at once: spikes, current, a shortcut, copies, membranes
@@ -47,13 +49,15 @@ def frame_bytes(snn: Snn) -> tuple[float, float]:
     """
     if snn.schedule.windowed or choose() is None:
         return 4.0 * widest(snn.graph), 0.0
-    depths, floats, spikes = site_depths(snn.graph), 0.0, 0.0
+    flow, floats, spikes = flows(snn.graph), 0.0, 0.0
     sent: dict[fx.Node, float] = {}  # bytes of a spike
     for node, op in calls(snn.graph):
         size, sources = math.prod(node.meta["shape"]), arguments(node)
-        if depths[node.name] == 0:
+        if flow[node] == Flow.CONSTANT:
             continue
-        if isinstance(op, Neuron) and op.row.native is not None:
+        if op.role == Role.EVENTS:
+            sent[node] = 1.0
+        elif isinstance(op, Neuron) and op.row.native is not None:
             sent[node] = (op.row.planes or 8) / 8
         elif sources and op.keeps_spikes and all(source in sent for source in sources):
             sent[node] = 1.0 if op.role == Role.POOL else max(sent[source] for source in sources)
@@ -79,6 +83,12 @@ def chunk_size(snn: Snn, target_bytes: int = TARGET_BYTES, spike_bytes: int = SP
     """Images per chunk, at least 1; the result of a simulation does not depend on it."""
     floats, spikes = (max(each * snn.schedule.frames, 1.0) for each in frame_bytes(snn))
     return max(1, min(256, int(target_bytes / floats), int(spike_bytes / spikes)))
+
+
+def steps_at_once(snn: Snn, images: int) -> int:
+    """Steps of so many inputs that vary over time that are simulated at once."""
+    each = max(*frame_bytes(snn), 8.0 * math.prod(snn.input_shape))
+    return max(1, int(LONG_BYTES / (each * max(images, 1))))
 
 
 def planned_size(snn: Snn, device: str) -> int:

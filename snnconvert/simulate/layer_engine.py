@@ -9,25 +9,30 @@ call. Equal to the step engine in every spike (see `compile.exact`), whichever w
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, fx
 
+from snnconvert.data.moving import Moving, OverTime, Part
 from snnconvert.errors import InternalError, listed
 from snnconvert.graph.dialect import arguments, calls, op_of, origin_of, output_nodes
 from snnconvert.graph.edit import copied
-from snnconvert.graph.kinds import Neuron, Op, Role, Snap
+from snnconvert.graph.kinds import Events, Neuron, Op, Role, Snap
 from snnconvert.graph.schedule import Schedule, Windowed
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.graph.walk import Plan, Pull, upstream
+from snnconvert.simulate.chunks import steps_at_once
 from snnconvert.simulate.exact_products import applied, exact_arithmetic
 from snnconvert.simulate.frames import Frames, Spikes, Value, over_time
 from snnconvert.simulate.kernels import FusedNeurons, choose, choose_fused
-from snnconvert.simulate.kernels.native import Current
-from snnconvert.simulate.over_time import by_frames, compensated, running_maximum, send
-from snnconvert.simulate.result import Probe, Simulation
+from snnconvert.simulate.kernels.native import MOST_UNITS, Current
+from snnconvert.simulate.moving_input import check_input, events_of
+from snnconvert.simulate.over_time import by_frames, cast, compensated, running_maximum, send
+from snnconvert.simulate.result import Probe, Simulation, one_after_the_other
 from snnconvert.simulate.spike_layers import LaidOut, SpikeLayers
+from snnconvert.simulate.stream_engine import in_pieces
 from snnconvert.simulate.window_layers import WindowLayers
 from snnconvert.simulate.window_neurons import count_window_spikes, send_windows
 from snnconvert.threads import threads_for
@@ -50,7 +55,7 @@ class LayerEngine:
     def __init__(
         self, snn: Snn, device: str | torch.device = "cpu", moved: Callable[[Tensor], Tensor] | None = None
     ) -> None:
-        self.schedule: Schedule = snn.schedule
+        self.snn, self.schedule = snn, snn.schedule
         self.device = torch.device(device)
         self.graph = snn.graph if self.device.type == "cpu" else copied(snn.graph).to(self.device)
         self.nodes: list[fx.Node] = list(self.graph.graph.nodes)
@@ -62,6 +67,8 @@ class LayerEngine:
         self.laid_out = LaidOut(self.schedule)
         self.moved = moved
         self.beyond: list[Tensor] = []
+        self.events_beyond = 0
+        self.shorter: dict[int, LayerEngine] = {}
         in_torch = moved is not None or self.schedule.continuous
         native = choose() if self.device.type == "cpu" and not in_torch else None
         self.windows: WindowLayers | None = None
@@ -83,8 +90,11 @@ class LayerEngine:
         """What users should know about how the runs so far were computed."""
         cut = [str(origin_of(node)) for node, snap in self.snaps.items() if snap.cut_off]
         far = f"values far beyond those of all calibration images were cut off in front of {listed(cut, 3)}"
+        often = f"{self.events_beyond:,} times more events came in at one place in one step than are taken in"
         failure = self.fused.failure if self.fused is not None else ""
-        return tuple(note for note in (failure, far if cut else "", self._beyond()) if note)
+        return tuple(
+            note for note in (failure, far if cut else "", often if self.events_beyond else "", self._beyond()) if note
+        )
 
     def _beyond(self) -> str:
         """On how many inputs a value did not fit into its layer's window of continuous time."""
@@ -98,11 +108,22 @@ class LayerEngine:
 
     @torch.inference_mode()
     def run(self, batch: Tensor, probe: Probe | None = None) -> Simulation:
-        """Simulate one batch of inputs, shape (batch, *sample), from a fresh state."""
+        """Simulate one batch of inputs, shape (batch, *sample), from a fresh state; they may vary over time."""
+        incoming = check_input(self.graph, self.schedule, batch)
         with exact_arithmetic(self.device):
-            return self._run(batch, probe)
+            if incoming is None:
+                return self._run(batch, probe, None)
+            events = events_of(self.graph)
+            if events is not None and 0 < events.reset < self.schedule.frames:
+                return self._with_resets(incoming, events.reset, probe)
+            steps = steps_at_once(self.snn, len(batch))
+            if steps < self.schedule.frames and probe is None and self.moved is None:
+                found, beyond = in_pieces(self.snn, incoming, steps)
+                self.events_beyond += beyond
+                return found
+            return self._run(batch, probe, incoming)
 
-    def _run(self, batch: Tensor, probe: Probe | None) -> Simulation:
+    def _run(self, batch: Tensor, probe: Probe | None, incoming: OverTime | None) -> Simulation:
         frames, values = self.schedule.frames, dict[fx.Node, Value]()
         if self.schedule.continuous:
             self.beyond.append(torch.zeros(len(batch), dtype=torch.bool))
@@ -110,7 +131,8 @@ class LayerEngine:
         units: dict[str, Tensor] = {}
         for node in self.nodes:
             if node.op == "placeholder":
-                values[node] = Frames(batch.to(self.device, torch.float64), constant=True)
+                given = batch.to(torch.float64) if incoming is None else incoming.frames(0, frames).flatten(0, 1)
+                values[node] = Frames(given.to(self.device), constant=incoming is None)
             elif node.op == "call_module" and node not in self.lazy:
                 op = self.ops[node]
                 fused = self._fused(node, op, values, len(batch)) if isinstance(op, Neuron) else None
@@ -131,6 +153,29 @@ class LayerEngine:
         read = self._slot_by_slot(values) if self.last else [self._read_out(values[node]) for node in self.outputs]
         outputs = tuple(map(to_host, read))
         return Simulation(outputs, *({name: to_host(of[name]) for name in of} for of in (spikes, units)))
+
+    def _with_resets(self, incoming: OverTime, reset: int, probe: Probe | None) -> Simulation:
+        """A run whose state is given up every `reset` steps: the answer is then the mean since the last time."""
+        parts, seen, frames = list[Simulation](), dict[str, list[Tensor]](), self.schedule.frames
+        for start in range(0, frames, reset):
+            length = min(reset, frames - start)
+            if length not in self.shorter:
+                shorter = replace(self.schedule, timesteps=length)
+                self.shorter[length] = LayerEngine(replace(self.snn, schedule=shorter), self.device, self.moved)
+            engine = self.shorter[length]
+            part = Part(incoming, start, length)
+            inputs = Moving.of(part.frames(0, 0).new_zeros(len(incoming)), part)
+            found = engine.run(
+                inputs, None if probe is None else lambda name, sent: seen.setdefault(name, []).append(sent)
+            )
+            share = torch.arange(start + 1, start + length + 1) / torch.arange(1, length + 1)
+            scaled = tuple(each * share.double().view(-1, *[1] * (each.ndim - 1)) for each in found.outputs)
+            parts.append(replace(found, outputs=scaled))
+        self.events_beyond = sum(engine.events_beyond for engine in self.shorter.values())
+        for name, trains in seen.items() if probe is not None else ():
+            assert probe is not None
+            probe(name, torch.cat(trains))
+        return one_after_the_other(parts)
 
     # --- what is computed when ---
 
@@ -183,8 +228,18 @@ class LayerEngine:
         op = self.ops[node]
         if op.role == Role.DELAY:
             return inputs[0]
+        if op.role == Role.EVENTS:
+            return self._received(op_of(node, Events), self._real(inputs[0]).tensor)
         by_spikes = None if self.spiking is None else self.spiking.evaluated(node, op, inputs)
         return by_spikes or self._in_float(op, [self._real(value) for value in inputs])
+
+    def _received(self, op: Events, events: Tensor) -> Value:
+        """What of `events`, whole numbers (frames * batch, *sample), the network takes in."""
+        received, beyond = op.received(events)
+        self.events_beyond += beyond
+        if self.spiking is not None and op.levels <= MOST_UNITS:
+            return self.spiking.of_units(received.to(torch.int8))
+        return Frames(received.float(), constant=False)
 
     def _in_float(self, op: Op, inputs: list[Frames]) -> Frames:
         constant = all(value.constant for value in inputs)
@@ -193,7 +248,7 @@ class LayerEngine:
         if constant or op.role not in (Role.MAXPOOL, Role.ANALOG):
             tensors = [value.tensor if constant else over_time(value, self.schedule.frames) for value in inputs]
             with threads_for(op.work(*tensors)):
-                return Frames(self.apply(op, _cast(op, tensors)), constant)
+                return Frames(self.apply(op, cast(op, tensors)), constant)
         frames = self.schedule.frames
         if op.role == Role.MAXPOOL:  # of frames that are windows the maximum is that of the windows' sums
             spikes = inputs[0].tensor
@@ -257,7 +312,7 @@ class LayerEngine:
             return grown.flatten(0, 1)
 
         def rule(node: fx.Node, inputs: list[Tensor]) -> Tensor:
-            return self.apply(self.ops[node], _cast(self.ops[node], inputs))
+            return self.apply(self.ops[node], cast(self.ops[node], inputs))
 
         pull = Pull(rule, known)
         seen = torch.arange(1, slots + 1, dtype=torch.float64, device=self.device)
@@ -273,17 +328,6 @@ def to_host(tensor: Tensor) -> Tensor:
 def _called(op: Op, tensors: list[Tensor]) -> Tensor:
     value: Tensor = op(*tensors)
     return value
-
-
-def _cast(op: Op, tensors: list[Tensor]) -> list[Tensor]:
-    """Inputs in the precision of the operator's own tensors; convolutions in channels-last memory order."""
-    own = next((buffer for buffer in op.buffers()), None)
-    if own is None:
-        return tensors
-    cast = [tensor.to(own.dtype) for tensor in tensors]
-    if op.role == Role.WEIGHTED and cast[0].ndim == 4:
-        cast = [cast[0].contiguous(memory_format=torch.channels_last)]
-    return cast
 
 
 def count_spikes(by_frame: Tensor, op: Op, schedule: Schedule) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from snnconvert.graph.kinds import Neuron, Op
+from snnconvert.graph.kinds import Neuron, Op, Role
 from snnconvert.neurons import State
 
 
@@ -65,3 +65,14 @@ def compensated(op: Op, inputs: list[Tensor], frames: int, dtype: torch.dtype = 
         means.append((sums / steps.reshape(-1, *([1] * (sums.ndim - 1)))).flatten(0, 1))
     result = by_frames(op(*means), frames)
     return increments((result * steps.reshape(-1, *([1] * (result.ndim - 1)))).flatten(0, 1), frames)
+
+
+def cast(op: Op, tensors: list[Tensor]) -> list[Tensor]:
+    """Inputs in the precision of the operator's own tensors; convolutions in channels-last memory order."""
+    own = next((buffer for buffer in op.buffers()), None)
+    if own is None:
+        return tensors
+    cast = [tensor.to(own.dtype) for tensor in tensors]
+    if op.role == Role.WEIGHTED and cast[0].ndim == 4:
+        cast = [cast[0].contiguous(memory_format=torch.channels_last)]
+    return cast

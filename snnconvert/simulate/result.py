@@ -34,5 +34,13 @@ def joined(parts: Sequence[Simulation]) -> Simulation:
     return Simulation(outputs, spikes, units)
 
 
+def one_after_the_other(parts: Sequence[Simulation]) -> Simulation:
+    """The outcome of a run, from that of its consecutive pieces; the sums of the outputs have to go on already."""
+    outputs = tuple(torch.cat(pieces) for pieces in zip(*(part.outputs for part in parts), strict=True))
+    spikes = {name: torch.cat([part.spikes[name] for part in parts]) for name in parts[0].spikes}
+    units = {name: torch.cat([part.units[name] for part in parts]) for name in parts[0].units}
+    return Simulation(outputs, spikes, units)
+
+
 # called with (site name, frames of spikes with shape (frames, batch, *sample)) as each site is simulated
 Probe = Callable[[str, Tensor], None]

@@ -114,6 +114,11 @@ class SpikeLayers:
         """Spikes as int8 (frames * batch, *sample)."""
         return self.native.expanded(spikes.sent)
 
+    def of_units(self, units: Tensor) -> Spikes:
+        """Int8 spikes of no negative units, (frames * batch, *sample): as bits where they are 0 and 1."""
+        binary = not units.numel() or int(units.max()) <= 1
+        return Spikes(self.native.in_planes(units, int(binary)), float(units.count_nonzero()) / max(units.numel(), 1))
+
     def real(self, value: Value) -> Frames:
         """A value in floating point."""
         return Frames(self.units(value).float(), constant=False) if isinstance(value, Spikes) else value

@@ -10,10 +10,11 @@ from torch import Tensor, fx
 
 from snnconvert.errors import InternalError
 from snnconvert.graph.dialect import arguments, op_of, output_nodes
-from snnconvert.graph.kinds import MaxPool, Neuron, Op, Role
+from snnconvert.graph.kinds import Events, MaxPool, Neuron, Op, Role
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.neurons import State, integrate
+from snnconvert.simulate.moving_input import check_input, moving_nodes
 from snnconvert.simulate.result import Simulation
 
 
@@ -33,7 +34,9 @@ class StepEngine:
 
     @torch.inference_mode()
     def run(self, batch: Tensor) -> Simulation:
-        """Simulate one batch of inputs, shape (batch, *sample), from a fresh state."""
+        """Simulate one batch of inputs, shape (batch, *sample), from a fresh state; they may vary over time."""
+        incoming = check_input(self.snn.graph, self.schedule, batch)
+        self.moving = moving_nodes(self.snn.graph, moves=incoming is not None)
         self.states: dict[str, State] = {}
         self.sums: dict[str, list[Tensor]] = {}
         self.delayed: dict[tuple[str, int], Tensor] = {}
@@ -43,7 +46,7 @@ class StepEngine:
             values: dict[fx.Node, Tensor] = {}
             for node in self.nodes:
                 if node.op == "placeholder":
-                    values[node] = batch.double()
+                    values[node] = batch.double() if incoming is None else incoming.frames(step, step + 1)[0].double()
                 elif node.op == "call_module":
                     values[node] = self._step(node, op_of(node), [values[s] for s in arguments(node)], step)
                     if op_of(node).role in (Role.NEURON, Role.DELAY) and self._emits(node, step):
@@ -72,20 +75,19 @@ class StepEngine:
     def _step(self, node: fx.Node, op: Op, inputs: list[Tensor], step: int) -> Tensor:
         if isinstance(op, Neuron):
             return self._neuron(node, op, inputs[0], step)
+        if op.role == Role.EVENTS:
+            return op_of(node, Events).received(inputs[0])[0]
         if op.role == Role.DELAY:
             self.delayed[node.name, step] = inputs[0]
             return self.delayed.pop((node.name, step - self.schedule.waited), torch.zeros_like(inputs[0]))
-        if isinstance(op, MaxPool) and self._after_spikes(node):
+        if isinstance(op, MaxPool) and node in self.moving:
             return self._max_pool(node, op, inputs[0])
-        if op.role == Role.ANALOG and self._after_spikes(node):
+        if op.role == Role.ANALOG and node in self.moving:
             return self._compensated(node, op, inputs, step)
         own = next(op.buffers(), None)
         cast = inputs if own is None else [tensor.to(own.dtype) for tensor in inputs]
         value: Tensor = op(*cast)
         return value
-
-    def _after_spikes(self, node: fx.Node) -> bool:
-        return self.depths[node.name] > 0
 
     def _neuron(self, node: fx.Node, op: Neuron, current: Tensor, step: int) -> Tensor:
         model = op.row

@@ -23,9 +23,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
+from snnconvert.data.moving import over_time_of
 from snnconvert.graph.dialect import arguments, calls, op_of, origin_of, role_of
 from snnconvert.graph.flow import Flow, flows
-from snnconvert.graph.kinds import Neuron, Op, Role, Weighted
+from snnconvert.graph.kinds import Events, Neuron, Op, Role, Weighted
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Snn
@@ -122,6 +123,10 @@ class OperationCounter:
         self.left -= self.batch
         self.images += self.batch
         self._count_inputs(images[: self.batch])
+        for node, op in calls(self.snn.graph, Events):
+            incoming = over_time_of(images[: self.batch])
+            assert incoming is not None
+            self._probe(node.name, op.received(incoming.frames(0, self.schedule.frames))[0])
         return self._probe
 
     def end(self, seen: Simulation) -> None:
@@ -203,6 +208,8 @@ class OperationCounter:
         return [schedule.emission_step(depth, frame, schedule.steps_per_frame - 1) for frame in range(schedule.frames)]
 
     def _levels(self, node: fx.Node) -> int:
+        if role_of(node) == Role.EVENTS:
+            return op_of(node, Events).levels
         if role_of(node) == Role.NEURON:
             op = op_of(node, Neuron)
             return op.row.peak(op.levels)

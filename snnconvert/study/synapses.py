@@ -20,14 +20,15 @@ from snnconvert.graph.types import Snn
 from snnconvert.graph.walk import Pull, applied
 
 READ_OUT = "read-out"
+SOURCES = (Role.NEURON, Role.EVENTS)
 
 
 def spike_sources(node: fx.Node) -> list[fx.Node]:
-    """The neurons whose spikes reach `node` unchanged, or moved and pooled only."""
+    """The neurons (or events that come in) whose spikes reach `node` unchanged, or moved and pooled only."""
     found: list[fx.Node] = []
     for source in arguments(node):
         if source.op == "call_module":
-            found += [source] if role_of(source) == Role.NEURON else spike_sources(source)
+            found += [source] if role_of(source) in SOURCES else spike_sources(source)
     return list(dict.fromkeys(found))
 
 
@@ -70,11 +71,11 @@ class Reach:
 
 
 def reaches(snn: Snn, flow: dict[fx.Node, Flow]) -> dict[fx.Node, list[Reach]]:
-    """For every source of spikes (neurons, and max pools that read spikes) what its spikes cause, and where."""
+    """For every source of spikes (neurons, events, and max pools that read spikes) what its spikes cause, and where."""
     depths, found = site_depths(snn.graph), dict[fx.Node, list[Reach]]()
     operators = list(calls(snn.graph))
     for node, op in operators:
-        if op.role == Role.NEURON or (op.role == Role.MAXPOOL and flow[node] == Flow.SPIKES):
+        if op.role in SOURCES or (op.role == Role.MAXPOOL and flow[node] == Flow.SPIKES):
             found[node] = []
     with torch.inference_mode(False), torch.enable_grad():
         for node, op in operators:

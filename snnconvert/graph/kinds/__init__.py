@@ -20,6 +20,7 @@ from snnconvert.graph.kinds.analog import (
     Softmax,
 )
 from snnconvert.graph.kinds.base import Op, Role, Shape, Stage
+from snnconvert.graph.kinds.events import Events
 from snnconvert.graph.kinds.joins import Add
 from snnconvert.graph.kinds.neurons import Neuron, Synchronous
 from snnconvert.graph.kinds.pooling import AveragePool, MaxPool, Mean, Resize, SumPool
@@ -65,6 +66,7 @@ _CLASSES: tuple[type[Op], ...] = (
     Scale,
     Snap,
     Synchronous,
+    Events,
 )
 
 KINDS: dict[str, type[Op]] = {kind.__name__: kind for kind in _CLASSES}
@@ -85,6 +87,7 @@ __all__ = [
     "ConvTranspose",
     "Divide",
     "Elementwise",
+    "Events",
     "Expand",
     "GroupNorm",
     "Identity",

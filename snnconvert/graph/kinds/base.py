@@ -38,6 +38,7 @@ class Role(Enum):
     ANALOG = "non-linear operator without a spiking form of its own"
     NEURON = "spiking neuron"
     DELAY = "synchronous neuron"
+    EVENTS = "events that come in over time"
 
 
 class Op(nn.Module):
