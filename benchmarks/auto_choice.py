@@ -1,22 +1,26 @@
 """Whether auto takes the schedule whose answer holds earliest: every candidate calibrated fully, on test images.
 
     python benchmarks/auto_choice.py                              # all labelled models of the pack, smallest first
-    python benchmarks/auto_choice.py lenet5 --images 500 --calibration-images 512
+    python benchmarks/auto_choice.py snntb_lenet5_98.96 --images 500 --pool 512 --calibration-images 512
+    python benchmarks/auto_choice.py --choose-again               # after a change of the rule; calibrates nothing
 
 Models, data and preprocessing are those of benchmarks/zoo.toml, at T = 32 with binary neurons and `--schedule auto`.
-For each model the conversion chooses as it always does, on calibration images, with stand-ins calibrated on few of
-them. Then every candidate that fits is calibrated on all, and measured on test images with labels. Steps to hold:
-those from which a candidate's agreement with the original network stays as good as the last one of the best candidate,
-within the error of these images (`search.best_of`). Rivals are the candidates whose accuracy at the end is not below
-the 95 % interval of the chosen one's. One JSON line a model goes to benchmarks/results/auto_choice.jsonl, and
-what is there is not measured again; `--table` prints all of them as Markdown.
+For each model the conversion chooses as it always does, on a pool of calibration images, with stand-ins calibrated on
+the first of them and compared on the last. Then every candidate that fits is calibrated on more of the pool, and
+measured on test images with labels. Steps to hold: those from which a candidate's agreement with the original network
+stays as good as the last one of the best candidate, within the error of these images (`search.best_of`). Rivals are the
+candidates whose accuracy at the end is not below the 95 % interval of the chosen one's. One JSON line a model goes to
+benchmarks/results/auto_choice.jsonl, and what is there is not measured again; answers of stand-ins and networks to
+every image are kept in --keep, from which --choose-again makes the choice of another rule. `--table` prints Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import pickle
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,77 +36,103 @@ from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.passes.logits import keep_logits
 from snnconvert.convert.units import with_units
 from snnconvert.errors import SnnConvertError
-from snnconvert.graph.schedule import Schedule
-from snnconvert.graph.types import Ann, NeuronChoice, Snn
-from snnconvert.search import Candidate, Trial, best_of, candidates, choose
+from snnconvert.graph.types import Snn
+from snnconvert.search import RANKING_IMAGES, Trial, best_of, candidates
 from snnconvert.simulate.agreement import rank
 from snnconvert.stages import DRAFT_IMAGES
+from snnconvert.tasks import TASKS
 from snnconvert.tasks.intervals import wilson_interval
+from snnconvert.tasks.scores import scores_of
 
 RESULTS = Path(__file__).parent / "results" / "auto_choice.jsonl"
 METHOD = "reconstruct"
+METRIC = TASKS["classification"].headline
 
 
-def judged(row: dict[str, Any], *, timesteps: int, images: int, calibration_images: int) -> dict[str, Any]:
-    """The choice for one model, and every candidate fully calibrated."""
-    started = time.process_time()
-    opened, calibration, tested, labels = labelled_model(row, calibration_images, images)
-    calibration = in_canonical_order(calibration)
+def judged(row: dict[str, Any], sizes: dict[str, int]) -> dict[str, Any]:
+    """Stand-ins as the conversion compares them, and every candidate fully calibrated; nothing is chosen yet."""
+    started, pool = time.process_time(), sizes["pool"]
+    opened, training, tested, labels = labelled_model(row, pool + sizes["training_images"], sizes["images"])
+    training = in_canonical_order(training)
+    calibration, further = training[:pool], training[pool:]
     _, network = with_units(keep_logits(canonicalize(opened)), calibration, way="auto")
-
-    kept: dict[tuple[Schedule, int], Snn] = {}
-
-    def make(part: Ann, schedule: Schedule, neuron: NeuronChoice, count: int) -> Snn:
-        key = schedule, min(count, len(calibration))
-        if key not in kept:
-            kept[key] = compile_network(METHODS[METHOD](Task(part, calibration[:count], schedule, neuron, {})))
-        return kept[key]
-
-    def draft(part: Ann, schedule: Schedule, neuron: NeuronChoice) -> Snn:
-        return make(part, schedule, neuron, DRAFT_IMAGES)
-
-    found = candidates(network, timesteps)
-    fitting = [one for one in found if one.schedule is not None]
-    chosen = fitting[0].name
-    if len(fitting) > 1:
-        (best,) = [trial for trial in choose(network, found, draft, calibration) if trial.chosen]
-        chosen = best.candidate.name
-    reference, whole, right = answers(network, tested), list[Trial](), list[int]()
-    for one in fitting:
-        trial, correct = measured(one, make, network, calibration, tested, reference, labels)
-        whole.append(trial)
-        right.append(correct)
-    trials = best_of(whole, network.task.headline)
+    found = [one for one in candidates(network, sizes["timesteps"]) if one.schedule is not None]
+    count = min(sizes["calibration_images"], len(calibration))
+    drafted = min(DRAFT_IMAGES, count)
+    seen = torch.cat([calibration[drafted if count < len(calibration) else 0 :], further])
+    sets = {"stand-in": seen, "network": tested} | ({"training": further} if len(further) else {})
+    references = {name: answers(network, images) for name, images in sets.items()}
+    trials: dict[str, list[Trial]] = {name: [] for name in sets}
+    correct = []
+    for one in found:
+        assert one.schedule is not None
+        part, made = with_identity_sites(network, one.schedule), dict[int, Snn]()
+        for name, images in sets.items():
+            number = drafted if name == "stand-in" else count
+            if number not in made:
+                task = Task(part, calibration[:number], one.schedule, one.neuron, {})
+                made[number] = compile_network(METHODS[METHOD](task))
+            scores, spikes = rank(made[number], images, references[name])
+            steps = tuple(made[number].schedule.answer_steps)
+            trials[name].append(Trial(one, scores=scores, spikes=spikes, steps=steps))
+            if name == "network":
+                correct.append(int((scores.rows["decided"][-1] == labels).sum()))
     return {
-        "timesteps": timesteps,
+        **sizes,
         "images": len(tested),
-        "calibration_images": len(calibration),
-        "ann": 100 * float((reference == labels).mean()),
-        "chosen": chosen,
+        "pool": len(calibration),
+        "calibration_images": count,
+        "training_images": len(further),
+        "ann": 100 * float((references["network"] == labels).mean()),
         "candidates": [
             {
                 "name": trial.candidate.name,
-                "accuracy": 100 * correct / len(tested),
+                "accuracy": 100 * right / len(tested),
                 "agreement": trial.value,
-                "holds_from": trial.holds_from,
                 "spikes": trial.spikes,
                 "answers": len(trial.steps),
                 "steps": trial.steps[-1],
             }
-            for trial, correct in zip(trials, right, strict=True)
+            for trial, right in zip(trials["network"], correct, strict=True)
         ],
         "seconds": round(time.process_time() - started),
+        "trials": trials,
     }
 
 
-def measured(one: Candidate, make: Any, network: Ann, calibration: Any, *test: Any) -> tuple[Trial, int]:
-    """A candidate after full calibration on test images, and how many of these it classifies rightly at the end."""
-    tested, reference, labels = test
-    assert one.schedule is not None
-    snn = make(with_identity_sites(network, one.schedule), one.schedule, one.neuron, len(calibration))
-    scores, spikes = rank(snn, tested, reference)
-    correct = int((scores.rows["decided"][-1] == labels).sum())
-    return Trial(one, scores=scores, spikes=spikes, steps=tuple(snn.schedule.answer_steps)), correct
+def keep(folder: Path, name: str, trials: dict[str, list[Trial]]) -> None:
+    """Which images were answered as by the original, at every answer, of all candidates."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{name}.pickle").open("wb") as file:
+        pickle.dump(trials, file)
+
+
+def on_images(trials: list[Trial], part: slice) -> list[Trial]:
+    """The same, judged by some of the images."""
+    found = []
+    for trial in trials:
+        assert trial.scores is not None
+        scores = scores_of(trial.scores.task)
+        scores.rows = {name: values[..., part] for name, values in trial.scores.rows.items()}
+        found.append(replace(trial, scores=scores))
+    return found
+
+
+def choose_again(folder: Path, known: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with the choice that today's rule makes among the stand-ins, where these were kept."""
+    for row in known:
+        path = folder / f"{row['model']}.pickle"
+        if not path.is_file():
+            continue
+        with path.open("rb") as file:
+            trials = pickle.load(file)
+        ranked = len(trials["stand-in"][0].scores.rows["agreed"][0]) - row["training_images"]
+        trials["stand-in"] = on_images(trials["stand-in"], slice(max(0, ranked - RANKING_IMAGES), ranked))
+        for kind, field in (("stand-in", "drafted_from"), ("network", "holds_from")):
+            for entry, trial in zip(row["candidates"], best_of(trials[kind], METRIC), strict=True):
+                entry[field] = trial.holds_from
+                row["chosen"] = trial.candidate.name if kind == "stand-in" and trial.chosen else row.get("chosen")
+    return known
 
 
 def verdict(row: dict[str, Any]) -> dict[str, Any]:
@@ -145,29 +175,39 @@ def main() -> None:
     parser.add_argument("models", nargs="*", help="names of benchmarks/zoo.toml; without any all")
     parser.add_argument("--timesteps", type=int, default=32)
     parser.add_argument("--images", type=int, default=500)
-    parser.add_argument("--calibration-images", type=int, default=256)
+    parser.add_argument("--pool", type=int, default=512, help="training images that the choice may use")
+    parser.add_argument("--calibration-images", type=int, default=256, help="of these, for the networks measured")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no further model after so many")
+    parser.add_argument("--training-images", type=int, default=0, help="further ones, to compare rules on")
+    parser.add_argument("--keep", type=Path, default=Path("build/auto_choice"), help="folder of all answers")
+    parser.add_argument("--choose-again", action="store_true", help="by today's rule, from what was kept")
     parser.add_argument("--table", action="store_true", help="print what is known and stop")
     args = parser.parse_args()
     torch.set_num_threads(1)
     known = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.is_file() else []
-    if args.table:
+    if args.choose_again:
+        known = choose_again(args.keep, known)
+        RESULTS.write_text("".join(json.dumps(row) + "\n" for row in known))
+    if args.table or args.choose_again:
         print(table(known))
         return
     begun = time.monotonic()
     rows = [{"name": name.rpartition(".")[0], **row} for name, row in pack_rows().items() if "data" in row]
     rows.sort(key=lambda row: (row.get("set") == "imagenet", Path(row["source"]).stat().st_size))
-    sizes = {"timesteps": args.timesteps, "images": args.images, "calibration_images": args.calibration_images}
+    sizes = {"timesteps": args.timesteps, "images": args.images, "pool": args.pool}
+    sizes |= {"calibration_images": args.calibration_images, "training_images": args.training_images}
     for row in rows:
         if (args.models and row["name"] not in args.models) or any(one["model"] == row["name"] for one in known):
             continue
         if time.monotonic() - begun > 60 * args.minutes:
             break
         try:
-            found = {"model": row["name"], **judged(row, **sizes)}
+            found = {"model": row["name"], **judged(row, sizes)}
         except SnnConvertError as error:
             print(row["name"], error.render().splitlines()[0], flush=True)
             continue
+        keep(args.keep, row["name"], found.pop("trials"))
+        (found,) = choose_again(args.keep, [found])
         known.append(found)
         RESULTS.parent.mkdir(exist_ok=True)
         with RESULTS.open("a") as file:

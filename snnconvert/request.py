@@ -71,7 +71,7 @@ class Request:
         Usual(32),
         "Total steps, from the first input to the answer; for convert also auto: the smallest that meets --max-drop, "
         "--min-accuracy, --max-error or --min-r2 (exit 3 if none does).",
-        commands=("convert", "run", "zoo run"),
+        commands=("convert", "check", "run", "zoo run"),
         panel=SNN,
         short="-T",
         first=("convert",),

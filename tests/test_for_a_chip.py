@@ -47,6 +47,13 @@ def test_check_says_what_each_choice_would_break(tmp_path: Path) -> None:
     assert chip["violations"] == []
     shown = snnconvert("check", "zoo:digits-cnn", "--target", "speck2f", folder=tmp_path).stdout
     assert "on speck2f, in 32 steps" in shown
+    short = snnconvert("check", "zoo:digits-cnn", "--target", "speck2f", "-T", "4", "--json", folder=tmp_path)
+    chip = json.loads(short.stdout)["chip"]
+    fewer = {row["name"]: row["broken"] for row in chip["choices"]}
+    assert chip["timesteps"] == 4
+    assert broken["if, wait 1"] is not None and fewer["if, wait 1"] is None, "waiting takes more than four steps"
+    alone = snnconvert("check", "zoo:digits-cnn", "-T", "4", folder=tmp_path)
+    assert alone.returncode == 2 and "--target" in alone.stderr
 
 
 def test_a_chip_that_is_not_known_is_refused_before_the_work(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,18 @@ def fire(state: State, threshold: Tensor, levels: int) -> tuple[Tensor, State]:
     return n, State(state.v - threshold * n, state.sent + n)
 
 
+def lazy(state: State, threshold: Tensor, levels: int) -> tuple[Tensor, State]:
+    """The same up to a late threshold."""
+    return fire(State(state.v - 0.25 * threshold, state.sent), threshold, levels)
+
+
+def forgetful(state: State, threshold: Tensor, levels: int) -> tuple[Tensor, State]:
+    """The same as long as it never sends more than four."""
+    n, after = fire(state, threshold, levels)
+    assert after.sent is not None
+    return n, State(after.v, after.sent.clamp(max=4))
+
+
 MINE = NeuronModel("mine", fire, range=lambda levels: (-levels, levels), source="this test", memory=True, levels=2)
 
 
@@ -160,6 +173,13 @@ def test_a_checkpoint_needs_its_neuron(tmp_path: Path) -> None:
     path = snnconvert.save(made, tmp_path / "m.snn")
     x = torch.rand(3, 1, 8, 8)
     assert torch.equal(snnconvert.load(path)(x), made.snn(x))
+    snnconvert.register_neuron(replace(MINE, fire=partial(fire)))  # of another make, the same equations
+    assert torch.equal(snnconvert.load(path)(x), made.snn(x))
+    for changed in (lazy, forgetful):
+        snnconvert.register_neuron(replace(MINE, fire=changed, provider="my-spikes 2.0"))
+        with pytest.raises(ModelFileError, match="'mine' that is registered sends other spikes") as caught:
+            snnconvert.load(path)
+        assert f"from {__name__}" in caught.value.hint and "my-spikes 2.0" in caught.value.hint
     del NEURONS["mine"]
     with pytest.raises(ModelFileError, match="neurons of the model 'mine', which is not known") as caught:
         snnconvert.load(path)

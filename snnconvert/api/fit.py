@@ -21,8 +21,8 @@ def fit(request: Request) -> dict[str, Any]:
     """What each neuron and schedule would break on the chip that `request.target` names.
 
     Returns:
-        `target`, its name; `choices`, a row for each neuron and schedule: name, the number of broken limits (None if it
-        cannot be had in `request.timesteps` steps) and why; `violations` of those that break the fewest, as
+        `target`, its name; `timesteps`; `choices`, a row for each neuron and schedule: name, the number of broken
+        limits (None if it cannot be had in so many steps) and why; `violations` of those that break the fewest, as
         `cost.chip.violations` states them. JSON-able.
 
     Raises:
@@ -45,7 +45,7 @@ def fit(request: Request) -> dict[str, Any]:
         )
         if broken is not None and (best is None or len(broken) < len(best)):
             best = broken
-    return {"target": target.name, "choices": choices, "violations": best or []}
+    return {"target": target.name, "timesteps": int(request.timesteps), "choices": choices, "violations": best or []}
 
 
 def _why(one: Any, broken: Sequence[dict[str, Any]] | None) -> str:

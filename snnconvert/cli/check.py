@@ -38,6 +38,11 @@ def check(request: Request, terminal: Terminal, *, find: bool) -> None:
             "check looks at no images, so preprocessing and --label-offset change nothing",
             hint="leave them out, or add --find-preprocessing and --data",
         )
+    if request.gives("timesteps") and request.target is None:
+        raise OptionError(
+            "check looks at nodes, which -T does not change",
+            hint="leave -T out, or add --target: what a chip cannot do depends on it",
+        )
     logging.getLogger("torch").setLevel(logging.ERROR)
     found = check_model(
         request.model,
@@ -111,7 +116,7 @@ def _print(found: Check) -> None:
 
 
 def _print_chip(chip: Mapping[str, Any]) -> None:
-    table = Table(title=f"on {chip['target']}, in {Request.timesteps} steps")
+    table = Table(title=f"on {chip['target']}, in {chip['timesteps']} steps")
     for title in ("neuron and schedule", "limits broken", "for instance"):
         table.add_column(title, overflow="fold")
     for row in chip["choices"]:

@@ -30,11 +30,12 @@ from snnconvert.graph.header import check_header
 from snnconvert.graph.kinds import KINDS, Neuron, Op, Stage, Weighted
 from snnconvert.graph.schedule import MOST_TIMESTEPS, schedule_from
 from snnconvert.graph.schedule.timing import site_depths
-from snnconvert.graph.shapes import check_shapes
+from snnconvert.graph.shapes import check_frames, check_shapes
 from snnconvert.graph.types import Ann, Calibrated, EarlyExit, NeuronChoice, Origin, SiteCalibration, Snn, Source
 from snnconvert.graph.walk import values_of
 from snnconvert.neurons import GROUP as NEURON_GROUP
 from snnconvert.neurons import NEURONS, offered
+from snnconvert.neurons.checks import behaviour
 from snnconvert.tasks import TASKS, task_from
 
 SCHEMA = "snnconvert-checkpoint/2"
@@ -43,16 +44,7 @@ FIRST_SCHEMA = "snnconvert-checkpoint/1"
 CALIBRATED, ORIGINAL = "calibrated/", "original/"
 _SEAL = ', "digest": "'
 # what makes no network, whatever of it is wrong
-_DAMAGE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    OptionError,
-)
+_DAMAGE = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 _RECOVER = "convert the model again, or copy the file again"
 
 
@@ -106,7 +98,7 @@ def load_snn(path: str | Path) -> Snn:
         return snn
     except SafetensorError as error:
         raise ModelFileError(f"{path} is truncated or not a checkpoint: {error}", hint=_RECOVER) from error
-    except _DAMAGE as error:
+    except (*_DAMAGE, OptionError) as error:
         raise ModelFileError(f"{path} holds a damaged network description ({error})", hint=_RECOVER) from error
 
 
@@ -127,7 +119,7 @@ def _header(text: str, path: Path) -> dict[str, Any]:
 
 
 def _refuse_foreign(header: dict[str, Any], path: Path) -> None:
-    """Refuse neurons that another package or script brought, where they are not registered.
+    """Refuse neurons that another package or script brought, where they or their equations are not those registered.
 
     Raises:
         ModelFileError: naming the model, and who brought it.
@@ -141,6 +133,13 @@ def _refuse_foreign(header: dict[str, Any], path: Path) -> None:
             if by
             else "load it with the version of snnconvert that wrote it, or register the model first",
         )
+    for name, known in header.get("equations", {}).items():
+        if name in used and behaviour(NEURONS[name]) != known:
+            by = header.get("providers", {}).get(name)
+            raise ModelFileError(
+                f"the neuron {name!r} that is registered sends other spikes than the one {path} was made with",
+                hint=f"register that one (from {by}; today's is from {NEURONS[name].provider}), or convert again",
+            )
 
 
 def describe(snn: Snn) -> dict[str, Any]:
@@ -168,9 +167,14 @@ def describe(snn: Snn) -> dict[str, Any]:
 
 
 def _providers(snn: Snn) -> dict[str, Any]:
-    """Who brought the neurons that are not the package's own; nothing where all of them are."""
-    rows = {op.row.name: op.row.provider for _, op in calls(snn.graph, Neuron) if op.row.provider}
-    return {"providers": rows} if rows else {}
+    """Who brought the neurons that are not the package's own, and what they do; nothing where all are its own."""
+    rows = {op.row.name: op.row for _, op in calls(snn.graph, Neuron) if op.row.provider}
+    if not rows:
+        return {}
+    return {
+        "providers": {name: row.provider for name, row in rows.items()},
+        "equations": {name: behaviour(row) for name, row in rows.items()},
+    }
 
 
 def _describe_calibrated(calibrated: Calibrated) -> dict[str, Any]:
@@ -294,6 +298,7 @@ def _probe(snn: Snn, path: Path) -> None:
             raise ValueError(f"shape of {node.name}")
     if snn.schedule.timesteps > MOST_TIMESTEPS:
         raise ValueError(f"{snn.schedule.timesteps} time steps")
+    check_frames(snn.graph, snn.schedule, path)
     depth = max(site_depths(snn.graph).values(), default=0)
     if snn.schedule.depth != depth:
         raise ValueError(f"the schedule's depth is {snn.schedule.depth}, the network's {depth}")

@@ -149,6 +149,7 @@ class Header(Graph):
     task: NotRequired[Task | None]
     copies: NotRequired[dict[str, str]]
     providers: NotRequired[dict[str, str]]
+    equations: NotRequired[dict[str, str]]
 
 
 def check_header(header: Any) -> None:

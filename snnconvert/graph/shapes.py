@@ -9,7 +9,8 @@ from torch import Tensor, fx
 
 from snnconvert.budget import check_claim, elements
 from snnconvert.graph.claims import shape_of
-from snnconvert.graph.dialect import op_of
+from snnconvert.graph.dialect import neurons_of, op_of, output_nodes
+from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.walk import walk
 
 
@@ -33,3 +34,18 @@ def check_shapes(graph: fx.GraphModule, input_shape: tuple[int, ...], path: str 
 
     for _ in walk(graph, torch.zeros(1, *input_shape, device="meta"), rule):
         pass
+
+
+def check_frames(graph: fx.GraphModule, schedule: Schedule, path: str | Path) -> None:
+    """Make sure that the time steps of a spiking network fit what `path` may ask for.
+
+    Counted is what simulating one sample takes at the least: its outputs after every frame, and the spikes of its
+    widest layer, which are bits; sums of windows are numbers.
+
+    Raises:
+        ClaimError: they do not.
+    """
+    widest = max((elements(node.meta["shape"]) for node in neurons_of(graph)), default=0)
+    answers = sum(elements(node.meta["shape"]) for node in output_nodes(graph))
+    size = schedule.frames * (8 * answers + (8 * widest if schedule.windowed else widest / 8))
+    check_claim(size, f"its {schedule.timesteps:,} time steps", path)

@@ -1,11 +1,16 @@
-"""Whether equations that somebody registers keep to what engines rely on."""
+"""Whether equations that somebody registers keep to what engines rely on, and are those that a checkpoint knows."""
 
 from __future__ import annotations
+
+import hashlib
 
 import torch
 
 from snnconvert.errors import OptionError
 from snnconvert.neurons.base import NeuronModel, State, integrate
+
+# of a digest: enough for what a neuron remembers to show
+STEPS = 24
 
 
 def check_equations(model: NeuronModel) -> None:
@@ -32,6 +37,23 @@ def check_equations(model: NeuronModel) -> None:
         raise
     except Exception as error:
         raise _refused(model, f"its equations fail: {type(error).__name__}: {error}") from error
+
+
+def behaviour(model: NeuronModel) -> str:
+    """A digest of what the equations do: the units that they send for a few currents, at several numbers of levels.
+
+    The text of the equations may change, and membranes may differ in their last bits from machine to machine: neither
+    changes it.
+    """
+    total = hashlib.sha256()
+    current = torch.linspace(-3.1, 6.3, 95, dtype=torch.float32).reshape(1, 95)
+    for levels in sorted({1, model.levels}):
+        state = model.init(current, torch.tensor(0.45))
+        for step in range(STEPS):
+            state = integrate(state, current if step % 8 < 3 else 0.37 - current)  # there and back
+            spikes, state = model.fire(state, torch.full((1, 1), 1.5), levels)
+            total.update(spikes.to(torch.int64).numpy().tobytes())
+    return total.hexdigest()[:16]
 
 
 def _check_step(model: NeuronModel, spikes: torch.Tensor, after: State, limits: tuple[int, int]) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import stat
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from blocks import COMMAND, PAGES, ROOT, Block, blocks, titled
+from warm import warm_programs
 
 SECONDS = 300
 RUN = [page for page in PAGES if any(block.runs for block in blocks(page))]
@@ -18,14 +20,10 @@ SAMPLES = "samples.py"
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with `snnconvert` and `python` that run this tree's code."""
-    folder = tmp_path_factory.mktemp("programs")
-    for name, arguments in (("python", ""), ("snnconvert", " -m snnconvert.cli.main")):
-        file = folder / name
-        file.write_text(f'#!/bin/sh\nexec "{sys.executable}"{arguments} "$@"\n')
-        file.chmod(file.stat().st_mode | stat.S_IXUSR)
-    return folder
+    with warm_programs(tmp_path_factory.mktemp("programs"), ROOT) as folder:
+        yield folder
 
 
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -37,12 +35,19 @@ def test_every_block_runs(page: Path, programs: Path, tmp_path: Path) -> None:
     }
 
     def run(command: list[str], block: Block | str) -> None:
+        program = shutil.which(command[0], path=environment["PATH"]) or command[0]
         done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+            [program, *command[1:]],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
         )
         assert done.returncode == 0, f"{block} ends with {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
 
-    run([sys.executable, "-c", titled(SAMPLES)], SAMPLES)
+    run(["python", "-c", titled(SAMPLES)], SAMPLES)
     for block in blocks(page):
         if block.title:
             file = tmp_path / block.title
@@ -51,7 +56,7 @@ def test_every_block_runs(page: Path, programs: Path, tmp_path: Path) -> None:
         elif block.runs and block.language == "sh":
             run(["bash", "-euo", "pipefail", "-c", block.text], block)
         elif block.runs:
-            run([sys.executable, "-c", block.text], block)
+            run(["python", "-c", block.text], block)
 
 
 def test_a_block_that_fails_is_noticed(programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,19 @@ def sealed(path: Path, header: dict[str, Any], tensors: dict[str, Any]) -> Path:
     return path
 
 
+def test_a_header_may_not_ask_for_more_time_than_its_file_may(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header, tensors = opened(written)
+    header["schedule"]["timesteps"] = 65_536
+    long = sealed(tmp_path / "long.snn", header, tensors)
+    assert load_snn(long).schedule.timesteps == 65_536  # a small network may run for long
+    monkeypatch.setenv("SNNCONVERT_BUDGET", "4 MiB")
+    with pytest.raises(ClaimError, match=r"long\.snn asks for .* its 65,536 time steps"):
+        load_snn(long)
+    load_snn(written)
+
+
 def changed(document: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str, Any]:
     """A copy with another value at a place; Ellipsis takes the place out."""
     copied = copy.deepcopy(document)
