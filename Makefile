@@ -74,11 +74,12 @@ sanitize: $(BIN)/.test-installed
 	rm -rf $(SANITIZED)
 	mkdir -p $(SANITIZED)
 	cp -r snnconvert tests setup.py pyproject.toml README.md $(SANITIZED)
-	rm -f $(SANITIZED)/snnconvert/simulate/kernels/_native*
+	rm -f $(SANITIZED)/snnconvert/simulate/kernels/_native* $(SANITIZED)/snnconvert/train/_native*
 	cd $(SANITIZED) && SNNCONVERT_SANITIZE=1 $(abspath $(BIN))/python setup.py --quiet build_ext --inplace
 	cd $(SANITIZED) && LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 SNNCONVERT_KERNELS=native PYTHONPATH=. $(abspath $(BIN))/python -m pytest -n 2 -q \
 		-p no:cacheprovider tests/simulate/test_native_convolutions.py tests/simulate/test_kernels.py \
+		tests/train/test_neurons.py \
 		tests/simulate/test_window_kernels.py
 
 # mutations of every kind of file that is read, in watched processes: some half an hour; files of faults are kept

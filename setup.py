@@ -11,7 +11,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-SOURCE = Path("snnconvert/simulate/kernels/source")
+SIMULATE, TRAIN = Path("snnconvert/simulate/kernels"), Path("snnconvert/train")
 # `make sanitize` looks for reads and writes out of bounds, and for what C++ leaves undefined
 SANITIZED = (
     ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"] if os.environ.get("SNNCONVERT_SANITIZE") else []
@@ -41,12 +41,15 @@ class Build(build_ext):
         super().build_extension(ext)
 
 
-native = Extension(
-    "snnconvert.simulate.kernels._native",
-    sources=sorted(str(path) for path in SOURCE.glob("*.cpp")),
-    depends=sorted(str(path) for path in SOURCE.glob("*.h")),
-    language="c++",
-    optional=True,
-)
+def library(place: Path) -> Extension:
+    """The library beside a module, from the folder `source` there."""
+    return Extension(
+        ".".join((*place.parts, "_native")),
+        sources=sorted(str(path) for path in (place / "source").glob("*.cpp")),
+        depends=sorted(str(path) for path in (place / "source").glob("*.h")),
+        language="c++",
+        optional=True,
+    )
 
-setup(ext_modules=[native], cmdclass={"build_ext": Build})
+
+setup(ext_modules=[library(SIMULATE), library(TRAIN)], cmdclass={"build_ext": Build})

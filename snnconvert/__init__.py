@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from snnconvert.api.conversion import Conversion, Curve
     from snnconvert.api.convert import convert_model
     from snnconvert.api.files import save
+    from snnconvert.api.finetune import finetune
     from snnconvert.api.network import Simulated, SpikingNetwork, load
     from snnconvert.calibrate import register_calibration
     from snnconvert.calibrate.task import Task
@@ -56,6 +57,7 @@ __all__ = [
     "UnsupportedError",
     "convert_model",
     "export",
+    "finetune",
     "load",
     "load_dataset",
     "register_calibration",
@@ -76,6 +78,7 @@ _HOMES = {
     "Task": "calibrate.task",
     "convert_model": "api.convert",
     "export": "exporters.export",
+    "finetune": "api.finetune",
     "load": "api.network",
     "load_dataset": "data.datasets",
     "register_calibration": "calibrate",

@@ -27,6 +27,7 @@ from snnconvert.gates.limits import Judging, gates_of
 from snnconvert.printable import say
 from snnconvert.request import CHANGES, Request
 from snnconvert.threads import wait_quietly
+from snnconvert.train.options import FineTuning
 
 app = typer.Typer(
     name="snnconvert",
@@ -73,6 +74,18 @@ def run(
     from snnconvert.cli.run import run
 
     run(checkpoint, given, files.output, terminal)
+
+
+@command(app, "finetune")
+def finetune(checkpoint: Checkpoint, asked: FineTuning, files: Files, terminal: Terminal) -> None:
+    """Train a converted network on, with the original as its teacher; labels are not needed.
+
+    What is written is an ordinary checkpoint, with a report that has before and after side by side. Repeat the command
+    to go on after an interruption.
+    """
+    from snnconvert.cli.finetune import finetune
+
+    finetune(checkpoint, asked, files, terminal)
 
 
 @command(app, "info")

@@ -15,6 +15,8 @@ import typer
 from snnconvert.cli.help import ALL, HELP_NAMES, Command, help_all
 from snnconvert.options import AUTO, Declared, declared, option
 
+_REPORTING = ("convert", "report", "finetune")
+
 
 @dataclass(frozen=True)
 class Files:
@@ -23,11 +25,11 @@ class Files:
     output: Path | None = option(
         None,
         "Checkpoint to write; of `run`, the network that ran.",
-        commands=("convert", "run"),
+        commands=("convert", "run", "finetune"),
         panel="Output",
         short="-o",
-        usual="convert: STEM.snn",
-        first=("convert",),
+        usual="convert: STEM.snn, finetune: STEM-tuned.snn",
+        first=("convert", "finetune"),
     )
     without_original: bool = option(
         False, "Leave the original network out of the checkpoint.", commands=("convert",), panel="Output"
@@ -35,18 +37,21 @@ class Files:
     report: Path | None = option(
         None,
         "Report page; .json beside it.",
-        commands=("convert", "report"),
+        commands=_REPORTING,
         panel="Output",
         usual="STEM.html, beside the checkpoint",
     )
     csv: bool = option(
-        False, "Also STEM.csv, the curve, and STEM-layers.csv.", commands=("convert", "report"), panel="Output"
+        False,
+        "Also STEM.csv, the curve, and STEM-layers.csv.",
+        commands=_REPORTING,
+        panel="Output",
     )
-    markdown: bool = option(False, "Also STEM.md, for a pull request.", commands=("convert", "report"), panel="Output")
+    markdown: bool = option(False, "Also STEM.md, for a pull request.", commands=_REPORTING, panel="Output")
     figures: str | None = option(
         None,
         "Also every figure, in STEM-figures/.",
-        commands=("convert", "report"),
+        commands=_REPORTING,
         panel="Output",
         metavar="svg|png|svg,png",
     )

@@ -9,8 +9,10 @@ from pathlib import Path
 from snnconvert.gates.limits import Gates
 from snnconvert.options import AUTO, Declared, declared
 from snnconvert.request import Request
+from snnconvert.train.options import FineTuning
 
-BEGIN, END = "<!-- options: begin -->\n", "<!-- options: end -->\n"
+MARKED = "<!-- {}: begin -->\n", "<!-- {}: end -->\n"
+TABLES = {"options": (Request, Gates), "finetune": (FineTuning,)}
 
 
 def options_table(*holders: type) -> str:
@@ -43,9 +45,12 @@ def _line(row: Declared) -> str:
 
 
 def with_table(text: str) -> str:
-    """A page with its table of options as it has to be now."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}{options_table(Request, Gates)}{END}{rest.split(END)[1]}"
+    """A page with its tables of options as they have to be now."""
+    for name, holders in TABLES.items():
+        begin, end = (mark.format(name) for mark in MARKED)
+        before, rest = text.split(begin)
+        text = f"{before}{begin}{options_table(*holders)}{end}{rest.split(end)[1]}"
+    return text
 
 
 if __name__ == "__main__":

@@ -28,14 +28,14 @@ class Terminal:
     quiet: bool = option(
         False,
         "Print nothing but errors.",
-        commands=(*_MEASURING, "export", "gate", "zoo pull", "zoo run"),
+        commands=(*_MEASURING, "finetune", "export", "gate", "zoo pull", "zoo run"),
         panel="Output",
         short="-q",
     )
     as_json: bool = option(
         False,
         "The result on stdout as JSON, and nothing else there.",
-        commands=(*_MEASURING, "export", "info", "check"),
+        commands=(*_MEASURING, "finetune", "export", "info", "check"),
         panel="Output",
         flag="--json",
     )

@@ -206,7 +206,7 @@ def images_for(snn: Snn, data: str, limit: int | None) -> Dataset:
     Raises:
         DataError: data that cannot be read, do not fit the network, or have labels beyond its classes.
     """
-    dataset = _as_prepared(snn, data)
+    dataset = as_prepared(snn, data)
     check_truth(dataset, snn.task, output_nodes(snn.graph)[snn.task.outputs[0]].meta["shape"])
     return select_again(snn.evaluation, dataset, limit)
 
@@ -218,7 +218,7 @@ def calibration_images_again(snn: Snn) -> Tensor | None:
     if recorded.get("synthetic", True) or not source:
         return None
     try:
-        dataset = _as_prepared(snn, source)
+        dataset = as_prepared(snn, source)
     except SnnConvertError:
         return None
     drawn = [balanced_sample(dataset.classes_of_images, len(dataset), count, seed)]  # of a set of its own, or held out
@@ -228,7 +228,7 @@ def calibration_images_again(snn: Snn) -> Tensor | None:
     return next((one.images() for one in found if one.fingerprint() == recorded.get("fingerprint")), None)
 
 
-def _as_prepared(snn: Snn, data: str) -> Dataset:
+def as_prepared(snn: Snn, data: str) -> Dataset:
     """`data` as a checkpoint prepares it."""
     plan, offset = Preprocessing.from_dict(snn.preprocessing), snn.label_offset
     return load_dataset(data_path(data), preprocessing=plan, input_shape=snn.input_shape, label_offset=offset)

@@ -19,6 +19,7 @@ from snnconvert.stages import Outcome
 from snnconvert.study.evaluate import Watchers, rerun
 from snnconvert.tasks.intervals import wilson_interval
 from snnconvert.tasks.scores import Curve
+from snnconvert.train.finetune import Tuned
 
 DIFFERS = "The same images gave other figures than when the network was converted."
 
@@ -102,6 +103,34 @@ def rebuilt_document(
         constants=constants,
         notes=[note for note in (snn.provenance, *data.notes) if note],
         warnings=[differs] if as_converted(snn, curve, fingerprint) is False else [],
+    )
+    return _document(measured)
+
+
+def tuned_document(tuned: Tuned, *, command_line: str) -> dict[str, Any]:
+    """The report of a network that was trained on, with the one before beside it."""
+    evaluation, data, snn = tuned.evaluation, tuned.data, tuned.snn
+    right, record = evaluation.right, snn.evaluation
+    measured = Measured(
+        snn=snn,
+        network=tuned.teacher,
+        curve=evaluation.curve,
+        labelled=bool(record.get("labelled")),
+        images={name: record.get(name) for name in ("source", "fingerprint", "excluded_calibration")},
+        data=data,
+        classes=class_count(snn.graph),
+        command_line=command_line,
+        timings={"train": tuned.record["seconds"]},
+        metrics=evaluation.curve.metrics(),
+        ann=evaluation.ann_figures,
+        noun=data.noun,
+        drop_interval=evaluation.drop_interval,
+        answers=evaluation.answers,
+        paired=evaluation.paired,
+        right=None if right is None else {"ann": right[0], "snn": right[1]},
+        watched=evaluation.studies,
+        studies={"training": tuned.record},
+        notes=(*tuned.notes, *data.notes, *evaluation.curve.notes),
     )
     return _document(measured)
 

@@ -211,6 +211,7 @@ class _TaskMaker:
             "options": options,
             "gates": asdict(settings.gates.over(entry.gates)),
             "exports": [dict(one) for one in entry.exports],
+            "finetune": None if entry.finetune is None else dict(entry.finetune),
             "folder": str(self.out / "models" / entry.name),
             "key": key_of(entry, self.manifest.folder, self.digests),
             "limits": {

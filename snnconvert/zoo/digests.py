@@ -98,6 +98,10 @@ def key_of(entry: Entry, folder: Path, digests: Digests) -> str:
     }
     if entry.exports:
         content["exports"] = json.dumps([dict(one) for one in entry.exports], sort_keys=True, default=_plain)
+    if entry.finetune is not None:
+        sets = [entry.finetune.get(name) for name in ("data", "evaluation_data")]
+        content["finetune"] = json.dumps(dict(entry.finetune), sort_keys=True)
+        content["training data"] = [digests.data(folder / path) if path else None for path in sets]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

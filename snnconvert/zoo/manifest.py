@@ -4,6 +4,7 @@
     timesteps = 32
     gates = { max_drop = 1.0 }
     export = ["onnx", { to = "torch", form = "pt2", verify = true }]
+    finetune = { epochs = 2 }     # on the calibration data, or on data = "..."; gates judge what comes of it
     limits = { seconds = 1800, memory = "4 GiB" }
 
     [set.cifar10]                 # for the models that say  set = "cifar10"
@@ -40,6 +41,7 @@ from snnconvert.gates.limits import Gates
 from snnconvert.graph.schedule import owners
 from snnconvert.options import declared, read_table
 from snnconvert.request import Request, check_request
+from snnconvert.train.options import FineTuning, check_asked
 from snnconvert.zoo.limits import Limits
 from snnconvert.zoo.toml_lines import line_index, line_of
 
@@ -66,6 +68,7 @@ class Entry:
         options: fields of `Request` but `model`.
         where: "zoo.toml, line 12", for messages.
         exports: what is exported, each as fields of `exporters.Export`.
+        finetune: fields of `train.options.FineTuning`; None where the network is not trained on.
     """
 
     name: str
@@ -76,6 +79,7 @@ class Entry:
     limits: Limits
     where: str
     exports: tuple[Mapping[str, Any], ...] = ()
+    finetune: Mapping[str, Any] | None = None
 
     @property
     def is_url(self) -> bool:
@@ -312,7 +316,12 @@ class _Reader:
         exports = given.get("export", ())
         if any(one.get("verify") for one in exports) and not (options.get("data") or source.startswith("zoo:")):
             self.refuse((*where, "export"), "verify needs images", "give the model data")
-        return Entry(name, source, sha256, options, gates, Limits(**given.get("limits", {})), at, exports)
+        finetune = given.get("finetune")
+        if finetune is not None:
+            finetune = {"data": options.get("calibration_data"), **finetune}
+            if finetune["data"] is None and not source.startswith("zoo:"):
+                self.refuse((*where, "finetune"), "there is nothing to train on", "give it data, or calibration_data")
+        return Entry(name, source, sha256, options, gates, Limits(**given.get("limits", {})), at, exports, finetune)
 
 
 def check_step(gates: Gates, options: Mapping[str, Any]) -> None:
@@ -346,11 +355,18 @@ def _limits(given: Any) -> dict[str, Any]:
     return read_table(Limits, given, "limit")
 
 
+def _finetune(given: Any) -> dict[str, Any]:
+    read = read_table(FineTuning, given, "finetune")
+    check_asked(FineTuning(**read))
+    return read
+
+
 _TABLES: dict[str, Callable[[Any], Any]] = {
     "preprocessing": _preprocessing,
     "gates": _gates,
     "limits": _limits,
     "export": from_manifest,
+    "finetune": _finetune,
 }
 
 

@@ -32,6 +32,7 @@ from snnconvert.zoo.rows import CONVERTED, Row, clear, converted_row, failed_row
 
 if TYPE_CHECKING:
     from snnconvert.graph.types import Snn
+    from snnconvert.stages import Outcome
     from snnconvert.study.evaluate import Spread
 
 _REPORT_EVERY = 0.2
@@ -98,17 +99,32 @@ def _convert(task: Mapping[str, Any], folder: Path, progress: Progress, spread: 
     if options.get("energy_constants") is not None:
         load_constants(options["energy_constants"])
     outcome = run(Request(model=model, **options), progress, spread=spread)
-    progress("write", 0, 1)
-    checkpoint = folder / f"{name}.snn"
+    checkpoint, snn = folder / f"{name}.snn", outcome.snn
     document = document_of(
         outcome, command_line=task["command_line"], next_commands=(f"snnconvert info {checkpoint.name}",)
     )
+    if task["finetune"] is not None:
+        snn, document = _finetuned(task, outcome, progress)
+    progress("write", 0, 1)
     result = judged(name, document, Gates.from_dict(task["gates"]))
     document["gates"] = None if result is None else result.section()
     with together():
-        save_snn(outcome.snn, checkpoint)
+        save_snn(snn, checkpoint)
         written = write_report(document, folder / f"{name}.html")
-    return converted_row(task, document, [checkpoint, *written, *_export(task, outcome.snn, folder, progress)])
+    return converted_row(task, document, [checkpoint, *written, *_export(task, snn, folder, progress)])
+
+
+def _finetuned(task: Mapping[str, Any], outcome: Outcome, progress: Progress) -> tuple[Snn, dict[str, Any]]:
+    """The converted network trained on as the manifest wants it, and its report."""
+    from snnconvert.report.from_run import tuned_document
+    from snnconvert.train.finetune import tune
+    from snnconvert.train.options import FineTuning
+
+    given = {name: value for name, value in task["finetune"].items() if value is not None}
+    asked = FineTuning(**{"data": f"{task['model']}/train", **given})
+    evaluation = outcome.inputs.evaluation if asked.evaluation_data is None else None
+    tuned = tune(outcome.snn, asked, evaluation_data=evaluation, progress=progress)
+    return tuned.snn, tuned_document(tuned, command_line=task["command_line"])
 
 
 def _export(task: Mapping[str, Any], snn: Snn, folder: Path, progress: Progress) -> list[Path]:

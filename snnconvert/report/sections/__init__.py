@@ -22,12 +22,14 @@ from snnconvert.report.sections import (
     settling,
     shift,
     summary,
+    training,
     warnings,
 )
 
 SECTIONS: dict[str, Section] = {
     "summary": summary.SECTION,
     "warnings": warnings.SECTION,
+    "training": training.SECTION,
     "attribution": attribution.SECTION,
     "curve": curve.SECTION,
     "candidates": candidates.SECTION,

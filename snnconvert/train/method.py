@@ -1,0 +1,89 @@
+"""What a training method may do differently from plain distillation: its loss, what learns, what happens after a step.
+
+A method is a class below `Method` in a file of `methods/`, and a row of TRAINING_METHODS.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from snnconvert.graph.types import Calibrated
+from snnconvert.tasks import TaskChoice
+from snnconvert.train.options import FineTuning
+from snnconvert.train.student import Student
+
+if TYPE_CHECKING:
+    from snnconvert.train.images import Batch
+
+
+class Method:
+    """Distillation; others change what they need to.
+
+    Args:
+        student: the network that learns.
+        task: what it is for.
+        asked: the options.
+
+    Attributes:
+        extra: what the method adds to what learns, by names that the student does not use.
+    """
+
+    def __init__(self, student: Student, task: TaskChoice, asked: FineTuning) -> None:
+        self.student, self.task, self.asked = student, task, asked
+        self.extra: dict[str, Tensor] = {}
+
+    def prepare(self, images: Tensor) -> None:
+        """Called once before anything is learned, with some training images (n, *sample)."""
+
+    def learns(self) -> dict[str, Tensor]:
+        """What learns, by name."""
+        return {**self.student.parameters(), **self.extra}
+
+    def rate_of(self, name: str) -> float:
+        """By what the learning rate of a tensor is multiplied."""
+        del name
+        return 1.0
+
+    def loss(self, batch: Batch, goal: list[Tensor]) -> Tensor:
+        """The loss of a batch; `goal` holds the teacher's outputs, each (batch, *output)."""
+        outputs = self.student(batch.images)
+        return self.compared([one.mean(0) for one in outputs], goal, batch.labels)
+
+    def compared(self, means: list[Tensor], goal: list[Tensor], labels: Tensor | None) -> Tensor:
+        """How far mean outputs, each (batch, *output), are from the teacher's, and from labels if they count."""
+        chosen = [(means[index], goal[index]) for index in self.task.outputs] or list(zip(means, goal, strict=True))
+        found = torch.stack([self._distance(mean, wanted) for mean, wanted in chosen]).mean()
+        share = self.asked.label_weight
+        if share and labels is not None:
+            logits, wanted = chosen[0][0].flatten(1), labels.to(means[0].device)
+            found = (1 - share) * found + share * F.cross_entropy(logits, wanted)
+        return found
+
+    def _distance(self, mean: Tensor, wanted: Tensor) -> Tensor:
+        if self.task.kind not in ("classification", "segmentation") or mean[0].numel() == 1:
+            return F.mse_loss(mean, wanted) / wanted.var().clamp(min=1e-12)
+        axis, heat = self.task.axis + 1, self.asked.temperature
+        own, other = (F.log_softmax(one / heat, axis) for one in (mean, wanted))
+        return heat**2 * F.kl_div(own, other, log_target=True, reduction="none").sum(axis).mean()
+
+    def after_step(self, step: int, rate: float) -> None:
+        """Called when Adam has moved what learns; `rate` is the learning rate of the step."""
+
+    def folded(self, calibrated: Calibrated) -> Calibrated:
+        """What was learned without anything that was added for learning."""
+        return calibrated
+
+    def state(self) -> dict[str, Any]:
+        """What has to be kept besides what learns, for an interrupted run to go on; numbers, texts and tensors."""
+        return {}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over what `state` gave."""
+
+    def record(self) -> dict[str, Any]:
+        """What the report should say of the method itself; JSON-able."""
+        return {}

@@ -1,0 +1,1 @@
+"""Training methods, a file each; `snnconvert.train.TRAINING_METHODS` is their table."""

@@ -1,0 +1,104 @@
+"""What can be asked of fine-tuning, each option stated once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from snnconvert.errors import OptionError
+from snnconvert.graph.schedule import MOST_TIMESTEPS
+from snnconvert.options import AUTO, check, option
+from snnconvert.train import TRAINING_METHODS
+
+AUGMENTATIONS = ("auto", "none", "flip", "shift", "flip,shift")
+ARITHMETIC = ("auto", "float32", "bfloat16")
+MINUTES = 15.0
+_of = partial(option, commands=("finetune",))
+_basic: Any = partial(_of, panel="Training", first=("finetune",))
+_more: Any = partial(_of, panel="Training")
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """Of `snnconvert finetune`, and of the table `finetune` in a manifest.
+
+    Attributes are the options; `data` may be None only where the images are in memory.
+    """
+
+    data: str | None = _of(
+        None,
+        "Images to train on, in the forms of convert; no labels needed. Some of them are held out, and those that the "
+        "evaluation uses are refused.",
+        panel="Data",
+        first=("finetune",),
+    )
+    evaluation_data: str | None = _of(
+        None,
+        "Images to measure on before and after; they are never trained on.",
+        panel="Data",
+        first=("finetune",),
+        usual="those of the conversion",
+    )
+    limit: int | None = _of(None, "Measure on a class-balanced sample of N images.", panel="Data", least=1, usual="all")
+    held_out: int = _of(
+        1000, "Images of --data that choose the best network; at most a fifth of them.", panel="Data", least=1
+    )
+    method: str = _basic("distill", "How to train.", choices=lambda: TRAINING_METHODS)
+    timesteps: int | None = _basic(
+        None, "Train for another number of steps.", short="-T", least=1, most=MOST_TIMESTEPS, usual="as converted"
+    )
+    minutes: float | None = _basic(None, "Train for so long.", above=0, usual=f"{MINUTES:g}")
+    epochs: float | None = _basic(
+        None, "Train for so many passes over the images instead; the result does not depend on the clock then.", above=0
+    )
+    teacher: str | None = _more(
+        None, "A network to learn from (.onnx, .pt2, zoo:NAME).", usual="the original network in the checkpoint"
+    )
+    label_weight: float = _more(
+        0.0,
+        "Share of the loss that is the cross entropy with labels; 0: the teacher alone.",
+        least=0,
+        most=1,
+    )
+    temperature: float = _more(3.0, "Of the softened answers that are compared.", above=0)
+    learning_rate: float = _more(5e-4, "Of Adam; it falls to 0 along half a cosine.", above=0)
+    batch_size: int = _more(64, "Images in one step.", least=1)
+    augment: str = _more(
+        AUTO,
+        "Vary the images of every step: mirrored, and moved by up to an eighth; auto: both for colour images, nothing "
+        "else.",
+        choices=AUGMENTATIONS,
+    )
+    arithmetic: str = _more(
+        AUTO,
+        "Of convolutions and matrix products while training; auto: bfloat16 where the processor has it. What is "
+        "measured and written is exact.",
+        choices=ARITHMETIC,
+    )
+    seed: int = _more(0, "Order of the images, and which are held out.", least=0)
+    device: str = _more("cpu", "cpu, or cuda where there is one.")
+
+
+def check_asked(asked: FineTuning) -> None:
+    """Refuse options that do not fit each other.
+
+    Raises:
+        OptionError: naming both.
+    """
+    check(asked)
+    if asked.minutes is not None and asked.epochs is not None:
+        raise OptionError(
+            f"--minutes {asked.minutes:g} and --epochs {asked.epochs:g} both say when to stop",
+            hint="give one of the two",
+            options=("minutes", "epochs"),
+        )
+    own = {name: method for method, row in TRAINING_METHODS.items() for name in row.options}
+    for name in own:
+        if name not in TRAINING_METHODS[asked.method].options and getattr(asked, name) != getattr(FineTuning, name):
+            owners = [method for method, row in TRAINING_METHODS.items() if name in row.options]
+            raise OptionError(
+                f"--{name.replace('_', '-')} means nothing to --method {asked.method}",
+                hint=f"leave it out, or choose --method {' or '.join(owners)}",
+                options=(name, "method"),
+            )

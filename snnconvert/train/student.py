@@ -1,0 +1,238 @@
+"""A calibrated network with weights, biases, thresholds and membrane starts that learn, run as the spiking network.
+
+Values flow as the original network's: a spike is worth its threshold, which compilation folds into the weights that
+read it. Time is folded into the batch, as in `simulate.layer_engine`: frames of a batch are (frames * batch, *sample),
+and what is the same in all frames is computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, fx
+
+from snnconvert.calibrate.task import REACH_IMAGES, reach
+from snnconvert.compile.spikify import model_at, neuron_in
+from snnconvert.errors import OptionError
+from snnconvert.graph.dialect import calls, op_of, origin_of, output_nodes, sites
+from snnconvert.graph.edit import copied
+from snnconvert.graph.flow import Flow, flows
+from snnconvert.graph.kinds import Op, Role
+from snnconvert.graph.schedule import Schedule
+from snnconvert.graph.types import Calibrated, SiteCalibration
+from snnconvert.graph.walk import walk
+from snnconvert.simulate.over_time import by_frames, compensated, running_maximum
+from snnconvert.train.neurons import Firing, fired, fired_constantly, trainable
+
+# tensors of operators that learn, by role
+LEARNED = {Role.WEIGHTED: ("weight", "bias"), Role.AFFINE: ("scale", "shift")}
+LEAST_THRESHOLD = 1e-6
+
+
+@dataclass
+class Site:
+    """A layer of neurons.
+
+    Attributes:
+        start: thresholds before training, broadcastable to one sample.
+        growth: what learns: the logarithm of the threshold over `start`.
+        initial: the membrane at t = 0 as a fraction of the threshold.
+    """
+
+    firing: Firing
+    start: Tensor
+    growth: Tensor
+    initial: Tensor
+
+    @property
+    def threshold(self) -> Tensor:
+        """As it is now; positive whatever is learned."""
+        return self.start * self.growth.exp()
+
+
+# what becomes of the current of a site instead of `fired`: (site, current, whether it is constant) -> values
+Fire = Callable[[fx.Node, Site, Tensor, bool], Tensor]
+
+
+class Student:
+    """Args:
+        calibrated: where training starts; not changed.
+        schedule: the steps it is trained for: streaming, or a wait.
+        device: where to compute.
+        half: convolutions and matrix products in bfloat16.
+        width, triangle: of the surrogate, as in `Firing`.
+
+    Attributes:
+        graph: the calibrated network with the tensors that learn.
+        sites: its layers of neurons by node.
+
+    Raises:
+        OptionError: a schedule or neuron that has no derivative here; with what to do.
+    """
+
+    def __init__(
+        self,
+        calibrated: Calibrated,
+        schedule: Schedule,
+        *,
+        device: str = "cpu",
+        half: bool = False,
+        width: float = 0.5,
+        triangle: bool = False,
+    ) -> None:
+        _refuse_untrainable(calibrated, schedule)
+        self.calibrated, self.schedule = calibrated, schedule
+        self.device, self.half = torch.device(device), half
+        self.graph = copied(calibrated.network.graph).to(self.device)
+        self.flow = flows(self.graph)
+        self.outputs = output_nodes(self.graph)
+        neuron = neuron_in(schedule, calibrated.neuron)
+        self.sites: dict[fx.Node, Site] = {}
+        for node, op in sites(self.graph):
+            found = calibrated.sites[node.name]
+            firing = Firing(model_at(op, neuron), neuron.levels, schedule.frames, schedule.waited, width, triangle)
+            start = found.threshold.to(self.device, torch.float32).clamp(min=LEAST_THRESHOLD)
+            initial = found.initial.to(self.device, torch.float32).clone().requires_grad_()
+            self.sites[node] = Site(firing, start, torch.zeros_like(start).requires_grad_(), initial)
+        for _, op, name in self._learned():
+            kept = getattr(op, name).detach().float().clone()
+            laid = kept.contiguous(memory_format=torch.channels_last) if kept.ndim == 4 else kept
+            setattr(op, name, laid.requires_grad_())
+        self.fire: Fire = _as_neurons
+
+    def _learned(self) -> Iterator[tuple[fx.Node, Op, str]]:
+        for node, op in calls(self.graph):
+            for name in LEARNED.get(op.role, ()):
+                if getattr(op, name, None) is not None:
+                    yield node, op, name
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Everything that learns, by name, in data-flow order."""
+        found = {f"{node.name}.{name}": getattr(op, name) for node, op, name in self._learned()}
+        for node, site in self.sites.items():
+            found |= {f"{node.name}.growth": site.growth, f"{node.name}.initial": site.initial}
+        return found
+
+    @torch.no_grad()
+    def set(self, values: dict[str, Tensor]) -> None:
+        """Take over values by the names of `parameters`."""
+        for name, own in self.parameters().items():
+            own.copy_(values[name])
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights of weighted operators, by the names of `parameters`."""
+        return {
+            f"{node.name}.{name}": getattr(op, name)
+            for node, op, name in self._learned()
+            if op.role == Role.WEIGHTED and name == "weight"
+        }
+
+    # --- forward ---
+
+    def __call__(self, images: Tensor, *, watch: Callable[[fx.Node, Tensor], None] | None = None) -> list[Tensor]:
+        """The outputs of every frame that is read, each (frames, batch, *output), float32.
+
+        Args:
+            images: (batch, *sample).
+            watch: told of the values of every layer of neurons, (frames * batch, *sample).
+        """
+        frames, batch = self.schedule.frames, len(images)
+        found: dict[fx.Node, Tensor] = {}
+        with self.precision():
+            for step in walk(self.graph, self.laid_out(images), lambda node, inputs: self._value(node, inputs, batch)):
+                if watch is not None and step.node in self.sites:
+                    watch(step.node, step.value)
+                if step.node in self.outputs:
+                    found[step.node] = step.value
+        values = (_over_time(found[node], frames, batch) for node in self.outputs)
+        return [by_frames(value.float(), frames)[self.schedule.read_from :] for value in values]
+
+    def laid_out(self, images: Tensor) -> Tensor:
+        """Images on the device, in the memory order that convolutions like."""
+        images = images.to(self.device)
+        return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
+
+    def _value(self, node: fx.Node, inputs: list[Tensor], batch: int) -> Tensor:
+        op, frames = op_of(node), self.schedule.frames
+        if node in self.sites:
+            constant = len(inputs[0]) == batch and (frames > 1 or self.flow[node.all_input_nodes[0]] == Flow.CONSTANT)
+            return self.fire(node, self.sites[node], inputs[0], constant)
+        if self.flow[node] == Flow.CONSTANT or not op.reads:
+            value: Tensor = op(*inputs)
+            return value
+        moving = [_over_time(value, frames, batch) for value in inputs]
+        if op.role == Role.MAXPOOL:
+            return running_maximum(op, moving[0].float(), frames)
+        if op.role == Role.ANALOG:
+            return compensated(op, moving, frames, torch.float32)
+        moved: Tensor = op(*moving)
+        return moved
+
+    @contextmanager
+    def precision(self) -> Iterator[None]:
+        """The arithmetic of a pass."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            yield
+
+    # --- back ---
+
+    @torch.no_grad()
+    def trained(self, images: Tensor) -> Calibrated:
+        """The calibration that was learned, which compiles into an ordinary spiking network.
+
+        Args:
+            images: some inputs (n, *sample), by which bounds of real values are measured.
+        """
+        graph = copied(self.graph).to("cpu")
+        for node, op, name in self._learned():
+            (own,) = (one for one in graph.graph.nodes if one.name == node.name)
+            learned = getattr(op, name).detach().cpu().contiguous().clone()
+            setattr(op_of(own), name, learned)
+        found = {
+            node.name: SiteCalibration(
+                site.threshold.detach().cpu().clamp(min=LEAST_THRESHOLD).clone(), site.initial.detach().cpu().clone()
+            )
+            for node, site in self.sites.items()
+        }
+        return replace(
+            self.calibrated,
+            network=replace(self.calibrated.network, graph=graph),
+            sites=found,
+            schedule=self.schedule,
+            reach=reach(graph, images[:REACH_IMAGES].cpu()),
+            early_exit=None,
+        )
+
+
+def _as_neurons(node: fx.Node, site: Site, current: Tensor, constant: bool) -> Tensor:
+    del node
+    run = fired_constantly if constant else fired
+    return run(site.firing, current, site.threshold, site.initial)
+
+
+def _over_time(value: Tensor, frames: int, batch: int) -> Tensor:
+    """A value that is the same in all frames, repeated for each; others as they are, (frames * batch, *sample)."""
+    return value if len(value) == frames * batch else value.repeat(frames, *[1] * (value.dim() - 1))
+
+
+def _refuse_untrainable(calibrated: Calibrated, schedule: Schedule) -> None:
+    if schedule.windowed or schedule.once or schedule.continuous:
+        raise OptionError(
+            f"{schedule.describe()} cannot be trained: its neurons do not fire step by step",
+            hint="convert with --schedule streaming (or wait), and train that",
+            options=("schedule",),
+        )
+    neuron = neuron_in(schedule, calibrated.neuron)
+    for node, op in sites(calibrated.network.graph):
+        model = model_at(op, neuron)
+        if not trainable(model.name, neuron.levels):
+            cure = "give its NeuronModel a surrogate" if model.provider else "convert with --neuron if or ternary"
+            what = "has no surrogate" if model.reset == "subtract" else f"resets to {model.reset}"
+            raise OptionError(
+                f"the {model.name} neurons at {origin_of(node)} cannot be trained: their model {what}",
+                hint=f"{cure}, whose reset subtracts what a spike is worth",
+                options=("neuron",),
+            )

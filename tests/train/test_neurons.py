@@ -1,0 +1,113 @@
+"""Gradients of neurons against autograd through a plain loop, and the native library against torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from snnconvert.neurons import NEURONS
+from snnconvert.train import native
+from snnconvert.train.neurons import Firing, fired, fired_constantly
+
+LAYERS = {"if": 1, "ternary": 1, "ternary-late": 1, "burst": 3, "signed": 2, "graded": 3}
+
+
+class Jump(torch.autograd.Function):
+    """Units forward; backward the slope that is given."""
+
+    @staticmethod
+    def forward(ctx: Any, ratio: Tensor, units: Tensor, slope: Tensor) -> Tensor:
+        del ratio
+        ctx.save_for_backward(slope)
+        return units.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return gradient * slope, None, None
+
+
+def plain(firing: Firing, current: Tensor, threshold: Tensor, initial: Tensor) -> Tensor:
+    """The same neurons, step by step, differentiated by autograd."""
+    v = threshold * initial + torch.zeros_like(current[0])
+    sent, out = torch.zeros_like(v), []
+    for step in range(firing.frames + firing.wait):
+        if step < firing.frames:
+            v = v + current[step]
+        if step >= firing.wait:
+            with torch.no_grad():
+                state = firing.model.init(v, initial)._replace(v=v.detach())
+                state = state._replace(sent=sent if firing.model.memory else None)
+                units, _ = firing.model.fire(state, threshold.detach(), firing.levels)
+                slope = firing.slope(v.detach(), sent, threshold.detach())
+            spikes = Jump.apply(v / threshold, units, slope)
+            out.append(threshold * spikes)
+            v = v - threshold * spikes
+            sent = sent + units
+    return torch.stack(out)
+
+
+def given(shape: tuple[int, ...], frames: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Currents (frames, batch, *shape), thresholds and starts of every channel, and a gradient."""
+    generator = torch.Generator().manual_seed(3)
+    current = torch.randn(frames, 3, *shape, generator=generator, dtype=dtype)
+    channels = (shape[0], *[1] * (len(shape) - 1))
+    threshold = 0.4 + torch.rand(channels, generator=generator, dtype=dtype)
+    initial = torch.rand(channels, generator=generator, dtype=dtype)
+    return current, threshold, initial, torch.randn(frames, 3, *shape, generator=generator, dtype=dtype)
+
+
+@pytest.mark.parametrize("model", LAYERS)
+@pytest.mark.parametrize(("frames", "wait", "triangle"), [(5, 0, False), (4, 2, True)])
+def test_gradients_are_those_of_a_plain_loop(model: str, frames: int, wait: int, triangle: bool) -> None:
+    current, threshold, initial, weights = given((4, 3, 5), frames, torch.float64)
+    firing = Firing(NEURONS[model], LAYERS[model], frames, wait, width=0.7 if triangle else 0.5, triangle=triangle)
+    results = []
+    for function in ("ours", "plain"):
+        leaves = [one.clone().requires_grad_() for one in (current, threshold, initial)]
+        if function == "ours":
+            out = fired(firing, leaves[0].flatten(0, 1), *leaves[1:]).view(current.shape)
+        else:
+            out = plain(firing, *leaves)
+        (out * weights).sum().backward()
+        results.append([out.detach(), *(leaf.grad for leaf in leaves)])
+    assert results[0][0].abs().sum() > 0
+    for ours, expected in zip(*results, strict=True):
+        assert float(expected.abs().max()) > 0
+        torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.skipif(native.load() is None, reason="the native library was not built")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("model", ["if", "ternary"])
+@pytest.mark.parametrize("constant", [False, True])
+def test_native_equals_torch(model: str, dtype: torch.dtype, constant: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    current, threshold, initial, weights = given((6, 9, 7), 4, torch.float32)
+    firing = Firing(NEURONS[model], 1, 4, 1)
+    run = fired_constantly if constant else fired
+    source = (current[0] if constant else current.flatten(0, 1)).to(dtype).to(memory_format=torch.channels_last)
+    results = []
+    for library in (native.load(), None):
+        monkeypatch.setattr(native, "load", lambda library=library: library)
+        leaves = [one.clone().requires_grad_() for one in (source, threshold, initial)]
+        out = run(firing, *leaves)
+        out.backward(weights.flatten(0, 1).to(dtype))
+        results.append([out.detach(), *(leaf.grad for leaf in leaves)])
+    assert torch.equal(results[0][0], results[1][0])
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-2 if dtype == torch.bfloat16 else 1e-4, atol=1e-4)
+
+
+def test_what_is_sent_is_what_the_engine_sends() -> None:
+    """The training forward pass and `simulate.over_time.send` are the same neuron."""
+    from snnconvert.graph.kinds import Neuron
+    from snnconvert.simulate.over_time import send
+
+    current, threshold, initial, _ = given((4, 3, 3), 6, torch.float32)
+    for model, levels in LAYERS.items():
+        op = Neuron(threshold, threshold * initial, model=model, levels=levels)
+        ours = fired(Firing(NEURONS[model], levels, 6, 1), current.flatten(0, 1), threshold, initial)
+        assert torch.equal(ours, threshold * send(op, current, 6, 1)), model
