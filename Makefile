@@ -30,7 +30,7 @@ lint: $(BIN)/.test-installed
 options: install
 	$(BIN)/python -m snnconvert.cli.table docs/options.md
 
-# the simulators that read NIR, each in an environment of its own, and every spike compared in them: a table
+# the simulators that read NIR, each in an environment of its own, and every spike compared in them: docs/exports.md
 READERS := .readers
 readers: $(BIN)/.test-installed
 	grep '^torch==' constraints.txt > build-readers.txt
@@ -40,7 +40,7 @@ readers: $(BIN)/.test-installed
 		$(PYTHON) -m venv $(READERS)/$$name && \
 		$(READERS)/$$name/bin/pip install --quiet --constraint build-readers.txt torch "$$@" || exit 1; done
 	rm build-readers.txt
-	$(BIN)/python benchmarks/readers.py --environments $(READERS)
+	$(BIN)/python benchmarks/exports.py --environments $(READERS) --row digits-cnn --row digits-resnet --column nir --again
 
 # the documentation as a site, in build/site: open build/site/index.html
 docs: $(BIN)/.test-installed

@@ -2,18 +2,21 @@
 
     python benchmarks/exports.py                                # what is missing in benchmarks/results/exports.json
     python benchmarks/exports.py --row resnet20 --column "onnx step" --again
+    make readers                                                # the readers of NIR, each in an environment of its own
 
 Each network is converted once (streaming; T = 16, MobileNet 32 with ternary neurons; for windows bistable with one
 window of 4 steps), kept in build/exports, and exported by every row of EXPORTERS that has something to run it. A cell
 counts the spikes, of 64 images and every neuron and step, in which that program differs from this package's engine on
 the exported network, and the accuracy in that program on up to 1,000 images (ImageNet 300), as many as fit into
---seconds. Models, data and preprocessing are those of benchmarks/zoo.toml and of the package.
+--seconds. Models, data and preprocessing are those of benchmarks/zoo.toml and of the package. Readers of NIR are looked
+for in --environments, in folders of their names. Ends with 1 if a spike differs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,16 +28,18 @@ import numpy as np
 import torch
 
 from snnconvert.compile.precision import in_precision
+from snnconvert.data.datasets import Dataset
 from snnconvert.data.selection import images_for
 from snnconvert.errors import SnnConvertError
 from snnconvert.exporters import EXPORTERS, Export, exporter_of
 from snnconvert.exporters.nir_file import READERS
-from snnconvert.exporters.task import Task
-from snnconvert.exporters.verify import MOST_AT_ONCE, compare, engine_of
+from snnconvert.exporters.task import Reader, Recording, Task, Written
+from snnconvert.exporters.verify import MOST_AT_ONCE, compare
 from snnconvert.graph.checkpoint import load_snn, save_snn
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.pipeline import Request, run
+from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.zoo.manifest import load_manifest
 
 HERE = Path(__file__).parent
@@ -45,6 +50,8 @@ RESULTS, PAGE, BUILT = (
 )
 BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
 SPIKES_ON, WINDOW = 64, 4
+# spikes that a process may hand back, and the environment of the reader that has none of its name
+MOST_PLACES, HOMES = 2**28, {"primitive": "norse"}
 # name in the table, and of the model in benchmarks/zoo.toml or of the bundled one
 ROWS = {
     "digits-cnn": "zoo:digits-cnn",
@@ -68,10 +75,12 @@ class Column:
     windowed: bool = False
     reader: str | None = None
 
-    @property
-    def asked(self) -> Export:
+    def asked(self, environments: Path) -> Export:
         """As options."""
-        return Export(self.to, self.form, **({} if self.reader is None else {"reader": self.reader}))
+        if self.reader is None:
+            return Export(self.to, self.form)
+        python = environments / HOMES.get(self.reader, self.reader) / "bin" / "python"
+        return Export(self.to, self.form, reader=self.reader, python=str(python.absolute()))
 
 
 def columns() -> Iterator[Column]:
@@ -121,103 +130,130 @@ def network(row: str, *, windowed: bool) -> Snn:
     return load_snn(path)
 
 
-def cell(row: str, column: Column, images: int, seconds: float) -> dict[str, Any]:
+def cell(row: str, column: Column, given: argparse.Namespace) -> dict[str, Any]:
     """What one export does, or why it cannot be."""
     snn = in_precision(network(row, windowed=column.windowed), column.precision)
-    asked = column.asked
-    data = images_for(
-        snn, str(request_for(row, 1, 1).data or ROWS[row]), 300 if row.startswith("mobilenet") else images
-    )
-    some = data.subset(np.arange(SPIKES_ON))
+    asked = column.asked(given.environments)
+    most = min(300, given.images) if row.startswith("mobilenet") else given.images
+    data = images_for(snn, str(request_for(row, 1, 1).data or ROWS[row]), most)
+    first = data.subset(np.arange(SPIKES_ON))
     with tempfile.TemporaryDirectory() as folder:
         exporter = EXPORTERS[column.to]
         try:
             exporter_of(asked)
             own = {name: getattr(asked, name) for name in exporter.options}
-            task = Task(snn, Path(folder) / f"m{exporter.suffix}", column.form or "", own, some.images())
+            task = Task(snn, Path(folder) / f"m{exporter.suffix}", column.form or "", own, first.images())
             written = exporter.write(task)
-            reader = exporter.read(task, written)
         except SnnConvertError as error:
-            return {"why": "; ".join((error.message, *error.causes[:1]))}
-        found = compare(written.network, reader, some.images(), some.labels, engine=written.engine)
-        right, same, done, agreed, taken = 0, 0, 0, 0, 0.0
-        ours, whole = written.engine or engine_of(written.network), engine_of(snn)
-        while done < len(data) and taken < seconds:
-            part = np.arange(done, min(done + MOST_AT_ONCE, len(data)))
-            batch, labels = data.images(part), torch.from_numpy(np.asarray(data.labels)[part])
-            before = time.perf_counter()
-            answers = reader(batch).outputs[-1].flatten(1).argmax(1)
-            taken += time.perf_counter() - before
-            agreed += int((answers == ours(batch).outputs[-1].flatten(1).argmax(1)).sum())
-            same += int((answers == whole(batch).outputs[-1].flatten(1).argmax(1)).sum())
-            right += int((answers == labels).sum())
-            done += len(batch)
+            return {"why": "; ".join((error.message, *map(str, error.causes[:1])))}
+        reader = exporter.read(task, written)
+        found = compare(written.network, reader, first.images(), first.labels, engine=written.engine)
+        at_once = MOST_AT_ONCE
+        if column.reader is not None:  # a process for each batch, which takes seconds to start
+            at_once = max(MOST_AT_ONCE, MOST_PLACES * SPIKES_ON // found.compared)
+        answers = _answers(snn, written, reader, data, at_once=at_once, seconds=given.seconds)
     return {
         "differing": found.total,
         "compared": found.compared,
         "spikes": found.spikes,
         "logits": found.logits,
+        **answers,
+        "timesteps": snn.schedule.timesteps,
+    }
+
+
+def _answers(
+    snn: Snn, written: Written, reader: Reader, data: Dataset, *, at_once: int, seconds: float
+) -> dict[str, Any]:
+    """How many images the reader answers rightly, as our engine on the exported network, and as the checkpoint."""
+    whole = _engine(snn)
+    ours = written.engine or (whole if written.network is snn else _engine(written.network))
+    right, same, done, agreed, taken = 0, 0, 0, 0, 0.0
+    while done < len(data) and taken < seconds:
+        part = np.arange(done, min(done + at_once, len(data)))
+        batch, labels = data.images(part), torch.from_numpy(np.asarray(data.labels)[part])
+        before = time.perf_counter()
+        answers = _decided(reader(batch))
+        taken += time.perf_counter() - before
+        found = _decided(ours(batch))
+        agreed += int((answers == found).sum())
+        same += int((answers == (found if ours is whole else _decided(whole(batch)))).sum())
+        right += int((answers == labels).sum())
+        done += len(batch)
+    return {
         "images": done,
         "accuracy": 100 * right / done,
         "agreed": agreed,
         "as_checkpoint": same,
         "seconds": taken,
-        "timesteps": snn.schedule.timesteps,
     }
 
 
+def _engine(snn: Snn) -> Reader:
+    engine = LayerEngine(snn)
+    return lambda batch: Recording({}, engine.run(batch).outputs[0])
+
+
+def _decided(recording: Recording) -> torch.Tensor:
+    return recording.outputs[-1].flatten(1).argmax(1)
+
+
 def page(results: dict[str, dict[str, Any]]) -> str:
-    """The table, and what its cells without figures say."""
+    """The table, what its cells without figures say, and the answers that are not those of our engine."""
     measured = {key.partition(", ")[2] for key in results}
     heads = [column.name for column in columns() if column.name in measured]
     lines = [f"| network | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
-    reasons: list[str] = []
+    reasons: dict[str, int] = {}
     for row in ROWS:
-        cells = []
-        for name in heads:
-            found = results.get(f"{row}, {name}")
-            if found is None:
-                cells.append("not measured")
-            elif "why" in found:
-                if found["why"] not in reasons:
-                    reasons.append(found["why"])
-                cells.append(f"no ({reasons.index(found['why']) + 1})")
-            else:
-                cells.append(_said(found))
-        lines.append(f"| {row} | {' | '.join(cells)} |")
-    notes = [f"{index}. {reason}" for index, reason in enumerate(reasons, 1)]
-    return "\n".join([*lines, "", *notes, ""] if notes else [*lines, ""])
-
-
-def _said(found: dict[str, Any]) -> str:
-    """A cell with figures."""
-    answers = f"answers as ours on {found['agreed']:,}, as the checkpoint's on {found['as_checkpoint']:,}"
-    return (
-        f"{found['differing']:,} of {found['spikes']:,}; {found['accuracy']:.2f} % of {found['images']:,} ({answers}); "
-        f"{found['seconds']:.0f} s"
+        found = [results.get(f"{row}, {name}") for name in heads]
+        whole = max((one["images"] for one in found if one and "images" in one), default=0)
+        cells = [_said(one, whole, reasons) for one in found]
+        lines.append(f"| {row}, {whole:,} images | {' | '.join(cells)} |")
+    run = [one for one in results.values() if "images" in one]
+    spikes, images = (sum(one[key] for one in run) for key in ("spikes", "images"))
+    same, checkpoint = (sum(one[key] for one in run) for key in ("agreed", "as_checkpoint"))
+    said = (
+        f"{sum(one['differing'] for one in run):,} of {spikes:,} spikes differ in the {len(run)} cells that ran. "
+        f"{same:,} of {images:,} answers are those of our engine on the exported network, {checkpoint:,} those of the "
+        "checkpoint."
     )
+    return "\n".join([*lines, "", *(f"{index}. {why}" for why, index in reasons.items()), "", said, ""])
+
+
+def _said(found: dict[str, Any] | None, whole: int, reasons: dict[str, int]) -> str:
+    """A cell; what cannot be is numbered in `reasons`."""
+    if found is None:
+        return "not measured"
+    if "why" in found:
+        return f"no ({reasons.setdefault(found['why'], len(reasons) + 1)})"
+    images = "" if found["images"] == whole else f" of {found['images']:,}"
+    return f"{found['differing']:,}; {found['accuracy']:.2f} %{images}; {found['seconds']:.0f} s"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--row", action="append", choices=ROWS, help="only this network (repeatable)")
-    parser.add_argument("--column", action="append", help="only this way out (repeatable)")
+    parser.add_argument("--column", action="append", help="only ways out that start with this (repeatable)")
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=900, help="of the reader, for the accuracy of a cell")
+    parser.add_argument("--environments", type=Path, default=HERE.parent / ".readers", help="of the readers of NIR")
     parser.add_argument("--again", action="store_true", help="also cells that are known")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     results: dict[str, dict[str, Any]] = json.loads(RESULTS.read_text("utf-8")) if RESULTS.is_file() else {}
+    wrong = False
     for row in asked.row or ROWS:
         for column in columns():
             key = f"{row}, {column.name}"
-            if (asked.column and column.name not in asked.column) or (key in results and not asked.again):
+            if not column.name.startswith(tuple(asked.column or [""])) or (key in results and not asked.again):
                 continue
-            results[key] = cell(row, column, asked.images, asked.seconds)
+            results[key] = cell(row, column, asked)
             print(key, results[key], flush=True)
+            wrong |= bool(results[key].get("differing"))
             RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", "utf-8")
     before, rest = PAGE.read_text("utf-8").split(BEGIN)
     PAGE.write_text(f"{before}{BEGIN}{page(results)}{END}{rest.split(END)[1]}", "utf-8")
+    sys.exit(wrong)
 
 
 if __name__ == "__main__":

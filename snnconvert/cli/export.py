@@ -50,7 +50,8 @@ def _sentence(one: Comparison, beside: str) -> str:
     spikes = f"{one.total:,} of {one.spikes:,} spikes differ from {beside}"
     if one.total == 0:
         spikes = f"equal to {beside} in every spike"
-    found = f"{spikes}, {one.agreed} of {one.images} answers are the same"
+    found = f"{one.agreed} of {one.images} answers are the same"
+    found = found if not one.differing else f"{spikes}, {found}"
     if one.right is not None:
         first, second = (f"{100.0 * right / max(1, one.images):.2f}" for right in one.right)
         found += f", accuracy {first} %" if first == second else f", accuracy {first} % -> {second} %"

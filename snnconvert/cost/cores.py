@@ -64,6 +64,9 @@ def placed(snn: Snn, kernel_memory: Sequence[int], neuron_memory: Sequence[int])
 
 
 def _is_spikes(node: fx.Node) -> bool:
+    """Whether an output is read off spikes, which takes no core: moved, or times what one of them is worth."""
+    while role_of(node) in (Role.AFFINE, Role.WIRING) and len(arguments(node)) == 1:
+        (node,) = arguments(node)
     return role_of(node) in (Role.NEURON, Role.DELAY)
 
 

@@ -82,6 +82,7 @@ EXPORTERS: dict[str, Exporter] = {
             "step": "one time step, states in and out",
             "loop": "all steps, their number an input",
             "window": "a single window without states, for bistable networks",
+            "ann": "the original network of real numbers, for tools such as Akida's that convert it themselves",
         },
         suffix=".onnx",
         packages=("onnx", "onnxruntime"),
@@ -131,6 +132,12 @@ class Export:
         commands=("export",),
         panel=PANEL,
         metavar="FORM",
+    )
+    ann: bool = option(
+        False,
+        "The original network, folded, instead of the spiking one: short for --form ann (onnx).",
+        commands=("export",),
+        panel=PANEL,
     )
     output: Path | None = option(
         None,
@@ -182,6 +189,10 @@ class Export:
         None, "Of a membrane, sign included (integers).", commands=("export",), panel=PANEL, usual="16", least=2
     )
 
+    def __post_init__(self) -> None:
+        if self.ann and self.form is None:
+            object.__setattr__(self, "form", "ann")
+
 
 def exporter_of(asked: Export) -> Exporter:
     """The row that `asked` names, once all that is asked fits it.
@@ -197,7 +208,9 @@ def exporter_of(asked: Export) -> Exporter:
     if asked.form is not None and asked.form not in row.forms:
         hint = f"give --form one of {', '.join(row.forms)}" if row.forms else "leave --form out"
         raise OptionError(f"--to {asked.to} has no form {asked.form!r}", hint=hint, options=("form",))
-    common = ("to", "form", "output", "verify", "data", "limit")
+    if asked.ann and asked.form != "ann":
+        raise OptionError(f"--ann and --form {asked.form} are two forms", hint="choose one", options=("ann", "form"))
+    common = ("to", "form", "ann", "output", "verify", "data", "limit")
     for option_ in declared(Export).values():
         given = getattr(asked, option_.name) != option_.default
         if given and option_.name not in (*common, *row.options):

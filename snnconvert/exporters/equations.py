@@ -47,6 +47,46 @@ def traced(model: NeuronModel, levels: int) -> fx.Graph:
     return graph
 
 
+def why_not(model: NeuronModel, levels: int, *, on_a_grid: bool = False) -> str:
+    """Why a neuron's equations cannot be written for another program; empty where they can.
+
+    Args:
+        on_a_grid: whether they have to be exact in float32 in every program: then the membrane has to stay a sum of
+            whole numbers of what it was and of thresholds.
+    """
+    try:
+        graph = traced(model, levels)
+    except UnsupportedError as error:
+        return error.message
+    if on_a_grid and not stays_on_a_grid(graph):
+        return (
+            f"membranes of neuron {model.name} do not stay whole numbers of units: every program rounds them otherwise"
+        )
+    return ""
+
+
+def stays_on_a_grid(graph: fx.Graph) -> bool:
+    """Whether v after a step of `traced` is on every grid that v and the threshold are on; spikes are whole numbers."""
+    spikes, v, sent = evaluated(graph, {"v": GRID, "sent": WHOLE, "threshold": GRID}, _unit)
+    return v == GRID and spikes == WHOLE and sent in (None, WHOLE)
+
+
+# what a value is a multiple of: the membrane's grid, 1, or nothing known
+GRID, WHOLE, FREE = "grid", "whole", "free"
+
+
+def _unit(name: str, given: tuple[str | float, ...]) -> str:
+    units = [one if isinstance(one, str) else WHOLE if float(one).is_integer() else FREE for one in given]
+    if name in ("ge", "gt", "le", "lt", "and_", "floor"):
+        return WHOLE
+    if name in ("to", "neg"):
+        return units[0]
+    if name == "mul" and GRID in units:  # by more than 1 it would grow from step to step
+        grown = any(not isinstance(one, str) and abs(one) > 1 for one in given)
+        return GRID if WHOLE in units and not grown else FREE
+    return units[0] if name != "truediv" and len(set(units)) == 1 else FREE
+
+
 def _refused(model: NeuronModel, reason: str) -> UnsupportedError:
     return UnsupportedError(
         f"the equations of neuron {model.name} cannot be written for another program: {reason}",

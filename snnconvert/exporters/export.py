@@ -109,7 +109,7 @@ def run_export(snn: Snn | str | Path, asked: Export, progress: Progress = silent
     assert task.images is not None
     changed, verified = None, None
     engine = written.engine or engine_of(written.network)
-    if written.network is not network or written.engine is not None:
+    if written.spiking and (written.network is not network or written.engine is not None):
         changed = compare(network, engine, task.images, images.labels, progress=progress)
     if asked.verify:
         reader = row.read(task, written)

@@ -30,17 +30,21 @@ class NirReader:
         form: of the network that it can hold.
         profile: of the file.
         package: what has to be importable where it runs.
+        note: what else its user has to know.
     """
 
     form: Form
     profile: Profile
     package: str
+    note: str = ""
 
 
 _PORT = Form(convolutions=True, rounds=False)
 _UNIT = Form(unit=True, convolutions=True, rounds=False)
 READERS = {
-    "sinabs": NirReader(_PORT, Profile(), "sinabs"),
+    "sinabs": NirReader(
+        _UNIT, Profile(), "sinabs", note="before sinabs.backend.dynapcnn discretises it for a Speck: load(lowest=-16)"
+    ),
     "spikingjelly": NirReader(_UNIT, Profile(resistance=1e4), "spikingjelly"),
     "norse": NirReader(_PORT, Profile(neuron="cubalif", above=True), "norse"),
     "snntorch": NirReader(_UNIT, Profile(above=True), "snntorch"),
@@ -75,8 +79,10 @@ def write_nir(task: Task) -> Written:
     _without_reset(task.path)
     loader = loader_of(task.path)
     loader.write_text(_loader(task, made, network), "utf-8")
-    notes = (f"{loader.name} sets {task.options['reader']} right: load() and simulate(images)",)
-    return Written((task.path, loader), network, notes, {"nodes": len(made.nodes), "edges": len(made.edges)})
+    notes = (f"{loader.name} sets {task.options['reader']} right: load() and simulate(images)", reader.note)
+    return Written(
+        (task.path, loader), network, tuple(filter(None, notes)), {"nodes": len(made.nodes), "edges": len(made.edges)}
+    )
 
 
 def reader_of(task: Task) -> NirReader:

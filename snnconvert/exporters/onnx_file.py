@@ -1,7 +1,8 @@
 """A spiking network as an ONNX file of standard operators, which any ONNX runtime runs without this package.
 
 Forms: `step` holds one time step (of a schedule with windows: one window), with states in and out; `loop` holds all of
-them, with their number as an input; `window` holds the only window of a network as a feed-forward graph of integers.
+them, with their number as an input; `window` holds the only window of a network as a feed-forward graph of integers;
+`ann` holds the network of real numbers that it was made from.
 Weights of a network in int8 stay 8-bit integers, behind a DequantizeLinear each.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from snnconvert.errors import InternalError, OptionError
+from snnconvert.exporters.onnx_ann import NOTE, ann_engine, original_of, write_graph
 from snnconvert.exporters.onnx_nodes import DOUBLE, FLOAT, INT64, OPSET, Emitter, layer_name
 from snnconvert.exporters.onnx_step import Step, StepWriter, refuse_inexact, uses_clock
 from snnconvert.exporters.portable import portable
@@ -33,19 +36,28 @@ KEY = "snnconvert"
 
 def write_onnx(task: Task) -> Written:
     """Write the portable form of a network as an ONNX file (see `Exporter.write`)."""
+    if task.form == "ann":
+        model = _ann(task.snn)
+        facts = _write(model, task.path)
+        return Written((task.path,), task.snn, (NOTE,), facts, engine=ann_engine(task.snn), spiking=False)
     network = portable(task.snn)
     refuse_inexact(network)
     if task.form == "window":
         _refuse_more_than_a_window(network)
     model = {"step": _step, "loop": _loop, "window": _window}[task.form](_Names(network))
+    return Written((task.path,), network, _notes(network, task.form), _write(model, task.path))
+
+
+def _write(model: onnx.ModelProto, path: Path) -> dict[str, Any]:
+    """Check and write a file; returns figures of it."""
     try:
+        model = onnx.shape_inference.infer_shapes(model, strict_mode=True)  # viewers show them on every edge
         onnx.checker.check_model(model, full_check=True)
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise InternalError(f"the ONNX file would not be valid: {error}") from error
-    with atomic(task.path) as temporary:
+    with atomic(path) as temporary:
         temporary.write_bytes(model.SerializeToString())
-    facts = {"opset": OPSET, "nodes": len(model.graph.node), "operators": sorted(_operators(model.graph))}
-    return Written((task.path,), network, _notes(network, task.form), facts)
+    return {"opset": OPSET, "nodes": len(model.graph.node), "operators": sorted(_operators(model.graph))}
 
 
 def _notes(network: Snn, form: str) -> tuple[str, ...]:
@@ -147,6 +159,21 @@ def _window(names: _Names) -> onnx.ModelProto:
     step = writer.moving()
     outputs = _outputs(names, step, emit)
     return _model(names, emit, [_info(names.image, names.network.input_shape)], outputs, {})
+
+
+def _ann(snn: Snn) -> onnx.ModelProto:
+    """The original network, without time."""
+    original, emit = original_of(snn), Emitter()
+    (image,) = [str(node.name) for node in original.graph.graph.nodes if node.op == "placeholder"]
+    outputs = []
+    for name, node, value in zip(
+        original.outputs, output_nodes(original.graph), write_graph(original, emit, image), strict=True
+    ):
+        own = name if name != image else f"{name}_out"
+        _rename(emit, value, own)
+        outputs.append(_info(own, tuple(node.meta["shape"])))
+    facts = {"input": image, "output": outputs[0].name, "preprocessing": snn.preprocessing}
+    return _file(emit, [_info(image, original.input_shape)], outputs, snn.source.name, facts)
 
 
 def _outputs(names: _Names, step: Step, emit: Emitter) -> list[onnx.ValueInfoProto]:
@@ -263,10 +290,6 @@ def _model(
 ) -> onnx.ModelProto:
     """The file, with what a program needs to know to run it."""
     network, schedule = names.network, names.network.schedule
-    graph = helper.make_graph(emit.nodes, network.source.name, inputs, outputs, list(emit.initializers.values()))
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="snnconvert", ir_version=IR_VERSION
-    )
     facts = {
         "schedule": schedule.to_dict(),
         "frames": schedule.frames,
@@ -278,5 +301,19 @@ def _model(
         "spikes": names.spikes(),
         **more,
     }
+    return _file(emit, inputs, outputs, network.source.name, facts)
+
+
+def _file(
+    emit: Emitter,
+    inputs: list[onnx.ValueInfoProto],
+    outputs: list[onnx.ValueInfoProto],
+    name: str,
+    facts: dict[str, Any],
+) -> onnx.ModelProto:
+    graph = helper.make_graph(emit.nodes, name, inputs, outputs, list(emit.initializers.values()))
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="snnconvert", ir_version=IR_VERSION
+    )
     helper.set_model_props(model, {KEY: json.dumps(facts)})
     return model

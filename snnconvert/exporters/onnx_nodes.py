@@ -275,7 +275,7 @@ def _moved(emit: Emitter, inputs: list[str], kind: str, *more: str, **attributes
 
 @translates(kinds.Reshape)
 def _reshape(emit: Emitter, _: fx.Node, op: kinds.Reshape, inputs: list[str]) -> str:
-    return _moved(emit, inputs, "Reshape", emit.constant([-1, *op.shape], "shape"))
+    return _moved(emit, inputs, "Reshape", emit.constant([0, *op.shape], "shape"))
 
 
 @translates(kinds.Permute)

@@ -18,7 +18,7 @@ def read_onnx(task: Task, written: Written) -> Reader:
     """What runs a file of `onnx_file.write_onnx`; steps are fed by hand, as a program of a user's would."""
     session = onnxruntime.InferenceSession(str(written.files[0]), providers=["CPUExecutionProvider"])
     facts = json.loads(session.get_modelmeta().custom_metadata_map[KEY])
-    return {"step": _steps, "window": _steps, "loop": _loop}[task.form](session, facts)
+    return {"step": _steps, "window": _steps, "loop": _loop, "ann": _once}[task.form](session, facts)
 
 
 def _steps(session: Any, facts: dict[str, Any]) -> Reader:
@@ -44,6 +44,14 @@ def _steps(session: Any, facts: dict[str, Any]) -> Reader:
         if len(sums) > facts["frames"]:  # sites that wait are silent before and after their frames
             by_frame = {site: each.sum(0, keepdim=True) for site, each in by_frame.items()}
         return Recording(by_frame, torch.stack(sums[-1:]))
+
+    return run
+
+
+def _once(session: Any, facts: dict[str, Any]) -> Reader:
+    def run(batch: Tensor) -> Recording:
+        (output,) = session.run([facts["output"]], {facts["input"]: batch.float().numpy()})
+        return Recording({}, torch.from_numpy(output[None]))
 
     return run
 

@@ -12,7 +12,7 @@ import numpy as np
 from torch import fx
 
 from snnconvert.errors import NodeFault, UnsupportedError
-from snnconvert.exporters.equations import evaluated, traced
+from snnconvert.exporters.equations import evaluated, traced, why_not
 from snnconvert.exporters.onnx_nodes import FLOAT, TRANSLATIONS, Emitter, layer_name
 from snnconvert.graph.dialect import arguments, calls, op_of, origin_of, output_nodes
 from snnconvert.graph.flow import Flow
@@ -72,20 +72,20 @@ def refuse_inexact(network: Snn) -> None:
         reason = ""
         if op.role == Role.NEURON:
             neuron = op_of(node, Neuron)
-            traced(neuron.row, neuron.levels)
+            reason = why_not(neuron.row, neuron.levels, on_a_grid=True)
         elif op.role == Role.ANALOG:
             reason = "its real values differ between runtimes in their last bits, and so would spikes"
         elif (mode := getattr(op, "mode", "nearest")) != "nearest":
             reason = f"{mode} resizing rounds differently in every runtime"
         elif type(op) not in TRANSLATIONS and op.role != Role.DELAY:
-            reason = "it has no exact ONNX operators"
+            reason = f"a {op.plain_name} has no exact ONNX operators"
         if reason:
             origin = origin_of(node)
             faults.append(NodeFault(origin.name, origin.operator, reason))
     if faults:
         raise UnsupportedError(
             f"{network.source.name} cannot be exported to ONNX exactly",
-            hint="convert it with --strict-spiking or other --approximate, or export --to torch",
+            hint="convert it with --strict-spiking, other --approximate or another --neuron, or export --to torch",
             faults=tuple(faults),
         )
 

@@ -41,6 +41,7 @@ class Written:
         notes: what its user has to know.
         facts: figures of the export, JSON-able.
         engine: what runs exactly what the files hold, where that is not the layer engine on `network`.
+        spiking: whether the files hold a spiking network at all.
     """
 
     files: tuple[Path, ...]
@@ -48,6 +49,7 @@ class Written:
     notes: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     engine: Reader | None = None
+    spiking: bool = True
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.errors import UnsupportedError
-from snnconvert.exporters.equations import as_python
+from snnconvert.exporters.equations import OPERATIONS, as_python, why_not
 from snnconvert.exporters.torch_nodes import DTYPES, TRANSLATIONS, Line, fault, identifiers
 from snnconvert.graph.dialect import arguments, op_of, output_nodes, role_of
 from snnconvert.graph.flow import Flow, flows
-from snnconvert.graph.kinds import Neuron, Op, Role
+from snnconvert.graph.kinds import Neuron, Role
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Snn
 
@@ -119,15 +119,12 @@ class Source:
         self.starts: list[str] = []
         self.lines: list[str] = []
         self.analog = False
-        faults = [
-            fault(node, "it has no form in torch")
-            for node in self.nodes
-            if node.op == "call_module" and not self._known(op_of(node))
-        ]
-        if faults:
+        reasons = {node: self._why_not(node) for node in self.nodes if node.op == "call_module"}
+        if faults := [fault(node, reason) for node, reason in reasons.items() if reason]:
             raise UnsupportedError(
                 f"{network.source.name} cannot be written as a torch module",
-                hint="please report the operator",
+                hint=f"equations of a neuron may use {', '.join(OPERATIONS)}; convert with another --neuron, or "
+                "report the operator",
                 faults=tuple(faults),
             )
         for node in self.nodes:
@@ -152,8 +149,13 @@ class Source:
             parts.append(self._neurons(model, levels, kind))
         return "".join([*parts, "\n\n", self._network()])
 
-    def _known(self, op: Op) -> bool:
-        return type(op) in TRANSLATIONS or op.role in (Role.NEURON, Role.DELAY)
+    def _why_not(self, node: fx.Node) -> str:
+        """Why a node cannot be written; empty where it can."""
+        if role_of(node) == Role.NEURON:
+            op = op_of(node, Neuron)
+            return why_not(op.row, op.levels)
+        known = type(op_of(node)) in TRANSLATIONS or role_of(node) == Role.DELAY
+        return "" if known else f"a {op_of(node).plain_name} has no form in torch"
 
     # --- one node ---
 

@@ -1,6 +1,6 @@
 """NIR: read back by nirtorch with rows for integrators, thresholds and scales, every neuron and step is the same.
 
-The readers that need environments of their own are tried by `make readers` (tests/exporters/readers.py).
+The readers that need environments of their own are tried by `make readers` (benchmarks/exports.py).
 """
 
 from __future__ import annotations
@@ -14,11 +14,15 @@ import torch
 
 import snnconvert
 from snnconvert.errors import OptionError, UnsupportedError
+from snnconvert.exporters import EXPORTERS
 from snnconvert.exporters.nir_file import READERS
 from snnconvert.exporters.nir_graph import NirGraph, Profile, selection
 from snnconvert.exporters.portable import portable
+from snnconvert.exporters.task import Task
+from snnconvert.exporters.verify import compare
 from snnconvert.graph.types import Snn
 from snnconvert.pipeline import Request, run
+from tests.exporters.networks import IMAGES
 from tests.simulate.small_networks import small_snn
 
 
@@ -48,6 +52,16 @@ def site_sizes(snn: Snn) -> list[int]:
     return [int(torch.tensor(node.meta["shape"]).prod()) for node in neurons_of(snn.graph)]
 
 
+def test_uneven_padding_is_read_exactly(tmp_path: Path) -> None:
+    snn = small_snn(pool="none", timesteps=6)[0]
+    task = Task(snn, tmp_path / "m.nir", options={"reader": "primitive", "python": None})
+    written = EXPORTERS["nir"].write(task)
+    found = compare(written.network, EXPORTERS["nir"].read(task, written), IMAGES)
+    assert found.spikes > 500
+    assert found.equal
+    assert found.logits == 0
+
+
 @pytest.mark.parametrize("reader", READERS)
 def test_a_file_and_a_loader_for_every_reader(reader: str, network: Snn, tmp_path: Path) -> None:
     import nir
@@ -60,7 +74,7 @@ def test_a_file_and_a_loader_for_every_reader(reader: str, network: Snn, tmp_pat
     neurons = {"norse": {"CubaLIF"}, "primitive": {"I", "Threshold", "Scale"}}.get(reader, {"IF"})
     assert kinds == {"Input", "Output", "Conv2d"} | neurons
     assert list(graph.nodes)[:1] == ["input"]
-    if reader in ("snntorch", "spikingjelly"):
+    if reader in ("sinabs", "snntorch", "spikingjelly"):
         thresholds = [node.v_threshold for node in graph.nodes.values() if hasattr(node, "v_threshold")]
         assert all((one == 1).all() for one in thresholds)
 

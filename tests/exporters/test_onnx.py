@@ -26,6 +26,7 @@ from snnconvert.graph.schedule import Streaming
 from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, Origin, SiteCalibration, Snn, Source
 from snnconvert.simulate.layer_engine import LayerEngine
 from tests.exporters.networks import CASES, IMAGES, Case, named, network_of
+from tests.simulate.small_networks import small_ann, small_snn
 
 ROW = EXPORTERS["onnx"]
 
@@ -53,6 +54,8 @@ def test_every_neuron_and_schedule_sends_the_same_spikes(case: Case, precision: 
     assert {node.name for node, _ in calls(snn.graph, Weighted)} <= names
     codes = [one for one in model.graph.initializer if one.data_type == onnx.TensorProto.INT8]
     assert bool(codes) == (precision == "int8")
+    shown = {one.name: one.type.tensor_type.shape.dim for one in (*model.graph.value_info, *model.graph.output)}
+    assert all(len(shown[name]) or form == "loop" for node in model.graph.node for name in node.output)
 
 
 def _nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
@@ -138,3 +141,52 @@ def test_thresholds_are_those_of_the_network(tmp_path: Path) -> None:
     stored = {one.name: onnx.numpy_helper.to_array(one) for one in onnx.load(tmp_path / "m.onnx").graph.initializer}
     for node, op in calls(made.network.graph, Neuron):
         assert np.array_equal(stored[f"{node.name}/threshold"], op.threshold.float().numpy())
+
+
+@pytest.mark.parametrize("pool", ["sum", "max", "mean", "none"])
+def test_the_original_network_is_handed_over(pool: str, tmp_path: Path) -> None:
+    """Its answers in onnxruntime are the original's to the rounding of float32, in plain operators of one precision."""
+    ann = small_ann(pool=pool)
+    snn = small_snn(pool=pool)[0]
+    assert snn.calibrated is not None
+    snn = replace(snn, calibrated=replace(snn.calibrated, original=ann))
+    task = Task(snn, tmp_path / "m.onnx", "ann")
+    written = ROW.write(task)
+    found = compare(snn, ROW.read(task, written), IMAGES, engine=written.engine)
+    assert found.equal
+    assert found.largest > 0
+    assert "cnn2snn" in written.notes[0]
+    model = onnx.load(tmp_path / "m.onnx")
+    assert {one.data_type for one in model.graph.initializer} <= {onnx.TensorProto.FLOAT, onnx.TensorProto.INT64}
+    plain = {"sum": "AveragePool", "max": "MaxPool", "mean": "GlobalAveragePool", "none": "Pad"}
+    assert {plain[pool], "Conv", "Relu", "Gemm"} <= set(written.facts["operators"])
+    assert [one.name for one in model.graph.output] == ["logits"]
+    run = onnxruntime.InferenceSession(tmp_path / "m.onnx").run(None, {model.graph.input[0].name: IMAGES.numpy()})
+    assert np.allclose(run[0], ann.graph(IMAGES)[0].numpy(), atol=1e-5)
+
+
+def test_a_wrong_original_is_noticed(tmp_path: Path) -> None:
+    snn = small_snn()[0]
+    assert snn.calibrated is not None
+    snn = replace(snn, calibrated=replace(snn.calibrated, original=small_ann()))
+    task = Task(snn, tmp_path / "m.onnx", "ann")
+    written = ROW.write(task)
+    model = onnx.load(tmp_path / "m.onnx")
+    (bias, *_) = [one for one in model.graph.initializer if one.name.endswith("/bias")]
+    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + np.float32(0.01), bias.name))
+    onnx.save(model, tmp_path / "m.onnx")
+    assert not compare(snn, ROW.read(task, written), IMAGES, engine=written.engine).equal
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ann": True}, "does not hold"),
+        ({"ann": True, "form": "loop"}, "--ann and --form loop are two forms"),
+        ({"ann": True, "to": "torch"}, "--to torch has no form 'ann'"),
+    ],
+)
+def test_an_original_that_cannot_be_had_is_refused(options: dict[str, object], message: str, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=message):
+        export(small_snn()[0], tmp_path / "m.onnx", **{"to": "onnx", **options})  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())

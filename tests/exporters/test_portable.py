@@ -8,14 +8,15 @@ import torch
 from snnconvert.compile.exact import finest_grids
 from snnconvert.compile.integers import channel_rows
 from snnconvert.compile.precision import in_precision
+from snnconvert.exporters.dense import as_convolutions
 from snnconvert.exporters.portable import Form, portable
 from snnconvert.exporters.sums import counts, largest_by_channel, largest_values, sums_of
 from snnconvert.exporters.verify import compare, engine_of
 from snnconvert.graph.checkpoint import load_snn, packed, save_snn
-from snnconvert.graph.dialect import arguments, calls, neurons_of
+from snnconvert.graph.dialect import Builder, arguments, calls, neurons_of
 from snnconvert.graph.flow import flows
-from snnconvert.graph.kinds import Conv, Linear, Reshape, Snap, Weighted
-from snnconvert.graph.types import Snn
+from snnconvert.graph.kinds import Conv, Linear, Pad, Reshape, Snap, Weighted
+from snnconvert.graph.types import Origin, Snn
 from tests.engines import assert_engines_agree, assert_sums_fit_their_grid
 from tests.exporters.networks import CASES, IMAGES, Case, named, network_of
 
@@ -90,6 +91,34 @@ def test_thresholds_of_one_and_convolutions_only(case: Case, monkeypatch: pytest
     assert_engines_agree(made, IMAGES, monkeypatch)
     found = compare(snn, engine_of(made), IMAGES)
     assert found.total < 0.2 * found.spikes
+
+
+@pytest.mark.parametrize("pads", [(1, 0, 0, 1), (0, 2, 0, 0), (1, 1, 2, 2)])
+@pytest.mark.parametrize("snapped", [False, True])
+def test_uneven_padding_is_in_the_kernel(pads: tuple[int, ...], snapped: bool) -> None:
+    """The same sums on the same places, whatever the stride, the kernel and its own padding."""
+    for size, stride, padding, groups in (((3, 3), (2, 2), (0, 0), 1), ((2, 3), (1, 2), (1, 0), 2)):
+        weight = torch.rand(4, 4 // groups, *size, dtype=torch.float64)
+        conv = Conv(weight, stride=stride, padding=padding, dilation=(1, 1), groups=groups)
+        builder = Builder({"input": torch.rand(2, 4, 8, 9).double()})
+        x = builder.call(Pad(pads=pads), builder.inputs["input"], origin=Origin("pad", "Pad"))
+        x = builder.call(Snap(grid=2.0**-8), x, origin=Origin("snap", "Snap")) if snapped else x
+        graph = builder.finish([builder.call(conv, x, origin=Origin("conv", "Conv"))])
+        given = (torch.rand(2, 4, 8, 9) * 256).round().double() / 256
+        wanted = graph(given)[0]
+        as_convolutions(graph)
+        assert not list(calls(graph, Pad))
+        assert torch.allclose(graph(given)[0], wanted, atol=1e-12)
+
+
+def test_padding_that_no_kernel_holds_stays() -> None:
+    wide = Conv(torch.rand(4, 4, 3, 3), stride=(1, 1), padding=(0, 0), dilation=(2, 2))
+    for pad, conv in ((Pad(pads=(1, 0, 0, 0)), wide), (Pad(pads=(-1, 0)), wide), (Pad(pads=(1, 1), value=1.0), wide)):
+        builder = Builder({"input": torch.rand(2, 4, 8, 9)})
+        x = builder.call(pad, builder.inputs["input"], origin=Origin("pad", "Pad"))
+        graph = builder.finish([builder.call(conv, x, origin=Origin("conv", "Conv"))])
+        as_convolutions(graph)
+        assert list(calls(graph, Pad))
 
 
 def test_without_roundings_the_first_layer_is_exact_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
