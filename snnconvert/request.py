@@ -158,7 +158,7 @@ class Request:
     )
     early_exit: float | None = _of_networks(
         None,
-        "Let clear images stop early so that this share keeps the last step's answer.",
+        "Let clear images stop early: this share keeps the last step's answer; numbers are off it by the rest at most.",
         above=0,
         most=1,
         example="--early-exit 0.99",

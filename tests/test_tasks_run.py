@@ -19,6 +19,7 @@ from snnconvert.gates.verdicts import Status, check_document
 from snnconvert.graph.checkpoint import load_snn, save_snn
 from snnconvert.pipeline import Outcome, run
 from snnconvert.report.from_run import document_of, rebuilt_document
+from snnconvert.report.sections import early_exit
 from snnconvert.request import Request
 from snnconvert.simulate.layer_engine import LayerEngine
 
@@ -257,6 +258,20 @@ def test_labels_that_do_not_fit_are_refused_with_the_option_that_helps(tmp_path:
         converted(UNet(3), (1, 8, 8), masks)
     with pytest.raises(OptionError, match="does not fit the labels"):
         converted(mlp(), (6,), data, label_offset=1)
-    with pytest.raises(OptionError, match="--early-exit is for classification") as refused:
-        converted(mlp(), (6,), data, early_exit=0.9)
-    assert "--task classification" in refused.value.hint
+
+
+def test_numbers_stop_early_and_the_report_says_it_in_their_words(tmp_path: Path) -> None:
+    data = stored(tmp_path / "w.npz", (6,), y=RNG.normal(size=90))
+    outcome, document = converted(mlp(), (6,), data, early_exit=0.9, timesteps=32)
+    found = document["early_exit"]
+    assert (found["metric"], found["truth"], found["by"], found["agreement"]) == (
+        "relative_error",
+        "rmse",
+        "rest",
+        None,
+    )
+    assert found["value"] < 20 and found["mean_steps"] < 32
+    said = early_exit.sentence(document) or ""
+    assert "the outputs are" in said and "root mean square error" in said and "answers are" not in said
+    again = rebuilt_document(outcome.snn, outcome.inputs.measured, source="again", command_line="")
+    assert again["early_exit"] == found

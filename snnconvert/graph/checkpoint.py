@@ -360,7 +360,7 @@ def _restored_choices(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "schedule": schedule_from(row["schedule"]),
         "neuron": neuron,
-        "early_exit": None if early is None else EarlyExit(**early),
+        "early_exit": None if early is None else EarlyExit(**{**early, "scales": tuple(early.get("scales", ()))}),
     }
 
 

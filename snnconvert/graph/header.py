@@ -70,6 +70,7 @@ class EarlyExit(TypedDict):
     margin: float
     images: Count
     agreement: float
+    scales: NotRequired[list[Annotated[float, Meta(ge=0)]]]
 
 
 class Calibrated(Graph):

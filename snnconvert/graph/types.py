@@ -75,16 +75,19 @@ class EarlyExit:
     """When an image stops being simulated, as `simulate.early_exit` found it on calibration images.
 
     Attributes:
-        share: of answers that have to be those of the last step.
-        margin: largest mean logit less the second largest at which an image leaves.
+        share: of answers that have to be those of the last step; of numbers their relative error is at most the rest.
+        margin: largest mean logit less the second largest at which an image leaves; with `scales` the largest move of
+            the mean outputs since the answer before, relative to them, at which it does.
         images: calibration images the margin was found on.
         agreement: of their answers with those of the last step, per cent.
+        scales: root mean square of each output that counts, on these images; empty of a classifier.
     """
 
     share: float
     margin: float
     images: int
     agreement: float
+    scales: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ def tally(
         seen = watched_run(engine, batch.images, watchers)
         scores, exits = scores_of(snn.task), Exits(snn)
         scores.add([sums.cpu().numpy() for sums in seen.outputs], batch.reference, batch.labels)
-        exits.add(seen.outputs[0], batch.labels)
+        exits.add(seen.outputs, batch.labels)
         whole.add(Tally(len(batch.images), scores, seen.spikes, seen.units, exits))
         progress("simulate", whole.samples, total)
     whole.notes = engine.notes

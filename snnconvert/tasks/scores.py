@@ -107,6 +107,15 @@ class Scores(ABC):
         """Count the inputs of `other` too, which come after these."""
         self._append(other.rows)
 
+    def leaving(self, index: NDArray[np.int64]) -> Scores:
+        """The same with one answer to each input: the one at `index`, (inputs,)."""
+        found, inputs = scores_of(self.task), np.arange(len(index))
+        found.include(self)
+        for name, row in self.rows.items():
+            # what was kept of the last answer alone, and what has no answers, stays
+            found.rows[name] = row if row.shape[-2] == 1 else row[..., index, inputs][..., None, :]
+        return found
+
     def _append(self, new: Rows) -> None:
         # what only some of the inputs have is not known of all
         joined = {name: np.concatenate([own, new[name]], axis=-1) for name, own in self.rows.items() if name in new}

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from snnconvert.errors import OptionError
 from snnconvert.graph.checkpoint import load_snn, save_snn
 from snnconvert.simulate.early_exit import leaving, margins, smallest_limit, with_early_exit
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.measure import Batch, measure
+from snnconvert.tasks import TaskChoice
 from tests.simulate.small_networks import pictures, small_snn
 
 
@@ -29,10 +32,14 @@ def test_the_limit_keeps_the_share_and_a_smaller_one_does_not(share: float) -> N
     draw = torch.Generator().manual_seed(0)
     sums = torch.randn(12, 400, 5, generator=draw, dtype=torch.float64).cumsum(0)
     margin, decided = margins(sums), sums.argmax(2)
-    limit, kept = smallest_limit(margin, decided, share)
+
+    def kept_by(index: NDArray[np.int64]) -> float:
+        return float((decided[index, np.arange(400)] == decided[-1]).double().mean())
 
     def agreement(at: float) -> float:
-        return float((decided.gather(0, leaving(margin, at).unsqueeze(0))[0] == decided[-1]).double().mean())
+        return kept_by(leaving(margin, at).numpy())
+
+    limit, kept = smallest_limit(margin, kept_by, share)
 
     assert kept == pytest.approx(agreement(limit))
     assert kept >= share
@@ -70,3 +77,32 @@ def test_what_has_one_answer_is_refused() -> None:
     late = replace(snn, schedule=replace(snn.schedule, read_from=3))
     with pytest.raises(OptionError, match="one answer"):
         with_early_exit(late, pictures(8), 0.9)
+
+
+@pytest.mark.parametrize("kind", ["regression", "segmentation"])
+def test_what_is_no_classifier_leaves_when_its_output_comes_to_rest(kind: str, tmp_path: Path) -> None:
+    snn, _ = small_snn(timesteps=40)
+    snn = replace(snn, task=TaskChoice(kind))
+    chosen = with_early_exit(snn, pictures(60), 0.9)
+    save_snn(chosen, tmp_path / "early.snn")
+    assert load_snn(tmp_path / "early.snn").early_exit == chosen.early_exit
+    early = chosen.early_exit
+    assert early is not None and len(early.scales) == 1
+    # by hand, from the outputs alone
+    batch = pictures(40, seed=5)
+    sums = LayerEngine(snn).run(batch).outputs[0].double().numpy()
+    mean = sums / np.arange(1, 41).reshape(-1, *[1] * (sums.ndim - 1))
+    moved = np.sqrt(np.square(np.diff(mean, axis=0)).reshape(39, 40, -1).mean(2)) / early.scales[0]
+    index = np.where((moved <= early.margin).any(0), 1 + np.argmax(moved <= early.margin, 0), 39)
+    curve = measure(chosen, [Batch(part, None, None) for part in batch.split(8)], total=40).early_exit
+    assert curve is not None
+    assert curve["images"] == np.bincount(index, minlength=40).tolist()
+    assert 2 <= curve["mean_steps"] < 40
+    last, left = mean[-1], mean[index, np.arange(40)]
+    if kind == "regression":
+        wanted = 100 * np.sqrt(np.square(left - last).sum() / np.square(last).sum())
+        assert early.agreement >= 90
+    else:
+        wanted = 100 * (left.argmax(1) == last.argmax(1)).mean()
+    assert curve["value"] == pytest.approx(wanted)
+    assert curve["agreement"] is None

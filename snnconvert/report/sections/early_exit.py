@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypedDict
 
 import altair as alt
 from msgspec import Meta
@@ -11,7 +11,8 @@ from msgspec import Meta
 from snnconvert.report.blocks import Block, Chart, Fold, On, Table, Text
 from snnconvert.report.drawing import BLUE, data, finish, tips
 from snnconvert.report.section import Document, Percent, Section, Share, Spec, Step, means
-from snnconvert.report.wording import count, fixed, percent, plural, short
+from snnconvert.report.wording import count, fixed, measured, percent, plural, short
+from snnconvert.tasks import METRICS
 
 if TYPE_CHECKING:
     from snnconvert.report.measured import Measured
@@ -19,12 +20,25 @@ if TYPE_CHECKING:
 
 class EarlyExit(TypedDict):
     share: Annotated[Share, means("asked for: images that leave with the answer of the last step")]
-    margin: Annotated[float, means("largest less second largest mean logit at which an image leaves")]
+    margin: Annotated[float, means("at which an image leaves, see `by`")]
+    by: NotRequired[
+        Annotated[
+            Literal["margin", "rest"],
+            means(
+                "margin: largest less second largest mean logit; rest: how far the mean outputs still moved since "
+                "the answer before, relative to their usual size"
+            ),
+        ]
+    ]
     calibration_images: Step
     mean_steps: Annotated[float, Meta(ge=1)]
     worst_steps: Step
-    agreement: Annotated[Percent, means("with the answers of the last step")]
+    agreement: Annotated[Percent | None, means("with the answers of the last step; null where none are counted")]
     accuracy: Percent | None
+    metric: NotRequired[str]
+    value: NotRequired[Annotated[float | None, means("`metric`, between the answers and those of the last step")]]
+    truth: NotRequired[str | None]
+    truth_value: NotRequired[Annotated[float | None, means("`truth`, against the labels")]]
     steps: Annotated[list[int], means("the steps after which there is an answer")]
     images: Annotated[list[int], means("how many leave after each of these steps")]
 
@@ -33,8 +47,8 @@ class Keys(TypedDict):
     early_exit: Annotated[EarlyExit | None, means("when images leave whose answer is clear before the last step")]
 
 
-def compute(measured: Measured) -> dict[str, Any]:
-    return {"early_exit": measured.curve.early_exit}
+def compute(run: Measured) -> dict[str, Any]:
+    return {"early_exit": run.curve.early_exit}
 
 
 def sentence(document: Document) -> str | None:
@@ -42,12 +56,26 @@ def sentence(document: Document) -> str | None:
     found: EarlyExit | None = document["early_exit"]
     if not found:
         return None
+    share, seen = found["share"], plural(found["calibration_images"], "calibration image")
     right = "" if found["accuracy"] is None else f" at {percent(found['accuracy'], 2)} accuracy"
+    when, asked = f"at a margin of {short(found['margin'])}", f"{percent(100 * share, 1)} were asked for on {seen}"
+    same = f"{percent(found['agreement'], 2)} of the answers are those of the last step"
+    if found.get("by") == "rest":
+        metric = METRICS[found["metric"]]
+        value = measured(metric, found["value"], 2)
+        when = f"once the mean output moves by less than {percent(100 * found['margin'], 2)} from answer to answer"
+        same = f"{value} of the pixels have the class that they have at the last step"
+        if metric.better == "lower":
+            same = f"the outputs are {value} off those of the last step"
+            asked = f"at most {percent(100 * (1 - share), 1)} was asked for on {seen}"
+        if name := found.get("truth"):
+            truth = METRICS[name]
+            right = f", with {truth.title} {measured(truth, found['truth_value'], 2)}"
+    if min(found["steps"]) < found["worst_steps"] and found["images"][-1] == sum(found["images"]):
+        return f"Early exit: nothing is clear before the last step ({asked})."
     return (
-        f"With early exit at a margin of {short(found['margin'])} an image takes {fixed(found['mean_steps'], 1)} steps "
-        f"on average and {found['worst_steps']} at worst{right}; {percent(found['agreement'], 2)} of the answers are "
-        f"those of the last step ({percent(100 * found['share'], 1)} were asked for on "
-        f"{plural(found['calibration_images'], 'calibration image')})."
+        f"With early exit {when} an image takes {fixed(found['mean_steps'], 1)} steps on average and "
+        f"{found['worst_steps']} at worst{right}; {same} ({asked})."
     )
 
 
