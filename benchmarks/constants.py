@@ -154,8 +154,11 @@ SWEEPS = {
     ),
     "rounds": Sweep("", "corrections of the weights", (2, 0, 1, 4), CLOSED_LOOP),
     "held_out": Sweep("", "share of the images that judge", (0.2, 0.1, 0.35), CLOSED_LOOP),
-    "search_positions": Sweep(
-        "", "values per channel and image that thresholds are tried on", (256, 64, 1024), CLOSED_LOOP
+    "rows": Sweep(
+        "",
+        "output positions, all images together, of every least squares and search",
+        (16_384, 8_192, 32_768),
+        CLOSED_LOOP,
     ),
     "headroom": Sweep("", "least bound, in largest activations seen", (0.0, 0.5, 1.0), CLOSED_LOOP),
     "rate_norm": Sweep("", "also start from the bounds of the Rate Norm Layer", (False, True), CLOSED_LOOP),

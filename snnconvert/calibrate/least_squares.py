@@ -18,10 +18,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from snnconvert.calibrate.pixels import pixels_read
 from snnconvert.graph.kinds import Op, Weighted
 
 # entries of a Cholesky factor that is kept (8 bytes each)
-KEPT_FACTOR = 2**22
+KEPT_FACTOR = 2**25
+# rows that are multiplied in float32 before they are added up in float64
+BLOCK = 1024
 BIAS_PENALTY = 1e-6
 
 
@@ -34,6 +37,8 @@ def patches(op: Weighted, x: Tensor, positions: Tensor | None = None) -> Tensor:
     """The rows that every output position reads, shape (groups, batch, positions, inputs per group + 1)."""
     if op.features_last:
         rows = x.reshape(x.shape[0], -1, x.shape[-1]).unsqueeze(0)
+    elif positions is not None and op.weight.ndim == 4:
+        return _patches_at(op, x, positions)
     else:
         flat = op.weight.ndim == 3
         image = x.unsqueeze(-2) if flat else x
@@ -47,6 +52,27 @@ def patches(op: Weighted, x: Tensor, positions: Tensor | None = None) -> Tensor:
     return torch.cat([rows, rows.new_ones(*rows.shape[:-1], 1)], -1)
 
 
+def _patches_at(op: Weighted, x: Tensor, positions: Tensor) -> Tensor:
+    """The rows of some positions of a map only."""
+    before, after = tuple(x.shape[1:]), output_shape(op, tuple(x.shape[1:]))
+    read = pixels_read(op, positions, before, after).flatten(1)  # (positions, pixels of the kernel)
+    taken = x.permute(0, 2, 3, 1).flatten(1, 2)[:, read.clamp(min=0).flatten()]
+    taken = taken.view(len(x), *read.shape, op.groups, -1).masked_fill((read < 0)[..., None, None], 0)
+    rows = x.new_ones(op.groups, len(x), len(positions), op.weight[0].numel() + 1)
+    by_group = rows[..., :-1].view(op.groups, len(x), len(positions), -1, read.shape[1])
+    by_group.copy_(taken.permute(3, 0, 1, 4, 2))
+    return rows
+
+
+def output_shape(op: Weighted, before: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of what a convolution makes of maps (channels, height, width)."""
+    sizes = []
+    for axis in range(2):
+        reach = op.dilation[axis] * (op.weight.shape[2 + axis] - 1) + 1
+        sizes.append((before[1 + axis] + 2 * op.padding[axis] - reach) // op.stride[axis] + 1)
+    return (op.weight.shape[0], *sizes)
+
+
 def outputs_by_group(op: Weighted, y: Tensor, positions: Tensor | None = None) -> Tensor:
     """Values at the operator's output as (groups, batch, positions, outputs per group)."""
     if op.features_last:
@@ -57,7 +83,7 @@ def outputs_by_group(op: Weighted, y: Tensor, positions: Tensor | None = None) -
 
 
 class NormalEquations:
-    """Sums of U^T U, U^T R and R^2 over any number of blocks, float64.
+    """Sums of U^T U, U^T R and R^2 over any number of blocks, float64; within a block of `BLOCK` rows float32.
 
     Args:
         op: the operator to solve for; outputs are numbered as its output channels.
@@ -74,13 +100,16 @@ class NormalEquations:
 
     def add(self, rows: Tensor, residual: Tensor, *, gram: bool = True) -> None:
         """Add a block: `rows` from `patches`, `residual` from `outputs_by_group`."""
-        u, r = rows.flatten(1, 2).double(), residual.flatten(1, 2).double()
+        u, r = rows.flatten(1, 2).contiguous(), residual.flatten(1, 2).contiguous()  # sums in one order
+        for some, wanted in zip(torch.split(u, BLOCK, 1), torch.split(r, BLOCK, 1), strict=True):
+            turned = some.transpose(1, 2)
+            if gram:
+                self.gram += turned @ some
+            self.cross += turned @ wanted
+            self.power += wanted.double().square().sum(1)
         if gram:
-            self.gram += u.transpose(1, 2) @ u
             self.rows += u.shape[1]
             self.factors.clear()
-        self.cross += u.transpose(1, 2) @ r
-        self.power += r.square().sum(1)
 
     def cleared(self) -> NormalEquations:
         """The same Gram matrix, waiting for new residuals."""
@@ -89,12 +118,18 @@ class NormalEquations:
         fresh.cross, fresh.power = torch.zeros_like(self.cross), torch.zeros_like(self.power)
         return fresh
 
+    def with_cross_of(self, parts: Sequence[NormalEquations]) -> NormalEquations:
+        """The same Gram matrix and its factors, with the residuals of `parts`, whose rows are its own."""
+        fresh = self.cleared()
+        fresh.cross, fresh.power = sum_of([one.cross for one in parts]), sum_of([one.power for one in parts])
+        return fresh
+
     def solve(self, penalty: float) -> Tensor:
         """dW for lambda = `penalty`, shape (groups, inputs + 1, outputs per group)."""
         return torch.cholesky_solve(self.cross / max(self.rows, 1), self._factor(penalty))
 
     def _factor(self, penalty: float) -> Tensor:
-        """The Cholesky factor of the Gram matrix with its ridge; small ones are kept for the corrections."""
+        """The Cholesky factor of the Gram matrix with its ridge; all but large ones are kept for the corrections."""
         if penalty in self.factors:
             return self.factors[penalty]
         gram = self.gram / max(self.rows, 1)

@@ -71,13 +71,13 @@ class Reconstruct:
     thresholds: bool = option(True, "Search for thresholds and membrane starts; otherwise they stay those of mse.")
     rounds: int = option(2, "Corrections of the weights by what the rates lack.", least=0)
     held_out: float = option(0.2, "Share of the images on which every step has to prove itself.", least=0, most=0.9)
-    rows: int = option(200_000, "Most output positions per operator that enter the least squares.", least=1)
-    search_images: int = option(128, "Images on which thresholds are tried; half as many held-out ones judge.", least=1)
-    search_positions: int = option(256, "Values per channel and image on which thresholds are tried.", least=1)
+    rows: int = option(
+        16_384, "Output positions, all images together, on which operators are solved and thresholds tried.", least=1
+    )
     memory: float = option(
         2.0,
-        "GiB for the live edges, and up to one and a half times as much for the currents on which thresholds are "
-        "tried; of a large network fewer images and positions are used.",
+        "GiB for what later layers read, the rest of which is kept in temporary files, and up to one and a half times "
+        "as much for the currents on which thresholds are tried; of a large network fewer positions are used.",
         above=0,
     )
     judged: bool = option(True, "Keep a bias correction only where the error falls; otherwise always.")

@@ -10,7 +10,9 @@ from torch import Tensor, fx
 
 from snnconvert.graph.dialect import arguments, op_of
 from snnconvert.graph.edit import kind_of
-from snnconvert.graph.kinds import Concat, Conv, Pad
+from snnconvert.graph.kinds import Pad, Role, Weighted
+
+MOVES_CHANNELS = ("Concat", "Slice", "Select")
 
 
 def at_pixels(values: Tensor, pixels: Tensor) -> Tensor:
@@ -19,7 +21,7 @@ def at_pixels(values: Tensor, pixels: Tensor) -> Tensor:
     return by_pixel.permute(0, 2, 1).unsqueeze(-1)
 
 
-def pixels_read(op: Conv, pixels: Tensor, source: tuple[int, ...], target: tuple[int, ...]) -> Tensor:
+def pixels_read(op: Weighted, pixels: Tensor, source: tuple[int, ...], target: tuple[int, ...]) -> Tensor:
     """Which pixels of the map `source` some of `target` are computed from, (pixels, kernel height, kernel width)."""
     index: list[Tensor] = []
     for axis, place in enumerate((pixels // target[2], pixels % target[2])):
@@ -31,11 +33,14 @@ def pixels_read(op: Conv, pixels: Tensor, source: tuple[int, ...], target: tuple
 
 
 def keeps_pixels(node: fx.Node) -> bool:
-    """Whether a value at a pixel is made of its inputs' values at that pixel: added up, or channels side by side."""
-    op, maps = op_of(node), [tuple(one.meta["shape"]) for one in arguments(node)]
-    if isinstance(op, Concat):
-        return op.dim == 1
-    return kind_of(node) == "Add" and all(one == tuple(node.meta["shape"]) for one in maps)
+    """Whether a value at a pixel is made of its inputs' values at that pixel: added up, scaled, or channels moved."""
+    op, shape = op_of(node), tuple(node.meta["shape"])
+    maps = [tuple(one.meta["shape"]) for one in arguments(node)]
+    if op.role == Role.AFFINE:
+        return len(shape) == 3 and all(value.shape[-2:] == (1, 1) for value in op.buffers())
+    if kind_of(node) == "Add":
+        return all(one == shape for one in maps)
+    return kind_of(node) in MOVES_CHANNELS and op.arguments()["dim"] == 1 and len(shape) == 3
 
 
 def pads_zeros(node: fx.Node) -> bool:

@@ -33,6 +33,7 @@ from snnconvert.calibrate.least_squares import (
     solvable,
     sum_of,
 )
+from snnconvert.calibrate.live_values import Room, disk_space
 from snnconvert.calibrate.mse import best_bounds
 from snnconvert.calibrate.observe import Range, ranges
 from snnconvert.calibrate.options import Reconstruct
@@ -119,7 +120,7 @@ class Reconstruction:
         self.last = self._last_reads()
         self.images = self._affordable()
         size = chunk_images(self.graph, task.schedule.frames)
-        self.chunks = split_images(self.images, size, options.held_out)
+        self.chunks = split_images(self.images, size, options.held_out, Room(options.memory * 2**30))
         self.step = SiteStep(self.networks, self.chunks, options)
         self.sites: dict[str, SiteCalibration] = {}
         self.layers: list[dict[str, Any]] = []
@@ -183,7 +184,7 @@ class Reconstruction:
         return by_visit
 
     def _affordable(self) -> Tensor:
-        """As many of the images as the memory for live edges allows, at least 8."""
+        """As many of the images as the memory and the files for live edges allow, at least 8."""
         frames, alive, peak = self.task.schedule.frames, 0, 1
         size = {node: math.prod(node.meta["shape"]) for node in self.networks.stored}
         for index, node in enumerate(self.visited):
@@ -192,7 +193,7 @@ class Reconstruction:
             peak = max(peak, alive)
             gone = [one for one in self.last.get(index, ()) if one.op != "placeholder"]
             alive -= sum(size[one] * self._bytes(one, frames) for one in gone)
-        return self.task.images[: max(8, int(self.options.memory * 2**30) // peak)]
+        return self.task.images[: max(8, int(self.options.memory * 2**30 + disk_space()) // peak)]
 
     def _bytes(self, node: fx.Node, frames: int) -> int:
         means = 4 + 4 * len(self.read_at)
@@ -316,18 +317,14 @@ class Reconstruction:
             "accepted": int(accepted.sum()),
             "channels": len(accepted),
         }
-        presynaptic = None if node in self.read_out else Presynaptic(node, parts[0], parts[1], positions)
+        presynaptic = None if node in self.read_out else Presynaptic(node, parts[0], parts[1], everything, positions)
         return _Solution(solved, presynaptic, after, entry)
 
-    def _positions(self, op: Weighted, node: fx.Node) -> Tensor | None:
-        """Output positions that enter the least squares: all, or as many as `rows` allows, drawn at random."""
+    def _positions(self, op: Weighted, node: fx.Node) -> Tensor:
+        """Output positions that enter the least squares."""
         shape = node.meta["shape"]
         total = math.prod(shape[:-1] if op.features_last else shape[1:])
-        wanted = max(1, self.options.rows // len(self.images))
-        if total <= wanted:
-            return None
-        drawn = torch.randperm(total, generator=torch.Generator().manual_seed(total))
-        return drawn[:wanted].sort().values
+        return self.step.positions(total, op.outputs)
 
     # --- (b) and (c) ---
 

@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
 from torch import Tensor, fx
 
 from snnconvert.allocator import hand_back_beyond
-from snnconvert.calibrate.packed_units import mean_sent
+from snnconvert.calibrate.live_values import Room, Values
+from snnconvert.calibrate.packed_units import mean_sent, share_sent
 from snnconvert.calibrate.pixels import at_pixels, inside_padding, keeps_pixels, pads_zeros, pixels_read
-from snnconvert.calibrate.sent_spikes import Sent, Spikes, side_by_side
+from snnconvert.calibrate.sent_spikes import Sent, Spikes, wired
 from snnconvert.compile.exact import on_grid
 from snnconvert.graph.dialect import arguments, op_of, output_nodes, role_of
 from snnconvert.graph.edit import kind_of
@@ -31,31 +32,31 @@ from snnconvert.graph.walk import Pull, applied, upstream
 from snnconvert.simulate.chunks import widest
 from snnconvert.simulate.frames import Frames, over_time
 from snnconvert.simulate.kernels import choose
-from snnconvert.simulate.kernels.layout import Packed, pack, tables_pay
-from snnconvert.simulate.kernels.native import Convolution
+from snnconvert.simulate.kernels.bits import Bits
+from snnconvert.simulate.kernels.layout import Packed, pack, per_element, tables_pay
+from snnconvert.simulate.kernels.native import MOST_TERMS, Convolution, Current, ScaledSpikes, Summand
 from snnconvert.simulate.over_time import by_frames, compensated, running_maximum
 
 CHUNK_BYTES = 16 * 2**20
 # free memory that is kept for the next chunk: many times what a chunk needs, unless one image is large
 KEPT_BYTES = 2**31
 DENSE_FROM = 0.4
-BRANCHING = (Role.JOIN, Role.WEIGHTED, Role.POOL, Role.MAXPOOL, Role.ANALOG, Role.AFFINE)
 
 
-@dataclass
 class Chunk:
     """Some calibration images and the stored values of the nodes on them."""
 
-    images: Tensor
-    held_out: bool
-    ann: dict[fx.Node, Tensor] = field(default_factory=dict)
-    mean: dict[fx.Node, Tensor] = field(default_factory=dict)
-    frames: dict[fx.Node, Frames | Spikes] = field(default_factory=dict)
+    def __init__(self, images: Tensor, *, held_out: bool, room: Room | None = None) -> None:
+        self.images, self.held_out = images, held_out
+        room = room or Room(math.inf)
+        self.ann, self.mean = Values[Tensor](room), Values[Tensor](room)
+        self.frames: Values[Frames | Spikes] = Values(room)
 
     def forget(self, node: fx.Node) -> None:
         """Drop what is stored of `node`."""
-        for stored in (self.ann, self.mean, self.frames):
-            stored.pop(node, None)
+        self.ann.pop(node)
+        self.mean.pop(node)
+        self.frames.pop(node)
 
 
 def in_turn(chunks: list[Chunk]) -> Iterator[Chunk]:
@@ -65,11 +66,11 @@ def in_turn(chunks: list[Chunk]) -> Iterator[Chunk]:
         hand_back_beyond(KEPT_BYTES)
 
 
-def split_images(images: Tensor, size: int, held_out: float) -> list[Chunk]:
+def split_images(images: Tensor, size: int, held_out: float, room: Room | None = None) -> list[Chunk]:
     """Chunks of at most `size` images: first those to fit on, then the share held out (none of fewer than 5)."""
     kept = len(images) - (int(len(images) * held_out) if len(images) >= 5 else 0)
     edges = [*range(0, kept, size), *range(kept, len(images), size), len(images)]
-    return [Chunk(images[a:b], a >= kept) for a, b in pairwise(edges)]
+    return [Chunk(images[a:b], held_out=a >= kept, room=room) for a, b in pairwise(edges)]
 
 
 def chunk_images(graph: fx.GraphModule, frames: int) -> int:
@@ -98,6 +99,7 @@ class Networks:
         # by node, and whether only some positions are computed
         self.packed: dict[tuple[fx.Node, bool], tuple[Op, Weighted | None, Packed | None]] = {}
         self.stored: set[fx.Node] = set()
+        self._senders: dict[fx.Node, list[fx.Node]] = {}
         for node in self.nodes:
             if self._is_stored(node):
                 self.stored.add(node)
@@ -108,26 +110,33 @@ class Networks:
         role = op_of(node).role
         if role == Role.MAXPOOL and self.sites_of(node):
             return True
-        return role == Role.SITE or (len(node.users) > 1 and role in BRANCHING)
+        return role == Role.SITE or len(node.users) > 1
 
     def sites_of(self, node: fx.Node) -> list[fx.Node]:
-        """The sites whose spikes `node` sends on, through maximum pools and side by side; none where it does not."""
+        """The sites whose spikes `node` sends on, through maximum pools and wiring; none where it does not."""
+        if node not in self._senders:
+            self._senders[node] = self._find_sites(node)
+        return self._senders[node]
+
+    def _find_sites(self, node: fx.Node) -> list[fx.Node]:
         if node.op != "call_module" or self.schedule.windowed:
             return []
-        if op_of(node).role == Role.SITE:
+        op = op_of(node)
+        if op.role == Role.SITE:
             return [node]
-        if op_of(node).role != Role.MAXPOOL and not (kind_of(node) == "Concat" and keeps_pixels(node)):
+        if op.role != Role.MAXPOOL and not (op.role == Role.WIRING and op.keeps_spikes):
             return []
         sites = [self.sites_of(source) for source in arguments(node)]
-        return [site for some in sites for site in some] if all(sites) else []
+        return list(dict.fromkeys(site for some in sites for site in some)) if all(sites) else []
 
     def begin(self, chunks: list[Chunk]) -> None:
         """Present the images."""
         for node in self.nodes:
             if node.op == "placeholder":
                 for chunk in chunks:
-                    chunk.ann[node], chunk.mean[node] = chunk.images, self._for_every_read(chunk.images)
-                    chunk.frames[node] = Frames(chunk.images, constant=True)
+                    chunk.ann.lend(node, chunk.images)
+                    chunk.mean.lend(node, self._for_every_read(chunk.images))
+                    chunk.frames.lend(node, Frames(chunk.images, constant=True))
 
     def sources(self, node: fx.Node) -> set[fx.Node]:
         """The stored nodes from which `node` is computed (itself, if it is stored already)."""
@@ -192,32 +201,34 @@ class Networks:
         return Pull(lambda one, inputs: self._evaluate(op_of(one), inputs), known)(node)
 
     def _sent(self, chunk: Chunk, node: fx.Node, pixels: Tensor | None = None) -> Sent | None:
-        """What `node` sends, everywhere or at some pixels, where that is spikes with an amplitude per channel."""
+        """What `node` sends, everywhere or at some pixels, where that is spikes, whatever they are worth where."""
         stored = chunk.frames.get(node)
-        if isinstance(stored, Spikes) and stored.by_channel:
-            return stored.sent() if pixels is None else stored.at(pixels)
-        if stored is not None or node.op != "call_module":
+        if isinstance(stored, Spikes):
+            if pixels is None:
+                return stored.sent()
+            return stored.at(pixels) if stored.by_channel else None
+        if stored is not None or not self.sites_of(node) or op_of(node).role != Role.WIRING:
             return None
-        if kind_of(node) == "Concat" and keeps_pixels(node):
-            parts = [self._sent(chunk, source, pixels) for source in arguments(node)]
-            return side_by_side([part for part in parts if part]) if all(parts) else None
-        if pixels is None and pads_zeros(node):
-            inner = self._sent(chunk, arguments(node)[0])
-            return None if inner is None else inner.moved(op_of(node)(inner.units))
-        return None
+        if pixels is not None and not keeps_pixels(node):
+            return None
+        parts = [self._sent(chunk, source, pixels) for source in arguments(node)]
+        if not all(parts):
+            return None
+        moved = tuple(node.meta["shape"]) if pixels is None else (node.meta["shape"][0], len(pixels), 1)
+        return wired(op_of(node), [part for part in parts if part], moved)
 
     def frames_at(self, chunk: Chunk, node: fx.Node, pixels: Tensor) -> Frames:
         """`frames` at some pixels (indices into height * width) only, (frames * batch, channels, pixels, 1).
 
         Only what these pixels read is computed, as far as that is less than everything.
         """
-        stored, shape, sources = chunk.frames.get(node), tuple(node.meta["shape"]), arguments(node)
+        stored, shape, sources = node in chunk.frames, tuple(node.meta["shape"]), arguments(node)
         sent = self._sent(chunk, node, pixels)
         if sent is not None:
             return Frames(sent.values(), constant=False)
-        if stored is None and keeps_pixels(node):
+        if not stored and keeps_pixels(node):
             return self._evaluate(op_of(node), [self.frames_at(chunk, one, pixels) for one in sources])
-        if stored is None and kind_of(node) == "Conv" and 2 * len(pixels) <= math.prod(shape[1:]):
+        if not stored and kind_of(node) == "Conv" and 2 * len(pixels) <= math.prod(shape[1:]):
             op, before = op_of(node, Conv), tuple(sources[0].meta["shape"])
             read = pixels_read(op, pixels, before, shape)
             if read.numel() <= math.prod(before[1:]):
@@ -235,18 +246,17 @@ class Networks:
             source, read = inside_padding(source, read)
         pixels, outside = read.flatten().clamp(min=0), (read.flatten() < 0)
 
-        def laid_out(values: Tensor) -> Tensor:
-            values[:, :, outside] = 0
-            return values.view(*values.shape[:2], -1, read.shape[2])
-
         stride, shape = tuple(read.shape[1:]), (op.weight.shape[0], len(read), 1)
         compact = Conv(op.weight, op.bias, stride=stride, padding=(0, 0), dilation=(1, 1), groups=op.groups)
-        sent = self._sent(chunk, source, pixels)
-        found = None if sent is None else self._through(node, compact, sent.moved(laid_out(sent.units)), shape)
+        sent, height, width = self._sent(chunk, source, pixels), read.shape[0] * read.shape[1], read.shape[2]
+        found = self._through(node, compact, sent.laid_out(outside, height, width), shape) if sent else None
         if found is not None:
             return found
         value = self.frames_at(chunk, source, pixels)
-        return self._evaluate(compact, [Frames(laid_out(value.tensor), value.constant)])
+        value.tensor[:, :, outside] = 0
+        return self._evaluate(
+            compact, [Frames(value.tensor.view(*value.tensor.shape[:2], height, width), value.constant)]
+        )
 
     def _folded(self, chunk: Chunk, node: fx.Node) -> Frames | None:
         """An operator on stored spikes, amplitudes folded into its weights as `spikify` will do; None elsewhere."""
@@ -258,32 +268,77 @@ class Networks:
 
         The weights are rounded, so that native kernels and torch give the same sums.
         """
+        folded, packed = self._folded_op(node, form, sent)
+        if folded is None:
+            return None
+        frames = self.schedule.frames
+        term = self._convolution(sent, packed, shape)
+        if term is None or self.native is None:
+            moved = sent.units.to(folded.weight.dtype)
+            ordered = moved.contiguous(memory_format=torch.channels_last) if moved.ndim == 4 else moved
+            return Frames(folded(ordered).float(), constant=False)
+        batch = len(sent.spikes) // frames
+        return Frames(self.native.currents([term], frames, batch, shape), constant=False)
+
+    def _convolution(self, sent: Sent, packed: Packed | None, shape: tuple[int, ...]) -> Convolution | None:
+        """Spikes through packed weights by a native kernel; None where a dense operator is faster, or has to do it."""
+        if self.native is None or packed is None:
+            return None
+        planes, tables = sent.planes, False
+        if planes:
+            outputs = len(sent.spikes) * math.prod(shape) // packed.outputs
+            tables = tables_pay(packed, sent.density / planes, outputs, self.native.instructions)
+        if sent.density > DENSE_FROM and not tables:
+            return None
+        return Convolution(sent.for_kernels(self.native), packed, tables)
+
+    def summands(self, chunk: Chunk, node: fx.Node) -> list[Summand]:
+        """The current at `node` for the kernel of the neurons that receive it, in the order of its sum.
+
+        What spikes cause is not made into a current over time first.
+        """
+        shape, stored = tuple(node.meta["shape"]), chunk.frames.get(node)
+        if isinstance(stored, Spikes) and self.native is not None:
+            whole = stored.sent()
+            if whole.planes:
+                return [ScaledSpikes(whole.for_kernels(self.native), per_element(whole.amplitude, shape))]
+        if stored is None and kind_of(node) == "Add":
+            first, *others = arguments(node)
+            if all(tuple(one.meta["shape"]) == shape for one in (first, *others)):
+                terms = self.summands(chunk, first)
+                for other in others:
+                    more = self.summands(chunk, other)
+                    terms += more if len(more) == 1 else [self._added_up(chunk, other)]
+                return terms if len(terms) <= MOST_TERMS else [self._added_up(chunk, node)]
+        if stored is None and node.op == "call_module" and op_of(node).gathers:
+            sent = self._sent(chunk, arguments(node)[0])
+            folded, packed = (None, None) if sent is None else self._folded_op(node, op_of(node, Weighted), sent)
+            term = None if sent is None or folded is None else self._convolution(sent, packed, shape)
+            if term is not None and len(shape) != 2:
+                return [term]
+        return [self._added_up(chunk, node)]
+
+    def _added_up(self, chunk: Chunk, node: fx.Node) -> Current:
+        value = self.frames(chunk, node)
+        return Current(value.tensor, value.constant and self.schedule.frames > 1)
+
+    def _folded_op(self, node: fx.Node, form: Weighted, sent: Sent) -> tuple[Weighted | None, Packed | None]:
+        """The operator of `node` in some form with its amplitudes folded in, and the same for kernels."""
         op = op_of(node)
         key = (node, form is not op)
         kept = self.packed.get(key)
         if kept is None or kept[0] is not op:
             self.packed[key] = kept = (op, *self._fold(form, sent))
-        _, folded, packed = kept
-        if folded is None:
-            return None
-        frames, planes, tables = self.schedule.frames, sent.planes, False
-        if self.native is not None and packed is not None and planes:
-            outputs = len(sent.units) * math.prod(shape) // packed.outputs
-            tables = tables_pay(packed, sent.density / planes, outputs, self.native.instructions)
-        if self.native is None or packed is None or (sent.density > DENSE_FROM and not tables):
-            moved = sent.units.to(folded.weight.dtype)
-            ordered = moved.contiguous(memory_format=torch.channels_last) if moved.ndim == 4 else moved
-            return Frames(folded(ordered).float(), constant=False)
-        terms = [Convolution(self.native.in_planes(sent.units, planes), packed, tables)]
-        return Frames(self.native.currents(terms, frames, len(sent.units) // frames, shape), constant=False)
+        return kept[1], kept[2]
 
     def _fold(self, op: Weighted, source: Sent) -> tuple[Weighted | None, Packed | None]:
-        amplitude, rank = source.amplitude.double().flatten(), source.units.ndim - 1
-        if len(amplitude) != source.units.shape[1] or rank != (op.weight.ndim - 1):
+        amplitude, rank = source.amplitude.double().flatten(), len(source.sample)
+        if len(amplitude) != source.sample[0] or rank != (op.weight.ndim - 1):
             return None, None
         windowed = self.schedule.windowed
         folded, _ = on_grid(op.reading(amplitude), float(source.peak), signed=source.range[0] < 0, windowed=windowed)
-        fits = self.native is not None and source.units.dtype == torch.int8 and rank in (1, 3)
+        small = isinstance(source.spikes, Bits) or source.spikes.dtype == torch.int8
+        fits = self.native is not None and small and rank in (1, 3)
         return folded, pack(folded, max(source.planes, 1)) if fits else None
 
     def _evaluate(self, op: Op, inputs: list[Frames]) -> Frames:
@@ -302,22 +357,25 @@ class Networks:
         """Keep the value of a pool or of a branching node."""
         chunk.ann[node] = self.ann(chunk, node).contiguous()
         pools = role_of(node) == Role.MAXPOOL and self.sites_of(node)
-        sent = self._sent(chunk, arguments(node)[0]) if pools else None
-        if sent is not None:
+        sent = self._sent(chunk, arguments(node)[0]) if pools else self._sent(chunk, node)
+        if sent is not None and not pools:
+            chunk.mean[node], chunk.frames[node] = self.mean(chunk, node).contiguous(), sent.kept(self.schedule.frames)
+            return
+        if sent is not None and sent.by_channel:
             pooled = sent.moved(self._pooled(op_of(node, MaxPool), sent, tuple(node.meta["shape"])))
             means = mean_sent(self.by_frames(pooled.units), pooled.amplitude, pooled.peak, self.read_at)
-            chunk.mean[node], chunk.frames[node] = means.contiguous(), pooled.kept(self.schedule.frames)
+            spread = replace(pooled, density=share_sent(pooled.units))
+            chunk.mean[node], chunk.frames[node] = means.contiguous(), spread.kept(self.schedule.frames)
             return
         frames = self.frames(chunk, node)
         chunk.mean[node], chunk.frames[node] = self.averaged(frames).contiguous(), frames
 
-    def _pooled(self, op: MaxPool, sent: Sent, shape: tuple[int, ...]) -> Tensor:
-        """Increments of the running maximum in units, (frames * batch, *shape)."""
-        units, frames = sent.units, self.schedule.frames
-        if self.native is not None and units.ndim == 4 and units.dtype == torch.int8:
-            pooled = self.native.max_pool(self.native.in_planes(units, sent.planes), op, frames, shape)
-            return self.native.expanded(pooled)
-        return running_maximum(op, units, frames)
+    def _pooled(self, op: MaxPool, sent: Sent, shape: tuple[int, ...]) -> Tensor | Bits:
+        """Increments of the running maximum, (frames * batch, *shape)."""
+        frames, spikes = self.schedule.frames, sent.spikes
+        if self.native is not None and len(shape) == 3 and (isinstance(spikes, Bits) or spikes.dtype == torch.int8):
+            return self.native.max_pool(sent.for_kernels(self.native), op, frames, shape)
+        return running_maximum(op, sent.units, frames)
 
     def outputs(self) -> list[fx.Node]:
         """The nodes that the network returns."""

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from snnconvert.calibrate.packed_units import mean_sent
+from snnconvert.calibrate.sent_spikes import Sent
 from snnconvert.graph.kinds import Neuron
 from snnconvert.graph.schedule import Schedule, Windowed
+from snnconvert.graph.types import SiteCalibration
 from snnconvert.neurons import NeuronModel
 from snnconvert.simulate.kernels import Native
 from snnconvert.simulate.kernels.layout import per_element
-from snnconvert.simulate.kernels.native import MOST_UNITS, Current, Membrane
+from snnconvert.simulate.kernels.native import MOST_UNITS, Current, Membrane, Summand
+from snnconvert.simulate.kernels.native_trials import Candidates, Course, Tried, tried
 from snnconvert.simulate.over_time import send
 from snnconvert.simulate.window_neurons import send_windows
 
@@ -35,6 +40,27 @@ class SiteNeuron:
     native: Native | None
     read_at: tuple[int, ...]
 
+    @property
+    def by_kernel(self) -> bool:
+        """Whether native kernels simulate it."""
+        fits = self.native is not None and self.model.native is not None and self.levels <= MOST_UNITS
+        return fits and not isinstance(self.schedule, Windowed)
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """Least and most units in a frame."""
+        return self.model.range(self.levels)
+
+    def sent(self, terms: Sequence[Summand], batch: int, shape: tuple[int, ...], site: SiteCalibration) -> Sent:
+        """What neurons of `shape` send on the sum of `terms`, packed as the kernels make it."""
+        assert self.native is not None
+        start = site.threshold * site.initial
+        parameters = per_element(site.threshold, shape), per_element(start, shape)
+        membrane = Membrane(self.model, self.levels, self.schedule.waited, *parameters)
+        spikes, counts = self.native.neurons(terms, membrane, self.schedule.frames, batch, shape)
+        elements = max(self.schedule.frames * batch * math.prod(shape), 1)
+        return Sent(spikes, site.threshold, self.range, density=int(counts[0].sum()) / elements)
+
     def units(self, current: Tensor, threshold: Tensor, initial: Tensor) -> Tensor:
         """Units sent in each frame, (frames, batch, *sample), a signed integer type.
 
@@ -43,13 +69,15 @@ class SiteNeuron:
             threshold: membrane units, broadcastable to one sample.
             initial: membrane potential at t = 0, in fractions of the threshold.
         """
-        start = threshold * initial
+        return self._sent(current, threshold, threshold * initial)
+
+    def _sent(self, current: Tensor, threshold: Tensor, start: Tensor) -> Tensor:
         op = Neuron(threshold, start, model=self.model.name, levels=self.levels)
         if isinstance(self.schedule, Windowed):
             return send_windows(op.double(), current.double(), self.schedule).to(torch.int32)
         wait = self.schedule.waited
         frames, constant = self.schedule.frames, len(current) == 1
-        if self.native is not None and self.model.native is not None and self.levels <= MOST_UNITS:
+        if self.native is not None and self.by_kernel:
             shape = tuple(current.shape[2:])
             membrane = Membrane(self.model, self.levels, wait, per_element(threshold, shape), per_element(start, shape))
             terms = [Current(current.flatten(0, 1), constant and frames > 1)]
@@ -62,9 +90,40 @@ class SiteNeuron:
         """The mean value sent until each of `read_at`, (reads * batch, *sample), in units of the ANN's activations."""
         return mean_sent(units, threshold, self.model.peak(self.levels), self.read_at)
 
-    def rate(self, current: Tensor, threshold: Tensor, initial: Tensor) -> Tensor:
-        """The mean values sent on `current`, (reads * batch, *sample)."""
-        return self.mean(self.units(current, threshold, initial), threshold)
+    def tried(
+        self,
+        current: Tensor,
+        target: Tensor,
+        candidates: Candidates,
+        other: Tensor | None = None,
+        *,
+        rates: bool = False,
+    ) -> Tried:
+        """What neurons whose parameters are a channel's send on the same currents, and how far off their rates are.
+
+        Args:
+            current: float32 (frames or 1, batch, channels, positions, 1).
+            target: wanted rates, (reads * batch, channels, positions, 1).
+            candidates: parameters, (candidates, channels) each.
+            other: another current, shaped alike, for candidates with a share of the way to it.
+            rates: whether the rates of the last candidate are wanted.
+        """
+        if self.native is not None and self.by_kernel:
+            course = Course(self.model, self.levels, self.schedule.waited, self.schedule.frames, self.read_at)
+            return tried(self.native, course, candidates, current, target, other=other, rates=rates)
+        errors, lacking, rate = [], [], None
+        for index, (threshold, initial) in enumerate(zip(candidates.threshold, candidates.initial, strict=True)):
+            moved = current
+            if other is not None and candidates.share is not None:
+                moved = torch.add(current, other - current, alpha=float(candidates.share[index]))
+            elif candidates.shift is not None:
+                moved = current + shaped(candidates.shift[index])
+            worth = shaped(threshold)
+            rate = self.mean(self._sent(moved, worth, shaped(initial)), worth)
+            residual = target - rate
+            errors.append(channel_sums(residual.square()))
+            lacking.append(channel_sums(residual))
+        return Tried(torch.stack(errors), torch.stack(lacking), rate if rates else None)
 
 
 def at_positions(values: Tensor, axis: int, positions: Tensor) -> Tensor:
@@ -94,26 +153,17 @@ class Trial:
     targets: list[Tensor]
     held_out: list[bool]
 
-    def errors(
-        self,
-        threshold: Tensor,
-        initial: Tensor,
-        shift: Tensor | None = None,
-        *,
-        steps: list[Tensor] | None = None,
-        share: float = 1.0,
-    ) -> Tensor:
-        """Squared error of the rates, shape (2, channels): fitted and held-out images.
+    def errors(self, candidates: Candidates, *, others: list[Tensor] | None = None) -> Tensor:
+        """Squared errors of the rates, shape (candidates, 2, channels): fitted and held-out images.
 
-        A change of the currents may be tried: `shift` per channel, or `share` of `steps`, shaped like `currents`.
+        With `others`, shaped like `currents`, every candidate moves its share of the way to these.
         """
-        result = torch.zeros(2, len(threshold), dtype=torch.float64)
+        result = torch.zeros(len(candidates.threshold), 2, candidates.threshold.shape[1], dtype=torch.float64)
         for chunk, (current, target, held) in enumerate(zip(self.currents, self.targets, self.held_out, strict=True)):
-            moved = current if steps is None else torch.add(current, steps[chunk], alpha=share)
-            residual = self._residual(moved, target, threshold, initial, shift)
-            result[int(held)] += channel_sums(residual.square())
+            other = None if others is None else others[chunk]
+            result[:, int(held)] += self.neuron.tried(current, target, candidates, other).errors
         if not any(self.held_out):
-            result[1] = result[0]
+            result[:, 1] = result[:, 0]
         return result
 
     def mean_residual(self, threshold: Tensor, initial: Tensor) -> Tensor:
@@ -121,20 +171,27 @@ class Trial:
         total, count = torch.zeros(len(threshold), dtype=torch.float64), 0
         for current, target, held in zip(self.currents, self.targets, self.held_out, strict=True):
             if not held:
-                total += channel_sums(self._residual(current, target, threshold, initial, None))
+                total += self.neuron.tried(current, target, candidates_of([threshold], [initial])).lacking[0]
                 count += target.numel() // len(threshold)
         return total / max(count, 1)
+
+    def rates(self, chunk: int, threshold: Tensor, initial: Tensor) -> Tensor:
+        """The rates of one chunk, shaped like its targets."""
+        one = candidates_of([threshold], [initial])
+        found = self.neuron.tried(self.currents[chunk], self.targets[chunk], one, rates=True).rates
+        assert found is not None
+        return found
 
     def power(self) -> float:
         """Sum of the squared targets on the held-out images."""
         judging = [target for target, held in zip(self.targets, self.held_out, strict=True) if held] or self.targets
         return max(sum(float(target.double().square().sum()) for target in judging), 1e-30)
 
-    def _residual(
-        self, current: Tensor, target: Tensor, threshold: Tensor, initial: Tensor, shift: Tensor | None
-    ) -> Tensor:
-        moved = current if shift is None else current + shaped(shift)
-        return target - self.neuron.rate(moved, shaped(threshold), shaped(initial))
+
+def candidates_of(thresholds: Sequence[Tensor], initials: Sequence[Tensor], **more: Tensor) -> Candidates:
+    """Parameters to try, from those of each candidate, (channels,); membranes start at fractions of the thresholds."""
+    threshold, fraction = torch.stack(list(thresholds)).float(), torch.stack(list(initials)).float()
+    return Candidates(threshold, threshold * fraction, **more)
 
 
 def shaped(vector: Tensor) -> Tensor:

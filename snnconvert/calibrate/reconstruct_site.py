@@ -9,11 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from snnconvert.calibrate.least_squares import NormalEquations, changed, merged, outputs_by_group, patches
+from snnconvert.calibrate.least_squares import NormalEquations, changed, outputs_by_group, patches
 from snnconvert.calibrate.observe import Range
 from snnconvert.calibrate.options import Reconstruct
 from snnconvert.calibrate.reconstruct_networks import Chunk, Networks, in_turn
-from snnconvert.calibrate.reconstruct_neuron import SiteNeuron, Trial, at_positions, better, shaped
+from snnconvert.calibrate.reconstruct_neuron import (
+    SiteNeuron,
+    Trial,
+    at_positions,
+    better,
+    candidates_of,
+    shaped,
+)
 from snnconvert.calibrate.sent_spikes import Sent
 from snnconvert.graph.dialect import arguments, op_of
 from snnconvert.graph.edit import replace_op
@@ -30,18 +37,26 @@ FINE_FACTORS = (0.85, 0.93, 1.07, 1.15)
 FINE_STARTS = (-0.12, 0.12)
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)
 SHARES = (1.0, 0.5, 1.5)
-# of `memory`, for the currents that thresholds are tried on and as much for a change of them; and the fewest positions
-TRIAL_SHARE, MIN_POSITIONS = 0.75, 16
+# of `memory`, for the currents that thresholds are tried on and as much for a change of them; and the fewest rows
+TRIAL_SHARE, MIN_ROWS = 0.75, 1024
 
 
 @dataclass
 class Presynaptic:
-    """The operator whose output a site rectifies, with the Gram matrices of its inputs."""
+    """The operator whose output a site rectifies, with the Gram matrices of its inputs on the sample's rows.
+
+    Attributes:
+        fit: of the images that it is fitted on.
+        held: of those held out.
+        every: of both.
+        positions: of the sample: where in every image.
+    """
 
     node: fx.Node
     fit: NormalEquations
     held: NormalEquations
-    positions: Tensor | None
+    every: NormalEquations
+    positions: Tensor
 
 
 @dataclass
@@ -56,14 +71,15 @@ class _Fit:
     errors: Tensor
     least: Tensor
 
-    def take(self, trial: Trial, threshold: Tensor, initial: Tensor) -> None:
-        """Move every channel to the given parameters where they are better."""
-        threshold = torch.maximum(threshold, self.least)
-        tried = trial.errors(threshold, initial)
-        improved = better(tried, self.errors)
-        self.threshold = torch.where(improved, threshold, self.threshold)
-        self.initial = torch.where(improved, initial, self.initial)
-        self.errors = torch.where(improved, tried, self.errors)
+    def take(self, trial: Trial, thresholds: list[Tensor], initials: list[Tensor]) -> None:
+        """Move every channel to the parameters, of those given in turn, that are better than what it has."""
+        thresholds = [torch.maximum(one, self.least) for one in thresholds]
+        errors = trial.errors(candidates_of(thresholds, initials))
+        for threshold, initial, tried in zip(thresholds, initials, errors, strict=True):
+            improved = better(tried, self.errors)
+            self.threshold = torch.where(improved, threshold, self.threshold)
+            self.initial = torch.where(improved, initial, self.initial)
+            self.errors = torch.where(improved, tried, self.errors)
 
 
 class SiteStep:
@@ -92,7 +108,10 @@ class SiteStep:
         `presynaptic` is the operator whose bias shifts the site's current, with its normal equations where its weights
         may be changed. Returns the calibration and a JSON-able record of relative squared errors on held-out images.
         """
-        trial = self._trial(node, neuron, found)
+        total = math.prod(node.meta["shape"]) // len(found.largest)
+        given = presynaptic.positions if isinstance(presynaptic, Presynaptic) else None
+        positions = self.positions(total, len(found.largest)) if given is None else given
+        trial = self._trial(node, neuron, found, positions)
         fit = self._search(trial, found.followed(self.options.headroom) / neuron.levels, *starts)
         power = trial.power()
         first = float(self.first_errors[1].sum()) / power
@@ -113,30 +132,27 @@ class SiteStep:
             self._emit(chunk, node, neuron, site)
         return site, entry
 
-    def _trial(self, node: fx.Node, neuron: SiteNeuron, found: Range) -> Trial:
-        """Currents and targets of the first images: as many as asked for to fit, half as many held out.
-
-        Of every image some positions only, the same ones each time: they are enough to tell thresholds apart.
-        """
-        wanted, positions = self.options.search_images, self._positions(found, node)
-        left = {False: wanted, True: max(wanted // 2, 1)}
+    def _trial(self, node: fx.Node, neuron: SiteNeuron, found: Range, positions: Tensor) -> Trial:
+        """Currents and targets at some positions of every image."""
         trial = Trial(neuron, [], [], [])
         for chunk in in_turn(self.chunks):
-            if left[chunk.held_out] > 0:
-                left[chunk.held_out] -= len(chunk.images)
-                trial.currents.append(self._current_at(chunk, node, found.axis, positions))
-                trial.targets.append(at_positions(self.networks.wanted(chunk, node), found.axis, positions))
-                trial.held_out.append(chunk.held_out)
+            trial.currents.append(self._current_at(chunk, node, found.axis, positions))
+            trial.targets.append(at_positions(self.networks.wanted(chunk, node), found.axis, positions))
+            trial.held_out.append(chunk.held_out)
         return trial
 
-    def _positions(self, found: Range, node: fx.Node) -> Tensor:
-        """Which values of every channel thresholds are tried on."""
-        total = math.prod(node.meta["shape"]) // len(found.largest)
+    def positions(self, total: int, channels: int) -> Tensor:
+        """Which of `total` values of every channel, the same ones in each image, are the sample.
+
+        On it operators are solved, thresholds tried and weights corrected: what tells these apart is a matter of rows,
+        not of where they are.
+        """
+        images = sum(len(chunk.images) for chunk in self.chunks)
+        frames = self.networks.schedule.frames
+        affordable = int(TRIAL_SHARE * self.options.memory * 2**30) // (4 * frames * channels)
+        rows = min(self.options.rows, max(MIN_ROWS, affordable))
         drawn = torch.randperm(total, generator=torch.Generator().manual_seed(total))
-        images = min(sum(len(chunk.images) for chunk in self.chunks), math.ceil(1.5 * self.options.search_images))
-        each = 4 * images * self.networks.schedule.frames * len(found.largest)
-        affordable = max(MIN_POSITIONS, int(TRIAL_SHARE * self.options.memory * 2**30) // each)
-        return drawn[: min(self.options.search_positions, affordable)].sort().values
+        return drawn[: math.ceil(rows / images)].sort().values
 
     def _current(self, chunk: Chunk, node: fx.Node) -> Tensor:
         value = self.networks.frames(chunk, arguments(node)[0])
@@ -155,29 +171,25 @@ class SiteStep:
     def _search(self, trial: Trial, least: Tensor, start: Tensor, *others: Tensor) -> _Fit:
         start = torch.maximum(start, least)
         initial = torch.full_like(start, self.networks.schedule.initial)
-        self.first_errors = trial.errors(start, initial)
+        (self.first_errors,) = trial.errors(candidates_of([start], [initial]))
         fit = _Fit(start.clone(), initial, self.first_errors, least)
         if self.options.thresholds:
-            for factor in FACTORS:
-                fit.take(trial, start * factor, initial)
-            for other in others:
-                fit.take(trial, other, initial)
+            thresholds = [*(start * factor for factor in FACTORS), *others]
+            fit.take(trial, thresholds, [initial] * len(thresholds))
             if not self.networks.schedule.windowed:
                 few = self.networks.schedule.frames <= FEW_FRAMES
-                for fraction in STARTS + (MORE_STARTS if few else ()):
-                    fit.take(trial, fit.threshold, torch.full_like(start, fraction))
+                starts = [torch.full_like(start, fraction) for fraction in STARTS + (MORE_STARTS if few else ())]
+                fit.take(trial, [fit.threshold] * len(starts), starts)
         return fit
 
     def _refine(self, trial: Trial, fit: _Fit) -> None:
         if not self.options.thresholds:
             return
-        threshold = fit.threshold
-        for factor in FINE_FACTORS:
-            fit.take(trial, threshold * factor, fit.initial)
-        initial = fit.initial
+        thresholds = [fit.threshold * factor for factor in FINE_FACTORS]
+        fit.take(trial, thresholds, [fit.initial] * len(thresholds))
         if not self.networks.schedule.windowed:
-            for step in FINE_STARTS:
-                fit.take(trial, fit.threshold, initial + step)
+            starts = [fit.initial + step for step in FINE_STARTS]
+            fit.take(trial, [fit.threshold] * len(starts), starts)
 
     def _correct(self, node: fx.Node, trial: Trial, found: Range, fit: _Fit, presynaptic: Presynaptic) -> int:
         """A step of the weights by the residual of the neuron's own rates; the number of channels that take it.
@@ -188,43 +200,36 @@ class SiteStep:
         """
         normal, held = presynaptic.fit.cleared(), presynaptic.held.cleared()
         op = op_of(presynaptic.node, Weighted)
-        threshold, initial = found.shaped(fit.threshold), found.shaped(fit.initial)
-        top = threshold * trial.neuron.levels
+        top = shaped(fit.threshold) * trial.neuron.levels
         (source,) = arguments(presynaptic.node)
-        some = presynaptic.positions if op.weight.ndim == 4 and found.axis == 0 else None
-        for chunk in in_turn(self.chunks):
-            wanted = self.networks.wanted(chunk, node)
-            if some is None:
-                rate = trial.neuron.rate(self._current(chunk, node), threshold, initial)
-            else:
-                rate = trial.neuron.rate(self._current_at(chunk, node, found.axis, some), threshold, initial)
-                wanted = at_positions(wanted, found.axis, some)
-            residual = wanted - rate
+        for index, chunk in enumerate(in_turn(self.chunks)):
+            rate = trial.rates(index, fit.threshold, fit.initial)
+            residual = trial.targets[index] - rate
             residual = torch.where((rate >= top) & (residual > 0), torch.zeros_like(residual), residual)
             rows = patches(op, self.networks.mean(chunk, source), presynaptic.positions)
-            into = held if chunk.held_out else normal
-            into.add(rows, outputs_by_group(op, residual, presynaptic.positions if some is None else None), gram=False)
+            lacking = residual.squeeze(-1).transpose(1, 2) if op.features_last else residual
+            (held if chunk.held_out else normal).add(rows, outputs_by_group(op, lacking), gram=False)
         penalty = min(PENALTIES, key=lambda one: float(held.errors(normal.solve(one)).sum()))
-        change = merged([normal, held]).solve(penalty)
+        change = presynaptic.every.with_cross_of([normal, held]).solve(penalty)
         replace_op(self.networks.graph, presynaptic.node, changed(op, change))
-        steps = self._trial(node, trial.neuron, found).currents
-        for before, step in zip(trial.currents, steps, strict=True):
-            step.sub_(before)
+        others = self._trial(node, trial.neuron, found, presynaptic.positions).currents
         chosen = torch.zeros_like(fit.threshold)
-        for share in SHARES:
-            tried = trial.errors(fit.threshold, fit.initial, steps=steps, share=share)
+        count = len(SHARES)
+        shared = candidates_of([fit.threshold] * count, [fit.initial] * count, share=torch.tensor(SHARES))
+        for share, tried in zip(SHARES, trial.errors(shared, others=others), strict=True):
             improved = better(tried, fit.errors)
             chosen = torch.where(improved, torch.full_like(chosen, share), chosen)
             fit.errors = torch.where(improved, tried, fit.errors)
         replace_op(self.networks.graph, presynaptic.node, changed(op, change, chosen))
-        for before, step in zip(trial.currents, steps, strict=True):
-            before.addcmul_(step, shaped(chosen))
+        for current, other in zip(trial.currents, others, strict=True):
+            current.lerp_(other, shaped(chosen))
         return int((chosen > 0).sum())
 
     def _shift(self, trial: Trial, fit: _Fit, weighted: fx.Node) -> int:
         """Correct the bias by the mean residual of the rates; the number of channels that keep it."""
         shift = trial.mean_residual(fit.threshold, fit.initial)
-        shifted = trial.errors(fit.threshold, fit.initial, shift)
+        moved = candidates_of([fit.threshold], [fit.initial], shift=shift.float().unsqueeze(0))
+        (shifted,) = trial.errors(moved)
         improved = better(shifted, fit.errors) if self.options.judged else torch.ones_like(shift, dtype=torch.bool)
         fit.errors = torch.where(improved, shifted, fit.errors)
         op = op_of(weighted)
@@ -235,8 +240,14 @@ class SiteStep:
         return int(improved.sum())
 
     def _emit(self, chunk: Chunk, node: fx.Node, neuron: SiteNeuron, site: SiteCalibration) -> None:
-        ann = self.networks.ann(chunk, node)
-        units = neuron.units(self._current(chunk, node), site.threshold, site.initial)
-        chunk.ann[node], chunk.mean[node] = ann.contiguous(), neuron.mean(units, site.threshold).contiguous()
-        sent = Sent(units.flatten(0, 1), site.threshold, neuron.model.range(neuron.levels), density=1.0)
-        chunk.frames[node] = sent.kept(len(units))
+        """Store what the calibrated neurons send."""
+        ann, (source,) = self.networks.ann(chunk, node), arguments(node)
+        terms = self.networks.summands(chunk, source) if neuron.by_kernel else None
+        if terms is None or source.meta["shape"] != node.meta["shape"]:
+            units = neuron.units(self._current(chunk, node), site.threshold, site.initial).flatten(0, 1)
+            sent = Sent(units, site.threshold, neuron.range, density=1.0)
+        else:
+            sent = neuron.sent(terms, len(chunk.images), tuple(node.meta["shape"]), site)
+        mean = neuron.mean(self.networks.by_frames(sent.units), site.threshold)
+        chunk.ann[node], chunk.mean[node] = ann.contiguous(), mean.contiguous()
+        chunk.frames[node] = sent.kept(neuron.schedule.frames)

@@ -2,36 +2,62 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from snnconvert.calibrate.packed_units import PackedUnits, share_sent
+from snnconvert.errors import InternalError
+from snnconvert.graph.kinds import Op
 from snnconvert.neurons.base import planes
+from snnconvert.simulate.kernels import Native, choose
+from snnconvert.simulate.kernels.bits import Bits, empty_bits, moved
 
 
 @dataclass(frozen=True)
 class Sent:
-    """Units sent per frame, (frames * batch, *sample), channels first.
+    """Spikes sent per frame, (frames * batch, *sample), channels first.
 
     Attributes:
-        units: a signed integer type.
+        spikes: units, a signed integer type; or bits, as native kernels make and read them.
         amplitude: value of one unit, broadcastable to one sample.
         range: least and most units in a frame.
         density: share of units that are not zero.
     """
 
-    units: Tensor
+    spikes: Tensor | Bits
     amplitude: Tensor
     range: tuple[int, int]
     density: float
 
     @property
+    def sample(self) -> tuple[int, ...]:
+        """The shape of one sample."""
+        return self.spikes.shape if isinstance(self.spikes, Bits) else tuple(self.spikes.shape[1:])
+
+    @property
+    def elements(self) -> int:
+        """How many spikes there could be."""
+        return len(self.spikes) * math.prod(self.sample)
+
+    @cached_property
+    def units(self) -> Tensor:
+        """The spikes as units."""
+        if not isinstance(self.spikes, Bits):
+            return self.spikes
+        native = choose()
+        if native is None:
+            raise InternalError("there are bits, and no kernels that made them")
+        return native.expanded(self.spikes)
+
+    @property
     def by_channel(self) -> bool:
         """Whether all pixels of a channel have the same amplitude."""
-        return self.amplitude.ndim == self.units.ndim - 1 and self.amplitude[0].numel() == 1
+        return self.amplitude.ndim == len(self.sample) and self.amplitude[0].numel() == 1
 
     @property
     def peak(self) -> int:
@@ -40,29 +66,45 @@ class Sent:
 
     @property
     def planes(self) -> int:
-        """Planes of bits that hold the units, 0 if none do."""
-        return planes(*self.range) if self.units.dtype == torch.int8 else 0
+        """Planes of bits that hold the spikes, 0 if none do."""
+        if isinstance(self.spikes, Bits):
+            return self.spikes.planes
+        return planes(*self.range) if self.spikes.dtype == torch.int8 else 0
+
+    def for_kernels(self, native: Native) -> Tensor | Bits:
+        """Bits where bits hold them, else units."""
+        return native.in_planes(self.spikes, self.planes) if isinstance(self.spikes, Tensor) else self.spikes
 
     def values(self) -> Tensor:
         """As a current in units of the ANN's activations."""
         return self.units.float() * self.amplitude
 
-    def moved(self, units: Tensor) -> Sent:
-        """The same spikes elsewhere: `units` are theirs, and silence."""
-        return replace(self, units=units)
+    def moved(self, spikes: Tensor | Bits) -> Sent:
+        """The same spikes elsewhere: `spikes` are theirs, and silence."""
+        return replace(self, spikes=spikes)
+
+    def laid_out(self, outside: Tensor, height: int, width: int) -> Sent:
+        """Spikes of pixels in a row as maps, silent where `outside` (pixels) says so; what is here is overwritten."""
+        if isinstance(self.spikes, Bits):
+            self.spikes.bytes[:, outside] = 0
+            return self.moved(replace(self.spikes, shape=(self.spikes.shape[0], height, width)))
+        self.spikes[:, :, outside] = 0
+        return self.moved(self.spikes.view(*self.spikes.shape[:2], height, width))
 
     def kept(self, frames: int) -> Spikes:
         """Packed, until they are read again."""
-        packed = PackedUnits.of(self.units, frames, *self.range)
-        nothing = self.units.new_empty((0, *self.units.shape[1:]))
-        return Spikes(packed, replace(self, units=nothing, density=share_sent(self.units)))
+        if isinstance(self.spikes, Bits):
+            return Spikes(self.spikes, self)
+        packed = PackedUnits.of(self.spikes, frames, *self.range)
+        nothing = self.spikes.new_empty((0, *self.spikes.shape[1:]))
+        return Spikes(packed, replace(self, spikes=nothing, density=share_sent(self.spikes)))
 
 
 @dataclass(frozen=True)
 class Spikes:
-    """Packed spikes; `template` is what they were sent as, without the units."""
+    """Packed spikes; `template` is what they were sent as."""
 
-    packed: PackedUnits
+    packed: PackedUnits | Bits
     template: Sent
 
     @property
@@ -72,20 +114,37 @@ class Spikes:
 
     def sent(self) -> Sent:
         """All of them."""
-        return self.template.moved(self.packed.unpacked())
+        packed = self.packed
+        return self.template.moved(packed if isinstance(packed, Bits) else packed.unpacked())
 
     def at(self, pixels: Tensor) -> Sent:
         """Those at some pixels, (frames * batch, channels, pixels, 1); amplitudes have to be the channels'."""
-        return self.template.moved(self.packed.at(pixels))
+        packed = self.packed
+        if not isinstance(packed, Bits):
+            return self.template.moved(packed.at(pixels))
+        some = empty_bits(packed.count, (packed.shape[0], len(pixels), 1), packed.planes)
+        by_pixel, there = packed.bytes.flatten(1, 2).flatten(2), some.bytes.flatten(1, 2).flatten(2)
+        torch.index_select(by_pixel, 1, pixels, out=there)
+        return self.template.moved(some)
 
 
-def side_by_side(parts: Sequence[Sent]) -> Sent:
-    """The channels of all parts, whose amplitudes are the channels'."""
-    units = torch.cat([part.units for part in parts], 1)
-    sent = sum(part.density * part.units.numel() for part in parts)
+def wired(op: Op, parts: Sequence[Sent], shape: tuple[int, ...]) -> Sent:
+    """What an operator that moves spikes makes of those of its inputs; `shape` is that of one sample."""
+    amplitudes = [part.amplitude.expand(part.sample).unsqueeze(0) for part in parts]
+    bits = [part.spikes for part in parts if isinstance(part.spikes, Bits)]
+    spikes = moved(op, bits, shape) if len(bits) == len(parts) else None
+    elements = sum(part.elements for part in parts)
     return Sent(
-        units,
-        torch.cat([part.amplitude for part in parts]),
+        op(*(part.units for part in parts)) if spikes is None else spikes,
+        _compressed(op.moved_amplitude(*amplitudes)[0]),
         (min(part.range[0] for part in parts), max(part.range[1] for part in parts)),
-        sent / max(units.numel(), 1),
+        sum(part.density * part.elements for part in parts) / max(elements, 1),
     )
+
+
+def _compressed(amplitude: Tensor) -> Tensor:
+    """One value per channel where all pixels have the same."""
+    if amplitude.ndim != 3:
+        return amplitude.contiguous()
+    first = amplitude[:, :1, :1]
+    return first.contiguous() if bool((amplitude == first).all()) else amplitude.contiguous()

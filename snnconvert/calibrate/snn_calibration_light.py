@@ -37,7 +37,7 @@ def calibrate_snn_calibration_light(task: Task) -> Calibrated:
     counts = histograms(task.ann.graph, task.images, found, task.progress)
     if granularity == "layer":
         counts = {name: table.sum(0, keepdim=True).expand_as(table) for name, table in counts.items()}
-    options = Reconstruct(weights=False, thresholds=False, held_out=0.0, judged=False, search_images=len(task.images))
+    options = Reconstruct(weights=False, thresholds=False, held_out=0.0, judged=False)
     reconstruction = Reconstruction(task, options)
     reconstruction.found = found
     bounds = {

@@ -12,6 +12,7 @@ from calibration_networks import images, network, task
 from torch import Tensor
 
 from snnconvert.calibrate import METHODS
+from snnconvert.calibrate.live_values import Room
 from snnconvert.calibrate.observe import Range, ranges
 from snnconvert.calibrate.options import Reconstruct
 from snnconvert.calibrate.reconstruct import WORTH, Reconstruction, calibrate_reconstruct
@@ -75,7 +76,7 @@ def test_what_is_simulated_is_what_is_deployed(kind: str) -> None:
         def _site(self, node: torch.fx.Node) -> None:
             super()._site(node)
             chunk = self.chunks[0]
-            seen[node.name] = self.networks.by_frames(chunk.frames[node].packed.unpacked()).float()  # type: ignore[union-attr]
+            seen[node.name] = self.networks.by_frames(chunk.frames[node].sent().units).float()  # type: ignore[union-attr]
 
     calibrate = calibrate_reconstruct(one)
     watched = Watched(one, Reconstruct())
@@ -203,10 +204,30 @@ def test_few_images_are_enough_to_run(count: int) -> None:
     assert torch.isfinite(logits(calibrate_reconstruct(one), images(4, seed=5))).all()
 
 
-def test_a_memory_limit_takes_fewer_images() -> None:
-    one = task(network("residual"), images(40), options={"memory": 40 * 8 * 64 * 20 / 2**30})
-    record = calibrate_reconstruct(one).record
-    assert 8 <= record["images"] < 40
+def test_what_memory_does_not_hold_is_kept_in_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All images are used, and nothing else changes; where there is no disk either, fewer are."""
+    monkeypatch.setattr("snnconvert.calibrate.live_values.SMALLEST_FILE", 1)
+    written = list[int]()
+    taken = Room.taken
+
+    def watched(room: Room, tensor: Tensor) -> object:
+        kept = taken(room, tensor)
+        written.append(kept is not tensor)
+        return kept
+
+    monkeypatch.setattr(Room, "taken", watched)
+    for neuron in ("ternary", "graded"):
+        one = task(network("concat"), images(40), neuron=neuron, options={"rows": 1024})
+        calm = calibrate_reconstruct(one)
+        assert not any(written)
+        little = {"rows": 1024, "memory": 40 * 8 * 64 * 20 / 2**30}
+        small = calibrate_reconstruct(replace(one, options=little))
+        assert sum(written) > 5
+        assert small.record["images"] == calm.record["images"] == 40
+        assert same(calm, small)
+        written.clear()
+    monkeypatch.setattr("snnconvert.calibrate.reconstruct.disk_space", lambda: 0)
+    assert 8 <= calibrate_reconstruct(replace(one, options=little)).record["images"] < 40
 
 
 def test_live_edges_are_dropped() -> None:

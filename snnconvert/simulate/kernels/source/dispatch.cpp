@@ -6,6 +6,7 @@
 #include <exception>
 #include <memory>
 #include <new>
+#include <numeric>
 #include <vector>
 
 #include "layer.h"
@@ -48,6 +49,19 @@ Plan::Plan(const Layer& layer) : blocks(1), block(layer.out_c), tabled(false), p
         if (blocks * layer.batch * ((layer.out_h + rows - 1) / rows) >= kEach * layer.threads) break;
     }
     tiles = (layer.out_h + rows - 1) / rows;
+}
+
+TrialPlan::TrialPlan(const Trials& trials) {
+    constexpr int64_t kWidest = 4096, kFloats = 1 << 15, kLeast = 128, kMost = 1024;
+    const int64_t channels = trials.channels;
+    elements = trials.batch * trials.pixels * channels;
+    width = std::lcm(channels, kLanes);  // whole vectors, unless that takes very many pixels
+    if (width > kWidest) width = channels;
+    padded = (width + kLanes - 1) / kLanes * kLanes;
+    rows = (elements + width - 1) / width;
+    each = std::max<int64_t>(1, (rows + kItems - 1) / kItems);
+    items = std::max<int64_t>(1, (rows + each - 1) / each);
+    block = std::clamp(kFloats / std::max<int64_t>(1, trials.frames) / kLanes * kLanes, kLeast, kMost);
 }
 
 int64_t rows_per_tile(const Pool& pool) {
@@ -147,7 +161,7 @@ char* room_for_tables(int64_t bytes) {
 
 extern "C" {
 
-SNN_EXPORT int64_t snnconvert_version() { return 7; }
+SNN_EXPORT int64_t snnconvert_version() { return 8; }
 
 SNN_EXPORT int64_t snnconvert_instructions() { return snn::best_instructions(); }
 
@@ -197,6 +211,33 @@ SNN_EXPORT int snnconvert_sum_pool(const snn::Pool* pool, int64_t instructions) 
     const double each = 0.05 * static_cast<double>(pool->k_h * pool->k_w * pool->out_h * pool->out_w * pool->channels);
     return snn::share(items, snn::helped(pool->threads, items, each * static_cast<double>(items)),
                       [&](int64_t item, int64_t) { kernels.sum_pool(*pool, item); });
+}
+
+SNN_EXPORT int snnconvert_trials(const snn::Trials* trials, int64_t instructions) {
+    const snn::Kernels& kernels = snn::kernels(instructions);
+    const snn::TrialPlan plan(*trials);
+    const double each = 0.1 * static_cast<double>(trials->candidates * trials->frames);
+    const int64_t threads = snn::helped(trials->threads, plan.items, each * static_cast<double>(plan.elements));
+    try {
+        std::vector<std::vector<float>> rooms(static_cast<size_t>(threads));
+        const int64_t sums = plan.sums(*trials);
+        std::vector<double> found(static_cast<size_t>(plan.items * sums), 0.0);
+        const int failed = snn::share(plan.items, threads, [&](int64_t item, int64_t worker) {
+            std::vector<float>& room = rooms[static_cast<size_t>(worker)];
+            room.resize(static_cast<size_t>(plan.floats(*trials)));
+            kernels.trials(*trials, plan, item, room.data(), found.data() + item * sums);
+        });
+        for (int64_t item = 0; item < plan.items; item++)
+            for (int64_t k = 0; k < trials->candidates; k++)
+                for (int64_t i = 0; i < plan.width; i++) {
+                    const int64_t from = item * sums + k * plan.padded + i, to = k * trials->channels + i % trials->channels;
+                    trials->errors[to] += found[static_cast<size_t>(from)];
+                    trials->lacking[to] += found[static_cast<size_t>(from + plan.parameters(*trials))];
+                }
+        return failed;
+    } catch (const std::exception&) {
+        return 1;
+    }
 }
 
 SNN_EXPORT int snnconvert_windows(const snn::WindowLayer* layer, int64_t instructions) {

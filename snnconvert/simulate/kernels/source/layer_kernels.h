@@ -20,12 +20,14 @@
 #include "layer_depthwise.h"
 #include "layer_convolve.h"
 #include "layer_neurons.h"
+#include "layer_trials.h"
 #include "layer_run.h"
 #include "layer_pools.h"
 #include "window_neurons.h"
 
 namespace snn {
 
-const Kernels SNN_KERNELS = {run_layer, run_max_pool, run_sum_pool, run_expand, run_condense, run_windows};
+const Kernels SNN_KERNELS = {run_layer, run_max_pool, run_sum_pool, run_expand, run_condense, run_windows,
+                            run_trials};
 
 }  // namespace snn

@@ -1,0 +1,142 @@
+"""Values that later layers read: in memory as far as they may take some, the rest in files that vanish with them.
+
+So the number of calibration images does not depend on memory.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from snnconvert.calibrate.sent_spikes import Spikes
+from snnconvert.simulate.frames import Frames
+from snnconvert.simulate.kernels.bits import Bits
+
+V = TypeVar("V", Tensor, Frames | Spikes)
+# of the space that is free where temporary files are
+DISK_SHARE = 0.5
+SMALLEST_FILE = 2**16
+
+
+def disk_space() -> int:
+    """Bytes that files of a calibration may take."""
+    return int(DISK_SHARE * shutil.disk_usage(tempfile.gettempdir()).free)
+
+
+@dataclass(frozen=True)
+class _OnDisk:
+    """A tensor in a file, in the order that it had in memory."""
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    channels_last: bool
+
+    def read(self) -> Tensor:
+        array = np.fromfile(self.path, dtype=np.uint8)
+        flat = torch.from_numpy(array).view(self.dtype)
+        if not self.channels_last:
+            return flat.view(self.shape)
+        count, channels, height, width = self.shape
+        return flat.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+class Room:
+    """How much memory the live values of all chunks may take, and where the rest goes.
+
+    Args:
+        memory: bytes.
+    """
+
+    def __init__(self, memory: float) -> None:
+        self.memory, self.used, self.count = memory, 0, 0
+        self._directory: tempfile.TemporaryDirectory[str] | None = None
+
+    def taken(self, tensor: Tensor) -> Tensor | _OnDisk:
+        """`tensor`, or where it is kept instead."""
+        size = tensor.numel() * tensor.element_size()
+        if self.used + size <= self.memory or size < SMALLEST_FILE:
+            self.used += size
+            return tensor
+        if self._directory is None:
+            self._directory = tempfile.TemporaryDirectory(prefix="snnconvert-")
+        self.count += 1
+        path = Path(self._directory.name) / str(self.count)
+        last = (
+            tensor.ndim == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
+        )
+        ordered = tensor.permute(0, 2, 3, 1) if last else tensor.contiguous()
+        ordered.reshape(-1).view(torch.uint8).numpy().tofile(path)
+        return _OnDisk(path, tuple(tensor.shape), tensor.dtype, last)
+
+    def left(self, kept: Tensor | _OnDisk) -> None:
+        """What `taken` gave is not needed any more."""
+        if isinstance(kept, _OnDisk):
+            kept.path.unlink(missing_ok=True)
+        else:
+            self.used -= kept.numel() * kept.element_size()
+
+
+class Values(Generic[V]):
+    """The stored values of the nodes on some images."""
+
+    def __init__(self, room: Room) -> None:
+        self.room = room
+        self._kept: dict[fx.Node, tuple[Callable[[Tensor], Any], Tensor | _OnDisk]] = {}
+        self._lent: set[fx.Node] = set()
+
+    def lend(self, node: fx.Node, value: V) -> None:
+        """Keep a value that somebody else keeps anyway: it takes no room."""
+        tensor, wrapped = _unwrapped(value)
+        self._kept[node] = (wrapped, tensor)
+        self._lent.add(node)
+
+    def __setitem__(self, node: fx.Node, value: V) -> None:
+        self.pop(node)
+        tensor, wrapped = _unwrapped(value)
+        self._kept[node] = (wrapped, self.room.taken(tensor))
+
+    def __contains__(self, node: fx.Node) -> bool:
+        return node in self._kept
+
+    def __getitem__(self, node: fx.Node) -> V:
+        wrapped, kept = self._kept[node]
+        value: V = wrapped(kept.read() if isinstance(kept, _OnDisk) else kept)
+        return value
+
+    def get(self, node: fx.Node) -> V | None:
+        """The value of `node`, None where none is stored."""
+        return self[node] if node in self._kept else None
+
+    def pop(self, node: fx.Node) -> None:
+        """Drop the value of `node`, if there is one."""
+        if node in self._kept:
+            _, kept = self._kept.pop(node)
+            if node in self._lent:
+                self._lent.remove(node)
+            else:
+                self.room.left(kept)
+
+
+def _unwrapped(value: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
+    """What takes room of a value, and how the value is made of it."""
+    if isinstance(value, Tensor):
+        return value, lambda tensor: tensor
+    if isinstance(value, Frames):
+        constant = value.constant
+        return value.tensor, lambda tensor: Frames(tensor, constant)
+    packed = value.packed
+    if isinstance(packed, Bits):
+        shell = replace(packed, memory=torch.empty(0, dtype=torch.uint8))
+        template = replace(value.template, spikes=shell)
+        return packed.memory, lambda tensor: Spikes(replace(shell, memory=tensor), template)
+    bare, template = replace(packed, data=torch.empty(0)), value.template
+    return packed.data, lambda tensor: Spikes(replace(bare, data=tensor), template)
