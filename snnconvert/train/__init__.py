@@ -38,5 +38,37 @@ TRAINING_METHODS = {
         "the original network's softened answers are learned through time, weights, thresholds and membrane starts",
         "Hinton et al. 2015; backpropagation through time, Neftci et al. 2019",
         "distill:Distill",
+        options=("backward",),
+    ),
+    "stepwise": TrainingMethod(
+        "the answer after every step learns from the original and from the last answer",
+        "after Yu et al. 2025, arXiv 2501.15925",
+        "stepwise:Stepwise",
+    ),
+    "rnl": TrainingMethod(
+        "Rate Norm Layer: weights under clipped activations, or one p for all thresholds against the frozen original",
+        "Ding et al., IJCAI 2021, arXiv 2105.11654",
+        "rate_norm:RateNormLayer",
+        options=("rnl_stage", "omega"),
+    ),
+    "dsr": TrainingMethod(
+        "gradients of rates, thresholds included; memory does not grow with T",
+        "Meng et al., CVPR 2022, arXiv 2205.00459",
+        "rates:SpikeRepresentation",
+    ),
+    "tandem": TrainingMethod(
+        "spike counts forward, gradients of the rectified activations",
+        "Wu et al. 2019, arXiv 1907.01167",
+        "rates:Tandem",
+    ),
+    "proxy": TrainingMethod(
+        "gradients of the original network with the same weights, whose outputs are the spiking network's",
+        "Kheradpisheh et al. 2021, arXiv 2109.13208",
+        "rates:Proxy",
+    ),
+    "tdbn": TrainingMethod(
+        "distillation with batch normalisation over time in front of neurons, folded at the end",
+        "Zheng et al., AAAI 2021, arXiv 2011.05280",
+        "batch_norm:BatchNorm",
     ),
 }

@@ -96,7 +96,7 @@ def tune(
         raise DataError(f"{given.name} has no class labels", hint="leave --label-weight out: the original teaches")
     schedule = schedule_of(calibrated, snn.schedule, Change(timesteps=asked.timesteps))
     start, scale = _start(calibrated, schedule, teacher, images)
-    student = Student(start, schedule, device=asked.device, half=_half(asked))
+    student = Student(start, schedule, device=asked.device, half=_half(asked), width=asked.surrogate_width)
     method: Method = TRAINING_METHODS[asked.method].load()(student, snn.task, asked)
     held_out = images.held_out.images()
     judge = Judge(teacher.graph, snn.task, held_out)
@@ -183,10 +183,16 @@ class _Outcome:
 
 
 def _figures(curve: FitCurve) -> dict[str, Any]:
-    """The figures of a curve at its last step."""
+    """The figures of a curve at its last step; and how near K_l(t) comes to its bound 2 Omega_l / t, at worst."""
     found: dict[str, Any] = {name: of.values[-1] for name, of in curve.metrics().items()}
     intervals = {f"{name}_interval": of.intervals[-1] for name, of in curve.metrics().items()}
-    return {"timesteps": curve.timesteps[-1], **found, **intervals, "spikes_per_image": curve.spikes[-1]}
+    fit = [(one["t"] * one["k"] / (2 * row["omega"])) for row in curve.layers if row["omega"] for one in row["fit"]]
+    own = {
+        "timesteps": curve.timesteps[-1],
+        "spikes_per_image": curve.spikes[-1],
+        "fit_over_bound": max(fit, default=None),
+    }
+    return {**own, **found, **intervals}
 
 
 def _selection(snn: Snn, measured: Dataset, asked: FineTuning) -> dict[str, Any]:

@@ -5,6 +5,7 @@ A method is a class below `Method` in a file of `methods/`, and a row of TRAININ
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 from snnconvert.graph.types import Calibrated
 from snnconvert.tasks import TaskChoice
 from snnconvert.train.options import FineTuning
+from snnconvert.train.sparse import SparseBackward
 from snnconvert.train.student import Student
 
 if TYPE_CHECKING:
@@ -30,11 +32,15 @@ class Method:
 
     Attributes:
         extra: what the method adds to what learns, by names that the student does not use.
+        forward: makes the outputs of all frames, or their mean, with gradients.
     """
 
     def __init__(self, student: Student, task: TaskChoice, asked: FineTuning) -> None:
         self.student, self.task, self.asked = student, task, asked
         self.extra: dict[str, Tensor] = {}
+        self.forward: Callable[[Tensor], list[Tensor]] = student
+        if asked.backward == "sparse":
+            self.forward = SparseBackward(student)
 
     def prepare(self, images: Tensor) -> None:
         """Called once before anything is learned, with some training images (n, *sample)."""
@@ -50,7 +56,7 @@ class Method:
 
     def loss(self, batch: Batch, goal: list[Tensor]) -> Tensor:
         """The loss of a batch; `goal` holds the teacher's outputs, each (batch, *output)."""
-        outputs = self.student(batch.images)
+        outputs = self.forward(batch.images)
         return self.compared([one.mean(0) for one in outputs], goal, batch.labels)
 
     def compared(self, means: list[Tensor], goal: list[Tensor], labels: Tensor | None) -> Tensor:
@@ -86,4 +92,6 @@ class Method:
 
     def record(self) -> dict[str, Any]:
         """What the report should say of the method itself; JSON-able."""
+        if isinstance(self.forward, SparseBackward):
+            return {"details": {"active": self.forward.share}}
         return {}

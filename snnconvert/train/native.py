@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-VERSION = 1
+VERSION = 2
 STORAGE = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
 
 
@@ -26,6 +26,17 @@ class _Neurons(Structure):
         *((name, c_void_p) for name in ("current_gradient", "threshold_gradient", "initial_gradient")),
         ("first", c_int64),
         ("last", c_int64),
+    )
+
+
+class _Active(Structure):
+    """As in source/neurons.cpp."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("frames", "batch", "inputs", "outputs", "storage", "count", "before_count")),
+        ("slope", c_double),
+        *((name, c_void_p) for name in ("active", "before", "gradient", "weight", "sent", "change")),
+        *((name, c_void_p) for name in ("weight_gradient", "before_gradient")),
     )
 
 
@@ -53,6 +64,11 @@ class Native:
     def _run(self, function: Any, given: dict[str, Any]) -> None:
         parts = min(torch.get_num_threads(), given["batch"])
         self._call(function, [self._prepared(given, part, parts) for part in range(parts)])
+
+    def sparse(self, **given: Any) -> None:
+        """Go back through a layer of which few places are active; see `_Active`."""
+        values = {name: one.data_ptr() if isinstance(one, Tensor) else one for name, one in given.items()}
+        self.library.snnconvert_train_sparse(byref(_Active(**values)))
 
     @staticmethod
     def _prepared(given: dict[str, Any], part: int, parts: int) -> Any:
@@ -83,6 +99,7 @@ def load() -> Native | None:
             library.snnconvert_train_version.restype = c_int64
             library.snnconvert_train_forward.restype = None
             library.snnconvert_train_backward.restype = None
+            library.snnconvert_train_sparse.restype = None
             if library.snnconvert_train_version() == VERSION:
                 return Native(library)
         except (OSError, AttributeError):

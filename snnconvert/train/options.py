@@ -76,6 +76,16 @@ class FineTuning:
         "measured and written is exact.",
         choices=ARITHMETIC,
     )
+    surrogate_width: float = _more(
+        0.5, "How far from its threshold a membrane may be for gradients to flow, in thresholds.", above=0, most=2
+    )
+    backward: str = _more(
+        "dense",
+        "sparse: gradients are computed where that is so, and nowhere else, for linear layers (distill).",
+        choices=("dense", "sparse"),
+    )
+    rnl_stage: str = _more("2", "1: weights under clipped activations; 2: p alone (rnl).", choices=("1", "2"))
+    omega: float | None = _more(None, "Weight of the rate inference loss (rnl).", least=0, usual="1 / (3 T)")
     seed: int = _more(0, "Order of the images, and which are held out.", least=0)
     device: str = _more("cpu", "cpu, or cuda where there is one.")
 

@@ -68,6 +68,8 @@ class Student:
     Attributes:
         graph: the calibrated network with the tensors that learn.
         sites: its layers of neurons by node.
+        fire: what becomes of currents.
+        after: what becomes of the values of other nodes, where a method adds something.
 
     Raises:
         OptionError: a schedule or neuron that has no derivative here; with what to do.
@@ -102,6 +104,7 @@ class Student:
             laid = kept.contiguous(memory_format=torch.channels_last) if kept.ndim == 4 else kept
             setattr(op, name, laid.requires_grad_())
         self.fire: Fire = _as_neurons
+        self.after: dict[fx.Node, Callable[[Tensor], Tensor]] = {}
 
     def _learned(self) -> Iterator[tuple[fx.Node, Op, str]]:
         for node, op in calls(self.graph):
@@ -133,7 +136,7 @@ class Student:
     # --- forward ---
 
     def __call__(self, images: Tensor, *, watch: Callable[[fx.Node, Tensor], None] | None = None) -> list[Tensor]:
-        """The outputs of every frame that is read, each (frames, batch, *output), float32.
+        """The outputs of every frame that is read, each (frames, batch, *output), at least float32.
 
         Args:
             images: (batch, *sample).
@@ -148,7 +151,7 @@ class Student:
                 if step.node in self.outputs:
                     found[step.node] = step.value
         values = (_over_time(found[node], frames, batch) for node in self.outputs)
-        return [by_frames(value.float(), frames)[self.schedule.read_from :] for value in values]
+        return [by_frames(_single(value), frames)[self.schedule.read_from :] for value in values]
 
     def laid_out(self, images: Tensor) -> Tensor:
         """Images on the device, in the memory order that convolutions like."""
@@ -156,6 +159,13 @@ class Student:
         return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
     def _value(self, node: fx.Node, inputs: list[Tensor], batch: int) -> Tensor:
+        return self.shaped(node, self._computed(node, inputs, batch))
+
+    def shaped(self, node: fx.Node, value: Tensor) -> Tensor:
+        """A value with what a method adds to it."""
+        return self.after[node](value) if node in self.after else value
+
+    def _computed(self, node: fx.Node, inputs: list[Tensor], batch: int) -> Tensor:
         op, frames = op_of(node), self.schedule.frames
         if node in self.sites:
             constant = len(inputs[0]) == batch and (frames > 1 or self.flow[node.all_input_nodes[0]] == Flow.CONSTANT)
@@ -205,6 +215,11 @@ class Student:
             reach=reach(graph, images[:REACH_IMAGES].cpu()),
             early_exit=None,
         )
+
+
+def _single(value: Tensor) -> Tensor:
+    """At least float32."""
+    return value if value.dtype == torch.float64 else value.float()
 
 
 def _as_neurons(node: fx.Node, site: Site, current: Tensor, constant: bool) -> Tensor:

@@ -82,6 +82,8 @@ def blocks(document: Document) -> Sequence[Block]:
         (METRICS[name].title, *(_with_interval(found[side], name) for side in ("before", "after"))) for name in names
     ]
     rows.append(("spikes per image", *(count(found[side]["spikes_per_image"]) for side in ("before", "after"))))
+    fits = [found[side].get("fit_over_bound") for side in ("before", "after")]
+    rows.append(("largest K(t) over 2 Omega / t", *map(_value, fits)))
     rows.append(("T", *(str(found[side]["timesteps"]) for side in ("before", "after"))))
     metric = METRICS[found["metric"]]
     return [

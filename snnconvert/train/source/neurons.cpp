@@ -6,6 +6,7 @@
 // slope_t is the surrogate of dn/d(u / theta). The backward pass computes the membranes again instead of storing them:
 // the currents are there anyway, and a block of neurons stays in the cache for all steps. See snnconvert/train/neurons.py,
 // which computes the same in torch.
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -41,6 +42,19 @@ struct Neurons {
     const void *gradient;                                              // of out
     void *current_gradient, *threshold_gradient, *initial_gradient;  // the last two (size) are added to
     int64_t first, last;                                               // samples of the batch to work on
+};
+
+// A layer of linear weights and neurons of which few places, flat in (frames, batch, outputs), are active.
+struct Active {
+    int64_t frames, batch, inputs, outputs;  // inputs is 0 where they are the same in all frames
+    int64_t storage;                         // of real numbers: 0 float, 2 double
+    int64_t count, before_count;
+    double slope;
+    const int64_t *active, *before;  // places, ascending, of this layer and of the one that it reads
+    const void *gradient, *weight;   // of the outputs at active places; (outputs, inputs)
+    const int8_t *sent;              // units, (frames, batch, inputs)
+    void *change;                    // by how much dL/du changes at every active place, going back in time
+    void *weight_gradient, *before_gradient;  // (outputs, inputs), added to, for unit spikes; at the places `before`
 };
 
 namespace {
@@ -240,9 +254,58 @@ Entry chosen(const Neurons &k, bool back) {
     return entries[back][k.memory != 0][k.storage];
 }
 
+template <typename Real>
+inline void add_multiple(const Real *KEPT from, Real factor, Real *KEPT to, int64_t size) {
+    for (int64_t i = 0; i < size; i++) to[i] += factor * from[i];
+}
+
+inline void add_units(const int8_t *KEPT from, float *KEPT to, int64_t size) {
+    for (int64_t i = 0; i < size; i++) to[i] += from[i];
+}
+
+inline void add_units(const int8_t *KEPT from, double *KEPT to, int64_t size) {
+    for (int64_t i = 0; i < size; i++) to[i] += from[i];
+}
+
+// Back through a layer of which few places are active; see snnconvert/train/sparse.py.
+template <typename Real>
+inline void sparse(const Active &k) {
+    const auto *gradient = static_cast<const Real *>(k.gradient), *weight = static_cast<const Real *>(k.weight);
+    auto *change = static_cast<Real *>(k.change), *into = static_cast<Real *>(k.weight_gradient);
+    auto *before = static_cast<Real *>(k.before_gradient);
+    const int64_t neurons = k.batch * k.outputs, sources = k.batch * k.inputs;
+    const Real slope = static_cast<Real>(k.slope);
+    std::vector<Real> carried(neurons), rows(k.inputs ? sources : 0);
+    int64_t at = k.count, source = k.before_count;
+    for (int64_t step = k.frames - 1; step >= 0; step--) {
+        for (; at > 0 && k.active[at - 1] >= step * neurons; at--) {
+            const int64_t place = k.active[at - 1] - step * neurons;
+            const Real c = slope * (gradient[at - 1] - carried[place]);
+            carried[place] += c, change[at - 1] = c;
+            if (k.inputs)
+                add_multiple(weight + place % k.outputs * k.inputs, c, &rows[place / k.outputs * k.inputs], k.inputs);
+        }
+        for (; source > 0 && k.before[source - 1] >= step * sources; source--)
+            before[source - 1] = rows[k.before[source - 1] - step * sources];
+    }
+    if (!k.inputs) return;
+    std::fill(rows.begin(), rows.end(), Real(0));  // now what every input has sent so far
+    for (int64_t step = 0; step < k.frames; step++) {
+        add_units(k.sent + step * sources, rows.data(), sources);
+        for (; at < k.count && k.active[at] < (step + 1) * neurons; at++) {
+            const int64_t place = k.active[at] - step * neurons;
+            add_multiple(&rows[place / k.outputs * k.inputs], change[at], into + place % k.outputs * k.inputs, k.inputs);
+        }
+    }
+}
+
+FOR_EVERY_PROCESSOR void sparse_float(const Active &k) { sparse<float>(k); }
+FOR_EVERY_PROCESSOR void sparse_double(const Active &k) { sparse<double>(k); }
+
 }  // namespace
 
-EXPORTED int64_t snnconvert_train_version() { return 1; }
+EXPORTED int64_t snnconvert_train_version() { return 2; }
+EXPORTED void snnconvert_train_sparse(const Active *k) { (k->storage == 2 ? sparse_double : sparse_float)(*k); }
 EXPORTED void snnconvert_train_forward(const Neurons *k) { chosen(*k, false)(*k); }
 EXPORTED void snnconvert_train_backward(const Neurons *k) { chosen(*k, true)(*k); }
 
