@@ -21,7 +21,7 @@ from snnconvert.progress import Progress, silent
 from snnconvert.simulate.early_exit import with_early_exit
 
 # what an evaluation record says of its images; the rest are figures of one network
-SELECTION = ("source", "labelled", "fingerprint", "excluded_calibration", "limit", "seed", "label_offset")
+SELECTION = ("source", "labelled", "fingerprint", "excluded_calibration", "limit", "seed", "label_offset", "labels")
 
 
 @dataclass(frozen=True)

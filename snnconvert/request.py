@@ -1,7 +1,7 @@
 """What a user can ask of a conversion, and what of it is refused before any work.
 
 A field of `Request` is all there is to an option: command line, manifest, checks and the table in the docs follow from
-it.
+it. It is longer than 400 lines because every option is declared here, with its help.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ class Request:
     )
     data: str | None = option(
         None,
-        "Images to evaluate on: .npz (x, y), .npy, a folder of class folders, a folder plus labels.csv, idx or CIFAR "
-        "binary files.",
+        "Images to evaluate on: .npz (x and y, or an array for each input), .npy, a table (.csv, .parquet), a folder "
+        "of class folders, a folder plus labels.csv, idx or CIFAR binary files.",
         commands=(*_MEASURING, "check", "debug", "cost", "zoo init"),
         panel=DATA,
         first=("convert",),
@@ -201,6 +201,22 @@ class Request:
         inside=partial(declared, Preprocessing),
         gather=from_command_line,
     )
+    label_column: str | None = option(
+        None,
+        "The labels' column in a table: its name, or its number from 0 (-1: the last).",
+        commands=("convert", "run", "report"),
+        metavar="NAME|INDEX",
+        panel=DATA,
+        usual="label, class, target, category or y",
+    )
+    label_key: str | None = option(
+        None,
+        "The labels' array in an .npz file.",
+        commands=("convert", "run", "report"),
+        metavar="NAME",
+        panel=DATA,
+        usual="y, labels or targets",
+    )
     label_offset: int = option(
         0, "Added to labels (1 for a background class).", commands=("convert", "check", "zoo init"), panel=DATA
     )
@@ -257,6 +273,11 @@ class Request:
     )
 
     @property
+    def labels(self) -> str | None:
+        """The array or column of labels; None for the usual names."""
+        return self.label_key if self.label_column is None else self.label_column
+
+    @property
     def units(self) -> int:
         """Units that a neuron may send a step."""
         model = NEURONS.get(self.neuron)
@@ -300,6 +321,12 @@ def check_request(request: Request) -> None:
         OptionError: naming the option, its value and what is allowed.
     """
     check(request)
+    if request.label_column is not None and request.label_key is not None:
+        raise OptionError(
+            f"--label-column {request.label_column} and --label-key {request.label_key} both name the labels",
+            hint="leave one of the two out",
+            options=("label_column", "label_key"),
+        )
     for refuse in (_check_earlier_steps, _check_neuron, _check_schedule):
         refuse(request)
     check_studies(request.studies, None if request.automatic else request.schedule)

@@ -4,34 +4,36 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.compile.balance import with_identity_sites
 from snnconvert.compile.network import compile_network
 from snnconvert.compile.precision import in_precision
-from snnconvert.convert.doors import choose_named, open_model
+from snnconvert.convert.doors import choose_named, import_fitting, open_model
 from snnconvert.convert.encoder import with_input_encoder
 from snnconvert.convert.onnx_reference import Comparison, compare_with_onnxruntime
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.passes.logits import keep_logits
-from snnconvert.convert.pytorch import import_module
 from snnconvert.convert.units import refuse_analog, refuse_overflow, refuse_without_sites, with_units
 from snnconvert.cost.chip import load_target
 from snnconvert.data.bundled import bundled, data_path
 from snnconvert.data.datasets import Dataset, dataset_of, load_dataset
 from snnconvert.data.memory import Memory
+from snnconvert.data.named import Wanted, raw_of
+from snnconvert.data.parts import offered_by
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.selection import Inputs
 from snnconvert.errors import DataError, InternalError, OptionError
 from snnconvert.graph.dialect import class_count, outputs_of
+from snnconvert.graph.parts import Part, fitting
 from snnconvert.graph.schedule import SCHEDULES, Schedule, owners
 from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, Snn
 from snnconvert.progress import Progress
@@ -117,16 +119,17 @@ def open_ann(request: Request, memory: Memory | None = None) -> tuple[Ann, Facts
     """
     memory = memory or Memory()
     module = memory.module
-    shapes = (request.input_shape,) if request.input_shape else _shapes_of_data(request, memory)
+    shapes, arrays = ((request.input_shape,), {}) if request.input_shape else _shapes_of_data(request, memory)
     if module is not None:
-        opened = _open_module(module, request, shapes)
+        opened = choose_named(import_fitting(module, shapes, arrays, name=request.model), request.output_name)
     else:
-        shape = shapes[0] if shapes else None
-        opened = open_model(request.model, arch=request.arch, input_shape=shape, output_name=request.output_name)
+        shape, output = shapes[0] if shapes else None, request.output_name
+        opened = open_model(request.model, arch=request.arch, input_shape=shape, output_name=output, arrays=arrays)
         path = Path(opened.source.location)
         if request.model.startswith("zoo:"):
             opened = replace(opened, source=replace(opened.source, location=request.model))
     samples = torch.rand((2, *opened.input_shape), generator=torch.Generator().manual_seed(request.seed))
+    samples = fitting(opened.inputs, samples)
     comparison: dict[str, Any] | None = None
     if module is None and opened.source.format == "onnx":
         found = compare_with_onnxruntime(opened, path, samples, tolerance=TOLERANCE)
@@ -242,32 +245,29 @@ def _with_remark(opened: Ann, found: Comparison, samples: int) -> Ann:
     return replace(opened, source=replace(opened.source, notes=(*opened.source.notes, remark)))
 
 
-def _open_module(module: nn.Module, request: Request, shapes: Sequence[tuple[int, ...]]) -> Ann:
-    """A module in memory, opened with the first of the shapes that it takes."""
-    if not shapes:
-        raise OptionError(
-            f"{request.model} is a module in memory, and the shape of one of its inputs is not known",
-            hint="pass data=..., or the shape without the batch, for instance input_shape=(3, 32, 32)",
-        )
-    for shape in shapes[:-1]:
-        with suppress(DataError):
-            return choose_named(import_module(module, shape, name=request.model), request.output_name)
-    return choose_named(import_module(module, shapes[-1], name=request.model), request.output_name)
-
-
-def _shapes_of_data(request: Request, memory: Memory) -> tuple[tuple[int, ...], ...]:
-    """The shapes that one input may have, of models that do not state their own, the likeliest first.
+def _shapes_of_data(request: Request, memory: Memory) -> tuple[tuple[tuple[int, ...], ...], dict[str, Part]]:
+    """The shapes that one input may have, of models that do not state their own, the likeliest first; and what the data
+    hold by name.
 
     Real numbers in memory are what the model takes, as they are, before they are images of some layout.
     """
-    path, raw = request.data or request.calibration_data, memory.data or memory.calibration_data
-    of_its_own = memory.module is None and (request.model.startswith("zoo:") or request.model.endswith(".onnx"))
+    path, given = request.data or request.calibration_data, memory.data or memory.calibration_data
+    model = request.model
+    of_its_own = memory.module is None and (model.startswith("zoo:") or model.endswith((".onnx", ".pt2")))
     if path is None or of_its_own:
-        return ()
-    if raw is None:
-        return (load_dataset(data_path(path), preprocessing=request.preprocessing, input_shape=None).sample_shape,)
-    prepared = dataset_of(raw, path, preprocessing=request.preprocessing, input_shape=None).sample_shape
-    return tuple(dict.fromkeys((raw.source.shape, prepared) if raw.source.dtype.kind == "f" else (prepared,)))
+        return (), {}
+    held = offered_by(data_path(path) if given is None else given, request.preprocessing)
+    asked: dict[str, Any] = {"preprocessing": request.preprocessing, "input_shape": None}
+    try:
+        if given is None:
+            return (load_dataset(data_path(path), labels=request.labels, **asked).sample_shape,), held
+        raw = raw_of(given, Wanted(labels=request.labels))
+        prepared = dataset_of(raw, path, **asked).sample_shape
+    except DataError:
+        if len(held) < 2:
+            raise
+        return (), held  # its arrays are called as the inputs of the model
+    return tuple(dict.fromkeys((raw.source.shape, prepared) if raw.source.dtype.kind == "f" else (prepared,))), held
 
 
 def _schedules(request: Request) -> tuple[str, ...]:

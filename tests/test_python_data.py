@@ -15,6 +15,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Subse
 import snnconvert
 from snnconvert.data.bundled import dataset_for, model_path
 from snnconvert.data.memory import Items, raw_in_memory
+from snnconvert.data.named import Wanted, raw_of
+from snnconvert.data.sources import RawData
 from snnconvert.errors import DataError
 
 TRAIN, TEST, PREPROCESSING = dataset_for("digits-cnn")
@@ -35,6 +37,12 @@ class _Digits(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = self.graph(x)[0]
         return found
+
+
+def read(given: Any, called: str = "data") -> tuple[RawData, str]:
+    """As for a model of one input that no name is known of."""
+    raw, name = raw_in_memory(given, called)
+    return raw_of(raw, Wanted()), name
 
 
 class Pairs(Dataset[Any]):
@@ -113,7 +121,7 @@ NAMES = list(forms(np.zeros((2, 8, 8), np.uint8), np.zeros(2, np.int64)))
 
 @pytest.mark.parametrize("name", NAMES)
 def test_data_in_every_form_are_the_same_data(name: str, digits: tuple[np.ndarray, np.ndarray]) -> None:
-    raw, _ = raw_in_memory(forms(*digits)[name](), "data")
+    raw, _ = read(forms(*digits)[name](), "data")
     order = np.arange(len(digits[1]))
     if name == "loader of a part":
         order = np.array([*order[1::2], *order[::2]])
@@ -165,7 +173,7 @@ def test_a_large_data_set_is_not_read_for_a_few_samples(
 
 
 def test_augmentation_is_drawn_once(digits: tuple[np.ndarray, np.ndarray]) -> None:
-    raw, _ = raw_in_memory(Pairs(*digits, noise=0.3), "data")
+    raw, _ = read(Pairs(*digits, noise=0.3), "data")
     assert isinstance(raw.source, Items)
     first = raw.source.read([3, 4])
     assert np.array_equal(first, raw.source.read([3, 4]))
@@ -204,16 +212,16 @@ def test_augmentation_is_drawn_once(digits: tuple[np.ndarray, np.ndarray]) -> No
 )
 def test_data_that_are_none_are_refused_with_a_hint(given: Any, message: str | None) -> None:
     if message is None:  # a mapping of one array is that array
-        assert len(raw_in_memory(given, "data")[0].source) == 4
+        assert len(read(given)[0].source) == 4
         return
     with pytest.raises(DataError, match=message) as caught:
-        raw_in_memory(given, "data")
+        read(given)
     assert caught.value.hint
 
 
 def test_a_sampler_that_leaves_samples_out_is_obeyed(digits: tuple[np.ndarray, np.ndarray]) -> None:
     loader = DataLoader(Pairs(*digits), batch_size=4, sampler=SubsetRandomSampler(range(10)))
-    raw, _ = raw_in_memory(loader, "data")
+    raw, _ = read(loader, "data")
     assert raw.labels is not None
     assert sorted(raw.labels.tolist()) == sorted(digits[1][:10].tolist())
 

@@ -11,9 +11,11 @@ from snnconvert.api.convert import in_python
 from snnconvert.api.network import SpikingNetwork, check_device, load
 from snnconvert.data.datasets import Dataset, check_truth, dataset_of
 from snnconvert.data.memory import raw_in_memory
+from snnconvert.data.named import Wanted, raw_of
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import OptionError, SnnConvertError, did_you_mean
 from snnconvert.graph.dialect import output_nodes
+from snnconvert.graph.inputs import inputs_of
 from snnconvert.graph.types import Snn
 from snnconvert.options import declared
 from snnconvert.progress import Progress, bars, silent
@@ -108,8 +110,16 @@ def _network(network: Any) -> Snn:
 
 def _in_memory(snn: Snn, value: Any, called: str) -> Dataset:
     """What users hand over, prepared as the network's own images."""
-    raw, name = raw_in_memory(value, called)
+    given, name = raw_in_memory(value, called)
+    parts, labels = inputs_of(snn), snn.evaluation.get("labels")
     plan = Preprocessing.from_dict({key: kept for key, kept in snn.preprocessing.items() if kept is not None})
-    found = dataset_of(raw, name, preprocessing=plan, input_shape=snn.input_shape, label_offset=snn.label_offset)
+    found = dataset_of(
+        raw_of(given, Wanted(parts, labels)),
+        name,
+        preprocessing=plan,
+        input_shape=snn.input_shape,
+        label_offset=snn.label_offset,
+        inputs=parts,
+    )
     check_truth(found, snn.task, output_nodes(snn.graph)[snn.task.outputs[0]].meta["shape"])
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -18,12 +18,14 @@ from torch import Tensor
 from snnconvert import request  # noqa: F401  (a checkpoint may need what packages bring, which it loads)
 from snnconvert.api.files import check_path, save
 from snnconvert.data.arrange import prepare, show_shape
-from snnconvert.data.memory import as_array
+from snnconvert.data.datasets import dataset_of
+from snnconvert.data.named import Arrays, Wanted, as_array, by_name, packed_inputs
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import DataError, OptionError, did_you_mean
 from snnconvert.exporters import hub
 from snnconvert.graph import checkpoint, types
 from snnconvert.graph.dialect import neurons_of
+from snnconvert.graph.inputs import inputs_of
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.simulate.chunks import chunk_size, with_smaller_chunks
 from snnconvert.simulate.layer_engine import LayerEngine
@@ -127,8 +129,9 @@ class SpikingNetwork(types.Snn):
         """The outputs after T steps.
 
         Args:
-            x: inputs as the original network took them, shape (n, *input_shape): an array or a tensor of real numbers.
-                Whole numbers are taken for raw images where the conversion prepared such: see `prepare`.
+            x: inputs as the original network took them, shape (n, *input_shape): an array or a tensor of real numbers;
+                for a network with several inputs a mapping with one for each, by its name (`inputs` lists them). Whole
+                numbers are taken for raw images where the conversion prepared such: see `prepare`.
             device: where to simulate, "cpu" or "cuda".
 
         Returns:
@@ -140,7 +143,7 @@ class SpikingNetwork(types.Snn):
             DataError: inputs of another shape, or not finite.
             OptionError: a device that is not there.
         """
-        given = self._inputs(x)
+        given, x = self._inputs(x), _first(x)
         rows = [tuple(one[-1] for one in run.outputs) for run, _ in self._runs(given, device)]
         dtype = x.dtype if isinstance(x, Tensor) and x.is_floating_point() else torch.float32
         if not isinstance(x, Tensor) and np.asarray(x).dtype.kind == "f":
@@ -175,7 +178,7 @@ class SpikingNetwork(types.Snn):
             >>> bool(train.sum() == 5 * seen.spikes[snn.layers[0]].sum())
             True
         """
-        given, wanted = self._inputs(x), self._recorded(record)
+        given, wanted, x = self._inputs(x), self._recorded(record), _first(x)
         outputs: list[tuple[Tensor, ...]] = []
         counts = {name: np.zeros(self.timesteps) for name in self.layers}
         trains: dict[str, list[Tensor]] = {name: [] for name in wanted}
@@ -206,7 +209,8 @@ class SpikingNetwork(types.Snn):
         """Raw images as inputs of this network, prepared as those that it was converted on.
 
         Args:
-            images: shape (n, *sample), for instance (n, height, width, channels) of uint8.
+            images: shape (n, *sample), for instance (n, height, width, channels) of uint8; of a network with several
+                inputs a mapping with one for each.
 
         Returns:
             A tensor (n, *input_shape), float32.
@@ -226,6 +230,11 @@ class SpikingNetwork(types.Snn):
             torch.Size([5, 10])
         """
         plan = Preprocessing.from_dict({key: value for key, value in self.preprocessing.items() if value is not None})
+        if self.inputs:
+            held = by_name(self.inputs, images)
+            raw = Arrays("the inputs", tuple(held), held.__getitem__).raw(Wanted(self.inputs))
+            shape, inputs = self.input_shape, self.inputs
+            return dataset_of(raw, "the inputs", preprocessing=plan, input_shape=shape, inputs=inputs).images()
         return prepare(plan, as_array(images, "images"), self.input_shape)
 
     def save(self, path: str | Path, *, original: bool = True) -> Path:
@@ -245,6 +254,8 @@ class SpikingNetwork(types.Snn):
         Raises:
             DataError: another shape, no real numbers, or not finite.
         """
+        if isinstance(x, Mapping) or self.inputs:
+            return packed_inputs(inputs_of(self), x)
         array = as_array(x, "the inputs")
         shape = (len(array), *self.input_shape) if array.ndim else ()
         raw = "raw images are prepared by snn.prepare(x)"
@@ -314,6 +325,11 @@ class SpikingNetwork(types.Snn):
             return done
 
         yield from with_smaller_chunks(chunk_size(self), work)[0]
+
+
+def _first(x: Any) -> Any:
+    """What decides between arrays and tensors: the inputs, or the first of several."""
+    return next(iter(x.values()), x) if isinstance(x, Mapping) else x
 
 
 def check_device(device: str) -> None:

@@ -95,7 +95,8 @@ def _hint(found: Check) -> str:
 
 def _print(found: Check) -> None:
     console = Console()
-    table = Table(title=f"{found.model}, input {'x'.join(map(str, found.input_shape))}" if found.input_shape else None)
+    takes = ", ".join(part.describe() for part in found.inputs) or "x".join(map(str, found.input_shape))
+    table = Table(title=f"{found.model}, input {takes}" if found.input_shape else None)
     for title in ("node", "operator", "verdict", "reason"):
         table.add_column(title, overflow="fold")
     for node in found.nodes:

@@ -63,7 +63,7 @@ def _measured(path: Path, given: Mapping[str, Any], chip: Chip, terminal: Termin
     limits = None if request.target is None else load_target(request.target)
     constants = None if request.energy_constants is None else load_constants(request.energy_constants)
     snn = load_snn(path)
-    chosen = images_for(snn, data, request.limit)
+    chosen = images_for(snn, data, request.limit, request.labels)
     with terminal.progress() as progress:
         section = None
         if limits is not None or chip.sweep:

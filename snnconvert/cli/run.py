@@ -63,7 +63,7 @@ def run(checkpoint: Path, given: Mapping[str, Any], output: Path | None, termina
     if output is not None:
         check_writable(output, ".snn")
     loaded = load_snn(checkpoint)
-    chosen = images_for(loaded, data, request.limit)
+    chosen = images_for(loaded, data, request.limit, request.labels)
     fingerprint = chosen.fingerprint()
     own = fingerprint == loaded.evaluation.get("fingerprint")
     if not own:

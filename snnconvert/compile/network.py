@@ -47,6 +47,7 @@ def compile_network(
         input_shape=network.input_shape,
         outputs=network.outputs,
         task=network.task,
+        inputs=network.inputs,
         source=network.source,
         preprocessing=calibrated.preprocessing,
         calibration=calibrated.record,

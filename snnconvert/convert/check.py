@@ -28,6 +28,7 @@ from snnconvert.errors import NodeFault, UnsupportedError
 from snnconvert.graph.dialect import arguments, calls, op_of, origin_of, outputs_of
 from snnconvert.graph.flow import Flow, through
 from snnconvert.graph.kinds import Concat, Conv, Linear, MatMul, Op, Role
+from snnconvert.graph.parts import Part
 from snnconvert.graph.types import Ann
 from snnconvert.options import AUTO
 from snnconvert.tasks.assume import task_of
@@ -100,6 +101,7 @@ _ANALOG = {
     "LayerNorm": ("no spiking form", "batch normalisation, which folds away"),
     "GroupNorm": ("no spiking form", "batch normalisation, which folds away"),
     "Softmax": ("no spiking form", "ReLU attention"),
+    "Embedding": ("rows of a table by whole numbers of the input", "the rows themselves as the input"),
 }
 
 
@@ -134,6 +136,7 @@ class Check:
         operations: multiply-accumulates per image, by what they read: "spikes", "input", "current".
         refusal: why the model cannot be converted; empty if it can.
         hint: what would help against that, where it is no matter of single nodes.
+        inputs: what `input_shape` holds, where there are several inputs, or one of whole numbers.
     """
 
     model: str
@@ -147,6 +150,7 @@ class Check:
     notes: tuple[str, ...]
     refusal: str = ""
     hint: str = ""
+    inputs: tuple[Part, ...] = ()
 
     @property
     def operation_coverage(self) -> float:
@@ -166,6 +170,7 @@ class Check:
         """JSON-able form, with a schema name."""
         coverage = {"operations": self.operation_coverage, "sites": self.site_coverage}
         own = {field.name: getattr(self, field.name) for field in fields(self)}
+        own["inputs"] = [part.to_dict() for part in self.inputs]
         own["nodes"] = [node.to_dict() for node in self.nodes]
         return {"schema": "snnconvert-check/1", **own, "counts": self.counts(), "coverage": coverage}
 
@@ -235,6 +240,7 @@ def check(opened: Ann, *, way: str = "auto", strict: bool = False) -> Check:
         model=canonical.source.location,
         format=canonical.source.format,
         input_shape=opened.input_shape,
+        inputs=opened.inputs,
         outputs=opened.outputs,
         nodes=tuple(nodes),
         sites=spiking,

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 from torch import nn
 
 from snnconvert.convert.architectures import build_architecture
 from snnconvert.convert.pytorch import choose_output, import_module, weights_digest
 from snnconvert.convert.weights import SUFFIXES, apply_weights, is_pt2, load_weights, sniff
-from snnconvert.errors import OptionError, listed
+from snnconvert.data.named import IMAGE_KEYS
+from snnconvert.errors import DataError, OptionError, listed
 from snnconvert.files import sha256_of
+from snnconvert.graph.parts import Part
 from snnconvert.graph.types import Ann, Source
 
 ALLOWED = f"zoo:NAME, FILE.onnx, FILE.pt2, torchvision:NAME, timm:NAME, or FILE with a suffix of {', '.join(SUFFIXES)}"
@@ -22,6 +30,7 @@ def open_model(
     arch: str | None = None,
     input_shape: tuple[int, ...] | None = None,
     output_name: str | None = None,
+    arrays: Mapping[str, Part] | None = None,
 ) -> Ann:
     """Read the network that `model` names.
 
@@ -31,6 +40,7 @@ def open_model(
         arch: the architecture of a file of weights, see `build_architecture`.
         input_shape: shape of one sample, batch excluded, for instance (3, 32, 32); ONNX files know their own.
         output_name: which output is the classifier; the first by default.
+        arrays: what the data hold by name, for models that do not say what they take.
 
     Raises:
         ModelFileError: the file is missing, damaged, unsafe or does not fit the architecture.
@@ -44,7 +54,7 @@ def open_model(
         return _open_onnx(Path(model_path(model.removeprefix("zoo:"))), input_shape, output_name)
     if model.startswith(("torchvision:", "timm:")) or ".py:" in model:
         _refuse_arch(model, arch)
-        return _open_named(model, input_shape, output_name)
+        return _open_named(model, input_shape, output_name, arrays)
     path = Path(model)
     suffix = path.suffix.lower()
     if suffix not in (".onnx", ".pt2", *SUFFIXES):
@@ -60,7 +70,7 @@ def open_model(
         from snnconvert.convert.pt2_reader import import_pt2
 
         return choose_named(import_pt2(path), output_name)
-    return _open_weights(path, arch, input_shape, output_name)
+    return _open_weights(path, arch, (input_shape, arrays), output_name)
 
 
 def _open_onnx(path: Path, input_shape: tuple[int, ...] | None, output_name: str | None) -> Ann:
@@ -69,40 +79,94 @@ def _open_onnx(path: Path, input_shape: tuple[int, ...] | None, output_name: str
     return import_onnx(path, output_name=output_name, input_shape=input_shape)
 
 
-def _open_named(model: str, input_shape: tuple[int, ...] | None, output_name: str | None) -> Ann:
-    shape = _needed_shape(model, input_shape)
+def import_fitting(
+    module: nn.Module,
+    shapes: Sequence[tuple[int, ...]],
+    arrays: Mapping[str, Part] | None,
+    *,
+    name: str,
+    source: Source | None = None,
+) -> Ann:
+    """A module brought into the dialect with the first of what its inputs may be that it takes.
+
+    Args:
+        shapes: of the only input, the likeliest first.
+        arrays: by name, which are its inputs where its `forward` has arguments of these names.
+
+    Raises:
+        OptionError: nothing says what it takes.
+        DataError, UnsupportedError, ModelFileError, InternalError: as of `import_module`.
+    """
+    tried: list[tuple[int, ...] | tuple[Part, ...]] = [*_named_inputs(module, arrays or {}), *shapes]
+    if not tried:
+        _refuse_open(name)
+    for shape in tried[:-1]:
+        with suppress(DataError):
+            return import_module(module, shape, name=name, source=source)
+    return import_module(module, tried[-1], name=name, source=source)
+
+
+def _named_inputs(module: nn.Module, arrays: Mapping[str, Part]) -> Iterator[tuple[Part, ...]]:
+    """Arrays that may be the inputs of a module: those of the names of its arguments, whole ones also as real ones."""
+    arguments = inspect.signature(module.forward).parameters.values()
+    names = [one.name for one in arguments if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    chosen = tuple(arrays[name] for name in itertools.takewhile(arrays.__contains__, names))
+    if len(chosen) == 1 and chosen[0].name in IMAGE_KEYS:
+        chosen = ()  # images, which have to be arranged first
+    if not chosen and any(isinstance(part, nn.Embedding) for part in module.modules()):
+        usual = [arrays[name] for name in IMAGE_KEYS if name in arrays]
+        chosen = tuple(part for part in usual[:1] if part.whole)
+    if chosen:
+        yield chosen
+    if any(part.whole for part in chosen):
+        yield tuple(replace(part, whole=False) for part in chosen)
+
+
+def _open_named(
+    model: str, input_shape: tuple[int, ...] | None, output_name: str | None, arrays: Mapping[str, Part] | None
+) -> Ann:
+    if not arrays and input_shape is None:
+        _refuse_open(model)
     module = build_architecture(model)
     notes = (
         ("random weights",) if model.startswith(("torchvision:", "timm:")) else ("weights as the factory sets them",)
     )
     source = Source(model, model, weights_digest(module), "pytorch", notes)
-    return choose_named(import_module(module, shape, name=model, source=source), output_name)
+    shapes = () if input_shape is None else (tuple(input_shape),)
+    return choose_named(import_fitting(module, shapes, arrays, name=model, source=source), output_name)
 
 
-def _open_weights(path: Path, arch: str | None, input_shape: tuple[int, ...] | None, output_name: str | None) -> Ann:
+def _open_weights(
+    path: Path,
+    arch: str | None,
+    known: tuple[tuple[int, ...] | None, Mapping[str, Part] | None],
+    output_name: str | None,
+) -> Ann:
     if arch is None:
         load_weights(path)  # what is no file of weights needs no architecture
         raise OptionError(
             f"{path} holds weights only; the architecture they belong to is needed",
             hint="add --arch FILE.py:FACTORY, --arch torchvision:NAME or --arch timm:NAME",
         )
-    shape = _needed_shape(str(path), input_shape)
+    input_shape, arrays = known
+    if not arrays and input_shape is None:
+        _refuse_open(str(path))
     weights = load_weights(path)
     module: nn.Module = build_architecture(arch)
     notes = (f"architecture {arch}", *apply_weights(module, weights, location=str(path)))
     if weights.left_out:
         notes = (*notes, f"objects in the file that are no weights were not read: {listed(weights.left_out, 6)}")
     source = Source(path.name, str(path), sha256_of(path), "pytorch", notes)
-    return choose_named(import_module(module, shape, name=path.name, source=source), output_name)
+    shapes = () if input_shape is None else (tuple(input_shape),)
+    return choose_named(import_fitting(module, shapes, arrays, name=path.name, source=source), output_name)
 
 
-def _needed_shape(model: str, input_shape: tuple[int, ...] | None) -> tuple[int, ...]:
-    if input_shape is None:
-        raise OptionError(
-            f"the shape of one input of {model} is not known",
-            hint="give the shape without the batch, e.g. --input-shape 3,32,32; convert also takes it from --data",
-        )
-    return tuple(input_shape)
+def _refuse_open(model: str) -> NoReturn:
+    raise OptionError(
+        f"the shape of one input of {model} is not known",
+        hint="give the shape without the batch, e.g. --input-shape 3,32,32; convert also takes it from --data, of "
+        "several inputs as well: an .npz file with an array for each argument of `forward`, by its name",
+    )
 
 
 def choose_named(ann: Ann, output_name: str | None) -> Ann:

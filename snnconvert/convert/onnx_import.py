@@ -18,22 +18,23 @@ import onnx
 import torch
 from onnx import helper, numpy_helper
 
-from snnconvert.budget import Claims, check_claim, elements
+from snnconvert.budget import Claims
 from snnconvert.convert.lowering.flow import Array, Flow, Refusal, Value
+from snnconvert.convert.onnx_inputs import input_notes, inputs_of
 from snnconvert.convert.onnx_ops import OPERATORS, quantised
 from snnconvert.convert.onnx_ops.folding import PerSample, fold, fold_per_sample, range_over_batch
 from snnconvert.convert.onnx_ops.reading import as_float32, initializers, open_model
 from snnconvert.convert.onnx_ops.scope import Scope
 from snnconvert.convert.onnx_ops.tails import without_tails
-from snnconvert.errors import DataError, ModelFileError, NodeFault, OptionError, UnsupportedError
+from snnconvert.errors import ModelFileError, NodeFault, UnsupportedError
 from snnconvert.files import sha256_of
 from snnconvert.graph.dialect import Builder
+from snnconvert.graph.inputs import cut_out, with_rows
+from snnconvert.graph.parts import Part, fitting, special
 from snnconvert.graph.types import Ann, Origin, Source
 
 _SEED = 0
 _ALWAYS_CONSTANT = ("Shape", "Size", "Constant")
-_INPUT_TYPES = {1: "float", 10: "float16", 11: "double", 16: "bfloat16", 2: "uint8", 3: "int8"}
-_TYPE_NAMES = {number: name.lower() for name, number in onnx.TensorProto.DataType.items()}
 _OF_UNITS = ("Cast", "CastLike", "DequantizeLinear", *quantised.TABLE)  # what says itself what its numbers stand for
 _MISFITS = (
     RuntimeError,
@@ -79,18 +80,16 @@ def import_onnx(path: Path, *, output_name: str | None = None, input_shape: tupl
     constants, notes = initializers(model, path)
     graph = model.graph
     tails = without_tails(graph, output_name, path)
-    value = _only_input(graph, constants, path)
-    shape, batch, position = _input_shape(value, graph, constants, input_shape, path)
+    shape, parts, batch, position = inputs_of(graph, constants, input_shape, path)
     _check_operators(graph, set(constants), path)
-    sample = torch.rand(2, *shape, generator=torch.Generator().manual_seed(_SEED))
-    builder = Builder({value.name: sample}, path)
-    node = builder.inputs[value.name]
-    node.meta["onnx_value"] = value.name
+    sample = fitting(parts, torch.rand(2, *shape, generator=torch.Generator().manual_seed(_SEED)))
+    builder, entries = _entered(parts, sample, path)
     scope = Scope(builder, opset, batch)
-    for note in (*notes, *_input_notes(value), *tails.notes):
+    for note in (*notes, *input_notes(graph, parts), *tails.notes):
         scope.note(note)
     claims = Claims(path, path.stat().st_size + sum(array.nbytes for array in constants.values()))
-    interpreter = _Interpreter(scope, {**constants, value.name: Flow(node, position)}, claims)
+    flows = {name: Flow(node, position) for name, node in entries.items()}
+    interpreter = _Interpreter(scope, {**constants, **flows}, claims)
     try:
         interpreter.run(_live(graph))
     except _InvalidFile as fault:
@@ -106,89 +105,19 @@ def import_onnx(path: Path, *, output_name: str | None = None, input_shape: tupl
             found[name].meta["chosen_by"] = tuple(Origin(*each) for each in rankers)
     finished = builder.finish(list(found.values()))
     source = Source(path.stem, str(path), sha256_of(path), "onnx", tuple(scope.notes))
-    return Ann(finished, shape, tuple(found), source)
+    return Ann(finished, shape, tuple(found), source, inputs=special(with_rows(parts, finished)))
 
 
-# --- the input ------------------------------------------------------------------------------------
-
-
-def _only_input(graph: onnx.GraphProto, constants: dict[str, Array], path: Path) -> onnx.ValueInfoProto:
-    """The one graph input that is not an initializer."""
-    inputs = [value for value in graph.input if value.name not in constants]
-    if not inputs:
-        raise ModelFileError(f"{path} has no input", hint="export the network with an example input that is traced")
-    if len(inputs) > 1:
-        names = ", ".join(value.name for value in inputs)
-        hint = "export a model that takes one tensor; fix the others as constants"
-        raise UnsupportedError(f"{path} has {len(inputs)} inputs ({names}); one is supported", hint=hint)
-    value: onnx.ValueInfoProto = inputs[0]
-    if not value.type.HasField("tensor_type") or value.type.tensor_type.elem_type not in _INPUT_TYPES:
-        kind = "not a tensor"
-        if value.type.HasField("tensor_type"):
-            kind = _TYPE_NAMES.get(value.type.tensor_type.elem_type, "of no known type")
-        raise UnsupportedError(
-            f"input {value.name!r} of {path} is {kind}; only {', '.join(_INPUT_TYPES.values())} are supported",
-            hint="convert a network that takes images or feature vectors",
-        )
-    return value
-
-
-def _input_notes(value: onnx.ValueInfoProto) -> list[str]:
-    kind = _INPUT_TYPES[value.type.tensor_type.elem_type]
-    runs = {"uint8": "0 to 255", "int8": "-128 to 127"}.get(kind, "")
-    scale = f" (its values run from {runs}: --scale 1 leaves images as they are)" if runs else ""
-    return [] if kind == "float" else [f"the input {value.name!r} is {kind}; it is taken as float32 here{scale}"]
-
-
-def _input_shape(
-    value: onnx.ValueInfoProto,
-    graph: onnx.GraphProto,
-    constants: dict[str, Array],
-    given: tuple[int, ...] | None,
-    path: Path,
-) -> tuple[tuple[int, ...], int | None, int | None]:
-    """Shape of one sample, the batch size fixed in the file (or None), and the axis of the batch (or None)."""
-    declared = value.type.tensor_type
-    sizes: list[int | None] | None = None
-    if declared.HasField("shape"):
-        sizes = [size.dim_value if size.dim_value > 0 else None for size in declared.shape.dim]
-    if sizes is not None and not sizes:
-        raise UnsupportedError(
-            f"input {value.name!r} of {path} is a single number", hint="convert a network that takes images or vectors"
-        )
-    alone = sizes is not None and (len(sizes) == 1 or _adds_batch(value.name, sizes, graph, constants))
-    batch, position = (1, None) if alone else (sizes[0] if sizes else None, 0)
-    known: list[int | None] | None = sizes if alone or sizes is None else sizes[1:]
-    if (known is None and given is None) or (given is None and known is not None and None in known):
-        spelled = "nothing" if known is None else str(tuple("?" if size is None else size for size in known))
-        raise DataError(
-            f"input {value.name!r} of {path} leaves its size open (the file says {spelled}, batch excluded)",
-            hint="give the shape of one sample: --input-shape 3,224,224 (input_shape=(3, 224, 224) in Python)",
-        )
-    if given is not None:
-        fits = all(size > 0 for size in given) and (
-            known is None
-            or (len(known) == len(given) and all(k in (None, g) for k, g in zip(known, given, strict=True)))
-        )
-        if not fits:
-            spelled = "any" if known is None else str(tuple("?" if size is None else size for size in known))
-            raise OptionError(
-                f"input_shape {tuple(given)} does not fit input {value.name!r} of {path}",
-                hint=f"give the shape of one sample without the batch; the file says {spelled}",
-            )
-    shape = tuple(given) if given is not None else tuple(size for size in known or () if size is not None)
-    check_claim(8 * elements(shape), f"two samples of shape {shape}", path)
-    return shape, batch, position
-
-
-def _adds_batch(name: str, sizes: list[int | None], graph: onnx.GraphProto, constants: dict[str, Array]) -> bool:
-    """Whether the graph itself puts a batch axis in front of its input, so that the input has none."""
-    readers = [node for node in graph.node if name in node.input]
-    if sizes[0] == 1 or None in sizes or len(readers) != 1 or readers[0].op_type != "Unsqueeze":
-        return False
-    axes = [list(attribute.ints) for attribute in readers[0].attribute if attribute.name == "axes"]
-    axes += [constants[given].reshape(-1).tolist() for given in readers[0].input[1:] if given in constants]
-    return [0] in axes
+def _entered(parts: tuple[Part, ...], sample: torch.Tensor, path: Path) -> tuple[Builder, dict[str, torch.fx.Node]]:
+    """The graph under construction, and the node of each input."""
+    name = parts[0].name if len(parts) == 1 else "inputs"
+    builder = Builder({name: sample}, path)
+    entries = cut_out(
+        parts, builder.inputs[name], lambda op, node, part: builder.call(op, node, origin=Origin(part.name, "input"))
+    )
+    for part in parts:
+        entries[part.name].meta |= {"onnx_value": part.name, "whole": part.whole}
+    return builder, entries
 
 
 # --- the nodes ------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from snnconvert.convert.onnx_ops.reading import open_model
 from snnconvert.errors import InternalError
 from snnconvert.files import named_in_utf8
 from snnconvert.graph.dialect import origin_of, output_nodes
+from snnconvert.graph.parts import Part, unpacked
 from snnconvert.graph.types import Ann
 from snnconvert.graph.walk import applied, walk
 
@@ -74,7 +75,7 @@ def compare_with_onnxruntime(ann: Ann, path: Path, samples: Tensor, *, tolerance
     """
     model, _ = open_model(Path(path))
     tolerance = max(tolerance, _own_rounding(model))
-    for entry in model.graph.input:
+    for entry in () if ann.inputs else model.graph.input:
         if entry.type.tensor_type.elem_type in _WHOLE:
             samples = (255 * samples.clamp(0, 1)).round() + _WHOLE[entry.type.tensor_type.elem_type]
     graph_outputs = {value.name for value in model.graph.output}
@@ -89,7 +90,7 @@ def compare_with_onnxruntime(ann: Ann, path: Path, samples: Tensor, *, tolerance
         for together in (True, False):
             try:
                 session = _session(model, extra) if extra else _session_of(utf8)
-                references = _real(ann, _run(session, samples, list(ann.outputs), together))
+                references = _real(ann, _run(session, ann.inputs, samples, list(ann.outputs), together))
             except _runtime_errors() as error:
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 continue
@@ -186,22 +187,29 @@ def _session(model: onnx.ModelProto, values: list[str]) -> Any:
     return _session_of(copy.SerializeToString())
 
 
-def _run(session: Any, samples: Tensor, values: list[str], together: bool = True) -> dict[str, Any]:
+def _run(
+    session: Any, inputs: tuple[Part, ...], samples: Tensor, values: list[str], together: bool = True
+) -> dict[str, Any]:
     """Values by name for all samples; a free batch is run whole, or (`together` false) one sample at a time."""
-    (entry,) = session.get_inputs()
     kinds = {
         "tensor(float16)": np.float16,
         "tensor(double)": np.float64,
         "tensor(uint8)": np.uint8,
         "tensor(int8)": np.int8,
+        "tensor(int32)": np.int32,
+        "tensor(int64)": np.int64,
     }
-    array = samples.numpy().astype(kinds.get(entry.type, np.float32))
-    if len(entry.shape) == array.ndim - 1:  # the file has no batch axis
-        parts = [session.run(values, {entry.name: sample}) for sample in array]
+    entries = session.get_inputs()
+    given = unpacked(inputs, samples) if inputs else {entries[0].name: samples}
+    arrays = {one.name: given[one.name].numpy().astype(kinds.get(one.type, np.float32)) for one in entries}
+    sides, count = entries[0].shape, len(samples)
+    if len(sides) == arrays[entries[0].name].ndim - 1:  # the file has no batch axis
+        parts = [session.run(values, {name: one[index] for name, one in arrays.items()}) for index in range(count)]
         return {name: np.stack([np.array(part[index]) for part in parts]) for index, name in enumerate(values)}
-    size = entry.shape[0] if entry.shape and isinstance(entry.shape[0], int) else len(array) if together else 1
-    filled = np.concatenate([array, np.repeat(array[:1], -len(array) % size, axis=0)])
-    parts = [session.run(values, {entry.name: filled[start : start + size]}) for start in range(0, len(filled), size)]
+    size = sides[0] if sides and isinstance(sides[0], int) else count if together else 1
+    filled = {name: np.concatenate([one, np.repeat(one[:1], -count % size, axis=0)]) for name, one in arrays.items()}
+    starts = range(0, count, size)
+    parts = [session.run(values, {name: one[start : start + size] for name, one in filled.items()}) for start in starts]
     if len(parts) == 1:
         return {name: np.array(parts[0][index]) for index, name in enumerate(values)}
     return {name: np.stack([np.array(part[index]) for part in parts]) for index, name in enumerate(values)}
@@ -233,7 +241,7 @@ def _first_divergence(ann: Ann, model: onnx.ModelProto, sample: Tensor, toleranc
     values = list(dict.fromkeys(named.values()))
     try:
         session = _session(model, [value for value in values if value not in outputs])
-        references = _run(session, sample, values)
+        references = _run(session, ann.inputs, sample, values)
     except _runtime_errors() as error:
         return f"the first node that diverges could not be found: {error}"
 

@@ -34,7 +34,9 @@ from snnconvert.convert.weights import DAMAGE, sniff
 from snnconvert.errors import InternalError, ModelFileError, NodeFault, UnsupportedError
 from snnconvert.files import BYTES_PARSED, sha256_of
 from snnconvert.graph.dialect import verify
+from snnconvert.graph.inputs import with_rows
 from snnconvert.graph.kinds import Stage
+from snnconvert.graph.parts import Part, shape_of_parts, special
 from snnconvert.graph.types import Ann, Source
 
 SCHEMA_MAJOR = 8
@@ -81,7 +83,7 @@ def import_pt2(path: str | Path) -> Ann:
     try:
         with zipfile.ZipFile(path) as archive:
             reader = _Reader(path, archive)
-            program, shape, batch = reader.program()
+            program, batch = reader.program()
     except zipfile.BadZipFile:
         raise ModelFileError(f"{path} is truncated or no .pt2 archive", hint="export or download it again") from None
     except DAMAGE as error:
@@ -89,7 +91,7 @@ def import_pt2(path: str | Path) -> Ann:
             f"{path} is not a well-formed exported program: {type(error).__name__}: {error}",
             hint="export it again with torch.export.save",
         ) from None
-    samples = seeded_samples(batch, shape)
+    samples = seeded_samples(batch, program.inputs)
     count = len(next(node for node in program.graph.nodes if node.op == "output").args[0])
     outputs = without_ranking(program.graph, ["output", *(f"output_{place}" for place in range(1, count))])
     try:
@@ -100,7 +102,8 @@ def import_pt2(path: str | Path) -> Ann:
         # Of several axes of size 1, the first guess at the batch may have been a wrong one.
         graph, names = _imported(program, samples, outputs.names, path, kept=True)
     source = Source(path.name, str(path), sha256_of(path), "pt2", outputs.notes)
-    return Ann(graph, shape, names, source)
+    parts = program.inputs
+    return Ann(graph, shape_of_parts(parts), names, source, inputs=special(with_rows(parts, graph)))
 
 
 def _imported(
@@ -120,7 +123,7 @@ def _compare(program: Program, graph: fx.GraphModule, like: Tensor, path: Path) 
     Raises:
         InternalError: they differ.
     """
-    samples = seeded_samples(2 * len(like), tuple(like.shape[1:]))
+    samples = seeded_samples(2 * len(like), program.inputs)
     parts = []
     for part in torch.split(samples, len(like)):
         *_, (_, values) = program.values(part)
@@ -159,8 +162,8 @@ class _Reader:
         self.claims.add(parsed * self.archive.getinfo(name).file_size, f"its member {name}")
         return self.archive.read(name)
 
-    def program(self) -> tuple[Program, tuple[int, ...], int]:
-        """The graph, the shape of one sample, and a batch size that the graph accepts."""
+    def program(self) -> tuple[Program, int]:
+        """The graph, and a batch size that it accepts."""
         module = self.model["graph_module"]
         described = module["graph"]
         stored = {**self._tensors("weights", "weight"), **self._tensors("constants", "constant")}
@@ -178,8 +181,8 @@ class _Reader:
                 constants[nodes[name].name] = stored[content[f"{kind}_name"]]
             else:
                 raise self._fault(f"has an input of kind {kind}")
-        if len(inputs) != 1:
-            raise self._fault(f"has {len(inputs)} inputs ({', '.join(inputs)}); one is supported")
+        if not inputs:
+            raise self._fault("has no input")
         entries = list(_without_regions(described["nodes"]))
         faults = [fault for fault in map(_node_fault, entries) if fault]
         if faults:
@@ -191,14 +194,24 @@ class _Reader:
         for entry in entries:
             _append(graph, nodes, entry)
         graph.output(tuple(_value(item, nodes) for item in described["outputs"]))
-        sizes = described["tensor_values"][inputs[0]]["sizes"]
+        found = [self._input(nodes[name].name, described["tensor_values"][name]) for name in inputs]
+        if len({batch for _, batch in found}) > 1:
+            raise self._fault("has inputs whose first axes are not of one size, the batch")
+        fixed = found[0][1]
+        parts = tuple(part for part, _ in found)
+        return Program(graph, constants, parts, _where, self.path, fixed), fixed or 2
+
+    def _input(self, name: str, described: dict[str, Any]) -> tuple[Part, int | None]:
+        """An input, and its batch (None where it is free)."""
+        sizes, kind = described["sizes"], _DTYPES.get(described["dtype"])
+        if not sizes:
+            raise self._fault(f"has an input {name} that is a single number")
         shape = tuple(int(size["as_int"]) for size in sizes[1:])
-        batch = int(sizes[0].get("as_int", 2))
-        if batch < 1 or min(shape, default=1) < 0:
-            raise self._fault(f"was exported for an input of shape {(batch, *shape)}")
-        check_claim(4 * elements((batch, *shape)), f"an input of shape {(batch, *shape)}", self.path)
-        fixed = batch if "as_int" in sizes[0] else None
-        return Program(graph, constants, nodes[inputs[0]].name, _where, self.path, fixed), shape, batch
+        fixed = int(sizes[0]["as_int"]) if "as_int" in sizes[0] else None
+        if (fixed is not None and fixed < 1) or min(shape, default=1) < 0:
+            raise self._fault(f"was exported for an input of shape {(fixed, *shape)}")
+        check_claim(4 * elements((fixed or 2, *shape)), f"an input of shape {(fixed or 2, *shape)}", self.path)
+        return Part(name, shape, kind in (torch.int32, torch.int64)), fixed
 
     def _tensors(self, folder: str, kind: str) -> dict[str, Tensor]:
         config = f"{self.root}/data/{folder}/model_{folder}_config.json"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
 import logging
 import math
 import re
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from io import StringIO
@@ -27,7 +28,9 @@ from snnconvert.convert.lowering.flow import Flow
 from snnconvert.errors import DataError, InternalError, ModelFileError, UnsupportedError
 from snnconvert.graph.dialect import output_nodes, verify
 from snnconvert.graph.edit import finish
+from snnconvert.graph.inputs import with_rows
 from snnconvert.graph.kinds import Stage
+from snnconvert.graph.parts import Part, as_parts, fitting, shape_of_parts, special, unpacked
 from snnconvert.graph.types import Ann, Source
 from snnconvert.graph.walk import walk
 
@@ -37,13 +40,17 @@ _SEED = 20
 
 
 def import_module(
-    module: nn.Module, input_shape: tuple[int, ...], *, name: str = "", source: Source | None = None
+    module: nn.Module,
+    input_shape: tuple[int, ...] | Sequence[Part],
+    *,
+    name: str = "",
+    source: Source | None = None,
 ) -> Ann:
     """Bring `module` into the dialect, and check the result against the module itself.
 
     Args:
-        module: a model of one input tensor; it is copied, its own state and mode are left alone.
-        input_shape: shape of one sample, batch excluded, for instance (3, 32, 32).
+        module: a model whose inputs are tensors; it is copied, its own state and mode are left alone.
+        input_shape: shape of one sample, batch excluded, for instance (3, 32, 32); or its inputs, in their order.
         name: how messages and reports call the model; the class name by default.
         source: where the model came from; by default it is described as a module in memory.
 
@@ -55,25 +62,30 @@ def import_module(
     """
     label = name or type(module).__name__
     copied = _copy(module, label)
-    samples = seeded_samples(2, input_shape)
-    expected = _run(copied, samples, input_shape, label)
-    program = _export(copied, samples, label)
+    parts = as_parts(input_shape)
+    samples = seeded_samples(2, parts)
+    expected = _run(copied, samples, parts, label)
+    program = _export(copied, samples, parts, label)
     outputs = without_ranking(program.graph, _output_names(expected))
     canonicaliser = Canonicaliser(program, samples)
     results = zip(outputs.names, outputs.places, canonicaliser.run(), strict=True)
     kept = [result for result in results if result[2] is not None]
     graph = canonicaliser.builder.finish(checked_outputs([value for *_, value in kept]))
     verify(graph, Stage.ANN)
-    _compare(graph, copied, canonicaliser, input_shape, label, [place for _, place, _ in kept])
+    parts = with_rows(parts, graph)
+    _compare(graph, copied, canonicaliser, parts, label, [place for _, place, _ in kept])
     if source is None:
         source = Source(name=label, location="module in memory", sha256=weights_digest(copied), format="pytorch")
     source = replace(source, notes=(*source.notes, *outputs.notes))
-    return Ann(graph=graph, input_shape=tuple(input_shape), outputs=tuple(key for key, *_ in kept), source=source)
+    names = tuple(key for key, *_ in kept)
+    return Ann(graph=graph, input_shape=shape_of_parts(parts), outputs=names, source=source, inputs=special(parts))
 
 
-def seeded_samples(batch: int, input_shape: tuple[int, ...], seed: int = _SEED) -> Tensor:
-    """Normal noise of shape (batch, *input_shape), the same on every call."""
-    return torch.randn(batch, *input_shape, generator=torch.Generator().manual_seed(seed))
+def seeded_samples(batch: int, shape: tuple[int, ...] | Sequence[Part], seed: int = _SEED) -> Tensor:
+    """Normal noise of shape (batch, *sample), whole where parts are, the same on every call."""
+    parts = as_parts(shape)
+    noise = torch.randn(batch, *shape_of_parts(parts), generator=torch.Generator().manual_seed(seed))
+    return fitting(parts, noise)
 
 
 def weights_digest(module: nn.Module) -> str:
@@ -119,23 +131,32 @@ def _not_finite(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point() and not bool(torch.isfinite(value).all())
 
 
-def _run(module: nn.Module, samples: Tensor, input_shape: tuple[int, ...], label: str) -> Any:
+def _run(module: nn.Module, samples: Tensor, parts: Sequence[Part], label: str) -> Any:
     try:
         with torch.no_grad():
-            return module(samples.clone())
+            return _called(module, samples, parts)
     except Exception as error:
+        shape = parts[0].shape if len(parts) == 1 else ", ".join(part.describe() for part in parts)
         raise DataError(
-            f"{label} does not run on an input of shape {input_shape}: {_first_line(error)}",
+            f"{label} does not run on an input of shape {shape}: {_first_line(error)}",
             hint="give the shape of one sample that the model was trained on, channels first, for instance 3,224,224",
         ) from None
 
 
-def _export(module: nn.Module, samples: Tensor, label: str) -> Program:
+def _called(module: nn.Module, samples: Tensor, parts: Sequence[Part]) -> Any:
+    return module(*(value.clone() for value in unpacked(parts, samples).values()))
+
+
+def _export(module: nn.Module, samples: Tensor, parts: Sequence[Part], label: str) -> Program:
     """The undecomposed ATen graph. Two samples: torch.export takes a batch of 1 for a constant."""
     try:
         with torch.no_grad(), _quiet():
             exported = torch.export.export(
-                module, (samples,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False
+                module,
+                tuple(unpacked(parts, samples).values()),
+                # one entry for all the arguments that *args takes
+                dynamic_shapes=_dynamic(module, len(parts)),
+                strict=False,
             )
     except Exception as error:
         raise _export_error(error, label) from None
@@ -147,12 +168,21 @@ def _export(module: nn.Module, samples: Tensor, label: str) -> Program:
         elif spec.target is not None:
             stored = exported.constants if spec.target in exported.constants else exported.state_dict
             constants[spec.arg.name] = stored[spec.target]
-    if len(inputs) != 1:
+    if len(inputs) != len(parts):
         raise UnsupportedError(
-            f"{label} has {len(inputs)} inputs ({', '.join(inputs)}); one is supported",
-            hint="wrap it in a module that takes one tensor and fixes the others",
+            f"{label} has {len(inputs)} inputs ({', '.join(inputs)}), of which {len(parts)} were given",
+            hint="give data with one array for each, under the names of its forward method's arguments",
         )
-    return Program(without_regions(exported.graph_module), constants, inputs[0], module_namer(module))
+    named = tuple(replace(part, name=name) for part, name in zip(parts, inputs, strict=True))
+    return Program(without_regions(exported.graph_module), constants, named, module_namer(module))
+
+
+def _dynamic(module: nn.Module, count: int) -> Any:
+    free = {0: torch.export.Dim.DYNAMIC}
+    kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
+    if kinds and kinds[0] == inspect.Parameter.VAR_POSITIONAL:
+        return ((free,) * count,)
+    return (free,) * count
 
 
 @contextmanager
@@ -249,7 +279,7 @@ def _compare(  # noqa: PLR0917
     graph: fx.GraphModule,
     module: nn.Module,
     canonicaliser: Canonicaliser,
-    input_shape: tuple[int, ...],
+    parts: Sequence[Part],
     label: str,
     places: list[int | None],
 ) -> None:
@@ -259,9 +289,9 @@ def _compare(  # noqa: PLR0917
         places: which output of the module each output of the graph is; None for scores that it only ranks, which are
             compared with what the exported program computes.
     """
-    samples = seeded_samples(3, input_shape, _SEED + 1)
+    samples = seeded_samples(3, parts, _SEED + 1)
     with torch.no_grad():
-        leaves, found = pytree.tree_leaves(module(samples.clone())), graph(samples)
+        leaves, found = pytree.tree_leaves(_called(module, samples, parts)), graph(samples)
     if None in places:
         *_, (_, values) = canonicaliser.program.values(samples)
         exported = [value for value in values if isinstance(value, Tensor)]
@@ -270,11 +300,13 @@ def _compare(  # noqa: PLR0917
         expected = [leaves[place] for place in places if place is not None]
     if not all(bool(torch.isfinite(value).all()) for value in expected):
         raise DataError(
-            f"{label} answers with NaN or infinity to normal noise of shape {tuple(input_shape)}",
+            f"{label} answers with NaN or infinity to normal noise of shape {shape_of_parts(parts)}",
             hint="check that the weights are those of this architecture, and that its training did not diverge",
         )
     worst = max(relative_difference(a, b) for a, b in zip(expected, found, strict=True))
-    if worst <= TOLERANCE or worst <= min(_LARGEST_ROUNDING, 10 * _rounding_error(module, samples, expected, places)):
+    if worst <= TOLERANCE:
+        return
+    if worst <= min(_LARGEST_ROUNDING, 10 * _rounding_error(module, samples, parts, expected, places)):
         return
     raise InternalError(
         f"the imported {label} differs from the PyTorch module by {worst:.1e} of its largest output",
@@ -282,12 +314,14 @@ def _compare(  # noqa: PLR0917
     )
 
 
-def _rounding_error(module: nn.Module, samples: Tensor, single: list[Tensor], places: list[int | None]) -> float:
+def _rounding_error(
+    module: nn.Module, samples: Tensor, parts: Sequence[Part], single: list[Tensor], places: list[int | None]
+) -> float:
     """How far the module's own answer in single precision is from its answer in double: no import can be closer."""
     precise = copy.deepcopy(module).double()
     try:
         with torch.no_grad():
-            leaves = pytree.tree_leaves(precise(samples.double()))
+            leaves = pytree.tree_leaves(_called(precise, samples.double(), parts))
     except RuntimeError:  # Modules that make float32 tensors on the way do not run in double precision.
         return 0.0
     pairs = [(leaves[place], one) for place, one in zip(places, single, strict=True) if place is not None]
@@ -315,4 +349,4 @@ def choose_output(ann: Ann, output_name: str) -> Ann:
     node = output_nodes(ann.graph)[ann.outputs.index(output_name)]
     (output,) = [node for node in ann.graph.graph.nodes if node.op == "output"]
     output.args = ((node,),)
-    return Ann(finish(ann.graph), ann.input_shape, (output_name,), ann.source, ann.task)
+    return replace(ann, graph=finish(ann.graph), outputs=(output_name,))

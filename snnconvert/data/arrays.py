@@ -7,23 +7,21 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as formats
 from numpy.typing import NDArray
 
 from snnconvert.budget import Claims
-from snnconvert.data.sources import ArraySource, Labels, Source, numbers_of
+from snnconvert.data.named import Arrays, Shaped, Wanted
+from snnconvert.data.sources import RawData, Source, labelled, read_labels
+from snnconvert.data.tables import SUFFIXES, read_table
 from snnconvert.errors import DataError
 from snnconvert.files import opened
-
-IMAGE_KEYS = ("x", "images", "image", "data", "inputs")
-LABEL_KEYS = ("y", "labels", "label", "targets", "target")
-CLASS_KEYS = ("classes", "class_names", "label_names")
-SPLITS = ("test", "val", "valid", "validation", "train")
 
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _CIFAR_RECORDS = {3073: 1, 3074: 2}
@@ -44,43 +42,52 @@ _DAMAGE = (
     zipfile.BadZipFile,
 )
 _PART = 1 << 20
-_FORMATS = ".npz, .npy, idx (also .gz) or CIFAR binary .bin files, or a folder of images"
+_FORMATS = ".npz, .npy, .csv, .parquet, idx (also .gz) or CIFAR binary .bin files, or a folder of images"
 
 
-@dataclass(frozen=True)
-class RawData:
-    """Images as they are stored, with what the reader found out about them."""
-
-    source: Source
-    labels: Labels | None
-    classes: tuple[str, ...] | None
-    notes: tuple[str, ...]
-
-
-def read_arrays(path: Path, split: str | None = None) -> RawData:
-    """Open an array file by its content, not only by its name.
+def read_arrays(path: Path, wanted: Wanted) -> RawData:
+    """Open an array file or a table, by its content, not only by its name.
 
     Raises:
         DataError: unknown, damaged or pickled content, or labels that do not fit.
     """
+    if path.suffix.lower() in SUFFIXES:
+        return read_table(path, wanted.labels).raw(wanted)
+    with _told(path):
+        found = _opened(path)
+        if isinstance(found, Arrays):
+            return found.raw(wanted)
+        refuse_labels(path, wanted.labels)
+        return found
+
+
+def refuse_labels(path: Path, labels: str | None) -> None:
+    """Data that name their labels themselves.
+
+    Raises:
+        DataError: others are asked for.
+    """
+    if labels is not None:
+        raise DataError(
+            f"{path} has no arrays or columns by name, so its labels cannot be {labels!r}",
+            hint="leave --label-column and --label-key out",
+        )
+
+
+def shapes_of(path: Path) -> dict[str, Shaped]:
+    """Shape of one sample and type of each array of an .npz file; nothing for other files."""
+    if not path.is_file() or path.suffix.lower() in SUFFIXES:
+        return {}
+    with _told(path):
+        found = _opened(path)
+        return found.shapes() if isinstance(found, Arrays) else {}
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """What goes wrong with a file, in words."""
     try:
-        with opened(path) as file:
-            head = file.read(8)
-        if head[:1] == b"\x80" or path.suffix in (".pkl", ".pickle", ".pt", ".pth"):
-            raise _pickled(path)
-        if head[:2] == b"PK":
-            return _read_npz(path, split)
-        if head[:6] == b"\x93NUMPY":
-            return _labelled(path, np.load(path, mmap_mode="r", allow_pickle=False), None, None, ())
-        if path.suffix in (".npz", ".npy"):
-            # numpy would take anything else for a pickle, and say so.
-            raise ValueError(f"it begins with {head!r}")
-        if head[:2] == b"\x1f\x8b" and ".tar" not in path.name:
-            return _read_idx(path)
-        if head[:2] == b"\0\0" and head[2:3] and head[2] in _IDX_TYPES and path.suffix != ".bin":
-            return _read_idx(path)
-        if path.suffix == ".bin":
-            return _read_cifar(path)
+        yield
     except OSError as error:
         reason = error.strerror or str(error)
         raise DataError(
@@ -93,6 +100,26 @@ def read_arrays(path: Path, split: str | None = None) -> RawData:
             f"{path} is damaged or is not what its name says: {str(error) or type(error).__name__}",
             hint="fetch or write the file again",
         ) from error
+
+
+def _opened(path: Path) -> RawData | Arrays:
+    with opened(path) as file:
+        head = file.read(8)
+    if head[:1] == b"\x80" or path.suffix in (".pkl", ".pickle", ".pt", ".pth"):
+        raise _pickled(path)
+    if head[:2] == b"PK":
+        return _npz(path)
+    if head[:6] == b"\x93NUMPY":
+        return labelled(path, np.load(path, mmap_mode="r", allow_pickle=False), None, None, ())
+    if path.suffix in (".npz", ".npy"):
+        # numpy would take anything else for a pickle, and say so.
+        raise ValueError(f"it begins with {head!r}")
+    if head[:2] == b"\x1f\x8b" and ".tar" not in path.name:
+        return _read_idx(path)
+    if head[:2] == b"\0\0" and head[2:3] and head[2] in _IDX_TYPES and path.suffix != ".bin":
+        return _read_idx(path)
+    if path.suffix == ".bin":
+        return _read_cifar(path)
     raise DataError(f"{path} is in no known format", hint=f"give {_FORMATS}")
 
 
@@ -106,32 +133,35 @@ def raw_data(name: str, samples: NDArray[Any] | Source, labels: NDArray[Any] | N
         DataError: numbers of another kind, not finite, or labels that do not fit.
     """
     if not isinstance(samples, Source):
-        return _labelled(name, samples, labels, None, ())
-    found, notes = (None, ()) if labels is None else _read_labels(name, labels, len(samples))
+        return labelled(name, samples, labels, None, ())
+    found, notes = (None, ()) if labels is None else read_labels(name, labels, len(samples))
     return RawData(samples, found, None, notes)
 
 
 # --- npz ------------------------------------------------------------------------------------------
 
 
-def _read_npz(path: Path, split: str | None) -> RawData:
+def _npz(path: Path) -> Arrays:
+    """The arrays of an .npz file, each held against what the file may ask for when it is read."""
     claims = Claims(path)
     with zipfile.ZipFile(path) as members:
         sizes = {info.filename.removesuffix(".npy"): info.file_size for info in members.infolist()}
-    with np.load(path, allow_pickle=False) as archive:
-        keys = list(archive.files)
-        images_key, labels_key = choose_keys(path, keys, split)
-        notes: tuple[str, ...] = ()
-        if split is None and images_key.lower() not in IMAGE_KEYS and len(keys) > 2:
-            others = [key for key in keys if key not in (images_key, labels_key)]
-            notes = (f"read {images_key} and {labels_key} from {path.name}, left out {', '.join(others)}",)
-        wanted = (images_key, labels_key, next((key for key in keys if key.lower() in CLASS_KEYS), None))
-        for key in wanted:
-            claims.add(0 if key is None else sizes.get(key, 0), f"its array {key}")
-        images, labels, names = (None if key is None else _member(archive, key) for key in wanted)
-        classes = None if names is None or names.ndim != 1 else tuple(str(name) for name in names)
-        assert images is not None
-        return _labelled(path, images, labels, classes, notes)
+    read: dict[str, NDArray[Any]] = {}
+
+    def get(key: str) -> NDArray[Any]:
+        if key not in read:
+            claims.add(sizes.get(key, 0), f"its array {key}")
+            with np.load(path, allow_pickle=False) as archive:
+                read[key] = _member(archive, key)
+        return read[key]
+
+    def shape(key: str) -> Shaped:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as member:
+            read_header = {(1, 0): formats.read_array_header_1_0, (2, 0): formats.read_array_header_2_0}
+            sides, _, dtype = read_header[formats.read_magic(member)](member)
+            return sides, dtype
+
+    return Arrays(path, tuple(sizes), get, shape)
 
 
 def _member(archive: Mapping[str, Any], key: str) -> NDArray[Any]:
@@ -140,38 +170,6 @@ def _member(archive: Mapping[str, Any], key: str) -> NDArray[Any]:
         # numpy hands out the bytes of members that are no .npy file.
         raise ValueError(f"its member {key} is no array")
     return value
-
-
-def choose_keys(path: Path | str, keys: list[str], split: str | None) -> tuple[str, str | None]:
-    """The keys of images and labels."""
-    lower = {key.lower(): key for key in keys}
-    splits = (split,) if split is not None else ("", *SPLITS)
-    for part in splits:
-        found = _first(lower, IMAGE_KEYS, part)
-        if found is None:
-            continue
-        labels = _first(lower, LABEL_KEYS, part)
-        if labels is None and len(keys) > 1:
-            raise DataError(
-                f"{path} has images ({found}) but no labels; its keys are {', '.join(keys)}",
-                hint="name the labels y, or store the images alone if there are none",
-            )
-        return found, labels
-    if len(keys) == 1 and split is None:
-        return keys[0], None
-    wanted = f"x_{split} and y_{split}" if split is not None else "x and y"
-    raise DataError(
-        f"{path} has no images under a known key; its keys are {', '.join(keys) or 'none'}",
-        hint=f"write it with numpy.savez_compressed and the keys {wanted}",
-    )
-
-
-def _first(lower: dict[str, str], names: Iterable[str], part: str) -> str | None:
-    for name in names:
-        for spelling in (f"{name}_{part}", f"{part}_{name}") if part else (name,):
-            if spelling in lower:
-                return lower[spelling]
-    return None
 
 
 # --- idx and CIFAR --------------------------------------------------------------------------------
@@ -186,8 +184,8 @@ def _read_idx(path: Path) -> RawData:
         other = beside.with_suffix("") if beside.suffix == ".gz" else beside.with_name(f"{beside.name}.gz")
         beside = other
     if not beside.exists() or "images" not in path.name:
-        return _labelled(path, images, None, None, (f"no labels file was found beside {path.name}",))
-    return _labelled(path, images, _idx_array(beside), None, (f"labels were read from {beside.name}",))
+        return labelled(path, images, None, None, (f"no labels file was found beside {path.name}",))
+    return labelled(path, images, _idx_array(beside), None, (f"labels were read from {beside.name}",))
 
 
 def _idx_array(path: Path) -> NDArray[Any]:
@@ -232,70 +230,7 @@ def _read_cifar(path: Path) -> RawData:
     records = np.memmap(path, np.uint8, "r").reshape(-1, fits[0])
     note = "CIFAR-100 binary file, fine labels" if labels == 2 else "CIFAR-10 binary file"
     images = records[:, labels:].reshape(-1, 3, 32, 32)
-    return _labelled(path, images, np.array(records[:, labels - 1]), None, (note,))
-
-
-# --- checks ---------------------------------------------------------------------------------------
-
-
-def _labelled(
-    path: Path | str,
-    images: NDArray[Any],
-    labels: NDArray[Any] | None,
-    classes: tuple[str, ...] | None,
-    notes: tuple[str, ...],
-) -> RawData:
-    if images.ndim < 2:
-        raise DataError(
-            f"the images in {path} have the shape {images.shape}, which has no axes beside the images",
-            hint="store images as N x H x W x C",
-        )
-    if images.dtype.kind not in "buif":
-        raise DataError(f"the images in {path} have the type {images.dtype}", hint="store them as uint8 or float32")
-    notes += _check_finite(path, images)
-    found = None
-    if labels is not None:
-        found, label_notes = _read_labels(path, labels, len(images))
-        notes += label_notes
-    return RawData(ArraySource(images), found, classes, notes)
-
-
-def _read_labels(path: Path | str, labels: NDArray[Any], count: int) -> tuple[Labels, tuple[str, ...]]:
-    """Class numbers as int64, however they are stored; other numbers and arrays of numbers as they are."""
-    notes: tuple[str, ...] = ()
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    numeric = labels.dtype.kind in "buif"
-    if labels.ndim == 2 and numeric and np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all():
-        labels = labels.argmax(axis=1)
-        notes = ("one-hot labels were read as class numbers",)
-    if labels.ndim < 1 or not numeric:
-        raise DataError(
-            f"the labels in {path} have the shape {labels.shape} and type {labels.dtype}",
-            hint="store one class number per image, numbers for each output, or a mask",
-        )
-    if len(labels) != count:
-        raise DataError(
-            f"{path} has {count} images but {len(labels)} labels", hint="store one label per image, in the same order"
-        )
-    return numbers_of(labels, str(path)), notes
-
-
-def _check_finite(path: Path | str, images: NDArray[Any]) -> tuple[str, ...]:
-    """NaN and infinity are errors; float images far outside 0..1 are worth a note."""
-    if images.dtype.kind != "f":
-        return ()
-    highest = 0.0
-    for start in range(0, len(images), 256):
-        part = np.asarray(images[start : start + 256])
-        finite = np.isfinite(part)
-        if not finite.all():
-            index = start + int(np.flatnonzero(~finite.reshape(len(part), -1).all(axis=1))[0])
-            raise DataError(f"image {index} in {path} holds NaN or infinite values", hint="repair or remove the image")
-        highest = max(highest, float(part.max(initial=0.0)))
-    if highest > 16.0:
-        return (f"the images are floats that reach {highest:g}; they are divided only if a scale is given",)
-    return ()
+    return labelled(path, images, np.array(records[:, labels - 1]), None, (note,))
 
 
 def _pickled(path: Path) -> DataError:

@@ -15,13 +15,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from snnconvert.data.arrange import Arrangement, arrange
-from snnconvert.data.arrays import RawData, read_arrays
+from snnconvert.data.arrays import read_arrays, refuse_labels
 from snnconvert.data.folders import read_folder
+from snnconvert.data.named import Wanted, check_values
+from snnconvert.data.parts import Together, arrange_parts, stays_analog
 from snnconvert.data.preprocessing import Preprocessing
-from snnconvert.data.sources import Labels, Source
-from snnconvert.errors import DataError, OptionError
+from snnconvert.data.sources import Labels, RawData, Source
+from snnconvert.errors import DataError, OptionError, listed
+from snnconvert.graph.parts import Part, special
 from snnconvert.tasks import TaskChoice, inputs_called
 from snnconvert.tasks.scores import VOID
+
+_CHECKED = 4096
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Dataset:
     positions: NDArray[np.int64]
     labels: Labels | None
     classes: tuple[str, ...] | None
-    arrangement: Arrangement
+    arrangement: Arrangement | Together
     preprocessing: Preprocessing
     notes: tuple[str, ...]
 
@@ -118,17 +123,21 @@ def load_dataset(
     input_shape: tuple[int, ...] | None,
     label_offset: int = 0,
     split: str | None = None,
+    inputs: tuple[Part, ...] = (),
+    labels: str | None = None,
 ) -> Dataset:
     """Open images and labels from a file or a folder.
 
-    Files: .npz with x and y (or images and labels, x_test and y_test, or one unlabelled array), .npy, idx
-    (train-images-idx3-ubyte, also .gz), CIFAR-10/100 binary (.bin). Folders: class folders, images with a labels.csv
-    inside or FOLDER_labels.csv beside, or plain images.
+    Files: .npz with x and y (or images and labels, x_test and y_test, or one unlabelled array), .npy, .csv and .tsv
+    tables (also .parquet, with pyarrow), idx (train-images-idx3-ubyte, also .gz), CIFAR-10/100 binary (.bin). Folders:
+    class folders, images with a labels.csv inside or FOLDER_labels.csv beside, or plain images.
 
     Args:
         input_shape: shape of one sample of the model's input; None keeps the images' own.
         label_offset: added to every label, for instance 1 for a model whose class 0 is "background".
         split: which arrays of an .npz that holds several sets, for instance "train" for x_train and y_train.
+        inputs: of the model, where it has several, or one of whole numbers: an .npz holds an array for each.
+        labels: the array of labels (.npz), or their column (tables: a name, or a number from 0).
 
     Raises:
         DataError: nothing readable there, or it does not fit the model's input; with a hint.
@@ -146,12 +155,20 @@ def load_dataset(
     if not path.exists():
         raise DataError(f"the data set {path} does not exist", hint="check the path; it may be a file or a folder")
     if path.is_dir():
+        refuse_labels(path, labels)
+        if special(inputs):
+            raise DataError(
+                f"{path} is a folder, and the model takes {listed([part.describe() for part in inputs], 6)}",
+                hint="store one array for each input under its name, and the labels as y, in an .npz file",
+            )
         data, geometry = read_folder(path, preprocessing, input_shape)
         # The source resizes and crops while it decodes.
         values = replace(preprocessing, resize=None, crop=None)
     else:
-        data, geometry, values = read_arrays(path, split), preprocessing, preprocessing
-    found = dataset_of(data, str(path), preprocessing=values, input_shape=input_shape, label_offset=label_offset)
+        data, geometry, values = read_arrays(path, Wanted(inputs, labels, split)), preprocessing, preprocessing
+    found = dataset_of(
+        data, str(path), preprocessing=values, input_shape=input_shape, label_offset=label_offset, inputs=inputs
+    )
     return replace(found, preprocessing=replace(found.preprocessing, resize=geometry.resize, crop=geometry.crop))
 
 
@@ -162,11 +179,12 @@ def dataset_of(
     preprocessing: Preprocessing,
     input_shape: tuple[int, ...] | None,
     label_offset: int = 0,
+    inputs: tuple[Part, ...] = (),
 ) -> Dataset:
     """Raw data as a data set that is called `name`; the other arguments, and what is raised, as of `load_dataset`."""
     if len(data.source) == 0:
         raise DataError(f"{name} holds no images", hint="give a data set with at least one image")
-    arrangement = _arranged(name, data, preprocessing, input_shape)
+    arrangement = _arranged(name, data, preprocessing, inputs if special(inputs) else input_shape)
     notes = data.notes + arrangement.notes
     labels = data.labels
     if labels is not None and label_offset:
@@ -276,9 +294,27 @@ def shared_images(first: Dataset, second: Dataset) -> int:
     return sum(digest in known for digest in second.digests())
 
 
-def _arranged(name: str, data: RawData, fitted: Preprocessing, input_shape: tuple[int, ...] | None) -> Arrangement:
+def _arranged(
+    name: str, data: RawData, fitted: Preprocessing, wanted: tuple[int, ...] | tuple[Part, ...] | None
+) -> Arrangement | Together:
     dtype: np.dtype[Any] = data.source.dtype
+    parts = tuple(one for one in wanted or () if isinstance(one, Part))
+    input_shape = None if wanted is None else tuple(one for one in wanted if isinstance(one, int))
     try:
+        if parts:
+            if dtype.fields is None and len(parts) == 1:
+                (part,) = parts
+                for start in range(0, len(data.source), _CHECKED):
+                    stop = min(start + _CHECKED, len(data.source))
+                    check_values(part, data.source.read(range(start, stop)), name)
+                plan = arrange(data.source.shape or (1,), dtype, Preprocessing(scale=1.0), part.shape or (1,))
+                return replace(plan, sample_shape=part.shape, notes=(*plan.notes, stays_analog(part)))
+            if dtype.fields is None:
+                raise DataError(
+                    f"it holds one array, and the model takes {listed([part.describe() for part in parts], 6)}",
+                    hint="store one array for each input under its name, and the labels as y, in an .npz file",
+                )
+            return arrange_parts(dtype, fitted, parts)
         return arrange(data.source.shape, dtype, fitted, input_shape)
     except DataError as error:
         raise DataError(f"{name}: {error.message}", hint=error.hint, causes=error.causes) from error

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from snnconvert.data.arrange import layout_of, resized, sides
-from snnconvert.data.arrays import RawData
 from snnconvert.data.preprocessing import Preprocessing
-from snnconvert.data.sources import MOST_LABEL, FileSource, Labels, check_pixels, numbers_of, open_image
+from snnconvert.data.sources import MOST_LABEL, FileSource, Labels, RawData, check_pixels, numbers_of, open_image
 from snnconvert.errors import DataError, listed
 from snnconvert.files import is_regular, read_text
 

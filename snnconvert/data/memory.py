@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import (
@@ -20,8 +19,9 @@ from torch.utils.data import (
     default_collate,
 )
 
-from snnconvert.data.arrays import IMAGE_KEYS, LABEL_KEYS, RawData, choose_keys, raw_data
-from snnconvert.data.sources import Source
+from snnconvert.data.arrays import raw_data
+from snnconvert.data.named import IMAGE_KEYS, LABEL_KEYS, Arrays, as_array
+from snnconvert.data.sources import RawData, Source
 from snnconvert.errors import DataError, SnnConvertError, listed
 
 # what is read of a data set is kept up to here: an item is asked for more than once, and augmentation would change it
@@ -41,17 +41,17 @@ class Memory:
     """
 
     module: nn.Module | None = None
-    data: RawData | None = None
-    calibration_data: RawData | None = None
+    data: RawData | Arrays | None = None
+    calibration_data: RawData | Arrays | None = None
 
 
-def raw_in_memory(given: Any, called: str) -> tuple[RawData, str]:
+def raw_in_memory(given: Any, called: str) -> tuple[RawData | Arrays, str]:
     """What users hand over as data, and what a report calls it.
 
     Args:
-        given: an array or tensor (N, *sample); a pair (x, y) of them, as a tuple or under keys such as x and y; a torch
-            `Dataset`, or anything else with a length and items (sample or (sample, label)); a `DataLoader`, or anything
-            else that yields batches.
+        given: an array or tensor (N, *sample); a pair (x, y) of them; a mapping of them, with keys such as x and y or
+            with one for each input of the model; a torch `Dataset`, or anything else with a length and items (sample or
+            (sample, label)); a `DataLoader`, or anything else that yields batches.
         called: the argument, for messages.
 
     Raises:
@@ -60,9 +60,12 @@ def raw_in_memory(given: Any, called: str) -> tuple[RawData, str]:
     name = f"{type(given).__name__} in memory"
     if isinstance(given, (str, bytes, type)) or given is None:
         raise _refused(given, called)
+    if isinstance(given, Mapping):
+        keys = {str(key): key for key in given}
+        return Arrays(called, tuple(keys), lambda key: as_array(given[keys[key]], key)), name
     if isinstance(given, DataLoader) and _is_plain(given):
         return _items(given.dataset, called), f"{type(given.dataset).__name__} of a DataLoader"
-    if (pair := _arrays(given, called)) is not None:
+    if (pair := _arrays(given)) is not None:
         samples, labels = pair
         found = raw_data(called, as_array(samples, called), None if labels is None else as_array(labels, "the labels"))
         return found, f"{type(samples).__name__} in memory"
@@ -73,11 +76,8 @@ def raw_in_memory(given: Any, called: str) -> tuple[RawData, str]:
     raise _refused(given, called)
 
 
-def _arrays(given: Any, called: str) -> tuple[Any, Any] | None:
+def _arrays(given: Any) -> tuple[Any, Any] | None:
     """Samples and labels (None without) that are arrays as a whole; None for what has to be read one by one."""
-    if isinstance(given, Mapping):
-        samples, labels = choose_keys(called, [str(key) for key in given], None)
-        return given[samples], None if labels is None else given[labels]
     if isinstance(given, TensorDataset) and len(given.tensors) <= 2:
         return given.tensors[0], given.tensors[1] if len(given.tensors) == 2 else None
     if _is_array(given):
@@ -100,24 +100,6 @@ def _is_pair(given: Any) -> bool:
     labels = given[1]
     listed_labels = isinstance(labels, (list, tuple, range)) and not _is_array(next(iter(labels), None))
     return listed_labels or (_is_array(labels) and (isinstance(given, tuple) or np.ndim(labels) < np.ndim(given[0])))
-
-
-def as_array(value: Any, called: str) -> NDArray[Any]:
-    """An array, tensor, or nested list as an array in memory.
-
-    Raises:
-        DataError: its parts do not make one array.
-    """
-    if isinstance(value, Tensor):
-        value = value.detach().cpu()
-        value = value.float() if value.dtype in (torch.float16, torch.bfloat16) else value.resolve_neg()
-        return np.asarray(value.numpy())
-    try:
-        return np.asarray(value)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise DataError(
-            f"the samples of {called} do not make one array: {error}", hint="give all samples the same shape"
-        ) from error
 
 
 # --- data sets with items ---

@@ -7,15 +7,17 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from snnconvert.data.arrays import RawData
 from snnconvert.data.bundled import data_path
 from snnconvert.data.datasets import Dataset, check_truth, dataset_of, load_dataset, shared_images
 from snnconvert.data.memory import Memory
+from snnconvert.data.named import Arrays, Wanted, raw_of
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.sampling import balanced_sample, split_calibration
+from snnconvert.data.sources import RawData
 from snnconvert.data.synthetic import guess_range, synthetic_inputs
 from snnconvert.errors import SnnConvertError
 from snnconvert.graph.dialect import output_nodes, outputs_of
+from snnconvert.graph.inputs import inputs_of
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.tasks import TaskChoice, inputs_called
 from snnconvert.tasks.assume import Truth, task_of
@@ -77,15 +79,16 @@ class Wishes(Protocol):
     def preprocessing(self) -> Preprocessing: ...
     @property
     def label_offset(self) -> int: ...
+    @property
+    def labels(self) -> str | None: ...
 
 
 def select_inputs(ann: Ann, wishes: Wishes, memory: Memory | None = None) -> Inputs:
     """Choose calibration and evaluation images for a network, and find out what it is for.
 
     Without a calibration set of its own, calibration images are drawn from `data` and excluded from the evaluation;
-    of a set with fewer than twice the asked number, half is used. Without any data the inputs are synthetic.
-
-    `memory` holds the sets that are no files.
+    of a set with fewer than twice the asked number, half is used. Without any data the inputs are synthetic. `memory`
+    holds the sets that are no files.
 
     Raises:
         DataError: a data set that cannot be read or does not fit the model.
@@ -120,6 +123,7 @@ def select_inputs(ann: Ann, wishes: Wishes, memory: Memory | None = None) -> Inp
             "limit": limit,
             "seed": seed,
             "label_offset": wishes.label_offset,
+            "labels": wishes.labels,
         }
     images = chosen.images()
     return Inputs(
@@ -200,13 +204,16 @@ def select_again(recorded: dict[str, Any], dataset: Dataset, limit: int | None) 
     return dataset.subset(balanced_sample(dataset.classes_of_images, len(dataset), limit, seed))
 
 
-def images_for(snn: Snn, data: str, limit: int | None) -> Dataset:
+def images_for(snn: Snn, data: str, limit: int | None, labels: str | None = None) -> Dataset:
     """`data` as a checkpoint prepares it: its own evaluation images where it holds them, else all; or `limit` of them.
+
+    Args:
+        labels: their array or column; by default that of the conversion.
 
     Raises:
         DataError: data that cannot be read, do not fit the network, or have labels beyond its classes.
     """
-    dataset = as_prepared(snn, data)
+    dataset = as_prepared(snn, data, labels)
     check_truth(dataset, snn.task, output_nodes(snn.graph)[snn.task.outputs[0]].meta["shape"])
     return select_again(snn.evaluation, dataset, limit)
 
@@ -228,18 +235,27 @@ def calibration_images_again(snn: Snn) -> Tensor | None:
     return next((one.images() for one in found if one.fingerprint() == recorded.get("fingerprint")), None)
 
 
-def as_prepared(snn: Snn, data: str) -> Dataset:
+def as_prepared(snn: Snn, data: str, labels: str | None = None) -> Dataset:
     """`data` as a checkpoint prepares it."""
-    plan, offset = Preprocessing.from_dict(snn.preprocessing), snn.label_offset
-    return load_dataset(data_path(data), preprocessing=plan, input_shape=snn.input_shape, label_offset=offset)
+    return load_dataset(
+        data_path(data),
+        preprocessing=Preprocessing.from_dict(snn.preprocessing),
+        input_shape=snn.input_shape,
+        label_offset=snn.label_offset,
+        inputs=inputs_of(snn),
+        labels=labels or snn.evaluation.get("labels"),
+    )
 
 
-def _load(ann: Ann, path: str | None, wishes: Wishes, raw: RawData | None) -> Dataset | None:
+def _load(ann: Ann, path: str | None, wishes: Wishes, raw: RawData | Arrays | None) -> Dataset | None:
     if path is None:
         return None
     fitted: Any = {
         "preprocessing": wishes.preprocessing,
         "input_shape": ann.input_shape,
         "label_offset": wishes.label_offset,
+        "inputs": inputs_of(ann),
     }
-    return load_dataset(data_path(path), **fitted) if raw is None else dataset_of(raw, path, **fitted)
+    if raw is None:
+        return load_dataset(data_path(path), labels=wishes.labels, **fitted)
+    return dataset_of(raw_of(raw, Wanted(fitted["inputs"], wishes.labels)), path, **fitted)

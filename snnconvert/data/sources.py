@@ -9,6 +9,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +215,81 @@ def unreadable(path: Path, error: Exception) -> DataError:
     """The DataError for an image file that cannot be decoded."""
     reason = "it is not an image" if type(error).__name__ == "UnidentifiedImageError" else str(error)
     return DataError(f"the image {path} cannot be read: {reason}", hint="replace the file, or remove it from the set")
+
+
+# --- raw data -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RawData:
+    """Images as they are stored, with what the reader found out about them."""
+
+    source: Source
+    labels: Labels | None
+    classes: tuple[str, ...] | None
+    notes: tuple[str, ...]
+
+
+def labelled(
+    path: Path | str,
+    images: NDArray[Any],
+    labels: NDArray[Any] | None,
+    classes: tuple[str, ...] | None,
+    notes: tuple[str, ...],
+) -> RawData:
+    """Samples in an array, and their labels, checked.
+
+    Raises:
+        DataError: numbers of another kind, not finite, or labels that do not fit.
+    """
+    if images.ndim < 2:
+        raise DataError(
+            f"the images in {path} have the shape {images.shape}, which has no axes beside the images",
+            hint="store images as N x H x W x C",
+        )
+    if images.dtype.kind not in "buif":
+        raise DataError(f"the images in {path} have the type {images.dtype}", hint="store them as uint8 or float32")
+    notes += check_finite(path, images)
+    found = None
+    if labels is not None:
+        found, label_notes = read_labels(path, labels, len(images))
+        notes += label_notes
+    return RawData(ArraySource(images), found, classes, notes)
+
+
+def read_labels(path: Path | str, labels: NDArray[Any], count: int) -> tuple[Labels, tuple[str, ...]]:
+    """Class numbers as int64, however they are stored; other numbers and arrays of numbers as they are."""
+    notes: tuple[str, ...] = ()
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    numeric = labels.dtype.kind in "buif"
+    if labels.ndim == 2 and numeric and np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all():
+        labels = labels.argmax(axis=1)
+        notes = ("one-hot labels were read as class numbers",)
+    if labels.ndim < 1 or not numeric:
+        raise DataError(
+            f"the labels in {path} have the shape {labels.shape} and type {labels.dtype}",
+            hint="store one class number per image, numbers for each output, or a mask",
+        )
+    if len(labels) != count:
+        raise DataError(
+            f"{path} has {count} images but {len(labels)} labels", hint="store one label per image, in the same order"
+        )
+    return numbers_of(labels, str(path)), notes
+
+
+def check_finite(path: Path | str, images: NDArray[Any], what: str = "image") -> tuple[str, ...]:
+    """NaN and infinity are errors; float images far outside 0..1 are worth a note."""
+    if images.dtype.kind != "f":
+        return ()
+    highest = 0.0
+    for start in range(0, len(images), 256):
+        part = np.asarray(images[start : start + 256])
+        finite = np.isfinite(part)
+        if not finite.all():
+            index = start + int(np.flatnonzero(~finite.reshape(len(part), -1).all(axis=1))[0])
+            raise DataError(f"{what} {index} in {path} holds NaN or infinite values", hint="repair or remove the image")
+        highest = max(highest, float(part.max(initial=0.0)))
+    if highest > 16.0:
+        return (f"the images are floats that reach {highest:g}; they are divided only if a scale is given",)
+    return ()

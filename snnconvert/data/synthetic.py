@@ -19,6 +19,7 @@ from snnconvert.data.arrange import layout_of, prepare, sides
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.graph.dialect import role_of
 from snnconvert.graph.kinds import Role
+from snnconvert.graph.parts import fitting
 from snnconvert.graph.types import Ann
 from snnconvert.graph.walk import walk
 
@@ -45,7 +46,7 @@ def synthetic_inputs(ann: Ann, count: int, seed: int, preprocessing: Preprocessi
         float32 of shape (count, *ann.input_shape).
     """
     chosen = guess_range(ann)[1] if preprocessing is None else preprocessing
-    return _prepared(ann.input_shape, count, seed, chosen)
+    return fitting(ann.inputs, _prepared(ann.input_shape, count, seed, chosen))
 
 
 def guess_range(ann: Ann) -> tuple[str, Preprocessing]:
@@ -58,7 +59,7 @@ def guess_range(ann: Ann) -> tuple[str, Preprocessing]:
     """
     distances = {}
     for name, candidate in RANGES.items():
-        value = _before_first_site(ann.graph, _prepared(ann.input_shape, _PROBE, 0, candidate))
+        value = _before_first_site(ann.graph, fitting(ann.inputs, _prepared(ann.input_shape, _PROBE, 0, candidate)))
         channels = value.double().transpose(0, 1).flatten(1) if value.ndim > 1 else value.double()[None]
         deviation = float(channels.std(dim=1).median())
         distances[name] = abs(np.log(max(deviation, 1e-12) / TYPICAL_DEVIATION))

@@ -28,6 +28,7 @@ from snnconvert.files import atomic, is_regular, named_in_utf8
 from snnconvert.graph.dialect import arguments, calls, is_reserved, op_of, origin_of, output_nodes, verify
 from snnconvert.graph.header import check_header
 from snnconvert.graph.kinds import KINDS, Neuron, Op, Stage, Weighted
+from snnconvert.graph.parts import parts_from, shape_of_parts
 from snnconvert.graph.schedule import MOST_TIMESTEPS, schedule_from
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.shapes import check_frames, check_shapes
@@ -154,6 +155,7 @@ def describe(snn: Snn) -> dict[str, Any]:
         "input_shape": list(snn.input_shape),
         "outputs": list(snn.outputs),
         "task": snn.task.to_dict(),
+        **({"inputs": [part.to_dict() for part in snn.inputs]} if snn.inputs else {}),
         "source": asdict(snn.source),
         "preprocessing": snn.preprocessing,
         "label_offset": snn.label_offset,
@@ -296,6 +298,8 @@ def _probe(snn: Snn, path: Path) -> None:
     for node, value in values_of(snn.graph, torch.zeros(1, *snn.input_shape, dtype=torch.float64)):
         if tuple(value.shape[1:]) != node.meta["shape"]:
             raise ValueError(f"shape of {node.name}")
+    if snn.inputs and shape_of_parts(snn.inputs) != snn.input_shape:
+        raise ValueError("its inputs do not make up its input_shape")
     if snn.schedule.timesteps > MOST_TIMESTEPS:
         raise ValueError(f"{snn.schedule.timesteps} time steps")
     check_frames(snn.graph, snn.schedule, path)
@@ -323,6 +327,7 @@ def _restore(header: dict[str, Any], tensors: dict[str, Tensor]) -> Snn:
         "outputs": tuple(header["outputs"]),
         "source": source,
         "task": task_from(header.get("task")),
+        "inputs": parts_from(header.get("inputs", ())),
     }
     accounts: dict[str, Any] = {"preprocessing": header["preprocessing"], "label_offset": int(header["label_offset"])}
     calibrated = None

@@ -115,6 +115,7 @@ class Evaluation(TypedDict, total=False):
     seed: Seed
     excluded_calibration: Count
     label_offset: Whole
+    labels: str | None
     early_exit: dict[str, Any] | None
     metrics: dict[str, dict[str, Any]]
     ann: dict[str, float | None]
@@ -128,6 +129,15 @@ class Task(TypedDict, total=False):
     reason: str
     axis: Count
     outputs: list[Count]
+
+
+class Input(TypedDict):
+    """One of several inputs of the original, or one of whole numbers."""
+
+    name: str
+    shape: list[Size]
+    whole: bool
+    rows: Count
 
 
 class Header(Graph):
@@ -148,6 +158,7 @@ class Header(Graph):
     calibrated: NotRequired[Calibrated | None]
     original: NotRequired[Graph | None]
     task: NotRequired[Task | None]
+    inputs: NotRequired[list[Input]]
     copies: NotRequired[dict[str, str]]
     providers: NotRequired[dict[str, str]]
     equations: NotRequired[dict[str, str]]

@@ -14,6 +14,7 @@ from snnconvert.tasks import CLASSIFIER, TaskChoice
 if TYPE_CHECKING:
     from torch import Tensor, fx
 
+    from snnconvert.graph.parts import Part
     from snnconvert.graph.schedule import Schedule
 
 
@@ -53,6 +54,7 @@ class Ann:
         input_shape: shape of one sample, batch excluded, for instance (3, 32, 32).
         outputs: names of the model's outputs; the classifier is the first unless chosen otherwise.
         task: what the network is for.
+        inputs: what `input_shape` holds, where the original has several inputs, or one of whole numbers; else nothing.
     """
 
     graph: fx.GraphModule
@@ -60,6 +62,7 @@ class Ann:
     outputs: tuple[str, ...]
     source: Source
     task: TaskChoice = CLASSIFIER
+    inputs: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,7 @@ class Snn:
         evaluation: figures of the conversion's own evaluation, and how its images are chosen again.
         calibrated: what the network was compiled from; None for files that do not hold it.
         task: what the network is for.
+        inputs: as of `Ann`.
     """
 
     graph: fx.GraphModule
@@ -166,6 +170,7 @@ class Snn:
     label_offset: int = 0
     calibrated: Calibrated | None = None
     task: TaskChoice = CLASSIFIER
+    inputs: tuple[Part, ...] = ()
 
     @property
     def provenance(self) -> str:

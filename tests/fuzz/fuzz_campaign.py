@@ -30,6 +30,7 @@ HERE = Path(__file__).parent
 SECONDS, BLOCKED, STARTING = 10.0, 60.0, 300.0
 MEMORY = 2**30
 EXITS = (0, 2, 3, 4)
+Row = dict[str, Any]
 
 
 class Watched:
@@ -123,51 +124,80 @@ def _seconds(pid: int) -> float:
 
 @dataclass
 class Result:
-    """What a campaign found."""
+    """What a campaign found.
+
+    Attributes:
+        record: a file to which every answer is added, so that an interrupted campaign goes on where it was.
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
     exits: Counter[str] = field(default_factory=Counter)
-    faults: list[dict[str, Any]] = field(default_factory=list)
+    seconds: Counter[str] = field(default_factory=Counter)
+    faults: list[Row] = field(default_factory=list)
     slowest: float = 0.0
     largest: int = 0
+    record: Path | None = None
 
-    def add(self, door: str, number: int, arguments: list[str], answer: dict[str, Any]) -> bool:
-        """Count one answer; whether it is a fault."""
-        self.counts[door] += 1
-        self.exits[str(answer.get("exit"))] += 1
-        self.slowest = max(self.slowest, answer["seconds"])
-        self.largest = max(self.largest, answer["memory"])
-        faults, text = list(answer["faults"]), answer["text"]
-        if answer["exit"] not in EXITS:
-            faults.append(f"exit {answer['exit']}")
-        if "Traceback (most recent call last)" in text:
-            faults.append("traceback")
-        if answer["memory"] > MEMORY:
-            faults.append(f"memory {answer['memory'] / 2**30:.1f} GiB")
-        if "not enough memory" in text:
-            faults.append("not enough memory")
-        if answer["seconds"] > SECONDS and "zoo" not in arguments:
-            faults.append(f"{answer['seconds']} s")
-        if any(sign in text for sign in ("\x1b[2J", "\x1b[31m")):
-            faults.append("escape sequences on the terminal")
-        if faults:
-            row = {"door": door, "number": number, "arguments": arguments, "faults": faults, "text": text}
+    def resume(self) -> set[tuple[str, int]]:
+        """Count what is on record; the mutations that are."""
+        lines = self.record.read_text().splitlines() if self.record and self.record.exists() else []
+        rows = [json.loads(line) for line in lines]
+        for row in rows:
+            self.count(row)
+        return {(row["door"], row["number"]) for row in rows}
+
+    def add(self, row: Row) -> None:
+        """Count one mutation, and put it on record."""
+        self.count(row)
+        if self.record is not None:
+            with self.record.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def count(self, row: Row) -> None:
+        self.counts[row["door"]] += 1
+        self.exits[str(row["exit"])] += 1
+        self.seconds[row["door"]] += row["seconds"]
+        self.slowest, self.largest = max(self.slowest, row["seconds"]), max(self.largest, row["memory"])
+        if row["faults"]:
             self.faults.append(row)
-        return bool(faults)
 
 
-def campaign(tasks: list[tuple[str, int]], processes: int, keep: Path | None = None) -> Result:
+def judged(door: str, number: int, arguments: list[str], answer: dict[str, Any]) -> Row:
+    """What came of one mutation; its text where it is a fault."""
+    faults, text = list(answer["faults"]), answer["text"]
+    if answer["exit"] not in EXITS:
+        faults.append(f"exit {answer['exit']}")
+    if "Traceback (most recent call last)" in text:
+        faults.append("traceback")
+    if answer["memory"] > MEMORY:
+        faults.append(f"memory {answer['memory'] / 2**30:.1f} GiB")
+    if "not enough memory" in text:
+        faults.append("not enough memory")
+    if answer["seconds"] > SECONDS and "zoo" not in arguments:
+        faults.append(f"{answer['seconds']} s")
+    if any(sign in text for sign in ("\x1b[2J", "\x1b[31m")):
+        faults.append("escape sequences on the terminal")
+    row = {"door": door, "number": number, "exit": answer["exit"], "faults": faults}
+    row |= {"seconds": answer["seconds"], "memory": answer["memory"]}
+    return {**row, "arguments": arguments, "text": text} if faults else row
+
+
+def campaign(
+    tasks: list[tuple[str, int]], processes: int, keep: Path | None = None, record: Path | None = None
+) -> Result:
     """Run these mutations, given as (door, number); the files of faults are kept in `keep`."""
-    result, waiting = Result(), SimpleQueue[tuple[str, int] | None]()
+    result, waiting = Result(record=record), SimpleQueue[tuple[str, int] | None]()
+    done = result.resume()
     for task in tasks:
-        waiting.put(task)
+        if task not in done:
+            waiting.put(task)
     with tempfile.TemporaryDirectory(prefix="snnconvert-fuzz-") as made, ThreadPoolExecutor(processes) as threads:
         good = Path(made) / "good"
         write_seeds(good)
         for _ in range(processes):
             waiting.put(None)
-        done = [threads.submit(_work, waiting, good, Path(made), result, keep) for _ in range(processes)]
-        for one in done:
+        running = [threads.submit(_work, waiting, good, Path(made), result, keep) for _ in range(processes)]
+        for one in running:
             one.result()
     return result
 
@@ -181,7 +211,9 @@ def _work(
             door, number = task
             folder = Path(tempfile.mkdtemp(dir=made))
             arguments = mutated(door, number, folder, good)
-            if result.add(door, number, arguments, worker.run(folder, arguments)) and keep is not None:
+            row = judged(door, number, arguments, worker.run(folder, arguments))
+            result.add(row)
+            if row["faults"] and keep is not None:
                 target = keep / f"{door.replace(' ', '-')}-{number}"
                 shutil.rmtree(target, ignore_errors=True)
                 shutil.copytree(folder, target, symlinks=True)
@@ -210,9 +242,10 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--only", action="append", default=[], choices=list(DOORS))
     parser.add_argument("--keep", type=Path, default=Path("fuzz-faults"), help="where files of faults are kept")
+    parser.add_argument("--record", type=Path, help="a file of answers; what is in it is not run again")
     given = parser.parse_args()
     start = time.monotonic()
-    result = campaign(shared(given.mutations, given.first, given.only), given.processes, given.keep)
+    result = campaign(shared(given.mutations, given.first, given.only), given.processes, given.keep, given.record)
     for row in result.faults:
         last = row["text"].strip().splitlines()[-1:] or [""]
         cause = [line for line in row["text"].splitlines() if "caused by" in line or "Error" in line][-1:] or last
@@ -222,6 +255,7 @@ def main() -> int:
         "mutations": dict(result.counts), "total": sum(result.counts.values()), "exits": dict(result.exits),
         "faults": len(result.faults), "slowest seconds": result.slowest,
         "largest memory above the start, MiB": round(result.largest / 2**20),
+        "processor seconds by door": {door: round(seconds, 1) for door, seconds in result.seconds.items()},
         "seconds": round(time.monotonic() - start),
     }, indent=1))  # fmt: skip
     return 1 if result.faults else 0

@@ -73,6 +73,16 @@ def _data(file: Path, good: Path, rng: Random) -> list[str]:
     return ["convert", model, data, str(file), *_QUICK, "-o", "out.snn"]
 
 
+def _several(file: Path, good: Path, rng: Random) -> list[str]:
+    chance = rng.random()
+    if file.suffix == ".npz":
+        labels = ["--label-key", "t"] if chance < 0.3 else []
+        return ["run", str(good / "two.snn"), "--data", str(file), *labels]
+    if chance < 0.7:
+        return ["check", str(file)]
+    return ["convert", str(file), "--data", str(good / "two.npz"), *_QUICK, "-o", "out.snn"]
+
+
 def _report(file: Path, good: Path, rng: Random) -> list[str]:
     kind = rng.randrange(4)
     if kind == 0:
@@ -143,6 +153,8 @@ DOORS = {
         1000,
     ),
     "folders": Door({"classes": of_picture, "listed": of_picture}, _data, 500),
+    "tables": Door({"table.csv": of_text}, _data, 300),
+    "several inputs": Door({"two.onnx": of_onnx, "two.npz": of_zip}, _several, 300),
     "labels.csv": Door({"listed/labels.csv": of_text}, _data, 400),
     "reports": Door({"model.json": of_json, "windows.json": of_json}, _report, 1000),
     "manifests": Door({"zoo.toml": of_text}, _manifest, 600),

@@ -268,6 +268,8 @@ def _scalar(field: Any, old: Any, rng: Random) -> Any:
         return rng.choice((0.0, -1.0, 1e38, float("nan"), float("inf"), 0.5))
     if field.cpp_type == field.CPPTYPE_ENUM:
         return rng.choice([value.number for value in field.enum_type.values])
+    if field.cpp_type in (field.CPPTYPE_UINT32, field.CPPTYPE_UINT64):
+        return rng.choice((0, 1, 7, 255, 2**31 - 1, 2**32 - 1))
     return rng.choice((0, 1, 2, 3, -1, 7, 100, 10**6, 2**31 - 1) if field.cpp_type == field.CPPTYPE_INT32 else (
         *(0, 1, 2, 3, -1, -2, 7, 20, 1000, 10**6, 10**9, 2**31, 2**62, -(2**63)),))  # fmt: skip
 

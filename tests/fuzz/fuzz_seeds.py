@@ -119,6 +119,7 @@ def _graphs(folder: Path) -> None:
     )  # fmt: skip
     onnx.save(_folded(), folder / "folded.onnx")
     onnx.save(_quantised(), folder / "quantised.onnx")
+    onnx.save(_two_inputs(), folder / "two.onnx")
     onnx.save(onnx.load(folder / "net.onnx"), folder / "apart.onnx", save_as_external_data=True, size_threshold=0,
               location="apart.data")  # fmt: skip
 
@@ -183,6 +184,28 @@ def _folded() -> onnx.ModelProto:
     return _model(nodes, "y", initial, TensorProto.FLOAT)
 
 
+def _two_inputs() -> onnx.ModelProto:
+    """Real numbers, and whole ones that index a table."""
+    make = helper.make_node
+    nodes = [
+        make("Gather", ["t", "ids"], ["r"], axis=0),
+        make("Flatten", ["r"], ["f"]),
+        make("Concat", ["sizes", "f"], ["c"], axis=1),
+        make("MatMul", ["c", "w"], ["h"]),
+        make("Relu", ["h"], ["a"]),
+        make("MatMul", ["a", "v"], ["y"]),
+    ]
+    width = SIDE * SIDE + 6
+    initial = [_weight((5, 2), "t"), _weight((width, 8), "w"), _weight((8, CLASSES), "v")]
+    inputs = [
+        helper.make_tensor_value_info("sizes", TensorProto.FLOAT, ["n", SIDE * SIDE]),
+        helper.make_tensor_value_info("ids", TensorProto.INT64, ["n", 3]),
+    ]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", CLASSES])]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, initial)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
 def _quantised() -> onnx.ModelProto:
     make = helper.make_node
     nodes = [
@@ -212,6 +235,11 @@ def _images(folder: Path) -> None:
     np.savez(folder / "data.npz", x=pixels, y=labels)
     np.savez_compressed(folder / "floats.npz", x=pixels[:, None].astype(np.float32) / 255, y=labels.astype(np.int8))
     np.save(folder / "data.npy", pixels)
+    ids = generator.integers(0, 5, (12, 3))
+    np.savez(folder / "two.npz", sizes=pixels.reshape(12, -1).astype(np.float32), ids=ids, t=labels, y=labels)
+    rows = [",".join(map(str, (*row.reshape(-1), label))) for row, label in zip(pixels, labels, strict=True)]
+    names = [f"p{place}" for place in range(SIDE * SIDE)]
+    (folder / "table.csv").write_text("\n".join([",".join([*names, "label"]), *rows]))
     for name, magic, content in (("images", 3, pixels), ("labels", 1, labels.astype(np.uint8))):
         head = struct.pack(f">HBB{content.ndim}I", 0, 8, magic, *content.shape)
         kind = f"idx{content.ndim}"
@@ -230,8 +258,11 @@ def _images(folder: Path) -> None:
 def _converted(folder: Path) -> None:
     from snnconvert.cli.main import main
 
-    for name, schedule in (("model", ["streaming"]), ("windows", ["bistable", "--window", "2"])):
-        arguments = ["convert", folder / "net.onnx", "--data", folder / "data.npz", "-T", 8, "--quiet", "--schedule"]
+    window = ["bistable", "--window", "2"]
+    rows = (("model", "net", "data", ["streaming"]), ("windows", "net", "data", window), ("two", "two", "two", window))
+    for name, model, data, schedule in rows:
+        arguments = ["convert", folder / f"{model}.onnx", "--data", folder / f"{data}.npz", "-T", 8, "--quiet"]
+        arguments += ["--schedule"]
         arguments += [
             *schedule,
             "--calibration",

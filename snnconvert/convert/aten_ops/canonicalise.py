@@ -19,6 +19,10 @@ from snnconvert.convert.lowering.flow import Flow, Refusal
 from snnconvert.errors import InternalError, NodeFault, UnsupportedError
 from snnconvert.graph.claims import result_bytes
 from snnconvert.graph.dialect import Builder
+from snnconvert.graph.inputs import cut_out
+from snnconvert.graph.kinds import Op
+from snnconvert.graph.parts import Part, unpacked
+from snnconvert.graph.types import Origin
 
 # The only Python functions that may stand in a graph: arithmetic on sizes, and picking one of several results.
 SIZE_FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -39,8 +43,8 @@ class Program:
 
     Attributes:
         graph: placeholders, `call_function` nodes of ATen overloads or of SIZE_FUNCTIONS, and one output.
-        constants: value of every placeholder that is not the model's input.
-        input_name: the placeholder that is.
+        constants: value of every placeholder that is no input of the model.
+        inputs: the placeholders that are, in the order in which one sample holds them.
         where: the user's name for each node.
         source: the file or name that it is read from.
         batch: the batch size that its shapes are written for, or None where they hold for any.
@@ -48,7 +52,7 @@ class Program:
 
     graph: fx.Graph
     constants: dict[str, Tensor]
-    input_name: str
+    inputs: tuple[Part, ...]
     where: Callable[[fx.Node], str]
     source: str | Path = "the network"
     batch: int | None = None
@@ -57,10 +61,10 @@ class Program:
     def values(self, samples: Tensor) -> Iterator[tuple[fx.Node, Any]]:
         """Every node with the value that PyTorch itself computes for `samples`; that of the output is a list."""
         values: dict[fx.Node, Any] = {}
+        given = {**self.constants, **unpacked(self.inputs, samples)}
         for node in self.graph.nodes:
             if node.op == "placeholder":
-                given = self.constants.get(node.name)
-                values[node] = samples.clone() if given is None else given.detach().clone()
+                values[node] = given[node.name].detach().clone()
             elif node.op == "output":
                 values[node] = list(fx.node.map_arg(node.args[0], values.__getitem__))
             else:
@@ -98,10 +102,14 @@ class Canonicaliser:
 
     def __init__(self, program: Program, samples: Tensor, *, kept: bool = False) -> None:
         self.program = program
-        self.builder = Builder({program.input_name: samples}, program.source)
+        name = program.inputs[0].name if len(program.inputs) == 1 else "inputs"
+        self.builder = Builder({name: samples}, program.source)
         self.claims = Claims(program.source)
         self.context = Context(self.builder, program.batch)
         self.context.kept = kept
+        self.entries = cut_out(program.inputs, self.builder.inputs[name], self._cut)
+        for part in program.inputs:
+            self.entries[part.name].meta["whole"] = part.whole
         self.values: dict[fx.Node, Any] = {}
         self.made: dict[fx.Node, Any] = {}
         self.faults: list[NodeFault] = []
@@ -120,8 +128,8 @@ class Canonicaliser:
             for node in self.program.graph.nodes:
                 self._done.add(node)
                 if node.op == "placeholder":
-                    if node.name == self.program.input_name:
-                        self.values[node] = Flow(self.builder.inputs[node.name])
+                    if node.name in self.entries:
+                        self.values[node] = Flow(self.entries[node.name])
                     else:
                         self.values[node] = own = self.program.constants[node.name].detach().clone()
                         self._state[own.untyped_storage().data_ptr()] = node.name
@@ -137,6 +145,9 @@ class Canonicaliser:
                 faults=tuple(self.faults),
             )
         return results
+
+    def _cut(self, op: Op, node: fx.Node, part: Part) -> fx.Node:
+        return self.builder.call(op, node, origin=Origin(part.name, "input"))
 
     def _convert(self, node: fx.Node) -> None:
         name = operator_name(node)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from snnconvert.convert.aten_ops.context import BatchSize, Context, moving, operator, shape_of, value
+from snnconvert.convert.aten_ops.context import BatchSize, Context, fixed, moving, operator, shape_of, value
 from snnconvert.convert.aten_ops.makers import per_sample, repeated
 from snnconvert.convert.lowering import moves
 from snnconvert.convert.lowering.flow import Flow, Refusal
@@ -43,11 +43,19 @@ def dropout(ctx: Context, x: Any, p: float = 0.5, train: bool = False) -> Any:
 
 @operator("to", "_to_copy", "type_as")
 def convert(ctx: Context, x: Any, dtype: Any = None, **_: Any) -> Any:
+    if isinstance(x, Flow) and ctx.is_whole(x.node):
+        return x
     if isinstance(dtype, torch.dtype) and not dtype.is_floating_point:
         raise Refusal(f"it converts activations to {dtype}")
     if dtype in (torch.float16, torch.bfloat16):
         raise Refusal(f"it rounds activations to {dtype}")
     return identity(ctx, x)
+
+
+@operator("embedding")
+def embedding(ctx: Context, weight: Any, indices: Any, **_: Any) -> Flow:
+    """Rows of a table; those of padding are as they stand."""
+    return moves.embedding(ctx, fixed(weight, "table"), moving(indices))
 
 
 @operator("reshape", "view", "_unsafe_view")

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from snnconvert.convert.lowering.elementwise import function
-from snnconvert.convert.lowering.flow import Flow, Refusal, Value
-from snnconvert.convert.lowering.scope import LARGEST, Scope
+from snnconvert.convert.lowering.flow import Array, Flow, Refusal, Value
+from snnconvert.convert.lowering.scope import LARGEST, Scope, tensor
 from snnconvert.graph import kinds
 
 
@@ -29,6 +29,16 @@ def take(scope: Scope, flow: Flow, axis: int, indices: Sequence[int], part: str 
         op = kinds.Slice(dim=dim, start=indices[0], stop=indices[-1] + 1, step=min(steps))
         return scope.apply(op, flow, part=part)
     return scope.apply(kinds.Select(dim=dim, indices=tuple(indices)), flow, part=part)
+
+
+def embedding(scope: Scope, table: Array, indices: Flow) -> Flow:
+    """Rows of `table` (rows, ...) by whole numbers that are an input of the model."""
+    if not scope.is_whole(indices.node):
+        raise Refusal("it looks up a table by activations; only an input of whole numbers can be one of its indices")
+    if table.ndim < 1 or not table.size:
+        raise Refusal(f"its table has the shape {table.shape}")
+    node = scope.emit(kinds.Embedding(tensor(table.reshape(len(table), -1))), indices.node)
+    return indices.on(scope.sample_reshape(node, (*indices.dims, *table.shape[1:]), "view"))
 
 
 def split(scope: Scope, flow: Flow, axis: int, sizes: Sequence[int]) -> tuple[Flow, ...]:

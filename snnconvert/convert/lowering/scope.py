@@ -10,8 +10,8 @@ from torch import Tensor, fx
 
 from snnconvert.convert.lowering.flow import Array, Flow, Refusal, Value, reshaped
 from snnconvert.graph import kinds
-from snnconvert.graph.dialect import Builder
-from snnconvert.graph.kinds import Op
+from snnconvert.graph.dialect import Builder, arguments
+from snnconvert.graph.kinds import Op, Role
 from snnconvert.graph.types import Origin
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -153,6 +153,13 @@ class Scope:
     def joined(self, op: Op, *values: Value, part: str = "") -> Flow:
         """Append an elementwise `op` of several values."""
         return self.apply(op, *self.together(*values), part=part)
+
+    def is_whole(self, node: fx.Node) -> bool:
+        """Whether the values of `node` are whole numbers of the input, moved at most."""
+        op = self.builder.op(node)
+        if node.meta.get("whole") or op is None:
+            return bool(node.meta.get("whole"))
+        return op.role == Role.WIRING and op.reads and all(map(self.is_whole, arguments(node)))
 
     def non_negative(self, node: fx.Node) -> bool:
         """Whether the values of `node` are provably at least 0."""

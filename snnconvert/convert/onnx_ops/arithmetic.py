@@ -76,6 +76,8 @@ def Dropout(
 def Cast(scope: Scope, x: Value, *, to: int, saturate: int = 1, round_mode: str = "up") -> Value:
     if not isinstance(x, Flow):
         return x
+    if scope.is_whole(x.node):
+        return x
     if to not in _FLOATS and x.unit is None:
         raise Refusal("it casts activations to a type that is not floating point")
     return x if x.unit is None or to not in _FLOATS else integers_of(scope, x)

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 
 from snnconvert.convert.lowering.flow import BATCH, Array, Flow, Refusal, Value
-from snnconvert.convert.lowering.moves import concat, depth_to_space, pad, repeated, space_to_depth, take
+from snnconvert.convert.lowering.moves import concat, depth_to_space, embedding, pad, repeated, space_to_depth, take
 from snnconvert.convert.lowering.moves import split as cut
 from snnconvert.convert.lowering.scope import moving
 from snnconvert.convert.onnx_ops.folding import PerSample
@@ -150,7 +150,9 @@ def Split(
 
 def Gather(scope: Scope, x: Value, indices: Value | PerSample, *, axis: int = 0) -> Flow:
     if not isinstance(x, Flow):
-        raise Refusal("it looks up a table by activations (an embedding)")
+        if not isinstance(indices, Flow) or axis % max(x.ndim, 1):
+            raise Refusal("it looks up a table by activations, and not along its first axis")
+        return embedding(scope, x, indices)
     if isinstance(indices, PerSample):
         return _gather_own(scope, x, indices)
     array = fixed(indices, "its indices")

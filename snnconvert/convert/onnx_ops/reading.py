@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -76,8 +77,7 @@ def open_model(path: Path) -> tuple[onnx.ModelProto, int]:
         raise ModelFileError(f"the weights of {path} cannot be read: {reason}", hint=hint) from error
     if not model.opset_import or not model.HasField("graph") or not model.graph.node:
         raise ModelFileError(f"{path} holds no ONNX graph", hint=broken)
-    named = [*model.graph.input, *model.graph.output, *model.graph.initializer]
-    if not all(isinstance(value.name, str) for value in named):  # bytes, where the text is not UTF-8
+    if not all(isinstance(text, str) for text in _texts(model)):  # bytes, where the text is not UTF-8
         raise ModelFileError(f"{path} holds names that are no text", hint=broken)
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     opset = opsets.get("", opsets.get("ai.onnx", 0))
@@ -94,6 +94,19 @@ def open_model(path: Path) -> tuple[onnx.ModelProto, int]:
         model = onnx.inliner.inline_local_functions(model)
     _name_nodes(model.graph)
     return model, opset
+
+
+def _texts(message: Any) -> Iterator[Any]:
+    """Every text in a message and what it holds, but for those of tensors, of which only the name is read."""
+    if message.DESCRIPTOR.name == "TensorProto":
+        yield message.name
+        return
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING:
+            yield from value if field.is_repeated else (value,)
+        elif field.message_type is not None:
+            for inner in value if field.is_repeated else (value,):
+                yield from _texts(inner)
 
 
 def _check_external(model: onnx.ModelProto, path: Path) -> None:

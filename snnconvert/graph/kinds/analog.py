@@ -140,6 +140,30 @@ class MatMul(Analog):
         return math.prod(output) * inputs[0][-1]
 
 
+class Embedding(Analog):
+    """Rows of a table by whole numbers, (..., width) for (...). Tensors: weight (rows, width)."""
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.tensor("weight", weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # A mean over time is near the whole number that it stands for.
+        rows: Tensor = F.embedding(x.round().long().clamp(0, len(self.weight) - 1), self.weight)
+        return rows
+
+    @property
+    def plain_name(self) -> str:
+        """As a sentence has it."""
+        return "look-up in a table"
+
+    def multiply_accumulates(self, inputs: Sequence[Shape], output: Shape) -> int:
+        """None: values are read."""
+        return 0
+
+
 class Softmax(Analog):
     """Softmax along `dim`."""
 
