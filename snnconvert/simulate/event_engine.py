@@ -14,23 +14,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from snnconvert.errors import InternalError
 from snnconvert.graph.dialect import arguments, op_of, output_nodes
 from snnconvert.graph.edit import copied
-from snnconvert.graph.kinds import Conv, Linear, Neuron, Op, Role
+from snnconvert.graph.kinds import Neuron, Op, Role
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.simulate.bistable_engine import without_spikes
+from snnconvert.simulate.synapses import Floats, Places, Reached, Synapses, synapses
 
-Floats = NDArray[np.float64]
-AT_ONCE = 256
+# the operators between a site and what its spikes reach, each with the number of its input that they come in by
+Path = tuple[tuple[fx.Node, int], ...]
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Events:
     """
 
     times: Floats
-    neurons: NDArray[np.int64]
+    neurons: Places
     signs: Floats
     shape: tuple[int, ...]
 
@@ -63,7 +62,7 @@ class EventEngine:
         self.graph = copied(snn.graph).double()
         self.depths = site_depths(self.graph)
         self.calls = [node for node in self.graph.graph.nodes if node.op == "call_module"]
-        self.reach: dict[fx.Node, _Reach] = {}
+        self.synapses: dict[tuple[fx.Node, int], Synapses] = {}
 
     @torch.inference_mode()
     def run(self, batch: Tensor) -> tuple[list[Floats], list[dict[str, Events]]]:
@@ -94,10 +93,9 @@ class EventEngine:
             return None
         (source,) = arguments(node)
         if op.role == Role.DELAY:
-            held = events[source]
-            return Events(held.times + 1.0, held.neurons, held.signs, held.shape)
+            return self._later(node, source, events)
         if op.role == Role.MAXPOOL:
-            return self._first_of_each(node, op, events[source])
+            return self._first_of_each(node, events[source])
         neuron = op_of(node, Neuron)
         v = self._integrated(source, events, constant)
         threshold = np.broadcast_to(neuron.threshold.numpy(), node.meta["shape"]).reshape(-1)
@@ -108,13 +106,26 @@ class EventEngine:
         which = np.flatnonzero(spikes)[order]
         return Events(times[order], which, np.sign(share[which]), tuple(node.meta["shape"]))
 
-    def _first_of_each(self, node: fx.Node, op: Op, arrived: Events) -> Events:
+    def _later(self, node: fx.Node, source: fx.Node, events: dict[fx.Node, Events]) -> Events:
+        """Every spike that comes in, a window later; on their way they may have been moved to other places."""
+        times, neurons, signs = [], [], []
+        for start, path in self._paths(source):
+            arrived = events[start]
+            for time, neuron, sign in zip(arrived.times, arrived.neurons.tolist(), arrived.signs, strict=True):
+                for place in self._pushed(path, neuron)[0]:
+                    times.append(time + 1.0)
+                    neurons.append(place)
+                    signs.append(sign)
+        order = np.argsort(times, kind="stable")
+        which = np.array(neurons, np.int64)[order]
+        return Events(np.array(times)[order], which, np.array(signs)[order], tuple(node.meta["shape"]))
+
+    def _first_of_each(self, node: fx.Node, arrived: Events) -> Events:
         """Max pooling: the first spike of each window passes, the others do not."""
-        reach = self.reach.setdefault(node, _Reach(op, arrived.shape))
         passed = np.zeros(math.prod(node.meta["shape"]), bool)
         times, neurons = [], []
         for time, neuron in zip(arrived.times.tolist(), arrived.neurons.tolist(), strict=True):
-            for index in reach(neuron)[0]:
+            for index in self._pushed(((node, 0),), neuron)[0]:
                 if not passed[index]:
                     passed[index] = True
                     times.append(time)
@@ -122,109 +133,49 @@ class EventEngine:
         return Events(np.array(times), np.array(neurons, np.int64), np.ones(len(times)), tuple(node.meta["shape"]))
 
     def _integrated(self, node: fx.Node, events: dict[fx.Node, Events], constant: dict[fx.Node, Tensor]) -> Floats:
-        """The membrane, flat, that the value of `node` makes by the end of the window in which it arrives."""
+        """The membrane, flat, that the value of `node` makes by the end of the window in which it arrives.
+
+        A membrane is looked at when a spike reaches it, and at the end: since it was last, it has grown by its slope.
+        """
         v = constant[node].numpy().reshape(-1).copy()
-        slope = np.zeros_like(v)
         paths = self._paths(node)
         if not paths:
             return v
-        sources = list(dict.fromkeys(source for source, _ in paths))
-        times = np.concatenate([events[source].times for source in sources])
-        which = np.concatenate([np.full(len(events[source].times), at) for at, source in enumerate(sources)])
-        place = np.concatenate([np.arange(len(events[source].times)) for source in sources])
         end = float(self.depths[node.name] + 1)
-        now = end - 1.0
+        slope, seen = np.zeros_like(v), np.full_like(v, end - 1.0)
+        arriving = [(events[start], path) for start, path in paths]
+        times = np.concatenate([of.times for of, _ in arriving])
+        which = np.repeat(np.arange(len(arriving)), [len(of.times) for of, _ in arriving])
+        place = np.concatenate([np.arange(len(of.times)) for of, _ in arriving])
         for index in np.argsort(times, kind="stable").tolist():
-            source = sources[which[index]]
-            sign = events[source].signs[place[index]]
-            v += slope * (times[index] - now)
-            now = times[index]
-            for start, path in paths:
-                if start is source:
-                    where, weights = self._pushed(path, int(events[source].neurons[place[index]]), source)
-                    np.add.at(slope, where, sign * weights)
-        return v + slope * (end - now)
+            spikes, path = arriving[which[index]]
+            at = place[index]
+            where, weights = self._pushed(path, int(spikes.neurons[at]))
+            now = spikes.times[at]
+            v[where] += slope[where] * (now - seen[where])
+            seen[where] = now
+            slope[where] += spikes.signs[at] * weights
+        return v + slope * (end - seen)
 
-    def _paths(self, node: fx.Node) -> list[tuple[fx.Node, tuple[fx.Node, ...]]]:
+    def _paths(self, node: fx.Node) -> list[tuple[fx.Node, Path]]:
         """Every way that spikes take to `node`: where it begins, and the operators on it."""
         if node.op != "call_module" or self.depths[node.name] == 0:
             return []
         if self._carries(node):
             return [(node, ())]
-        return [(start, (*path, node)) for source in arguments(node) for start, path in self._paths(source)]
-
-    def _pushed(self, path: tuple[fx.Node, ...], neuron: int, source: fx.Node) -> tuple[NDArray[np.int64], Floats]:
-        """Where one spike arrives, and with which weights."""
-        where, weights, shape = np.array([neuron]), np.ones(1), tuple(source.meta["shape"])
-        for node in path:
-            op = op_of(node)
-            if op.role != Role.JOIN:
-                reach = self.reach.get(node)
-                if reach is None:
-                    linear = op.linear_part()
-                    if linear is None:
-                        raise InternalError(f"{node.name} is not linear")
-                    reach = self.reach[node] = _Reach(linear, shape)
-                parts = [reach(int(one)) for one in where]
-                weights = np.concatenate([by * each for by, (_, each) in zip(weights, parts, strict=True)])
-                where = np.concatenate([there for there, _ in parts])
-            shape = tuple(node.meta["shape"])
-        return where, weights
-
-
-class _Reach:
-    """The places that one input of a linear operator reaches, with their weights; each input's are found once."""
-
-    def __init__(self, op: Op, shape: tuple[int, ...]) -> None:
-        self.op, self.shape = op, shape
-        self.known: dict[int, tuple[NDArray[np.int64], Floats]] = {}
-
-    def __call__(self, index: int) -> tuple[NDArray[np.int64], Floats]:
-        if index not in self.known:
-            match self.op:
-                case Conv() if len(self.shape) == 3:
-                    self.known[index] = self._of_convolution(self.op, index)
-                case Linear() if len(self.shape) == 1:
-                    column = self.op.weight[:, index].numpy()
-                    self.known[index] = np.arange(len(column)), column
-                case _:
-                    self._of_some(index)
-        return self.known[index]
-
-    def _of_convolution(self, op: Conv, index: int) -> tuple[NDArray[np.int64], Floats]:
-        _, height, width = self.shape
-        channel, at = divmod(index, height * width)
-        weight = op.weight.numpy()
-        made = [
-            (size + 2 * pad - step * (kernel - 1) - 1) // stride + 1
-            for size, pad, step, kernel, stride in zip(
-                (height, width), op.padding, op.dilation, weight.shape[2:], op.stride, strict=True
-            )
+        return [
+            (start, (*path, (node, number)))
+            for number, source in enumerate(arguments(node))
+            for start, path in self._paths(source)
         ]
-        per_group, inner = weight.shape[0] // op.groups, weight.shape[1]
-        outputs = np.arange(per_group) + channel // inner * per_group
-        where, weights = [], []
-        for taps in product(*map(range, weight.shape[2:])):
-            places = []
-            for axis, tap in enumerate(taps):
-                position = divmod(at, width)[axis] + op.padding[axis] - tap * op.dilation[axis]
-                place, rest = divmod(position, op.stride[axis])
-                places.append(place if rest == 0 and 0 <= place < made[axis] else -1)
-            if min(places) >= 0:
-                where.append(outputs * (made[0] * made[1]) + places[0] * made[1] + places[1])
-                weights.append(weight[outputs, channel % inner, taps[0], taps[1]])
-        none = np.zeros(0, np.int64), np.zeros(0)
-        return (np.concatenate(where), np.concatenate(weights)) if where else none
 
-    @torch.inference_mode()
-    def _of_some(self, index: int) -> None:
-        """Of this input and those that follow it, by what the operator makes of ones at each alone."""
-        size = math.prod(self.shape)
-        first = index - index % AT_ONCE
-        chosen = range(first, min(size, first + AT_ONCE))
-        ones = torch.zeros(len(chosen), size, dtype=torch.float64)
-        ones[torch.arange(len(chosen)), torch.tensor(chosen)] = 1.0
-        made = self.op(ones.view(-1, *self.shape)).flatten(1).numpy()
-        for one, row in zip(chosen, made, strict=True):
-            places = np.flatnonzero(row)
-            self.known[one] = places, row[places]
+    def _pushed(self, path: Path, neuron: int) -> Reached:
+        """The places that one spike reaches, each once, and by which weights."""
+        where, weights = np.array([neuron]), np.ones(1)
+        for node, number in path:
+            behind = self.synapses.get((node, number))
+            if behind is None:
+                shapes = [tuple(source.meta["shape"]) for source in arguments(node)]
+                behind = self.synapses[node, number] = synapses(op_of(node), shapes, tuple(node.meta["shape"]), number)
+            where, weights = behind.spread(where, weights)
+        return where, weights
