@@ -28,6 +28,7 @@ NEURONS_IN_C: dict[str, dict[str, int]] = {
     "burst": {},
     "signed": {},
     "bistable": {},
+    "first-spike": {},
     "ternary": {"memory": 1},
     "ternary-late": {"memory": 1, "late": 1},
     "graded": {"memory": 1},
@@ -255,7 +256,7 @@ class IntegerProgram:
 
 def timing(schedule: Schedule) -> dict[str, int]:
     """The constants of reference.c that say when a site is at which of its steps."""
-    residual = schedule.to_dict().get("residual")
+    residual = getattr(schedule, "residual", "keep")
     return {
         "TIMESTEPS": schedule.timesteps,
         "FRAMES": schedule.frames,
@@ -265,6 +266,7 @@ def timing(schedule: Schedule) -> dict[str, int]:
         "READ_FROM": schedule.read_from,
         "WINDOWED": int(schedule.windowed),
         "POSITIONAL": int(schedule.positional),
+        "ONCE": int(schedule.once),
         "CLEARED": int(residual == "clear"),
         "CLAMPED": int(residual == "clamp"),
     }

@@ -65,7 +65,7 @@ static void fire(const op_t *op, int t) {
         int64_t threshold = op->first[n / op->inner % op->count], units = 0;
         if (in >= 0) membrane[n] = clip(membrane[n] + value[op->in + n], LOWEST, HIGHEST);
         if (out >= 0 && WINDOWED) {
-            int64_t carried = POSITIONAL ? 1 << (STEPS - 1 - phase) : 1;
+            int64_t carried = POSITIONAL ? 1 << (STEPS - 1 - phase) : ONCE ? STEPS - phase : 1;
             units = carried * ((membrane[n] >= carried * threshold) -
                                (op->low < 0 && membrane[n] < -(carried - 1) * threshold));
         } else if (out >= 0) {
@@ -73,7 +73,7 @@ static void fire(const op_t *op, int t) {
             if (op->memory && units < -sent[n]) units = -sent[n];
             units = clip(units, op->low, op->high);
         }
-        membrane[n] = op->zero && units ? 0 : membrane[n] - units * threshold;
+        membrane[n] = (op->zero || ONCE) && units ? 0 : membrane[n] - units * threshold;
         if (out >= 0 && WINDOWED && phase == STEPS - 1) {
             if (CLEARED) membrane[n] = op->second[n / op->inner % op->count];
             else if (CLAMPED) membrane[n] = membrane[n] < threshold ? membrane[n] : threshold;

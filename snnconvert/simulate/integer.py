@@ -1,8 +1,10 @@
 """Simulate a network as a chip with few bits would: integer weights, integer membranes that saturate.
 
 What is computed are the integers of `compile.integers`, layer by layer, one sending step after the other: in windows a
-spike at phase k carries P_k units, and what is constant in time (biases, the input's currents) arrives at the first
-step of each window. Membranes saturate after each step, not after each synaptic event.
+spike at phase k carries P_k units, all at once, and what is constant in time (biases, the input's currents) arrives at
+the first step of each window. Membranes saturate after each step, not after each synaptic event. Of time to first spike
+that is the same network as one whose synapses, once switched on, add their weight in every slot that is left; only
+there membranes grow little by little.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.graph.walk import walk
 from snnconvert.neurons import State
-from snnconvert.neurons.bistable import BISTABLE, fire_phase, phase_weights
+from snnconvert.neurons.bistable import fire_phase, phase_weights
 from snnconvert.simulate.frames import Frames, over_time
 from snnconvert.simulate.over_time import by_frames, compensated, running_maximum
 
@@ -79,18 +81,18 @@ class IntegerEngine:
         self.integers = Integers(
             snn, weight_bits=weight_bits, state_bits=state_bits, input_bits=input_bits, scale_per=scale_per
         )
-        if snn.schedule.windowed and snn.schedule.own_neuron != BISTABLE.name:
+        if snn.schedule.continuous:
             raise OptionError(
-                "a chip's integers are simulated for streaming, waiting and bistable networks only",
-                hint="convert with --schedule streaming, wait or bistable",
+                "the spikes of this network have real times, which a chip's steps have not",
+                hint="convert with slots: --schedule ttfs --time-bits 4",
             )
         self.snn, self.schedule, self.domains = snn, snn.schedule, self.integers.domains
         self.depths, self.units = site_depths(snn.graph), self.integers.units
         # what one site sends, step by step
         self.per_frame = self.schedule.steps_per_frame
         self.steps = self.schedule.frames * self.per_frame
-        self.weights = phase_weights(self.per_frame, "power2" if self.schedule.positional else "uniform")
-        self.residual = self.schedule.to_dict().get("residual", "keep")
+        self.weights = phase_weights(self.per_frame, getattr(self.schedule, "phases", "uniform"))
+        self.residual = getattr(self.schedule, "residual", "keep")
         self.ops = {node: self._cast(node, op) for node, op in self.integers.ops.items()}
 
     @torch.inference_mode()
@@ -105,7 +107,9 @@ class IntegerEngine:
             if node is output:
                 answer = value
         read = by_frames(self._over_time(answer).tensor, self.steps)
-        read = read.reshape(-1, self.per_frame, *read.shape[1:]).sum(1)[self.schedule.read_from :].cumsum(0)
+        if not self.schedule.once:  # of one frame there is an answer after every slot
+            read = read.reshape(-1, self.per_frame, *read.shape[1:]).sum(1)[self.schedule.read_from :]
+        read = read.cumsum(0)
         real = Value(read.flatten(0, 1), constant=False, unit=answer.unit).real().reshape(read.shape)
         return IntegerRun(real.flatten(2), spikes, self.saturated, read[-1].flatten(1))
 
@@ -226,6 +230,8 @@ class IntegerEngine:
         if not self.schedule.windowed:
             return op.row.fire(state, op.threshold, op.levels)
         spikes, v = fire_phase(state.v, op.threshold, self.weights[phase], negative=op.row.negative)
+        if self.schedule.once:  # nothing is left to send: the spike said it all
+            v = torch.where(spikes != 0, torch.zeros_like(v), v)
         if phase == self.per_frame - 1:
             if self.residual == "clear":
                 v = torch.zeros_like(v) + op.initial

@@ -21,7 +21,7 @@ from snnconvert.graph.checkpoint import save_snn
 from snnconvert.graph.dialect import calls
 from snnconvert.graph.flow import Flow, flows
 from snnconvert.graph.kinds import Weighted
-from snnconvert.graph.schedule import Bistable, Schedule, Streaming, Wait
+from snnconvert.graph.schedule import Bistable, FirstSpike, Schedule, Streaming, Wait
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import NeuronChoice, Snn
 from snnconvert.neurons import NEURONS
@@ -40,6 +40,7 @@ def schedules(depth: int) -> dict[str, Schedule]:
         "bistable": Bistable(4 * (depth + 4), depth, window=4),
         "clamped": Bistable(3 * (depth + 3), depth, window=3, residual="clamp"),
         "uniform": Bistable(3 * (depth + 5), depth, window=3, phases="uniform", residual="clear"),
+        "first spike": FirstSpike(8 * (depth + 1), depth, time_bits=3),
     }
 
 

@@ -15,6 +15,7 @@ from snnconvert import convert_model
 from snnconvert.data.memory import Memory
 from snnconvert.errors import BudgetError, OptionError
 from snnconvert.exporters.export import export
+from snnconvert.exporters.integers import compiler
 from snnconvert.graph.checkpoint import load_snn, save_snn
 from snnconvert.graph.dialect import neurons_of
 from snnconvert.graph.schedule import FirstSpike
@@ -22,6 +23,7 @@ from snnconvert.graph.schedule.first_spike import MOST_BITS
 from snnconvert.pipeline import Outcome, Request, run
 from snnconvert.recompile import Change, recompiled
 from snnconvert.simulate.event_engine import EventEngine
+from snnconvert.simulate.integer import IntegerEngine
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.study.jitter import Noise
 from tests.engines import assert_engines_agree
@@ -48,6 +50,29 @@ class Residual(nn.Module):
         return torch.as_tensor(self.head(self.down(x).mean((2, 3))))
 
 
+class Wired(nn.Module):
+    """Spikes that wiring moves: a shortcut of padded and left-out values, which is held back, and a concatenation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.stem = nn.Conv2d(2, 4, 3, padding=1)
+        self.down = nn.Conv2d(4, 6, 3, stride=2, padding=1)
+        self.same = nn.Conv2d(6, 6, (1, 3), padding=(0, 1))
+        self.left, self.right = nn.Conv2d(6, 3, 3, padding=2, dilation=2), nn.Conv2d(6, 4, 1)
+        self.head = nn.Linear(7, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        shortcut = nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 1))
+        x = torch.relu(self.same(torch.relu(self.down(x))) + shortcut)
+        x = torch.cat([torch.relu(self.left(x)), torch.relu(self.right(x))], 1)
+        return torch.as_tensor(self.head(nn.functional.avg_pool2d(x, 4).flatten(1)))
+
+
+MODULES = {"residual": Residual, "wired": Wired}
+
+
 def converted(module: nn.Module | None = None, model: str = "zoo:digits-resnet", **options: Any) -> Outcome:
     shape = {} if module is None else {"input_shape": (2, 8, 8)}
     usual = {"schedule": "ttfs", "calibration_samples": 64}
@@ -62,10 +87,11 @@ def test_slots_are_those_of_the_oracle(model: str, bits: int, monkeypatch: pytes
     assert_engines_agree(found.snn, found.inputs.calibration[:6], monkeypatch)
 
 
-def test_values_of_either_sign_take_slots_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = converted(Residual().eval(), "residual", time_bits=4, calibration="mse")
+@pytest.mark.parametrize("which", MODULES)
+def test_values_of_either_sign_and_wiring_take_slots_too(which: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = converted(MODULES[which]().eval(), which, time_bits=4, calibration="mse")
     seen = assert_engines_agree(found.snn, found.inputs.calibration[:5], monkeypatch)
-    assert any(op.row.negative for op in neurons_of(found.snn.graph).values())
+    assert any(op.row.negative for op in neurons_of(found.snn.graph).values()) == (which == "residual")
     for node, op in neurons_of(found.snn.graph).items():
         assert int(seen.spikes[node.name].sum()) <= 5 * int(np.prod(node.meta["shape"])), op.model
 
@@ -82,10 +108,10 @@ def test_a_neuron_spikes_once_and_sixteen_slots_are_sixteen_levels() -> None:
     assert all(right is not None for right in found.evaluation.curve.correct[-16:])
 
 
-@pytest.mark.parametrize("which", ["zoo:digits-cnn", "zoo:digits-resnet", "residual"])
+@pytest.mark.parametrize("which", ["zoo:digits-cnn", "zoo:digits-resnet", *MODULES])
 def test_continuous_time_is_the_original_network(which: str) -> None:
     """Against float64, and spike by spike against events sorted by time."""
-    found = converted(Residual().eval() if which == "residual" else None, which)
+    found = converted(MODULES[which]().eval() if which in MODULES else None, which)
     images = found.inputs.calibration[:4]
     original = found.ann.graph.double()(images.double())[0].numpy()
     engine = LayerEngine(found.snn)
@@ -138,7 +164,9 @@ def test_a_called_network_answers_on_the_scale_of_the_original(options: dict[str
 
 def test_exports_of_slots_are_equal_and_real_times_are_refused(tmp_path: Path) -> None:
     found = converted(model="zoo:digits-cnn", time_bits=3, calibration="mse")
-    for to, name in (("torch", "module"), ("onnx", "m.onnx")):
+    for to, name in (("torch", "module"), ("onnx", "m.onnx"), ("integers", "integers")):
+        if to == "integers" and compiler() is None:
+            continue
         made = export(found.snn, tmp_path / name, to=to, verify=True, data="zoo:digits-cnn", limit=16).verified
         assert made is not None
         assert sum(made.differing.values()) == 0
@@ -146,6 +174,17 @@ def test_exports_of_slots_are_equal_and_real_times_are_refused(tmp_path: Path) -
         assert made.logits < 1e-3
     with pytest.raises(OptionError, match="no spikes in continuous time"):
         export(converted(model="zoo:digits-cnn").snn, tmp_path / "c.onnx", to="onnx")
+
+
+def test_integers_with_bits_to_spare_are_the_network() -> None:
+    snn, images = converted(model="zoo:digits-resnet", time_bits=3, calibration="mse").snn, torch.rand(6, 1, 8, 8)
+    wide = IntegerEngine(snn, weight_bits=44, state_bits=53).run(images)
+    seen = LayerEngine(snn).run(images)
+    assert wide.spikes == {node.name: int(seen.spikes[node.name].sum()) for node in neurons_of(snn.graph)}
+    assert torch.allclose(wide.outputs[-1], seen.outputs[0][-1] / 8, rtol=1e-6, atol=1e-9)
+    assert len(wide.outputs) == len(snn.schedule.answer_steps) == 8
+    with pytest.raises(OptionError, match="real times"):
+        IntegerEngine(converted(model="zoo:digits-cnn").snn, weight_bits=8, state_bits=16)
 
 
 def test_values_beyond_a_window_are_counted_and_said() -> None:
