@@ -100,6 +100,7 @@ _ANALOG = {
     "Divide": ("a quotient of two activations", "a constant divisor"),
     "LayerNorm": ("no spiking form", "batch normalisation, which folds away"),
     "GroupNorm": ("no spiking form", "batch normalisation, which folds away"),
+    "Choose": ("a choice by a comparison", "a ReLU instead"),
     "Softmax": ("no spiking form", "ReLU attention"),
     "Embedding": ("rows of a table by whole numbers of the input", "the rows themselves as the input"),
 }

@@ -206,6 +206,8 @@ def _check_reshape(natural: tuple[int, ...], channels: int, final: tuple[int, ..
 
 def _misfit(raw: tuple[int, ...], final: tuple[int, ...], plan: Preprocessing | None = None) -> DataError:
     hint = "check that the data belong to this model"
+    if len(raw) == len(final) + 1 > 2 and math.prod(raw[1:]) == math.prod(final):
+        hint = f"if the first of their axes is time ({raw[0]} frames), sum or average over it: x.sum(1)"
     if plan is not None and len(final) == 3:
         height, width, _ = sides(final, plan.layout or "NCHW")
         hint = f"add --resize {height}x{width}, or check --layout (now {plan.layout}) and that the data fit the model"

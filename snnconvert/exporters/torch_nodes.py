@@ -320,6 +320,17 @@ def _matmul(_: str, __: fx.Node, ___: kinds.MatMul, inputs: list[str]) -> Line:
     return Line(f"{inputs[0]}.double() @ {inputs[1]}.double()")
 
 
+@translates(kinds.Choose)
+def _choose(_: str, __: fx.Node, ___: kinds.Choose, inputs: list[str]) -> Line:
+    return Line(f"torch.where({inputs[0]} > 0.5, {inputs[1]}, {inputs[2]})")
+
+
+@translates(kinds.Embedding)
+def _embedding(name: str, _: fx.Node, op: kinds.Embedding, inputs: list[str]) -> Line:
+    index = f"{inputs[0]}.round().long().clamp(0, {len(op.weight) - 1})"
+    return Line(f"F.embedding({index}, self.{name}.weight)", _held(op), _tensors(op))
+
+
 @translates(kinds.Softmax)
 def _softmax(_: str, __: fx.Node, op: kinds.Softmax, inputs: list[str]) -> Line:
     return Line(f"{inputs[0]}.{'log_softmax' if op.log else 'softmax'}({int(op.dim)})")

@@ -173,7 +173,23 @@ CASES: dict[str, list[Case]] = {
         case(IMAGE, "relu", np.float32(0.2), kinds=("Relu", "Clip")),
         case(IMAGE, X, "sigmoid", floats(3, 1, 1)),
     ],
+    "Greater": [case(IMAGE, X, np.float32(0.2)), case(IMAGE, X, "sigmoid"), case((4,), np.float32(0.1), X)],
+    "GreaterOrEqual": [case(IMAGE, X, floats(3, 1, 1)), case((4,), "relu", np.float32(0))],
+    "Less": [case(IMAGE, X, np.float32(0.2)), case((4,), "relu", np.float32(0))],
+    "LessOrEqual": [case(IMAGE, X, floats(8)), case((4,), "relu", np.float32(0))],
+    "And": [case(IMAGE, "above", "below"), case((4,), "above", np.array([True, False, True, True]))],
+    "Or": [case(IMAGE, "above", "below"), case((4,), "above", np.array([True, False, True, True]))],
+    "Not": [case(IMAGE, "above")],
+    "Shrink": [
+        case(IMAGE, lambd=0.3, bias=0.3),
+        case(IMAGE, lambd=0.3),
+        case(IMAGE, lambd=0.4, bias=-0.2),
+        case((4,), opset=9),
+    ],
     "Where": [
+        case(IMAGE, "above", X, "relu"),
+        case(IMAGE, "above", np.float32(2), "sigmoid"),
+        case(IMAGE, "above", "log", X),  # which is NaN where it is not chosen
         case((4, 4), np.tri(4, dtype=bool), X, np.float32(-9)),
         case((4, 4), np.tri(4, dtype=bool)[None], X, "relu"),
         case((4, 4), np.tri(4, dtype=bool), np.float32(-np.inf), X),
@@ -284,6 +300,9 @@ CASES: dict[str, list[Case]] = {
             opset=11,
             kinds=("Resize",),
         ),
+        case(IMAGE, X, None, IMAGE_SCALES, mode="cubic"),
+        case(ODD, X, None, None, ints(1, 3, 11, 5), mode="cubic", coordinate_transformation_mode="align_corners"),
+        case(IMAGE, X, None, IMAGE_SCALES, mode="cubic", exclude_outside=1, cubic_coeff_a=-0.5),
         case(IMAGE, X, None, IMAGE_SCALES, mode="linear", kinds=("Resize",)),
         case(IMAGE, X, None, None, ints(1, 3, 11, 5), mode="linear", opset=13),
         case(IMAGE, X, None, IMAGE_SCALES, mode="linear", coordinate_transformation_mode="align_corners"),
@@ -345,6 +364,10 @@ def one_node(operator: str, case: Case, batch: int | str) -> onnx.ModelProto:
             nodes.append(helper.make_node("QuantizeLinear", [X, "scale", "zero"], ["q"]))
             nodes.append(helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y0"], name="node"))
             return model_of(nodes, case, constants, batch)
+        elif value in ("above", "below") if isinstance(value, str) else False:
+            constants[f"{value}_edge"] = np.float32(0.25 if value == "above" else 0.75)
+            nodes.append(helper.make_node("Greater" if value == "above" else "Less", [X, f"{value}_edge"], [value]))
+            names.append(value)
         elif isinstance(value, str):
             nodes.append(helper.make_node(value.capitalize(), [X], [value]))
             names.append(value)
@@ -353,6 +376,9 @@ def one_node(operator: str, case: Case, batch: int | str) -> onnx.ModelProto:
             constants[names[-1]] = np.asarray(value)
     outputs = [f"y{index}" for index in range(case.outputs)]
     nodes.append(helper.make_node(operator, names, outputs, name="node", **case.attributes))
+    if operator in ("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not"):  # numbers, for a model
+        nodes[-1].output[0] = "truth"
+        nodes.append(helper.make_node("Cast", ["truth"], ["y0"], to=TensorProto.FLOAT))
     if operator in ("Shape", "Size"):  # their results are constants; scale the activation by them
         nodes[-1].output[0] = "s"
         nodes.append(helper.make_node("Cast", ["s"], ["f"], to=TensorProto.FLOAT))

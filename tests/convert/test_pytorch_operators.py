@@ -213,13 +213,23 @@ class Applied(nn.Module):
 CASES |= {
     "gt": (lambda x: torch.where(x > 0, x, 0.1 * x), (3, 4)),
     "ge": (lambda x: x * (x >= 0).float(), (3, 4)),
+    "logical_and": (lambda x: torch.where((x > -0.5).logical_and(x < 0.7), x.exp(), x), (3, 4)),
+    "bitwise_and": (lambda x: torch.bitwise_and(x > -0.5, x < 0.7).float() + x, (3, 4)),
+    "__and__": (lambda x: ((x > -0.5) & (x < 0.7)).float() + x, (3, 4)),
+    "logical_or": (lambda x: x.masked_fill((x < -0.5).logical_or(x > 0.7), 0.1), (3, 4)),
+    "bitwise_or": (lambda x: torch.bitwise_or(x < -0.5, x >= 0.7) * x, (3, 4)),
+    "__or__": (lambda x: ((x < -0.5) | (x >= 0.7)) * x, (3, 4)),
+    "logical_not": (lambda x: torch.where((x > 0.2).logical_not(), x, 2.0), (3, 4)),
+    "bitwise_not": (lambda x: torch.where(~(x > 0), x, 2.0), (3, 4)),
+    "hardshrink": (lambda x: F.hardshrink(x, 0.4), (3, 4)),
+    "softshrink": (lambda x: F.softshrink(x, 0.4), (3, 4)),
     "lt": (lambda x: torch.where(x < 0, torch.zeros_like(x), x), (3, 4)),
     "le": (lambda x: torch.where(x <= 0, x * torch.tensor([0.5, -0.2, 2.0, 0.0]), x), (3, 4)),
 }
 
 
 def test_every_rule_has_a_case() -> None:
-    assert set(CASES) == set(OPERATORS)
+    assert {*CASES, "embedding"} == set(OPERATORS)  # of whole numbers: test_several_inputs.py
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -300,3 +300,10 @@ def test_batches_subsets_and_fingerprints(tmp_path: Path) -> None:
     assert dataset.fingerprint([9, 7]) != dataset.fingerprint([9, 8])
     assert len(dataset.fingerprint()) == 64
     assert dataset.images([]).shape == (0, 3, 8, 6)
+
+
+def test_frames_over_time_are_refused_with_advice(tmp_path: Path) -> None:
+    np.savez(tmp_path / "set.npz", x=np.zeros((3, 5, 2, 8, 6), np.uint8))
+    with pytest.raises(DataError, match="5x2x8x6 do not fit the model's input 2x8x6") as caught:
+        load(tmp_path / "set.npz", (2, 8, 6))
+    assert "sum or average over it: x.sum(1)" in caught.value.hint

@@ -209,9 +209,12 @@ class Canonicaliser:
         first_name, first = next(iter(named.items()))
         rule = OPERATORS.get(name)
         if any(isinstance(leaf, Comparison) for leaf in _leaves(named)):
-            rule = comparisons.READERS.get(name)
-            if rule is None:
-                raise Refusal(comparisons.UNREADABLE)
+            reader = comparisons.READERS.get(name)
+            if reader is None:
+                self.context.enter(where, f"aten.{name}")
+                named = {key: self._as_numbers(one) for key, one in named.items()}
+                first = next(iter(named.values()))
+            rule = reader or rule
         if rule is None:
             raise Refusal("no rule for this operator")
         mutates = node.target._schema.is_mutable
@@ -226,6 +229,9 @@ class Canonicaliser:
         result = rule(self.context, first, **options)
         self._follow(node, result, mutates)
         return result
+
+    def _as_numbers(self, value: Any) -> Any:
+        return value.numbers(self.context) if isinstance(value, Comparison) else value
 
     def _size(self, node: fx.Node, name: str, args: tuple[Any, ...], leaves: list[Any]) -> Any:
         if name in COMPARISONS:

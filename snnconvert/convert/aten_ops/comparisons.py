@@ -1,4 +1,4 @@
-"""Flows written out with a comparison: where(x > 0, x, a * x), and x * (x > 0)."""
+"""Comparisons of activations: where(x > 0, x, a * x) and x * (x > 0) are rectifiers; all others stay analog."""
 
 from __future__ import annotations
 
@@ -6,37 +6,45 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
-from snnconvert.convert.aten_ops.context import Context, Rule, operator
-from snnconvert.convert.lowering.elementwise import relu
-from snnconvert.convert.lowering.flow import Flow, Refusal
+from snnconvert.convert.aten_ops.context import Context, Rule, operator, value
+from snnconvert.convert.lowering.elementwise import decided, greater, maximum, multiply, relu
+from snnconvert.convert.lowering.flow import Flow
 from snnconvert.graph import kinds
 from snnconvert.graph.dialect import arguments
-
-_KNOWN = "only where(x > 0, x, a * x) and x * (x > 0) are known"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Where an activation is positive, or (not `above`) where it is negative; at zero all forms agree."""
+    """Where an activation is positive, or (not `above`) where it is negative; `equal`: or 0."""
 
     of: Flow
     above: bool
+    equal: bool = False
+
+    def numbers(self, ctx: Context) -> Flow:
+        """1 where it holds, else 0."""
+        zero = np.zeros((), np.float32)
+        return greater(ctx, *((self.of, zero) if self.above else (zero, self.of)), equal=self.equal)
 
 
-def compare(ctx: Context, x: Any, other: Any, *, above: bool) -> Comparison:
-    del ctx
-    if not isinstance(x, Flow) or not _is_zero(other):
-        raise Refusal(f"it compares an activation with other than 0; {_KNOWN}")
-    return Comparison(x, above)
+def compare(ctx: Context, x: Any, other: Any, *, above: bool, equal: bool) -> Comparison | Flow:
+    if isinstance(x, Flow) and _is_zero(other):
+        return Comparison(x, above, equal)
+    return greater(ctx, *map(value, (x, other) if above else (other, x)), equal=equal)
 
 
 def choose(ctx: Context, condition: Comparison, x: Any, other: Any) -> Flow:
-    """A where on a comparison: (Leaky)ReLU."""
+    """A where on a comparison: (Leaky)ReLU, at whose 0 both sides agree, or what stays analog."""
     positive, negative = (x, other) if condition.above else (other, x)
-    if not _same(positive, condition.of):
-        raise Refusal(f"its condition depends on other data than what it chooses; {_KNOWN}")
+    rectified = _rectified(ctx, condition, negative) if _same(positive, condition.of) else None
+    return decided(ctx, condition.numbers(ctx), value(x), value(other)) if rectified is None else rectified
+
+
+def _rectified(ctx: Context, condition: Comparison, negative: Any) -> Flow | None:
+    """The activation itself where it is positive, else `negative`, as an activation function; None if it is none."""
     if _is_zero(negative):
         return relu(ctx, condition.of)
     if isinstance(negative, Flow) and _layout(negative) == _layout(condition.of):
@@ -46,15 +54,15 @@ def choose(ctx: Context, condition: Comparison, x: Any, other: Any) -> Flow:
         scaled = isinstance(op, kinds.Affine) and arguments(negative.node) == [condition.of.node]
         if op is not None and scaled and not op.get_buffer("shift").any():
             return ctx.apply(kinds.LeakyRelu(op.get_buffer("scale").clone()), condition.of)
-    raise Refusal(f"its condition depends on the data; {_KNOWN}")
+    return None
 
 
 def masked(ctx: Context, x: Any, other: Any) -> Flow:
-    """A product with a comparison: ReLU."""
-    comparison, value = (x, other) if isinstance(x, Comparison) else (other, x)
-    if not comparison.above or not _same(value, comparison.of):
-        raise Refusal(f"it multiplies by a comparison of other data; {_KNOWN}")
-    return relu(ctx, value)
+    """A product with a comparison: ReLU, or what stays analog."""
+    comparison, kept = (x, other) if isinstance(x, Comparison) else (other, x)
+    if comparison.above and _same(kept, comparison.of):
+        return relu(ctx, kept)
+    return multiply(ctx, comparison.numbers(ctx), kept.numbers(ctx) if isinstance(kept, Comparison) else value(kept))
 
 
 def converted(ctx: Context, x: Comparison, **_: Any) -> Comparison:
@@ -86,7 +94,21 @@ READERS: dict[str, Rule] = {
     "to": converted,
     "_to_copy": converted,
 }
-UNREADABLE = f"it takes a comparison of activations for values; {_KNOWN}"
 
-for _names, _above in ((("gt", "ge"), True), (("lt", "le"), False)):
-    operator(*_names)(partial(compare, above=_above))
+for _name, _above, _equal in (("gt", True, False), ("ge", True, True), ("lt", False, False), ("le", False, True)):
+    operator(_name)(partial(compare, above=_above, equal=_equal))
+
+
+@operator("logical_and", "bitwise_and", "__and__")
+def both(ctx: Context, x: Any, other: Any) -> Flow:
+    return multiply(ctx, value(x), value(other))
+
+
+@operator("logical_or", "bitwise_or", "__or__")
+def either(ctx: Context, x: Any, other: Any) -> Flow:
+    return maximum(ctx, value(x), value(other))
+
+
+@operator("logical_not", "bitwise_not")
+def neither(ctx: Context, x: Flow) -> Flow:
+    return ctx.affine(x, -1.0, 1.0)

@@ -176,13 +176,25 @@ def addcdiv(ctx: Context, x: Any, tensor1: Any, tensor2: Any, *, value: Any = 1)
 
 @operator("where")
 def where(ctx: Context, condition: Any, x: Any = None, other: Any = None, **names: Any) -> Flow:
-    if not isinstance(condition, Tensor):
-        raise Refusal("its condition depends on the data")
+    if isinstance(condition, Flow):
+        return elementwise.decided(ctx, condition, value(names.get("self", x)), value(other))
     return elementwise.choose(ctx, fixed(condition, "condition"), value(names.get("self", x)), value(other))
+
+
+@operator("hardshrink")
+def hardshrink(ctx: Context, x: Flow, lambd: float = 0.5) -> Flow:
+    return elementwise.shrunk(ctx, moving(x), lambd, 0.0)
+
+
+@operator("softshrink")
+def softshrink(ctx: Context, x: Flow, lambd: float = 0.5) -> Flow:
+    return elementwise.shrunk(ctx, moving(x), lambd, lambd)
 
 
 @operator("masked_fill")
 def masked_fill(ctx: Context, x: Any, mask: Any, value: Any) -> Flow:
-    if isinstance(mask, Flow) or isinstance(value, Flow):
-        raise Refusal("its mask depends on the data")
+    if isinstance(mask, Flow):
+        return where(ctx, mask, value, moving(x))
+    if isinstance(value, Flow):
+        raise Refusal("its value depends on the data")
     return where(ctx, mask.logical_not(), moving(x), value)

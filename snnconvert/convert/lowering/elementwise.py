@@ -119,6 +119,33 @@ def minimum(scope: Scope, *values: Value) -> Flow:
     return scope.affine(largest, -1.0, part="negate_back")
 
 
+def greater(scope: Scope, a: Value, b: Value, *, equal: bool = False) -> Flow:
+    """1 where a > b (`equal`: a >= b), else 0."""
+    if equal:
+        return scope.affine(greater(scope, b, a), -1.0, 1.0, part="not")
+    beyond = kinds.Clamp(low=0.0, high=LARGEST)
+    difference = add(scope, a, negated(scope, b))
+    return function(scope, scope.apply(beyond, difference, part="beyond"), "sign", "greater")
+
+
+def shrunk(scope: Scope, flow: Flow, limit: float, bias: float) -> Flow:
+    """x - bias where x > limit, x + bias where x < -limit, else 0."""
+    if bias == limit >= 0:
+        below = scope.affine(relu(scope, scope.affine(flow, -1.0, -limit, part="below")), -1.0)
+        return add(scope, relu(scope, scope.affine(flow, shift=-limit, part="above")), below)
+    high, low = (np.array(edge, np.float32) for edge in (limit, -limit))
+    sides = [greater(scope, flow, high), greater(scope, low, flow)]
+    nothing = scope.affine(flow, 0.0)
+    for side, shift in zip(sides, (-bias, bias), strict=True):
+        nothing = decided(scope, side, scope.affine(flow, shift=shift), nothing)
+    return nothing
+
+
+def decided(scope: Scope, condition: Flow, a: Value, b: Value) -> Flow:
+    """`a` where `condition` is 1, else `b`; where it is 0 the other may be anything."""
+    return scope.joined(kinds.Choose(), condition, a, b)
+
+
 def choose(scope: Scope, condition: Array, a: Value, b: Value) -> Flow:
     """`a` where the constant `condition` holds, else `b`."""
     condition = condition.astype(bool)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from snnconvert.convert.lowering.elementwise import clipped, elu, function, leaky, relu
+from snnconvert.convert.lowering.elementwise import clipped, elu, function, leaky, relu, shrunk
 from snnconvert.convert.lowering.flow import Flow, Refusal, Value
 from snnconvert.convert.lowering.scope import LARGEST, moving
 from snnconvert.convert.onnx_ops.scope import Scope, fixed, scalar
@@ -89,6 +89,10 @@ def HardSigmoid(scope: Scope, x: Value, *, alpha: float = 0.2, beta: float = 0.5
     if abs(alpha - 1 / 6) < 1e-6 and beta == 0.5:
         return function(scope, moving(x), "hardsigmoid")
     return scope.apply(kinds.Clip(high=1.0), scope.affine(moving(x), alpha, beta))
+
+
+def Shrink(scope: Scope, x: Value, *, bias: float = 0.0, lambd: float = 0.5) -> Flow:
+    return shrunk(scope, moving(x), lambd, bias)
 
 
 def Ceil(scope: Scope, x: Value) -> Flow:

@@ -13,8 +13,10 @@ from onnx import TensorProto
 from snnconvert.convert.lowering.elementwise import (
     add,
     choose,
+    decided,
     divide,
     function,
+    greater,
     maximum,
     minimum,
     multiply,
@@ -52,7 +54,41 @@ def Mean(scope: Scope, *values: Value) -> Flow:
 
 
 def Where(scope: Scope, condition: Value, a: Value, b: Value) -> Flow:
+    if isinstance(condition, Flow):
+        return decided(scope, condition, a, b)
     return choose(scope, fixed(condition, "its condition"), a, b)
+
+
+def Greater(scope: Scope, a: Value, b: Value) -> Flow:
+    return greater(scope, a, b)
+
+
+def GreaterOrEqual(scope: Scope, a: Value, b: Value) -> Flow:
+    return greater(scope, a, b, equal=True)
+
+
+def Less(scope: Scope, a: Value, b: Value) -> Flow:
+    return greater(scope, b, a)
+
+
+def LessOrEqual(scope: Scope, a: Value, b: Value) -> Flow:
+    return greater(scope, b, a, equal=True)
+
+
+def And(scope: Scope, a: Value, b: Value) -> Flow:
+    return multiply(scope, _numbers(a), _numbers(b))
+
+
+def Or(scope: Scope, a: Value, b: Value) -> Flow:
+    return maximum(scope, _numbers(a), _numbers(b))
+
+
+def Not(scope: Scope, a: Value) -> Flow:
+    return scope.affine(moving(a), -1.0, 1.0)
+
+
+def _numbers(value: Value) -> Value:
+    return value if isinstance(value, Flow) else value.astype(np.float32)
 
 
 def Identity(scope: Scope, x: Value) -> Value:

@@ -85,6 +85,26 @@ def _interpolation(sources: Array, size: int) -> Array:
     return weights.astype(np.float32)
 
 
+def _cubic(sources: Array, size: int, a: float, *, leave_out: bool) -> Array:
+    """Weights of cubic convolution (R. Keys, IEEE Trans. ASSP, 1981), shape (outputs, size): four neighbours a row.
+
+    What lies outside is the nearest border, or left out, the others being scaled up to a sum of 1.
+    """
+    places = sources.astype(np.float64)
+    first = np.floor(places).astype(np.int64)
+    weights = np.zeros((len(places), size))
+    for step in range(-1, 3):
+        x = np.abs(places - (first + step))
+        near = ((a + 2) * x - (a + 3)) * x * x + 1
+        far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+        share = np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+        index = first + step
+        if leave_out:
+            share = np.where((index >= 0) & (index < size), share, 0.0)
+        np.add.at(weights, (np.arange(len(places)), index.clip(0, size - 1)), share)
+    return (weights / (weights.sum(1, keepdims=True) if leave_out else 1.0)).astype(np.float32)
+
+
 def Resize(
     scope: Scope,
     x: Value,
@@ -112,8 +132,8 @@ def Resize(
         raise Refusal(f"keep_aspect_ratio_policy {keep_aspect_ratio_policy!r}; only 'stretch' is supported")
     if coordinate_transformation_mode not in _COORDINATES:
         raise Refusal(f"coordinate_transformation_mode {coordinate_transformation_mode!r} is not one of {_COORDINATES}")
-    if mode not in ("nearest", "linear"):
-        raise Refusal(f"mode {mode!r} is not one of nearest, linear")
+    if mode not in ("nearest", "linear", "cubic"):
+        raise Refusal(f"mode {mode!r} is not one of nearest, linear, cubic")
     out, ratios = _plan(scope, flow, scales, sizes, axes)
     if tuple(out.values()) == flow.dims:  # whatever the scales say, ONNX Runtime copies what keeps its shape
         return flow
@@ -123,6 +143,12 @@ def Resize(
     }
     if mode == "linear":
         return _resize_linear(scope, flow, out, sources)
+    if mode == "cubic":
+        for axis, source in sources.items():
+            if out[axis] != flow.dims[axis - 1]:
+                weights = _cubic(source, flow.dims[axis - 1], cubic_coeff_a, leave_out=bool(exclude_outside))
+                flow = along_axis(scope, flow, axis, weights)
+        return flow
     if old:  # before nearest_mode there was one rounding for enlarging and another for shrinking
         roundings = {axis: "ceil" if ratio < 1 else "floor" for axis, ratio in ratios.items()}
     else:

@@ -7,6 +7,7 @@ from snnconvert.graph.kinds.affine import Affine, Scale, Snap
 from snnconvert.graph.kinds.analog import (
     FUNCTIONS,
     Analog,
+    Choose,
     Clamp,
     Divide,
     Elementwise,
@@ -56,6 +57,7 @@ _CLASSES: tuple[type[Op], ...] = (
     Multiply,
     Divide,
     Maximum,
+    Choose,
     MatMul,
     Embedding,
     Softmax,
@@ -81,6 +83,7 @@ __all__ = [
     "Affine",
     "Analog",
     "AveragePool",
+    "Choose",
     "Clamp",
     "Clip",
     "Concat",

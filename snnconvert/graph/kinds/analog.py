@@ -122,6 +122,15 @@ class Maximum(Analog):
         return torch.maximum(a, b)
 
 
+class Choose(Analog):
+    """The second of three values where the first, which is 0 or 1, is 1; else the third."""
+
+    elementwise = True
+
+    def forward(self, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(condition > 0.5, a, b)
+
+
 class MatMul(Analog):
     """Matrix product of two activations (attention)."""
 
