@@ -10,6 +10,7 @@ from snnconvert.cost.energy_constants import Constants, load_constants
 from snnconvert.data.datasets import Dataset
 from snnconvert.graph.dialect import class_count
 from snnconvert.graph.types import Snn
+from snnconvert.options import Usual
 from snnconvert.progress import Progress, silent
 from snnconvert.report.document import assemble, plain
 from snnconvert.report.measured import Measured
@@ -28,7 +29,7 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
     """The report of a conversion."""
     evaluation, inputs, request = outcome.evaluation, outcome.inputs, outcome.request
     record, right = inputs.evaluation_record, evaluation.right
-    own = request.energy_constants
+    own, steps = request.energy_constants, request.timesteps
     measured = Measured(
         snn=outcome.snn,
         network=outcome.ann,
@@ -48,7 +49,7 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
         right=None if right is None else {"ann": right[0], "snn": right[1]},
         watched=evaluation.studies,
         studies=outcome.studies,
-        asked=request.timesteps,
+        asked=steps if outcome.snn.schedule.limited or not isinstance(steps, Usual) else None,
         calibrated_for=request.calibrate_for,
         constants=None if own is None else load_constants(own),
         comparison=outcome.facts.comparison,

@@ -40,7 +40,7 @@ class Measured:
         right: by "ann" and "snn", whether each image is classified correctly at the end.
         watched: what was seen on the first images.
         studies: results of studies by name, and of "chip".
-        asked: the T that was asked for; None where only the network is at hand.
+        asked: the T that was asked for; None where T follows from others, or only the network is at hand.
         calibrated_for: steps besides the last that the network was calibrated for.
         constants: the user's own energies.
         comparison: how far the import is from its reference.

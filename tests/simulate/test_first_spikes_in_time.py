@@ -22,6 +22,7 @@ from snnconvert.graph.schedule import FirstSpike
 from snnconvert.graph.schedule.first_spike import MOST_BITS
 from snnconvert.pipeline import Outcome, Request, run
 from snnconvert.recompile import Change, recompiled
+from snnconvert.report.from_run import document_of
 from snnconvert.simulate.event_engine import EventEngine
 from snnconvert.simulate.integer import IntegerEngine
 from snnconvert.simulate.layer_engine import LayerEngine
@@ -215,12 +216,15 @@ def test_relu6_is_cut_off_where_it_cuts_off_itself() -> None:
 
 def test_steps_follow_from_bits_or_bits_from_steps() -> None:
     depth = 5
-    assert converted(time_bits=3, calibration="mse").snn.schedule == FirstSpike(8 * (depth + 1), depth, time_bits=3)
-    fitting = converted(timesteps=100, calibration="mse").snn.schedule
-    assert fitting == FirstSpike(16 * (depth + 1), depth, time_bits=4)
+    free = converted(time_bits=3, calibration="mse")
+    assert free.snn.schedule == FirstSpike(8 * (depth + 1), depth, time_bits=3)
+    assert document_of(free, command_line="")["latency"]["asked"] is None
+    fitting = converted(timesteps=100, calibration="mse")
+    assert fitting.snn.schedule == FirstSpike(16 * (depth + 1), depth, time_bits=4)
+    assert document_of(fitting, command_line="")["latency"]["asked"] == 100
     assert converted(timesteps=32, calibration="mse").snn.schedule.timesteps == 24
-    free = converted().snn.schedule
-    assert (free.timesteps, free.continuous) == (depth + 1, True)
+    real = converted().snn.schedule
+    assert (real.timesteps, real.continuous) == (depth + 1, True)
     with pytest.raises(BudgetError, match="no schedule fits") as refused:
         converted(timesteps=96, time_bits=4)
     assert "the same in two ways" in str(refused.value.causes)

@@ -28,6 +28,7 @@ class Schedule(ABC):
             max pool takes the largest sum of each.
         once: whether a neuron spikes at most once in a frame, at a time that says how much it is worth.
         from_timesteps: fields that follow from T where T is asked for.
+        limited: whether the usual T limits it where nobody asks for a T; else T follows from its other fields.
         tried: whether `--schedule auto` tries it.
         own_neuron: the row of NEURONS that it brings along, if it does not serve the neurons of others.
         anytime: whether a run of t steps is the beginning of one of T steps, so that one network answers for both.
@@ -43,6 +44,7 @@ class Schedule(ABC):
     windowed: ClassVar[bool] = False
     once: ClassVar[bool] = False
     from_timesteps: ClassVar[tuple[str, ...]] = ()
+    limited: ClassVar[bool] = True
     tried: ClassVar[bool] = True
     own_neuron: ClassVar[str | None] = None
     anytime: ClassVar[bool] = False

@@ -32,6 +32,7 @@ class FirstSpike(Schedule):
     own_neuron: ClassVar[str | None] = FIRST_SPIKE.name
     once: ClassVar[bool] = True
     from_timesteps: ClassVar[tuple[str, ...]] = ("time_bits",)
+    limited: ClassVar[bool] = False
     tried: ClassVar[bool] = False
     remedies: ClassVar[Mapping[str, str]] = {
         "quantisation": "A bit more helps: --time-bits halves the distance of the levels, and doubles the latency.",

@@ -97,7 +97,10 @@ class Latency(TypedDict):
     first_output: Count | None
     total: Step
     asked: NotRequired[
-        Annotated[Step | None, means("the T that was asked for; null where only the network is at hand")]
+        Annotated[
+            Step | None,
+            means("the T that was asked for; null where T follows from others, or only the network is at hand"),
+        ]
     ]
 
 
