@@ -139,7 +139,8 @@ class _Walk:
         ceiling = None if math.isinf(highest) else highest
         made = Neuron(threshold, initial, model=model.name, levels=levels, ceiling=ceiling)
         replace_op(self.graph, node, made.double() if self.windowed else made)
-        return Value(Flow.SPIKES, float(model.peak(levels)), amplitude=threshold.double(), signed=model.negative)
+        worth = threshold if found.amplitude is None else found.amplitude.float() * self.finer
+        return Value(Flow.SPIKES, float(model.peak(levels)), amplitude=worth.double(), signed=model.negative)
 
     def _weighted(self, node: fx.Node, _: Op) -> Value:
         op = op_of(node, Weighted)

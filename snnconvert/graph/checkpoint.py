@@ -240,7 +240,7 @@ def _tensors(snn: Snn) -> dict[str, Tensor]:
     if calibrated is not None:
         found |= graph_tensors(calibrated.network.graph, CALIBRATED)
         for name, site in calibrated.sites.items():
-            found |= {f"sites/{name}.{part}": tensor.contiguous() for part, tensor in vars(site).items()}
+            found |= {f"sites/{name}.{part}": tensor.contiguous() for part, tensor in site.tensors().items()}
         if calibrated.original is not None:
             found |= graph_tensors(calibrated.original.graph, ORIGINAL)
     return found
@@ -336,10 +336,7 @@ def _restore(header: dict[str, Any], tensors: dict[str, Tensor]) -> Snn:
         kept = header["original"]
         calibrated = Calibrated(
             network=Ann(_graph(row, tensors, Stage.CALIBRATED, CALIBRATED), **common),
-            sites={
-                name: SiteCalibration(tensors[f"sites/{name}.threshold"], tensors[f"sites/{name}.initial"])
-                for name in row["sites"]
-            },
+            sites={name: SiteCalibration.of(tensors, f"sites/{name}") for name in row["sites"]},
             original=None if kept is None else Ann(_graph(kept, tensors, Stage.ANN, ORIGINAL), **common),
             record=calibration,
             **{name: row[name] for name in ("input_bound", "reach", "approximate", "input_encoder")},

@@ -6,6 +6,7 @@ the engines of `simulate` run.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -100,10 +101,21 @@ class SiteCalibration:
     Attributes:
         threshold: value of one unit in units of the ANN activation, shape broadcastable to one sample, e.g. (C, 1, 1).
         initial: membrane potential at t = 0, as a fraction of the threshold.
+        amplitude: what a unit is worth to those that read it, where that is not the threshold; shaped like it.
     """
 
     threshold: Tensor
     initial: Tensor
+    amplitude: Tensor | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What there is, by name."""
+        return {name: one for name, one in vars(self).items() if one is not None}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], place: str) -> SiteCalibration:
+        """What `tensors` gave, among others, under PLACE.NAME."""
+        return cls(tensors[f"{place}.threshold"], tensors[f"{place}.initial"], tensors.get(f"{place}.amplitude"))
 
 
 @dataclass(frozen=True)

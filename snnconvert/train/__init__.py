@@ -66,6 +66,17 @@ TRAINING_METHODS = {
         "Kheradpisheh et al. 2021, arXiv 2109.13208",
         "rates:Proxy",
     ),
+    "rewire": TrainingMethod(
+        "distillation while synapses come and go, until --connectivity of them are left",
+        "Chen et al., IJCAI 2021, arXiv 2105.04916",
+        "rewire:Rewire",
+        options=("connectivity",),
+    ),
+    "ternary": TrainingMethod(
+        "distillation of ternary neurons whose spikes have an amplitude that learns, folded at the end",
+        "Guo et al., AAAI 2024, arXiv 2312.06372",
+        "amplitude:TernaryAmplitude",
+    ),
     "tdbn": TrainingMethod(
         "distillation with batch normalisation over time in front of neurons, folded at the end",
         "Zheng et al., AAAI 2021, arXiv 2011.05280",

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from snnconvert.compile.network import compile_network
@@ -18,7 +17,6 @@ from snnconvert.graph.checkpoint import digest, graph_tensors
 from snnconvert.graph.dialect import output_nodes
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Ann, Calibrated, Snn
-from snnconvert.options import AUTO
 from snnconvert.progress import Progress, silent
 from snnconvert.recompile import Change, schedule_of
 from snnconvert.request import Request
@@ -96,7 +94,7 @@ def tune(
         raise DataError(f"{given.name} has no class labels", hint="leave --label-weight out: the original teaches")
     schedule = schedule_of(calibrated, snn.schedule, Change(timesteps=asked.timesteps))
     start, scale = _start(calibrated, schedule, teacher, images)
-    student = Student(start, schedule, device=asked.device, half=_half(asked), width=asked.surrogate_width)
+    student = Student(start, schedule, device=asked.device, arithmetic=asked.arithmetic, width=asked.surrogate_width)
     method: Method = TRAINING_METHODS[asked.method].load()(student, snn.task, asked)
     held_out = images.held_out.images()
     judge = Judge(teacher.graph, snn.task, held_out)
@@ -227,15 +225,6 @@ def _calibrated(snn: Snn) -> Calibrated:
     return snn.calibrated
 
 
-def _half(asked: FineTuning) -> bool:
-    """Whether convolutions are computed in bfloat16."""
-    if asked.arithmetic != AUTO:
-        return asked.arithmetic == "bfloat16"
-    if asked.device != "cpu":
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
 def _teacher(snn: Snn, calibrated: Calibrated, asked: FineTuning) -> Ann:
     if asked.teacher is None:
         if calibrated.original is None:
@@ -304,5 +293,12 @@ def _start(
 
 
 def _scaled(calibrated: Calibrated, factor: float) -> Calibrated:
-    sites = {name: replace(one, threshold=one.threshold * factor) for name, one in calibrated.sites.items()}
+    sites = {
+        name: replace(
+            one,
+            threshold=one.threshold * factor,
+            amplitude=None if one.amplitude is None else one.amplitude * factor,
+        )
+        for name, one in calibrated.sites.items()
+    }
     return replace(calibrated, sites=sites)

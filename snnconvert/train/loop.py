@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.compile.network import compile_network
+from snnconvert.graph.edit import copied
 from snnconvert.graph.types import Calibrated, Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.simulate.chunks import chunk_size
@@ -48,6 +49,7 @@ class State:
         history: one row for every look.
         values: everything that learns.
         best: the same, at the best look.
+        score: of that look on held-out images; higher is better.
         adam: the optimiser's own state.
         method: the method's own.
     """
@@ -59,13 +61,9 @@ class State:
     history: list[dict[str, float]] = field(default_factory=list)
     values: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
+    score: float = -math.inf
     adam: dict[str, Any] = field(default_factory=dict)
     method: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def score(self) -> float:
-        """On held-out images, of the best look; higher is better."""
-        return max((row["score"] for row in self.history), default=-math.inf)
 
 
 class Judge:
@@ -129,7 +127,7 @@ class Loop:
         say: Say = lambda _: None,
     ) -> None:
         self.student, self.method, self.images, self.judge, self.asked = student, method, images, judge, asked
-        self.teacher = teacher.to(student.device)
+        self.teacher = teacher if student.device.type == "cpu" else copied(teacher).to(student.device)
         self.precision, self.keep, self.say = precision, keep, say
         self.few = images.learned.images(range(min(BOUNDING, len(images))))
         self.total = None if asked.epochs is None else images.steps(asked.epochs, asked.batch_size)
@@ -161,8 +159,9 @@ class Loop:
             rate = 0.5 * self.asked.learning_rate * (1 + math.cos(math.pi * done))
             for group, factor in zip(adam.param_groups, rates, strict=True):
                 group["lr"] = factor * rate
-            self._step(adam, rate)
+            self._step(adam)
             self.state.step += 1
+            self.method.after_step(min(1.0, self._share(clock)))
             progress("train", *self._done(clock))
             if self._share(clock) * self.state.looks >= len(self.state.history):
                 self._look(adam, clock)
@@ -195,7 +194,7 @@ class Loop:
             return self.state.step, self.total
         return min(int(clock.read()), int(self.budget)), int(self.budget)
 
-    def _step(self, adam: torch.optim.Adam, rate: float) -> None:
+    def _step(self, adam: torch.optim.Adam) -> None:
         batch = self.images.batch(self.state.step, self.asked.batch_size)
         with torch.inference_mode(), self.student.precision():
             answers = self.teacher(self.student.laid_out(batch.images))
@@ -204,14 +203,15 @@ class Loop:
         with torch.enable_grad():
             self.method.loss(batch, goal).backward()  # type: ignore[no-untyped-call]
         adam.step()
-        self.method.after_step(self.state.step, rate)
 
     def _look(self, adam: torch.optim.Adam, clock: _Clock) -> float:
         """Judge what has been learned so far; how long it takes."""
         start = time.perf_counter()
         score = self.judge.exact(self.compiled())
-        if score > self.state.score:
+        done = min(1.0, self._share(clock))
+        if not self.state.best or (score > self.state.score and self.method.counts(done)):
             self.state.best = _copied(self.learned)
+            self.state.score = score if self.method.counts(done) else -math.inf
         clock.store()
         epochs = self.state.step * min(self.asked.batch_size, len(self.images)) / len(self.images)
         row = {"step": self.state.step, "epochs": round(epochs, 4), "score": score}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from snnconvert.errors import OptionError
 from snnconvert.graph.types import Calibrated
 from snnconvert.tasks import TaskChoice
 from snnconvert.train.options import FineTuning
@@ -40,10 +41,25 @@ class Method:
         self.extra: dict[str, Tensor] = {}
         self.forward: Callable[[Tensor], list[Tensor]] = student
         if asked.backward == "sparse":
+            self.refuse_amplitudes()
             self.forward = SparseBackward(student)
 
     def prepare(self, images: Tensor) -> None:
         """Called once before anything is learned, with some training images (n, *sample)."""
+
+    def refuse_amplitudes(self) -> None:
+        """For methods to which a spike is worth its threshold.
+
+        Raises:
+            OptionError: an earlier training has made it something else.
+        """
+        if any(site.worth is not None for site in self.student.sites.values()):
+            raise OptionError(
+                f"--method {self.asked.method} is for neurons whose spikes are worth their threshold; these were "
+                "trained by --method ternary",
+                hint="choose --method distill, stepwise, tdbn or ternary",
+                options=("method",),
+            )
 
     def learns(self) -> dict[str, Tensor]:
         """What learns, by name."""
@@ -76,8 +92,13 @@ class Method:
         own, other = (F.log_softmax(one / heat, axis) for one in (mean, wanted))
         return heat**2 * F.kl_div(own, other, log_target=True, reduction="none").sum(axis).mean()
 
-    def after_step(self, step: int, rate: float) -> None:
-        """Called when Adam has moved what learns; `rate` is the learning rate of the step."""
+    def after_step(self, share: float) -> None:
+        """Called when Adam has moved what learns; `share` of the run is done then."""
+
+    def counts(self, share: float) -> bool:
+        """Whether the network may be the best one when `share` of the run is done."""
+        del share
+        return True
 
     def folded(self, calibrated: Calibrated) -> Calibrated:
         """What was learned without anything that was added for learning."""

@@ -48,6 +48,10 @@ class SparseBackward:
         for node in student.graph.graph.nodes:
             if node.op == "call_module":
                 self._check(node)
+        if student.device.type != "cpu":
+            raise OptionError(
+                "--backward sparse runs on the CPU", hint="leave --device out", options=("backward", "device")
+            )
         if student.schedule.read_from or student.schedule.waited:
             raise OptionError(
                 "--backward sparse is for answers that are read from the first step on",

@@ -40,12 +40,14 @@ class Site:
         start: thresholds before training, broadcastable to one sample.
         growth: what learns: the logarithm of the threshold over `start`.
         initial: the membrane at t = 0 as a fraction of the threshold.
+        worth: what a unit is worth, in thresholds, where an earlier training gave it an amplitude of its own.
     """
 
     firing: Firing
     start: Tensor
     growth: Tensor
     initial: Tensor
+    worth: Tensor | None = None
 
     @property
     def threshold(self) -> Tensor:
@@ -62,7 +64,7 @@ class Student:
         calibrated: where training starts; not changed.
         schedule: the steps it is trained for: streaming, or a wait.
         device: where to compute.
-        half: convolutions and matrix products in bfloat16.
+        arithmetic: of convolutions and matrix products: float32 or bfloat16.
         width, triangle: of the surrogate, as in `Firing`.
 
     Attributes:
@@ -81,13 +83,13 @@ class Student:
         schedule: Schedule,
         *,
         device: str = "cpu",
-        half: bool = False,
+        arithmetic: str = "float32",
         width: float = 0.5,
         triangle: bool = False,
     ) -> None:
         _refuse_untrainable(calibrated, schedule)
         self.calibrated, self.schedule = calibrated, schedule
-        self.device, self.half = torch.device(device), half
+        self.device, self.arithmetic = torch.device(device), arithmetic
         self.graph = copied(calibrated.network.graph).to(self.device)
         self.flow = flows(self.graph)
         self.outputs = output_nodes(self.graph)
@@ -98,12 +100,13 @@ class Student:
             firing = Firing(model_at(op, neuron), neuron.levels, schedule.frames, schedule.waited, width, triangle)
             start = found.threshold.to(self.device, torch.float32).clamp(min=LEAST_THRESHOLD)
             initial = found.initial.to(self.device, torch.float32).clone().requires_grad_()
-            self.sites[node] = Site(firing, start, torch.zeros_like(start).requires_grad_(), initial)
+            worth = None if found.amplitude is None else found.amplitude.to(self.device, torch.float32) / start
+            self.sites[node] = Site(firing, start, torch.zeros_like(start).requires_grad_(), initial, worth)
         for _, op, name in self._learned():
             kept = getattr(op, name).detach().float().clone()
             laid = kept.contiguous(memory_format=torch.channels_last) if kept.ndim == 4 else kept
             setattr(op, name, laid.requires_grad_())
-        self.fire: Fire = _as_neurons
+        self.fire: Fire = as_neurons
         self.after: dict[fx.Node, Callable[[Tensor], Tensor]] = {}
 
     def _learned(self) -> Iterator[tuple[fx.Node, Op, str]]:
@@ -124,14 +127,6 @@ class Student:
         """Take over values by the names of `parameters`."""
         for name, own in self.parameters().items():
             own.copy_(values[name])
-
-    def weights(self) -> dict[str, Tensor]:
-        """The weights of weighted operators, by the names of `parameters`."""
-        return {
-            f"{node.name}.{name}": getattr(op, name)
-            for node, op, name in self._learned()
-            if op.role == Role.WEIGHTED and name == "weight"
-        }
 
     # --- forward ---
 
@@ -184,7 +179,7 @@ class Student:
     @contextmanager
     def precision(self) -> Iterator[None]:
         """The arithmetic of a pass."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.arithmetic == "bfloat16"):
             yield
 
     # --- back ---
@@ -201,12 +196,7 @@ class Student:
             (own,) = (one for one in graph.graph.nodes if one.name == node.name)
             learned = getattr(op, name).detach().cpu().contiguous().clone()
             setattr(op_of(own), name, learned)
-        found = {
-            node.name: SiteCalibration(
-                site.threshold.detach().cpu().clamp(min=LEAST_THRESHOLD).clone(), site.initial.detach().cpu().clone()
-            )
-            for node, site in self.sites.items()
-        }
+        found = {node.name: _calibration(site) for node, site in self.sites.items()}
         return replace(
             self.calibrated,
             network=replace(self.calibrated.network, graph=graph),
@@ -222,10 +212,18 @@ def _single(value: Tensor) -> Tensor:
     return value if value.dtype == torch.float64 else value.float()
 
 
-def _as_neurons(node: fx.Node, site: Site, current: Tensor, constant: bool) -> Tensor:
+def _calibration(site: Site) -> SiteCalibration:
+    threshold = site.threshold.detach().cpu().clamp(min=LEAST_THRESHOLD).clone()
+    amplitude = None if site.worth is None else threshold * site.worth.cpu()
+    return SiteCalibration(threshold, site.initial.detach().cpu().clone(), amplitude)
+
+
+def as_neurons(node: fx.Node, site: Site, current: Tensor, constant: bool) -> Tensor:
+    """The neurons of a site as they are."""
     del node
     run = fired_constantly if constant else fired
-    return run(site.firing, current, site.threshold, site.initial)
+    sent = run(site.firing, current, site.threshold, site.initial)
+    return sent if site.worth is None else (sent * site.worth).to(sent.dtype)
 
 
 def _over_time(value: Tensor, frames: int, batch: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +11,14 @@ from torch import Tensor
 
 import snnconvert
 from snnconvert.api.network import SpikingNetwork
+from snnconvert.compile.network import compile_network, difference
 from snnconvert.data.bundled import dataset_for
 from snnconvert.errors import OptionError
+from snnconvert.graph.checkpoint import load_snn, save_snn
+from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.tasks import CLASSIFIER
 from snnconvert.train import TRAINING_METHODS
+from snnconvert.train.methods.amplitude import TernaryAmplitude
 from snnconvert.train.methods.batch_norm import BatchNorm
 from snnconvert.train.options import FineTuning
 from snnconvert.train.rates import _Represented, over_means, represented, sent
@@ -62,6 +67,33 @@ def test_batch_normalisation_folds(network: str, request: pytest.FixtureRequest)
         torch.testing.assert_close(again(IMAGES)[0], normed, rtol=1e-5, atol=1e-4)
 
 
+def test_amplitudes_fold(with_joins: SpikingNetwork, tmp_path: Path) -> None:
+    """Into weights, and into scales where an identity joins."""
+    student = student_of(with_joins)
+    with torch.no_grad():
+        plain = student(IMAGES)[0]
+    method = TernaryAmplitude(student, CLASSIFIER, FineTuning(method="ternary"))
+    method.prepare(IMAGES)
+    with torch.no_grad():
+        for index, gain in enumerate(method.extra.values()):
+            gain.add_(0.1 * (index % 3) - 0.05)
+        learned = student(IMAGES)[0]
+    assert float((learned - plain).abs().max()) > 1e-2
+    values: dict[str, Tensor] = {}
+    compiled = compile_network(method.folded(student.trained(IMAGES)))
+    seen = LayerEngine(compiled).run(IMAGES, probe=lambda name, sent: values.update({name: sent}))
+    steps = seen.outputs[0].diff(dim=0, prepend=torch.zeros(1, *learned.shape[1:], dtype=torch.float64))
+    torch.testing.assert_close(steps.float(), learned, rtol=1e-4, atol=1e-4)
+    assert {int(one) for sent in values.values() for one in sent.unique()} == {-1, 0, 1}
+    save_snn(compiled, tmp_path / "a.snn")
+    again = load_snn(tmp_path / "a.snn")
+    assert difference(again) == ""
+    with torch.no_grad():  # and who trains on starts from there
+        torch.testing.assert_close(student_of(SpikingNetwork.of(again))(IMAGES)[0], learned, rtol=1e-5, atol=1e-5)
+    with pytest.raises(OptionError, match="these were trained by method ternary"):
+        snnconvert.finetune(SpikingNetwork.of(again), data=str(TRAIN), method="dsr", epochs=1)
+
+
 def test_rates_are_differentiated_as_clipped_means() -> None:
     generator = torch.Generator().manual_seed(1)
     weights = torch.randn(6, 4, dtype=torch.float64, generator=generator)
@@ -98,7 +130,8 @@ def test_memory_of_rates_does_not_grow_with_time(snn: SpikingNetwork) -> None:
 
 
 @pytest.mark.parametrize("method", sorted(set(TRAINING_METHODS) - {"distill"}))
-def test_every_method_trains_and_is_written(method: str, snn: SpikingNetwork) -> None:
+def test_every_method_trains_and_is_written(method: str, snn: SpikingNetwork, with_joins: SpikingNetwork) -> None:
+    snn = with_joins if method == "ternary" else snn
     found = snnconvert.finetune(snn, data=str(TRAIN), method=method, epochs=0.15, limit=50, held_out=100)
     training = found.report["training"]
     assert training["method"] == method
@@ -116,6 +149,19 @@ def test_one_p_for_all_thresholds(snn: SpikingNetwork) -> None:
     ratios = [found.snn.calibrated.sites[name].threshold / one.threshold for name, one in snn.calibrated.sites.items()]
     for ratio in ratios:
         torch.testing.assert_close(ratio, torch.full_like(ratio, details["p"]), rtol=1e-4, atol=1e-4)
+    with pytest.raises(OptionError, match="method ternary is for ternary neurons"):
+        snnconvert.finetune(snn, data=str(TRAIN), method="ternary", epochs=1)
     with pytest.raises(OptionError, match="omega means nothing to method distill") as caught:
         snnconvert.finetune(snn, data=str(TRAIN), omega=10.0, epochs=1)
     assert "rnl" in caught.value.hint
+
+
+def test_synapses_go_until_few_are_left(snn: SpikingNetwork) -> None:
+    options: dict[str, Any] = {"method": "rewire", "connectivity": 0.6, "epochs": 3, "limit": 50, "held_out": 100}
+    found = snnconvert.finetune(snn, data=str(TRAIN), **options)
+    details = found.report["training"]["details"]
+    weights = [one for name, one in found.snn.graph.named_buffers() if name.endswith("weight")]
+    left = sum(int((one != 0).sum()) for one in weights) / sum(one.numel() for one in weights)
+    assert left == pytest.approx(details["connectivity"], abs=1e-3)
+    assert 0.5 < left < 0.7
+    assert found.report["training"]["after"]["accuracy"] > 80

@@ -83,8 +83,10 @@ def test_gradients_are_those_of_a_plain_loop(model: str, frames: int, wait: int,
 @pytest.mark.skipif(native.load() is None, reason="the native library was not built")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("model", ["if", "ternary"])
-@pytest.mark.parametrize("constant", [False, True])
-def test_native_equals_torch(model: str, dtype: torch.dtype, constant: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("constant", "threads"), [(False, 1), (True, 1), (False, 2)])
+def test_native_equals_torch(
+    model: str, dtype: torch.dtype, constant: bool, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     current, threshold, initial, weights = given((6, 9, 7), 4, torch.float32)
     firing = Firing(NEURONS[model], 1, 4, 1)
     run = fired_constantly if constant else fired
@@ -92,6 +94,7 @@ def test_native_equals_torch(model: str, dtype: torch.dtype, constant: bool, mon
     results = []
     for library in (native.load(), None):
         monkeypatch.setattr(native, "load", lambda library=library: library)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)  # shares of the batch
         leaves = [one.clone().requires_grad_() for one in (source, threshold, initial)]
         out = run(firing, *leaves)
         out.backward(weights.flatten(0, 1).to(dtype))

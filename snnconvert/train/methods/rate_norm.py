@@ -33,6 +33,7 @@ class RateNormLayer(Method):
 
     def prepare(self, images: Tensor) -> None:
         """Begin with p as the authors do."""
+        self.refuse_amplitudes()
         device, self.images = self.student.device, images
         start = START if self.asked.rnl_stage == "2" else math.inf
         self.scalar = torch.tensor(start, device=device).requires_grad_()
@@ -92,9 +93,9 @@ class RateNormLayer(Method):
         for site in self.student.sites.values():
             site.growth.copy_(torch.sigmoid(self.scalar).log().expand_as(site.growth))
 
-    def after_step(self, step: int, rate: float) -> None:
+    def after_step(self, share: float) -> None:
         """Thresholds follow p."""
-        del step, rate
+        del share
         self._settle()
 
     @torch.no_grad()

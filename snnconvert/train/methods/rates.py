@@ -21,6 +21,11 @@ class SpikeRepresentation(Method):
 
     carry = staticmethod(represented)
 
+    def prepare(self, images: Tensor) -> None:
+        """Rates are thresholds times counts."""
+        del images
+        self.refuse_amplitudes()
+
     def loss(self, batch: Batch, goal: list[Tensor]) -> Tensor:
         """Of the mean outputs; gradients through rates."""
         means, outputs = sent(self.student, batch.images)
