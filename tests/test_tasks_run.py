@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ from snnconvert.gates.limits import Gates
 from snnconvert.gates.verdicts import Status, check_document
 from snnconvert.graph.checkpoint import load_snn, save_snn
 from snnconvert.pipeline import Outcome, run
+from snnconvert.report.characters import plot
 from snnconvert.report.from_run import document_of, rebuilt_document
+from snnconvert.report.latency_chart import latency
 from snnconvert.report.sections import early_exit
+from snnconvert.report.verdict import verdict
 from snnconvert.request import Request
 from snnconvert.simulate.layer_engine import LayerEngine
 
@@ -146,6 +150,12 @@ def test_masks_are_compared_pixel_by_pixel(tmp_path: Path) -> None:
     masks = RNG.integers(0, 3, (90, 8, 8)).astype(np.uint8)
     masks[:, :2] = 255
     outcome, document = converted(UNet(3), (1, 8, 8), stored(tmp_path / "m.npz", (1, 8, 8), y=masks))
+    assert "% of the pixels right, " in verdict(document)
+    tried = {"name": "another", "eligible": True, "chosen": False, "agreement": None}
+    tried["curve"] = {"metric": "pixel_agreement", "steps": [8], "values": [90.0]}
+    drawn = {**document, "candidates": [*document["candidates"], tried]}
+    assert "others: same class per pixel" in "".join(plot(drawn)), "they are not known by the figure of this network"
+    assert '"title": "pixels (%)"' in json.dumps(latency(drawn))
     snn, ann = by_hand(outcome)
     assert outcome.inputs.evaluation is not None
     wanted = outcome.inputs.evaluation.labels

@@ -8,6 +8,7 @@ from snnconvert.report import latency_chart
 from snnconvert.report.section import Document
 from snnconvert.report.verdict import metric
 from snnconvert.report.wording import short
+from snnconvert.tasks import METRICS
 
 _UTF, _ASCII = ("●", "·", "┄", "│", "└", "─"), ("*", ".", "-", "|", "+", "-")
 
@@ -48,8 +49,12 @@ def plot(document: Document, *, width: int = 64, ascii_only: bool = False) -> li
     unit = f" ({used.unit})" if used.unit else ""
     told = [f"{point} {used.title}{unit}"]
     told += [f"{rule * 3} original {ann:.1f}"] if ann is not None else []
-    told += [f"{other} other schedules"] if others else []
+    # with labels the others are known by another figure than this network
+    compared = "other schedules" if used.name == curve["metric"] else f"others: {METRICS[curve['metric']].title}"
+    told += [f"{other} {compared}"] if others else []
     lines = ["  ".join(told)]
+    if len(lines[0]) > 7 + width:
+        lines = ["  ".join(told[:-1]), told[-1]]
     for number in reversed(range(height)):
         label = short(low + step * number) if number % 2 == 0 or height < 9 else ""
         lines.append(f"{label:>5} {axis}{''.join(grid[number]).rstrip()}")

@@ -15,6 +15,7 @@ from snnconvert.report.drawing import BLUE, GREY, ORANGE, TEAL, alike, data, fin
 from snnconvert.report.section import Document, Spec
 from snnconvert.report.verdict import answer_step, answers, metric
 from snnconvert.report.wording import clean, percent, schedule, spoken
+from snnconvert.tasks import METRICS
 
 # from so many steps on, the axis of time is logarithmic: what is worth seeing happens in the first few
 _LONG = 16
@@ -34,10 +35,10 @@ def series(document: Document) -> dict[str, list[Spec]]:
     chosen = f"this network, {name(document)}"
     found: dict[str, list[Spec]] = {f"{chosen}: {used.title}": _points(curve["timesteps"], curve[used.name], chosen)}
     others = [row for row in document["candidates"] if row["eligible"] and not row["chosen"]]
-    if used.name == "accuracy" and others and len(answers(document)) > 1:
-        # What was tried is known by its agreement alone: this network's stands beside it.
+    if used.name == "accuracy" and others:
+        # What was tried is known by how it agrees with the original alone: this network's stands beside it.
         own = next((row["curve"] for row in document["candidates"] if row["chosen"] and row.get("curve")), None)
-        drawn = own or {"steps": curve["timesteps"], "values": curve["agreement"]}
+        drawn = own or {"steps": curve["timesteps"], "values": curve[curve["metric"]]}
         found[AS_ORIGINAL] = _points(drawn["steps"], drawn["values"], AS_ORIGINAL)
     for row in others:
         drawn = row.get("curve") or {"steps": [row["timesteps"]], "values": [row["agreement"]]}
@@ -50,7 +51,7 @@ def series(document: Document) -> dict[str, list[Spec]]:
     return {title: rows for title, rows in found.items() if rows}
 
 
-AS_ORIGINAL = "this network: same answer as the original"
+AS_ORIGINAL = "this network, against the original"
 TRIED = "other schedules tried"
 TRIED_CHEAPLY = "other schedules, by a cheap stand-in"
 OTHERS = (TRIED, TRIED_CHEAPLY)
@@ -91,7 +92,10 @@ def explained(document: Document) -> str:
     if len(answers(document)) > 1:
         told.append(f"From the ring on, at step {answer_step(document)}, the answer stays within it.")
     if any(title in drawn for title in OTHERS):
-        figure = "how often it answers as the original does" if used.name == "accuracy" else "the same figure"
+        figure = "the same figure"
+        if used.name == "accuracy":
+            pixels = document["task"]["kind"] == "segmentation"
+            figure = f"how {'many pixels it sees' if pixels else 'often it answers'} as the original does"
         told.append(
             f"Thin: what else was tried before this one was chosen, by {figure} on calibration images; a dot is a "
             "schedule that answers once."
@@ -157,7 +161,8 @@ def _value_axis(document: Document, rows: Sequence[Mapping[str, Any]]) -> alt.Y:
     bands = [band for band in document["fit_curve"].get(used.interval) or [] if band]
     values = [row["value"] for row in rows] + [end for band in bands for end in band]
     mixed = used.name == "accuracy" and len({row["series"] for row in rows}) > 1
-    title = spoken(document, "images (%)") if mixed else f"{used.title}{' (%)' if used.unit == '%' else ''}"
+    counted = "pixels (%)" if document["task"]["kind"] == "segmentation" else spoken(document, "images (%)")
+    title = counted if mixed else f"{used.title}{' (%)' if used.unit == '%' else ''}"
     scale: Spec = {"nice": False, "clamp": True}
     if used.better == "lower":
         most = max(1e-9, min(max(values), 200.0) if used.unit == "%" else max(values))
@@ -227,13 +232,14 @@ def _held(document: Document, x: alt.X, y: alt.Y) -> list[Any]:
 def _near(document: Document, x: alt.X) -> Any:
     """A rule with all figures of the step that is pointed at."""
     curve, used = document["fit_curve"], metric(document)
-    columns = {"value": used.name, "agreement": "agreement", "spikes": "spikes_per_image"}
+    columns = {"value": used.name, "against": curve["metric"], "spikes": "spikes_per_image"}
     rows = [
         {"t": t, **{short: curve[key][index] for short, key in columns.items()}}
         for index, t in enumerate(curve["timesteps"])
         if curve[used.name][index] is not None
     ]
-    names = {"value": f"{used.title} | .2f", "agreement": "same answer as the original (%) | .2f"}
+    names = {"value": f"{used.title} | .2f"}
+    names |= {} if used.name == curve["metric"] else {"against": f"{METRICS[curve['metric']].title} | .2f"}
     names["spikes"] = "spikes per image | ,.0f"
     known = [f"{key}:Q {text}" for key, text in names.items() if any(row[key] is not None for row in rows)]
     near = alt.selection_point(nearest=True, on="pointerover", fields=["t"], empty=False, clear="pointerout")

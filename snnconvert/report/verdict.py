@@ -59,9 +59,12 @@ def _quality(document: Document) -> str:
     value = measured(used, final["value"])
     if used.name != "accuracy":
         return used.said.format(value=value)
+    if document["task"]["kind"] == "segmentation":
+        value += " of the pixels right"
     ann, drop = document["ann"]["accuracy"], final["drop"]
     if ann is None or drop is None:
-        return f"{value} of {plural(document['evaluation']['samples'], 'image')} right"
+        seen = plural(document["evaluation"]["samples"], "image")
+        return f"{value} in {seen}" if "pixels" in value else f"{value} of {seen} right"
     told = f"{value}, {difference(drop)} the original ({percent(ann)}{_by_chance(document)})"
     classes = document["evaluation"]["classes"]
     return told + (f", which only guesses among {classes} classes" if classes and near_chance(ann, classes) else "")

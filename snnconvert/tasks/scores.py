@@ -89,8 +89,12 @@ class Scores(ABC):
         return []
 
     @abstractmethod
-    def as_good_as(self, best: Scores) -> NDArray[np.bool_]:
-        """Whether each answer is as good as the last one of `best`, within the error of these (paired) inputs."""
+    def as_good_as(self, best: Scores, times: float = 1.0) -> NDArray[np.bool_]:
+        """Whether each answer is as good as the last one of `best`, within the error of these (paired) inputs.
+
+        Args:
+            times: with the error of so many times as many of them.
+        """
 
     def add(self, outputs: Outputs, reference: Array | None, labels: Array | None) -> None:
         """Score inputs.
@@ -138,11 +142,12 @@ class DecisionScores(Scores):
         names = {"agreed": "agreement", "correct": "accuracy"}
         return {name: _shares(self.rows[row]) for row, name in names.items() if row in self.rows}
 
-    def as_good_as(self, best: Scores) -> NDArray[np.bool_]:
+    def as_good_as(self, best: Scores, times: float = 1.0) -> NDArray[np.bool_]:
+        z = Z_95 / math.sqrt(times)
         own, other = self.rows["agreed"].astype(bool), best.rows["agreed"][-1].astype(bool)
         lost, won = (other & ~own).sum(1).tolist(), (own & ~other).sum(1).tolist()
         pairs = zip(lost, won, strict=True)
-        return np.array([paired_drop_interval(less, more, own.shape[1])[0] <= 0.0 for less, more in pairs])
+        return np.array([paired_drop_interval(less, more, own.shape[1], z)[0] <= 0.0 for less, more in pairs])
 
 
 class PixelScores(Scores):
@@ -172,9 +177,9 @@ class PixelScores(Scores):
                 found[overlap] = _mean_iou(self.rows[f"{kind}_both"], self.rows[f"{kind}_either"])
         return found
 
-    def as_good_as(self, best: Scores) -> NDArray[np.bool_]:
+    def as_good_as(self, best: Scores, times: float = 1.0) -> NDArray[np.bool_]:
         lost = best.rows["ann_same"][-1:] - self.rows["ann_same"]
-        return _none_lost(lost, self.rows["ann_pixels"])
+        return _none_lost(lost, self.rows["ann_pixels"], times)
 
 
 class ErrorScores(Scores):
@@ -236,7 +241,7 @@ class ErrorScores(Scores):
             for squared, energy in zip(self.rows["squared"], self.rows["energy"], strict=True)
         ]
 
-    def as_good_as(self, best: Scores) -> NDArray[np.bool_]:
+    def as_good_as(self, best: Scores, times: float = 1.0) -> NDArray[np.bool_]:
         """Errors differ by few per cent among many inputs before that is chance: none above ALLOWED is as good."""
         weight = self.rows["energy"].sum(-1, keepdims=True)
         own, other = (
@@ -244,7 +249,7 @@ class ErrorScores(Scores):
             for rows in (self.rows, best.rows)
         )
         near: NDArray[np.bool_] = own.sum(1) <= ALLOWED**2 * other[-1].sum() + 1e-18
-        found: NDArray[np.bool_] = _none_lost(own - other[-1:], np.ones_like(own)) & near
+        found: NDArray[np.bool_] = _none_lost(own - other[-1:], np.ones_like(own), times) & near
         return found
 
     def _explained(self) -> Curve:
@@ -324,9 +329,10 @@ def _overlap(given: Array, wanted: Array, classes: int) -> Rows:
     }
 
 
-def _none_lost(lost: Floats, of: Floats) -> NDArray[np.bool_]:
-    """Whether a loss for each input, (answers, inputs), could be chance: its 95 % interval reaches 0."""
-    middle, half = ratio_interval(lost, of)
+def _none_lost(lost: Floats, of: Floats, times: float) -> NDArray[np.bool_]:
+    """Whether a loss for each input, (answers, inputs), could be chance among so many times as many inputs: its 95 %
+    interval reaches 0."""
+    middle, half = ratio_interval(lost, of, Z_95 / math.sqrt(times))
     found: NDArray[np.bool_] = np.nan_to_num(middle - half, nan=0.0) <= 1e-12
     return found
 

@@ -21,9 +21,8 @@ SCHEMA = "snnconvert-zoo/1"
 CSV_COLUMNS = (
     *("name", "status", "gate", "kind", "reason"),
     *("ann_accuracy", "accuracy", "drop", "agreement", "timesteps", "within_1", "spikes_per_image", "energy_ratio"),
-    *("task", "metric", "value", "holds_from"),
     *("samples", "sites", "parameters", "format", "method", "neuron", "schedule", "data", "seconds", "peak_memory"),
-    *("metric", "value", "holds_from", "spikes_by_then", "energy", "verdict"),
+    *("task", "metric", "value", "holds_from", "spikes_by_then", "energy", "verdict"),
 )
 
 
@@ -67,7 +66,7 @@ def _row(result: Result) -> dict[str, Any]:
         **{key: row[key] for key in ("status", "kind", "reason", "hint", "causes")},
         "gate": result.gate.to_dict() if result.gate else None,
         "figures": row["figures"],
-        "accuracy_at": _accuracy_at(row["figures"]),
+        "value_at": _value_at(row["figures"]),
         "links": links,
         "seconds": row["seconds"],
         "peak_memory": row["peak_memory"],
@@ -75,8 +74,8 @@ def _row(result: Result) -> dict[str, Any]:
     }
 
 
-def _accuracy_at(figures: Mapping[str, Any]) -> dict[str, float | None]:
-    """Accuracy (agreement without labels) at powers of two and at the last step."""
+def _value_at(figures: Mapping[str, Any]) -> dict[str, float | None]:
+    """What the report is about, the row's `metric`, at powers of two and at the last step."""
     if not figures:
         return {}
     curve = figures["curve"]
@@ -99,14 +98,14 @@ def write_matrix(
 
 
 def to_csv(document: Mapping[str, Any]) -> str:
-    """One line per model; columns as in CSV_COLUMNS, then the accuracies by step."""
-    steps = sorted({int(t) for row in document["rows"] for t in row["accuracy_at"]})
+    """One line per model; columns as in CSV_COLUMNS, then the metric by step."""
+    steps = sorted({int(t) for row in document["rows"] for t in row["value_at"]})
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*CSV_COLUMNS, *(f"accuracy_T{t}" for t in steps)])
+    writer.writerow([*CSV_COLUMNS, *(f"value_T{t}" for t in steps)])
     for row in document["rows"]:
         flat = {**row["figures"], **row, "gate": row["gate"]["status"] if row["gate"] else ""}
-        cells = [flat.get(column) for column in CSV_COLUMNS] + [row["accuracy_at"].get(str(t)) for t in steps]
+        cells = [flat.get(column) for column in CSV_COLUMNS] + [row["value_at"].get(str(t)) for t in steps]
         writer.writerow(["" if value is None else cell(value) if isinstance(value, str) else value for value in cells])
     return stream.getvalue()
 
