@@ -200,7 +200,7 @@ def atomic(path: Path) -> Iterator[Path]:
         OutputError: `path` cannot be written.
     """
     with together():
-        with _told(path):
+        with writing_to(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():
                 raise IsADirectoryError(0, "it is a folder")
@@ -212,7 +212,7 @@ def atomic(path: Path) -> Iterator[Path]:
         assert places is not None
         places.append((temporary, path))
         yield temporary
-        with _told(path):
+        with writing_to(path):
             temporary.chmod(0o666 & ~_umask())
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())  # some file systems say only now that there is no room
@@ -226,7 +226,11 @@ def write_atomically(texts: Mapping[Path, str]) -> None:
     """
     with together():
         for path, text in texts.items():
-            with atomic(path) as temporary, _told(path), temporary.open("w", encoding="utf-8", newline="\n") as file:
+            with (
+                atomic(path) as temporary,
+                writing_to(path),
+                temporary.open("w", encoding="utf-8", newline="\n") as file,
+            ):
                 file.write(text)
 
 
@@ -236,10 +240,10 @@ def _appear(places: list[tuple[Path, Path]]) -> None:
             stack.enter_context(_alone(folder))
         stack.enter_context(_uninterrupted())
         for _, path in places[1:]:
-            with _told(path):
+            with writing_to(path):
                 path.unlink(missing_ok=True)
         for temporary, path in places:
-            with _told(path):
+            with writing_to(path):
                 temporary.replace(path)
             PLACED.append(path)
 
@@ -300,7 +304,12 @@ def _runs(process: int) -> bool:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def writing_to(path: Path) -> Iterator[None]:
+    """What the disk refuses of a block that changes `path`, in words.
+
+    Raises:
+        OutputError: it refuses something.
+    """
     try:
         yield
     except OSError as error:

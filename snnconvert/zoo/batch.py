@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from snnconvert.errors import DataError, OptionError, OutputError, SnnConvertError
+from snnconvert.files import writing_to
 from snnconvert.gates.limits import Gates
 from snnconvert.zoo.digests import WITHOUT_EFFECT, Digests, key_of
 from snnconvert.zoo.fetch import cached_path
@@ -141,7 +142,8 @@ class _Book:
             row = read_row(folder, task["key"])
             if row is not None and self._still_good(row, task):
                 for path in folder.glob(".*"):
-                    path.unlink(missing_ok=True)
+                    with contextlib.suppress(OSError):
+                        path.unlink(missing_ok=True)
                 self.results[name] = self._result(row, kept=True)
             elif folder.is_dir():
                 clear(folder)
@@ -158,7 +160,8 @@ class _Book:
         folder = Path(task["folder"])
         if row["status"] == FAILED:
             # Of a process that was killed, the worker could write no row.
-            folder.mkdir(parents=True, exist_ok=True)
+            with writing_to(folder):
+                folder.mkdir(parents=True, exist_ok=True)
             clear(folder)
             write_row(folder, row)
         result = self._result(row, kept=False)
@@ -275,11 +278,13 @@ def _locked(out: Path) -> Iterator[None]:
 def _scratch(out: Path) -> Iterator[Path]:
     """A folder for the workers' own output; what an interrupted run has left there is removed first."""
     folder = out / ".workers"
-    _empty(folder)
-    folder.mkdir(exist_ok=True)
+    with writing_to(folder):
+        _empty(folder)
+        folder.mkdir(exist_ok=True)
     yield folder
-    _empty(folder)
-    folder.rmdir()
+    with contextlib.suppress(OSError):  # the next run removes it
+        _empty(folder)
+        folder.rmdir()
 
 
 def _empty(folder: Path) -> None:

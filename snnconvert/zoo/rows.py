@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from snnconvert.errors import DataError, OptionError
-from snnconvert.files import sha256_of, write_atomically
+from snnconvert.files import sha256_of, write_atomically, writing_to
 from snnconvert.gates import junit
 from snnconvert.gates.limits import Gates
 from snnconvert.gates.verdicts import GateResult, Status, Verdict, check_document, worst_layer
@@ -144,9 +144,10 @@ def _tried(document: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def clear(folder: Path) -> None:
     """Remove what a failed or interrupted conversion has left, but for its log."""
-    for path in folder.iterdir():
-        if path.is_file() and path != log_path(folder):
-            path.unlink(missing_ok=True)
+    with writing_to(folder):
+        for path in folder.iterdir():
+            if path.is_file() and path != log_path(folder):
+                path.unlink(missing_ok=True)
 
 
 def write_row(folder: Path, row: Row) -> None:

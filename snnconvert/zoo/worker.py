@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from snnconvert.allocator import hand_back_memory, keep_freed_memory, kept_memory
 from snnconvert.errors import GateError, InternalError, OutputError, SnnConvertError, UserError
-from snnconvert.files import together
+from snnconvert.files import together, writing_to
 from snnconvert.progress import Progress, silent
 from snnconvert.zoo.fetch import check_file, needed
 from snnconvert.zoo.rows import CONVERTED, Row, clear, converted_row, failed_row, judged, log_path, row_path, write_row
@@ -54,9 +54,11 @@ def convert_task(task: Mapping[str, Any], progress: Progress = silent, spread: S
         spread: simulates a part of the images elsewhere.
     """
     folder = Path(task["folder"])
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     # Without its row the folder counts as unfinished, so old and new files are never taken for one result.
-    row_path(folder).unlink(missing_ok=True)
+    with writing_to(row_path(folder)):
+        row_path(folder).unlink(missing_ok=True)
     start = time.perf_counter()
     _reset_peak()
     try:

@@ -277,6 +277,7 @@ def task(folder: Path) -> dict[str, Any]:
         "options": {"timesteps": 4, "calibration": "mse", "calibration_samples": 8, "schedule": "streaming"},
         "gates": {},
         "exports": [],
+        "finetune": None,
         "folder": str(folder / "out"),
         "key": "k",
         "limits": {"seconds": 100.0, "memory": None},

@@ -158,7 +158,7 @@ DOORS = {
     "labels.csv": Door({"listed/labels.csv": of_text}, _data, 400),
     "reports": Door({"model.json": of_json, "windows.json": of_json}, _report, 1000),
     "manifests": Door({"zoo.toml": of_text}, _manifest, 600),
-    "zoo run": Door({"zoo.toml": of_text, "net.onnx": of_onnx}, _zoo_run, 40),
+    "zoo run": Door({"zoo.toml": of_text, "net.onnx": of_onnx}, _zoo_run, 20),
     "conditions": Door({"conditions.txt": of_text}, _condition, 500),
     "energy": Door({"energy.toml": of_text}, _constants, 300),
     "chips": Door({"chip.toml": of_text}, _chip, 200),
