@@ -169,10 +169,11 @@ class NirGraph:
         start, threshold = op.initial.expand(shape).double(), op.threshold.expand(shape).double()
         if self.profile.above:
             start = start + self.halves[node].expand(shape)
+        sources = self._sources(node, self.terms[arguments(node)[0]], shape)
         name = self._name(node)
         made = {"if": self._if, "cubalif": self._cubalif, "primitive": self._primitive}[self.profile.neuron]
         entry = made(name, _array(threshold), _array(start))
-        self._connect(node, self.terms[arguments(node)[0]], entry, shape)
+        self._connect(node, sources, entry)
         self.sites[node.name] = name
         return [Term(name, _places(node))]
 
@@ -207,8 +208,9 @@ class NirGraph:
     # --- convolutions ---
 
     def _convolution(self, node: fx.Node, op: Conv, source: fx.Node) -> list[Term]:
+        sources = self._sources(node, self.terms[source], source.meta["shape"])
         name = self._name(node)
-        self._connect(node, self.terms[source], name, source.meta["shape"])
+        self._connect(node, sources, name)
         self._conv2d(name, op, tuple(source.meta["shape"][1:]))
         return [Term(name, _places(node))]
 
@@ -228,17 +230,19 @@ class NirGraph:
             bias=_array(bias),
         )
 
-    def _connect(self, node: fx.Node, terms: list[Term], name: str, shape: tuple[int, ...]) -> None:
-        """Edges from all summands to `name`; what is moved in between gets a convolution that selects."""
-        for term in terms:
-            size = math.prod(shape)
-            source = term.name
-            plain = torch.arange(1, size + 1, dtype=torch.float64)
-            if not torch.equal(term.table.flatten(), plain):
-                selected = self._selection(node, term)
-                if selected is None:
-                    return
-                source = selected
+    def _sources(self, node: fx.Node, terms: list[Term], shape: tuple[int, ...]) -> list[str]:
+        """What sends the summands that `node` reads; what is moved in between gets a convolution that selects.
+
+        Asked for before `node` has a name, since names are numbered in the order in which nodes run.
+        """
+        plain = torch.arange(1, math.prod(shape) + 1, dtype=torch.float64)
+        moved = [not torch.equal(term.table.flatten(), plain) for term in terms]
+        found = [self._selection(node, term) if far else term.name for term, far in zip(terms, moved, strict=True)]
+        return [name for name in found if name is not None]
+
+    def _connect(self, node: fx.Node, sources: list[str], name: str) -> None:
+        """Edges from all summands to `name`."""
+        for source in sources:
             if (source, name) in self.edges:
                 self._fault(node, "a branch that is added to itself")
             self.edges.append((source, name))
@@ -252,14 +256,14 @@ class NirGraph:
             self._fault(node, "values are moved in a way that no convolution can")
             return None
         weight, stride = found
-        name = f"n{len(self.nodes):03d}_moved"
+        name = f"n{len(self.nodes):04d}_moved"
         self._conv2d(name, Conv(weight, stride=stride, padding=(0, 0), dilation=(1, 1)), made[1:])
         self.edges.append((term.name, name))
         self.shapes[name] = tuple(table.shape)
         return name
 
     def _name(self, node: fx.Node) -> str:
-        name = f"n{len(self.nodes):03d}_{node.name}"
+        name = f"n{len(self.nodes):04d}_{node.name}"
         self.shapes[name] = tuple(node.meta["shape"])
         return name
 

@@ -112,7 +112,7 @@ static void run(const op_t *op, int t) {
             if (now % STEPS == 0)
                 result = (v * op->first[k] + (op->second[k] ? (int64_t)1 << (op->second[k] - 1) : 0)) >> op->second[k];
             break;
-        case HOLD: kept += t % DELAY * op->size; result = *kept; *kept = v; break;
+        case HOLD: kept += t % (DELAY > 0 ? DELAY : 1) * op->size; result = *kept; *kept = v; break;
         }
         value[op->out + n] = result;
     }

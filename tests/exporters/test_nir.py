@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import snnconvert
+from snnconvert.compile.network import compile_network
 from snnconvert.errors import OptionError, UnsupportedError
 from snnconvert.exporters import EXPORTERS
 from snnconvert.exporters.nir_file import READERS
@@ -20,7 +21,10 @@ from snnconvert.exporters.nir_graph import NirGraph, Profile, selection
 from snnconvert.exporters.portable import portable
 from snnconvert.exporters.task import Task
 from snnconvert.exporters.verify import compare
-from snnconvert.graph.types import Snn
+from snnconvert.graph.dialect import Builder, sites
+from snnconvert.graph.kinds import Add, Conv, Op, Pad, Relu, Slice
+from snnconvert.graph.schedule import Streaming
+from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, Origin, SiteCalibration, Snn, Source
 from snnconvert.pipeline import Request, run
 from tests.exporters.networks import IMAGES
 from tests.simulate.small_networks import small_snn
@@ -60,6 +64,41 @@ def test_uneven_padding_is_read_exactly(tmp_path: Path) -> None:
     assert found.spikes > 500
     assert found.equal
     assert found.logits == 0
+
+
+def shortcut_snn() -> Snn:
+    """A block whose shortcut takes every second place and adds silent channels; its names come before the others'."""
+    draw = torch.Generator().manual_seed(2)
+    builder = Builder({"input": torch.rand(2, 2, 6, 6, generator=draw)})
+    count = iter(range(100))
+
+    def call(op: Op, *inputs: torch.fx.Node) -> torch.fx.Node:
+        return builder.call(op, *inputs, origin=Origin(f"a{next(count)}", "test"))
+
+    def conv(inputs: int, outputs: int, stride: int) -> Conv:
+        weight = torch.randn(outputs, inputs, 3, 3, generator=draw) * 0.4
+        return Conv(weight, torch.zeros(outputs), stride=(stride,) * 2, padding=(1, 1), dilation=(1, 1))
+
+    x = call(Relu(), call(conv(2, 4, 1), builder.inputs["input"]))
+    short = call(Slice(dim=3, start=0, stop=6, step=2), call(Slice(dim=2, start=0, stop=6, step=2), x))
+    short = call(Pad(pads=(0, 0, 0, 0, 1, 1)), short)
+    x = call(Relu(), call(Add(), call(conv(4, 6, 2), x), short))
+    ann = Ann(builder.finish([call(Relu(), call(conv(6, 3, 1), x))]), (2, 6, 6), ("out",), Source("s", "", "", "test"))
+    site = SiteCalibration(torch.full((1, 1, 1), 0.7), torch.full((1, 1, 1), 0.5))
+    found = {node.name: site for node, _ in sites(ann.graph)}
+    return compile_network(Calibrated(ann, found, Streaming(6, 3), NeuronChoice(), input_bound=2.0))
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_names_are_numbered_as_nodes_run(reader: str) -> None:
+    """Some readers run nodes in the order of their names."""
+    row = READERS[reader]
+    made = NirGraph(portable(shortcut_snn(), row.form), row.profile)
+    assert any(name.endswith("_moved") for name in made.nodes)
+    names = sorted(made.nodes, key=lambda name: (name != "input", name == "output", name))
+    for source, target in made.edges:  # those of one neuron are a loop
+        assert names.index(source) < names.index(target) or source[:5] == target[:5], (source, target)
+    assert {target for _, target in made.edges} == set(made.nodes) - {"input"}
 
 
 @pytest.mark.parametrize("reader", READERS)
