@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -34,7 +35,7 @@ from snnconvert.simulate.event_engine import EventEngine
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.zoo.manifest import load_manifest
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "first_spikes.jsonl"
 ALL = 1_000_000
 # float64 convolutions copy their windows, which have to stay in the processor's cache
@@ -202,6 +203,7 @@ def main() -> None:
     given = parser.parse_args()
     only = tuple(given.only)
     keep_freed_memory()
+    os.chdir(HERE)  # what the paths of a manifest start from
     if given.part == "table":
         table()
         return
