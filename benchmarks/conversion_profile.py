@@ -33,7 +33,10 @@ _START = time.process_time()
 
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
+from wired_networks import WIRED, with_live_statistics  # noqa: E402
 
+from snnconvert.data.datasets import load_dataset  # noqa: E402
+from snnconvert.data.memory import Memory  # noqa: E402
 from snnconvert.data.preprocessing import Preprocessing  # noqa: E402
 from snnconvert.graph.walk import walk  # noqa: E402
 from snnconvert.pipeline import Request, run  # noqa: E402
@@ -82,6 +85,7 @@ CASES = {
         {**IMAGENET, **CROPPED},
         {"neuron": "graded", "levels": 15, "timesteps": 4},
     ),
+    **{name: Case(name, "imagenet", {**IMAGENET, **CROPPED}, {"neuron": "ternary", "timesteps": 16}) for name in WIRED},
 }
 # stage: the functions whose own time it is (MODULE:NAME)
 STAGES = {
@@ -265,6 +269,17 @@ def request_of(name: str, options: argparse.Namespace) -> Request:
     )
 
 
+def memory_of(request: Request) -> Memory | None:
+    """The network, where it is no file."""
+    name = Path(request.model).name
+    if name not in WIRED:
+        return None
+    assert request.calibration_data is not None
+    images = load_dataset(request.calibration_data, preprocessing=request.preprocessing, input_shape=(3, 224, 224))
+    some = images.subset(range(0, len(images), len(images) // 16)).images()
+    return Memory(module=with_live_statistics(name, some))
+
+
 @torch.inference_mode()
 def one_pass(graph: Any, images: Tensor) -> tuple[float, int]:
     """Processor seconds of one pass of the ANN over the images, and the values that it computes."""
@@ -281,7 +296,7 @@ def profiled(name: str, options: argparse.Namespace) -> None:
     meter, began = Meter(), time.perf_counter()
     meter.install()
     request = request_of(name, options)
-    outcome = run(request)
+    outcome = run(request, memory=memory_of(request))
     from snnconvert.report.from_run import document_of
 
     document_of(outcome, command_line="", next_commands=())

@@ -49,7 +49,7 @@ from snnconvert.tasks.assume import task_of
 TOLERANCE = 2e-4
 # images on which costly methods compare schedules; 32 to 512 choose within 0.3 points of the best (three networks,
 # `python benchmarks/constants_search.py`)
-DRAFT_IMAGES = 128
+DRAFT_IMAGES = 64
 # images on which the original network has to give finite numbers before anything is calibrated
 CHECKED_IMAGES = 32
 
@@ -316,9 +316,10 @@ def spiking(
     """
     options = _method_options(request)
 
-    def make(network: Ann, schedule: Schedule, neuron: NeuronChoice, count: int = len(images)) -> Snn:
+    def make(network: Ann, schedule: Schedule, neuron: NeuronChoice, count: int | None = None) -> Snn:
         method = _method(request, schedule)
         own = options if method == request.calibration else {}
+        own = own if count is None else {**own, **METHODS[method].quick}
         task = Task(network, images[:count], schedule, neuron, own, progress)
         return compile_network(_calibrated(task, replace(request, calibration=method), original, inputs))
 
@@ -328,7 +329,8 @@ def spiking(
     if len(eligible(found)) == 1:
         trials = [Trial(one, chosen=one.schedule is not None) for one in found]
     else:
-        costly = METHODS[request.calibration].costly and len(images) > DRAFT_IMAGES
+        row = METHODS[request.calibration]
+        costly = row.costly and (len(images) > DRAFT_IMAGES or bool(row.quick))
         draft = partial(make, count=DRAFT_IMAGES) if costly else make
         trials = choose(network, found, draft, images, progress)
         if costly:

@@ -6,7 +6,7 @@ The table is light: a method's module, and torch with it, is imported when the m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,12 +33,14 @@ class Method:
         options: the class that declares its options.
         place: MODULE:FUNCTION, imported when it is called, or the function itself; it takes a `Task`.
         costly: whether it takes long enough for schedules to be compared on fewer images first.
+        quick: its options where schedules are compared.
     """
 
     help: str
     options: type
     place: str | Callable[[Task], Calibrated]
     costly: bool = False
+    quick: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, task: Task) -> Calibrated:
         """Calibrate."""
@@ -61,6 +63,7 @@ METHODS = {
         options.Reconstruct,
         "snnconvert.calibrate.reconstruct:calibrate_reconstruct",
         costly=True,
+        quick={"rounds": 0},
     ),
     "rnl": Method(
         "Rate Norm Layer: one p for all layers, thresholds p times the largest activation",

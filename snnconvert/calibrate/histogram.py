@@ -9,6 +9,7 @@ from snnconvert.calibrate.observe import Range, by_channel, observed
 from snnconvert.progress import Progress, silent
 
 BINS = 2048
+EXACT = 2**24  # whole numbers below are exact in float32
 
 
 def histograms(
@@ -20,10 +21,11 @@ def histograms(
         for name, values in seen.after.items():
             site = found[name]
             rows = by_channel(values, site.axis).abs()
-            scaled = rows / site.largest.float().unsqueeze(1) * BINS
-            index = scaled.ceil().clamp(0, BINS).to(torch.int64)
-            offset = torch.arange(rows.shape[0]).unsqueeze(1) * (BINS + 1)
-            flat = torch.bincount((index + offset).flatten(), minlength=rows.shape[0] * (BINS + 1))
+            rows.div_(site.largest.float().unsqueeze(1)).mul_(BINS).ceil_().clamp_(0, BINS)
+            size = rows.shape[0] * (BINS + 1)
+            whole = rows if size < EXACT else rows.long()
+            index = whole.add_(torch.arange(rows.shape[0]).unsqueeze(1) * (BINS + 1))
+            flat = torch.bincount(index.flatten().to(torch.int32 if size < EXACT else torch.int64), minlength=size)
             table = flat.reshape(rows.shape[0], BINS + 1)[:, 1:]
             counts[name] = counts[name] + table if name in counts else table
     return counts

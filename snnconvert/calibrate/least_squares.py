@@ -11,7 +11,7 @@ on the number of images. Grouped and depthwise convolutions are solved group by 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 
 import torch
@@ -145,6 +145,26 @@ class NormalEquations:
         """Sum of squared residuals per output channel after `change`, shape (outputs,)."""
         explained = (change * self.cross).sum(1) * 2 - (change * (self.gram @ change)).sum(1)
         return (self.power - explained).flatten()
+
+
+def least_penalty(penalties: Sequence[float], errors: Callable[[float], Tensor]) -> tuple[float, Tensor]:
+    """The penalty with the least sum of `errors`, and these: downhill from the middle of the list.
+
+    The error falls and then rises along the list; every penalty that is tried costs a decomposition.
+    """
+    known: dict[int, Tensor] = {}
+
+    def error(index: int) -> float:
+        if index not in known:
+            known[index] = errors(penalties[index])
+        return float(known[index].sum())
+
+    best = len(penalties) // 2
+    for step in (1, -1):
+        while 0 <= best + step < len(penalties) and error(best + step) < error(best):
+            best += step
+    error(best)
+    return penalties[best], known[best]
 
 
 def merged(parts: Sequence[NormalEquations]) -> NormalEquations:

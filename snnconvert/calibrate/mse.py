@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from snnconvert.calibrate.histogram import centres, histograms
+from snnconvert.calibrate.histogram import BINS, histograms
 from snnconvert.calibrate.observe import Range, ranges
 from snnconvert.calibrate.options import SquaredError
 from snnconvert.calibrate.task import Task
@@ -65,17 +65,12 @@ def effective_levels(task: Task) -> int:
 
 
 def best_bounds(counts: Tensor, site: Range, levels: int, initial: float = 0.5) -> Tensor:
-    """The bound of each channel with the least squared error, shape (channels,)."""
-    values, weights = centres(site), counts.double()
-    best = torch.full_like(site.largest, torch.inf)
-    bounds, room = site.largest.clone(), torch.empty_like(values)
-    for factor in FACTORS:
-        bound = site.largest * factor
-        step = (bound / levels).unsqueeze(1)
-        torch.div(values, step, out=room)
-        room.add_(initial).floor_().clamp_(0, levels).mul_(step).sub_(values).square_().mul_(weights)
-        error = room.sum(1)
-        better = error < best
-        best = torch.where(better, error, best)
-        bounds = torch.where(better, bound, bounds)
-    return bounds
+    """The bound of each channel with the least squared error, shape (channels,).
+
+    In units of a channel's largest activation all channels have the same bins, bounds and quantisation errors, so that
+    the sums over the bins of all channels and bounds are one product of matrices.
+    """
+    values = (torch.arange(BINS, dtype=torch.float64) + 0.5) / BINS
+    steps = (FACTORS / levels).unsqueeze(1)
+    errors = ((values / steps + initial).floor_().clamp_(0, levels) * steps - values).square_()
+    return site.largest * FACTORS[(counts.double() @ errors.T).argmin(1)]

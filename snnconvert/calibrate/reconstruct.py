@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from snnconvert.calibrate.histogram import histograms
 from snnconvert.calibrate.least_squares import (
     NormalEquations,
     changed,
+    least_penalty,
     merged,
     outputs_by_group,
     patches,
@@ -41,7 +43,7 @@ from snnconvert.calibrate.packed_units import bits_per_frame
 from snnconvert.calibrate.rate_norm import objectives_of
 from snnconvert.calibrate.reconstruct_networks import Networks, chunk_images, in_turn, split_images
 from snnconvert.calibrate.reconstruct_neuron import SiteNeuron
-from snnconvert.calibrate.reconstruct_site import Presynaptic, SiteStep
+from snnconvert.calibrate.reconstruct_site import ROWS_PER_INPUT, Presynaptic, SiteStep
 from snnconvert.calibrate.task import Task
 from snnconvert.compile.spikify import model_at, neuron_in
 from snnconvert.graph.dialect import arguments, op_of, origin_of
@@ -56,6 +58,8 @@ WORTH = 1.02
 # Longer runs are read from the start, which keeps an answer at every step. Of four networks one reads late: that gains
 # 1.5 points of agreement up to 8 steps and 0.6 at 16 on held-out training images (`python benchmarks/constants.py`).
 LATE_UP_TO = 8
+# steps of the progress that is told; nanoseconds that all trials of a value in one frame take
+PROGRESS, TRIED = 1000, 15
 # the read-out is judged by cross-validation, as far as its Gram matrices are small
 FOLDS = 5
 CROSS_VALIDATED = 512
@@ -134,6 +138,7 @@ class Reconstruction:
     def run(self) -> Calibrated:
         """Calibrate every operator and site."""
         self.networks.begin(self.chunks)
+        work = list(accumulate(map(self._work, self.visited), initial=0.0))
         for index, node in enumerate(self.visited):
             op = op_of(node)
             if op.role == Role.WEIGHTED and self.options.weights:
@@ -146,7 +151,7 @@ class Reconstruction:
             for gone in self.last.get(index, ()):
                 for chunk in self.chunks:
                     chunk.forget(gone)
-            self.task.progress("reconstruct", index + 1, len(self.visited))
+            self.task.progress("reconstruct", round(PROGRESS * work[index + 1] / work[-1]), PROGRESS)
         if not self.read_out:
             self._read_without_classifier()
         self.graph.recompile()
@@ -158,6 +163,18 @@ class Reconstruction:
             "candidates": self.tried,
         }
         return self.task.calibrated(self.graph, self.sites, record, read_from=self.read_from)
+
+    def _work(self, node: fx.Node) -> float:
+        """A guess at the nanoseconds that a visit takes: who watches the progress wants to know how long it lasts."""
+        op, size = op_of(node), float(math.prod(node.meta["shape"]))
+        images, frames, found = len(self.images), self.task.schedule.frames, self.found.get(node.name)
+        if op.role != Role.WEIGHTED:
+            channels = 0 if found is None else len(found.largest)  # no site: nothing is tried
+            return frames * (images * size + TRIED * min(self.options.rows * channels, images * size))
+        inputs, outputs = op.get_buffer("weight")[0].numel(), op.get_buffer("weight").shape[0]
+        rows = min(max(self.options.rows, ROWS_PER_INPUT * inputs), images * size / outputs)
+        solving = inputs * (inputs + outputs) * rows + inputs * inputs * (inputs + 4 * outputs)
+        return 0.1 * solving + 0.01 * images * size * inputs * frames
 
     # --- which node is read when ---
 
@@ -289,9 +306,8 @@ class Reconstruction:
         parts = [NormalEquations(op) for _ in range(FOLDS if cross_validated else 2)]
         for chunk in in_turn(self.chunks):
             rows = patches(op, self.networks.read(chunk, source, start), positions)
-            residual = outputs_by_group(
-                op, self.networks.wanted(chunk, target) - self.networks.read(chunk, target, start), positions
-            )
+            lacking = self.networks.wanted(chunk, target, remember=True) - self.networks.read(chunk, target, start)
+            residual = outputs_by_group(op, lacking, positions)
             if cross_validated:
                 for fold, part in enumerate(parts):
                     part.add(rows[:, fold::FOLDS], residual[:, fold::FOLDS])
@@ -303,12 +319,13 @@ class Reconstruction:
             splits = [(parts[0], parts[1] if parts[1].rows else parts[0])]
         judged = max(sum(judge.rows for _, judge in splits), 1)
         before = sum_of([judge.errors(torch.zeros_like(judge.cross)) for _, judge in splits])
-        trials = {penalty: sum_of([judge.errors(fit.solve(penalty)) for fit, judge in splits]) for penalty in PENALTIES}
-        best = min(PENALTIES, key=lambda penalty: float(trials[penalty].sum()))
-        accepted = trials[best] < before
+        best, found = least_penalty(
+            PENALTIES, lambda penalty: sum_of([judge.errors(fit.solve(penalty)) for fit, judge in splits])
+        )
+        accepted = found < before
         everything = merged(parts)
         solved = changed(op, everything.solve(best), accepted.double())
-        after = float(torch.where(accepted, trials[best], before).sum()) / judged
+        after = float(torch.where(accepted, found, before).sum()) / judged
         entry = {
             "penalty": best,
             "rows": everything.rows,
@@ -324,7 +341,7 @@ class Reconstruction:
         """Output positions that enter the least squares."""
         shape = node.meta["shape"]
         total = math.prod(shape[:-1] if op.features_last else shape[1:])
-        return self.step.positions(total, op.outputs)
+        return self.step.positions(total, op.outputs, op.weight[0].numel())
 
     # --- (b) and (c) ---
 
@@ -334,6 +351,7 @@ class Reconstruction:
         presynaptic = self.presynaptic.pop(weighted, weighted) if weighted is not None else None
         starts = [one[node.name] / neuron.levels for one in self.bounds]
         site, entry = self.step.run(node, neuron, self.found[node.name], starts, presynaptic)
+        self.networks.forget_remembered(self.chunks)
         self.sites[node.name] = site
         self.layers.append({"name": node.name, "origin": str(origin_of(node)), "kind": "site", **entry})
         self.presynaptic.clear()

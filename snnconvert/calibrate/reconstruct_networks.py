@@ -100,6 +100,7 @@ class Networks:
         self.packed: dict[tuple[fx.Node, bool], tuple[Op, Weighted | None, Packed | None]] = {}
         self.stored: set[fx.Node] = set()
         self._senders: dict[fx.Node, list[fx.Node]] = {}
+        self._remembered: set[fx.Node] = set()
         for node in self.nodes:
             if self._is_stored(node):
                 self.stored.add(node)
@@ -155,9 +156,20 @@ class Networks:
 
         return Pull(rule, chunk.ann.get)(node)
 
-    def wanted(self, chunk: Chunk, node: fx.Node) -> Tensor:
-        """What the ANN computes at `node`, as often as `mean` averages."""
-        return self._for_every_read(self.ann(chunk, node))
+    def wanted(self, chunk: Chunk, node: fx.Node, *, remember: bool = False) -> Tensor:
+        """What the ANN computes at `node`, as often as `mean` averages; `remember` it until the next site is done."""
+        value = self.ann(chunk, node)
+        if remember and node not in self.stored and node not in chunk.ann:
+            chunk.ann[node] = value
+            self._remembered.add(node)
+        return self._for_every_read(value)
+
+    def forget_remembered(self, chunks: list[Chunk]) -> None:
+        """Drop what was only remembered."""
+        for node in self._remembered:
+            for chunk in chunks:
+                chunk.ann.pop(node)
+        self._remembered.clear()
 
     def _for_every_read(self, tensor: Tensor) -> Tensor:
         return tensor if len(self.read_at) == 1 else tensor.repeat(len(self.read_at), *([1] * (tensor.ndim - 1)))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from snnconvert.calibrate.least_squares import NormalEquations, changed, outputs_by_group, patches
+from snnconvert.calibrate.least_squares import NormalEquations, changed, least_penalty, outputs_by_group, patches
 from snnconvert.calibrate.observe import Range
 from snnconvert.calibrate.options import Reconstruct
 from snnconvert.calibrate.reconstruct_networks import Chunk, Networks, in_turn
@@ -39,6 +39,8 @@ PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)
 SHARES = (1.0, 0.5, 1.5)
 # of `memory`, for the currents that thresholds are tried on and as much for a change of them; and the fewest rows
 TRIAL_SHARE, MIN_ROWS = 0.75, 1024
+# of the sample for each weight of an output: six, on the images that are fitted, lose nothing (accuracy.md)
+ROWS_PER_INPUT = 8
 
 
 @dataclass
@@ -134,15 +136,14 @@ class SiteStep:
 
     def _trial(self, node: fx.Node, neuron: SiteNeuron, found: Range, positions: Tensor) -> Trial:
         """Currents and targets at some positions of every image."""
-        trial = Trial(neuron, [], [], [])
+        trial = Trial(neuron, self._currents_at(node, found.axis, positions), [], [])
         for chunk in in_turn(self.chunks):
-            trial.currents.append(self._current_at(chunk, node, found.axis, positions))
             trial.targets.append(at_positions(self.networks.wanted(chunk, node), found.axis, positions))
             trial.held_out.append(chunk.held_out)
         return trial
 
-    def positions(self, total: int, channels: int) -> Tensor:
-        """Which of `total` values of every channel, the same ones in each image, are the sample.
+    def positions(self, total: int, channels: int, inputs: int = 0) -> Tensor:
+        """Which of `total` values of every channel, the same ones in each image, are the sample; `inputs` are fitted.
 
         On it operators are solved, thresholds tried and weights corrected: what tells these apart is a matter of rows,
         not of where they are.
@@ -150,13 +151,16 @@ class SiteStep:
         images = sum(len(chunk.images) for chunk in self.chunks)
         frames = self.networks.schedule.frames
         affordable = int(TRIAL_SHARE * self.options.memory * 2**30) // (4 * frames * channels)
-        rows = min(self.options.rows, max(MIN_ROWS, affordable))
+        rows = min(max(self.options.rows, ROWS_PER_INPUT * inputs), max(MIN_ROWS, affordable))
         drawn = torch.randperm(total, generator=torch.Generator().manual_seed(total))
         return drawn[: math.ceil(rows / images)].sort().values
 
     def _current(self, chunk: Chunk, node: fx.Node) -> Tensor:
         value = self.networks.frames(chunk, arguments(node)[0])
         return value.tensor.unsqueeze(0) if value.constant else self.networks.by_frames(value.tensor)
+
+    def _currents_at(self, node: fx.Node, axis: int, positions: Tensor) -> list[Tensor]:
+        return [self._current_at(chunk, node, axis, positions) for chunk in in_turn(self.chunks)]
 
     def _current_at(self, chunk: Chunk, node: fx.Node, axis: int, positions: Tensor) -> Tensor:
         """The current at some of every channel's values, (frames, batch, channels, positions, 1)."""
@@ -209,10 +213,10 @@ class SiteStep:
             rows = patches(op, self.networks.mean(chunk, source), presynaptic.positions)
             lacking = residual.squeeze(-1).transpose(1, 2) if op.features_last else residual
             (held if chunk.held_out else normal).add(rows, outputs_by_group(op, lacking), gram=False)
-        penalty = min(PENALTIES, key=lambda one: float(held.errors(normal.solve(one)).sum()))
+        penalty, _ = least_penalty(PENALTIES, lambda one: held.errors(normal.solve(one)))
         change = presynaptic.every.with_cross_of([normal, held]).solve(penalty)
         replace_op(self.networks.graph, presynaptic.node, changed(op, change))
-        others = self._trial(node, trial.neuron, found, presynaptic.positions).currents
+        others = self._currents_at(node, found.axis, presynaptic.positions)
         chosen = torch.zeros_like(fit.threshold)
         count = len(SHARES)
         shared = candidates_of([fit.threshold] * count, [fit.initial] * count, share=torch.tensor(SHARES))

@@ -9,6 +9,7 @@ from torch import Tensor
 from snnconvert.calibrate.least_squares import (
     NormalEquations,
     changed,
+    least_penalty,
     merged,
     outputs_by_group,
     patches,
@@ -110,3 +111,18 @@ def test_what_cannot_be_solved() -> None:
     )
     assert not solvable(transposed)
     assert solvable(made(2, 2, 1))
+
+
+def test_the_least_penalty_is_found_with_few_trials() -> None:
+    penalties = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+    for best in range(len(penalties)):
+        tried = list[float]()
+
+        def errors(penalty: float, best: int = best, tried: list[float] = tried) -> Tensor:
+            tried.append(penalty)
+            return torch.tensor([abs(penalties.index(penalty) - best) + 1.0, 0.5])
+
+        found, error = least_penalty(penalties, errors)
+        assert found == penalties[best]
+        assert float(error.sum()) == 1.5
+        assert len(tried) == len(set(tried)) <= 3 + abs(best - 3)

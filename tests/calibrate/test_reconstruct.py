@@ -220,7 +220,7 @@ def test_what_memory_does_not_hold_is_kept_in_files(monkeypatch: pytest.MonkeyPa
         one = task(network("concat"), images(40), neuron=neuron, options={"rows": 1024})
         calm = calibrate_reconstruct(one)
         assert not any(written)
-        little = {"rows": 1024, "memory": 40 * 8 * 64 * 20 / 2**30}
+        little = {"rows": 1024, "memory": 40 * 8 * 64 * 2 / 2**30}
         small = calibrate_reconstruct(replace(one, options=little))
         assert sum(written) > 5
         assert small.record["images"] == calm.record["images"] == 40

@@ -83,7 +83,8 @@ def test_headroom_is_the_remedy_that_the_warning_names(tmp_path: Path) -> None:
     assert with_room.studies["shift"] is None
 
 
-def test_a_report_says_when_memory_left_images_out() -> None:
+def test_a_report_says_when_memory_left_images_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snnconvert.calibrate.reconstruct.disk_space", lambda: 0)
     request = Request("zoo:digits-cnn", timesteps=4, schedule="streaming", calibration_samples=60, limit=20)
     whole = document_of(run(request), command_line="")
     assert not any("calibration images were used" in note for note in whole["evaluation"]["notes"])
