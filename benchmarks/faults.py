@@ -95,6 +95,8 @@ def run_all(files: Path) -> Iterator[dict[str, Any]]:
             arguments = [word.format(**stands) for word in command.split()]
             answer = watched.run(work, arguments)
             row, text = judged(command, 0, arguments, answer), answer["text"]
+            if "kw.py" in command or "runs_code" in command:  # Python that the user names, and whose code is to run
+                row["faults"] = [fault for fault in row["faults"] if not fault.endswith("kw.py ran")]
             ok = row["exit"] in right and not row["faults"] and row["seconds"] < SECONDS
             yield {**row, "ok": ok, "text": text.replace(made, "")}
         watched.stop()

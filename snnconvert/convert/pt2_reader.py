@@ -313,6 +313,8 @@ def _append(graph: fx.Graph, nodes: dict[str, fx.Node], entry: dict[str, Any]) -
     assert target is not None
     where = _path(entry.get("metadata", {}).get("nn_module_stack", ""))
     pairs = [(item["name"], item["arg"]) for item in entry["inputs"] if item["name"] not in _STORAGE_NAMES]
+    if not all(isinstance(name, str) for name, _ in pairs):
+        raise TypeError(f"an argument of {text} has no name")
     values = [(name, _value(arg, nodes)) for name, arg in pairs]
     if isinstance(target, torch._ops.OpOverload):
         names = [argument.name for argument in target._schema.arguments if not argument.kwarg_only]

@@ -275,7 +275,10 @@ class _Reader:
                 self.refuse(where, "name and sha256 belong to one file, not to a glob", "remove them")
             pattern = Path(given["glob"])
             root = Path(pattern.anchor) if pattern.is_absolute() else self.path.parent
-            found = sorted(path for path in root.glob(str(pattern.relative_to(pattern.anchor))) if is_regular(path))
+            try:
+                found = sorted(path for path in root.glob(str(pattern.relative_to(pattern.anchor))) if is_regular(path))
+            except (ValueError, NotImplementedError) as error:
+                self.refuse((*where, "glob"), f"{given['glob']!r} is no pattern: {error}", "correct the pattern")
             if not found:
                 self.refuse((*where, "glob"), f"no file matches {given['glob']}", "correct the pattern")
             for path in found:
