@@ -26,7 +26,8 @@ from snnconvert.report.document import write_report
 from snnconvert.report.figures import formats_of, on_paper, write_beside
 from snnconvert.report.from_run import document_of
 from snnconvert.report.sections import SECTIONS, attribution
-from snnconvert.report.verdict import verdict
+from snnconvert.report.verdict import metric, verdict
+from snnconvert.report.wording import spoken
 from snnconvert.target import Attempt, best_of, beyond_the_original, reached, smallest, unreachable
 
 if TYPE_CHECKING:
@@ -184,10 +185,9 @@ class Conversion:
         spec = next((one for one in SECTIONS["curve"].charts(self.report).values() if one is not None), None)
         if spec is not None:
             drawn = base64.b64encode(vl_convert.vegalite_to_svg(on_paper(spec)).encode()).decode()
-            found.append(
-                f'<img alt="accuracy over time" style="max-width:100%" src="data:image/svg+xml;base64,{drawn}">'
-            )
-        warned = [row["text"] for row in self.report["warnings"]]
+            shown = f'alt="{metric(self.report).title} over time" style="max-width:100%"'
+            found.append(f'<img {shown} src="data:image/svg+xml;base64,{drawn}">')
+        warned = [spoken(self.report, row["text"]) for row in self.report["warnings"]]
         found += [f"<p>&#9888; {html.escape(text)}</p>" for text in warned]
         return "\n".join([*found, f"<p><small>{html.escape(repr(self.snn))}</small></p>"])
 
