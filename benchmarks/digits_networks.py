@@ -72,14 +72,14 @@ class OnnxWriter:
         inputs = [x, self._weight(layer.weight, f"{name}.weight"), self._weight(layer.bias, f"{name}.bias")]
         return self._node("Gemm", inputs, name, alpha=1.0, beta=1.0, transB=1)
 
-    def model(self, output: str, name: str) -> onnx.ModelProto:
-        """The checked model with input "image" (N, 1, 8, 8) and output "logits" (N, 10)."""
+    def model(self, output: str, name: str, sample: tuple[int, ...] = (1, 8, 8)) -> onnx.ModelProto:
+        """The checked model with input "image" (N, *sample) and output "logits" (N, 10)."""
         self.nodes[-1].output[0] = "logits"
         assert self.nodes[-1].name + "_out" == output
         graph = helper.make_graph(
             self.nodes,
             name,
-            [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 1, 8, 8])],
+            [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", *sample])],
             [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 10])],
             self.weights,
         )

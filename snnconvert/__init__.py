@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from snnconvert.api.convert import convert_model
     from snnconvert.api.files import save
     from snnconvert.api.finetune import finetune
-    from snnconvert.api.network import Simulated, SpikingNetwork, load
+    from snnconvert.api.network import SpikingNetwork, load
+    from snnconvert.api.over_time import Simulated
     from snnconvert.calibrate import register_calibration
     from snnconvert.calibrate.task import Task
     from snnconvert.data.datasets import Dataset, load_dataset
@@ -72,7 +73,7 @@ _HOMES = {
     "Exported": "exporters.export",
     "NeuronModel": "neurons",
     "Preprocessing": "data.preprocessing",
-    "Simulated": "api.network",
+    "Simulated": "api.over_time",
     "SpikingNetwork": "api.network",
     "State": "neurons",
     "Task": "calibrate.task",

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from snnconvert.calibrate.observe import in_canonical_order
 from snnconvert.data.memory import Memory
-from snnconvert.data.selection import select_inputs
 from snnconvert.progress import Progress, silent
+from snnconvert.replay import chosen_inputs
 from snnconvert.request import Request, check_request
 from snnconvert.simulate.early_exit import with_early_exit
 from snnconvert.stages import (
@@ -48,11 +48,11 @@ def run(
     with timed(timings, "open"):
         ann, facts = open_ann(request, memory)
     with timed(timings, "data"):
-        inputs = select_inputs(ann, request, memory)
+        request, inputs = chosen_inputs(request, ann, memory)
         ann = for_task(request, ann, inputs.task)
     with timed(timings, "calibrate"):
         images = in_canonical_order(inputs.calibration)
-        ann, network = with_encoder(request, ann, images)
+        ann, network = with_encoder(request, ann, images, inputs)
         snn = spiking(request, ann, network, images=images, inputs=inputs, progress=progress)
         if request.early_exit is not None:
             snn = with_early_exit(snn, images, request.early_exit, progress)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from snnconvert import calibrate, neurons, plugins
 from snnconvert.calibrate import METHODS, check_options, on_the_command_line
 from snnconvert.compile import PRECISIONS
-from snnconvert.data.preprocessing import Preprocessing, from_command_line
+from snnconvert.data.preprocessing import Preprocessing, check_replay, from_command_line
 from snnconvert.errors import OptionError
 from snnconvert.graph.schedule import MOST_BITS, MOST_TIMESTEPS, PHASES, RESIDUALS, ROUNDINGS, SCHEDULES, owners
 from snnconvert.neurons import NEURONS, cheapest_first, offered
@@ -45,7 +45,7 @@ class Request:
     model: str = _of_models(
         MISSING,
         "An .onnx file, weights (.pt, .pth, .th, .safetensors) with --arch, a .pt2 program, torchvision:NAME, "
-        "timm:NAME, or zoo:NAME (zoo:digits-resnet and zoo:digits-cnn come with the package).",
+        "timm:NAME, or zoo:NAME (zoo:digits-resnet, zoo:digits-cnn, zoo:nmnist-cnn come with the package).",
         positional=True,
         manifest=False,
     )
@@ -327,7 +327,7 @@ def check_request(request: Request) -> None:
             hint="leave one of the two out",
             options=("label_column", "label_key"),
         )
-    for refuse in (_check_earlier_steps, _check_neuron, _check_schedule):
+    for refuse in (_check_earlier_steps, _check_neuron, _check_schedule, check_replay):
         refuse(request)
     check_studies(request.studies, None if request.automatic else request.schedule)
     check_options(request.calibration, request.options)

@@ -18,7 +18,7 @@ from snnconvert.compile.balance import with_identity_sites
 from snnconvert.compile.network import compile_network
 from snnconvert.compile.precision import in_precision
 from snnconvert.convert.doors import choose_named, import_fitting, open_model
-from snnconvert.convert.encoder import with_input_encoder
+from snnconvert.convert.encoder import with_input_encoder, with_replay
 from snnconvert.convert.onnx_reference import Comparison, compare_with_onnxruntime
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.passes.logits import keep_logits
@@ -100,13 +100,12 @@ def with_bundled_data(request: Request) -> Request:
     if not request.model.startswith("zoo:"):
         return request
     row = bundled(request.model)
-    own = request.preprocessing == Preprocessing() and request.data is None
-    return replace(
-        request,
-        data=request.data or f"zoo:{row.name}",
-        calibration_data=request.calibration_data or (f"zoo:{row.name}/train" if request.data is None else None),
-        preprocessing=row.preprocessing if own else request.preprocessing,
-    )
+    own = request.preprocessing == Preprocessing() and (request.data is None or not row.dataset)
+    request = replace(request, preprocessing=row.preprocessing) if own else request
+    if request.data is not None or not row.dataset:
+        return request
+    train = f"zoo:{row.name}/train"
+    return replace(request, data=f"zoo:{row.name}", calibration_data=request.calibration_data or train)
 
 
 def open_ann(request: Request, memory: Memory | None = None) -> tuple[Ann, Facts]:
@@ -170,16 +169,13 @@ def for_task(request: Request, ann: Ann, task: TaskChoice | None = None) -> Ann:
     return ann
 
 
-def with_encoder(request: Request, ann: Ann, images: Tensor) -> tuple[Ann, Ann]:
+def with_encoder(request: Request, ann: Ann, images: Tensor, inputs: Inputs) -> tuple[Ann, Ann]:
     """`ann` with its functions replaced by units, and the network to convert: that with the encoder asked for.
 
     Args:
         request: how functions are approximated, and how images enter.
         ann: a canonical network.
-        images: calibration inputs in canonical order.
-
-    Raises:
-        DataError: if the network overflows on the first of the images.
+        images, inputs: calibration inputs in canonical order, and where they come from.
     """
     with torch.inference_mode():
         refuse_overflow(ann.source.name, ann.graph(images[:CHECKED_IMAGES])[0])
@@ -187,7 +183,7 @@ def with_encoder(request: Request, ann: Ann, images: Tensor) -> tuple[Ann, Ann]:
     if request.input_encoder == "spiking":
         network = with_input_encoder(network)
         ann = replace(ann, source=network.source)
-    return ann, network
+    return ann, with_replay(network, images, inputs.replay, inputs.preprocessing)
 
 
 def measured(
@@ -275,6 +271,8 @@ def _schedules(request: Request) -> tuple[str, ...]:
     if not request.automatic:
         return (request.schedule,)
     if request.compared:
+        return tuple(kind for kind, row in SCHEDULES.items() if row.anytime)
+    if request.preprocessing.events is not None:  # it answers in every step
         return tuple(kind for kind, row in SCHEDULES.items() if row.anytime)
     named = request.schedule.split(",")
     usual = request.neuron in (Request.neuron, "auto")

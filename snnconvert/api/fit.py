@@ -35,7 +35,7 @@ def fit(request: Request) -> dict[str, Any]:
     inputs = select_inputs(ann, replace(request, data=None, calibration_samples=ROUGH_IMAGES))
     ann = for_task(request, ann, inputs.task)
     images = in_canonical_order(inputs.calibration)
-    _, network = with_encoder(request, ann, images)
+    _, network = with_encoder(request, ann, images, inputs)
     neurons = [NeuronChoice(name, model.levels) for name, model in offered().items()]
     choices, best = list[dict[str, Any]](), None
     for one in candidates(network, request.timesteps, neurons=neurons, schedules=tuple(SCHEDULES)):

@@ -5,21 +5,23 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from snnconvert import request  # noqa: F401  (a checkpoint may need what packages bring, which it loads)
 from snnconvert.api.files import check_path, save
+from snnconvert.api.over_time import Array, Simulated, continued, moving_input
 from snnconvert.data.arrange import prepare, show_shape
 from snnconvert.data.datasets import dataset_of
-from snnconvert.data.named import Arrays, Wanted, as_array, by_name, packed_inputs
+from snnconvert.data.memory import raw_in_memory
+from snnconvert.data.moving import over_time_of
+from snnconvert.data.named import Arrays, Wanted, as_array, by_name, packed_inputs, raw_of
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import DataError, OptionError, did_you_mean
 from snnconvert.exporters import hub
@@ -29,54 +31,8 @@ from snnconvert.graph.inputs import inputs_of
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.simulate.chunks import chunk_size, with_smaller_chunks
 from snnconvert.simulate.layer_engine import LayerEngine
+from snnconvert.simulate.moving_input import events_of
 from snnconvert.simulate.result import Simulation
-
-Array = NDArray[Any] | Tensor
-
-
-@dataclass(frozen=True)
-class Simulated:
-    """What a spiking network did with a batch, over time.
-
-    Everything is a NumPy array where the inputs were one, and a tensor on the CPU where they were a tensor.
-
-    Attributes:
-        outputs: of the network's first output after each answer, shape (answers, n, *output), float64, on the scale of
-            the original network's: the mean over the frames that have been read until then.
-        steps: the steps (from 1) after which the answers stand, one for each of `outputs`; the last is T at most.
-        spikes: for each layer of neurons by its name in the report, the spikes of one input, all neurons together, in
-            each of the T steps, mean over the batch; shape (T,), float64.
-        trains: for each recorded layer what its neurons sent, shape (frames, n, *neurons), whole numbers (int32): the
-            spikes of a step, where they carry several units their number, negative ones below zero; of a bistable
-            network the sum of a window.
-        further: as `outputs`, of the network's other outputs.
-
-    Examples:
-        >>> import numpy as np, snnconvert
-        >>> snn = snnconvert.convert_model("zoo:digits-cnn", timesteps=4, schedule="streaming", calibration="mse").snn
-        >>> seen = snn.simulate(np.random.default_rng(0).random((5, 1, 8, 8), np.float32))
-        >>> seen.outputs.argmax(2).shape  # what it would answer after each step
-        (4, 5)
-        >>> bool(seen.total_spikes == sum(by_step.sum() for by_step in seen.spikes.values()))
-        True
-    """
-
-    outputs: Array
-    steps: list[int]
-    spikes: dict[str, Array]
-    trains: dict[str, Array]
-    further: tuple[Array, ...] = ()
-
-    @property
-    def total_spikes(self) -> float:
-        """Spikes of one input, all layers and steps."""
-        return float(sum(float(count.sum()) for count in self.spikes.values()))
-
-    def __repr__(self) -> str:
-        shape = "x".join(map(str, self.outputs.shape))
-        steps = f"after steps {self.steps[0]} to {self.steps[-1]}"
-        spikes = f"{self.total_spikes:,.0f} spikes an input in {len(self.spikes)} layers"
-        return f"Simulated(outputs {shape} {steps}, {spikes})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -143,7 +99,7 @@ class SpikingNetwork(types.Snn):
             DataError: inputs of another shape, or not finite.
             OptionError: a device that is not there.
         """
-        given, x = self._inputs(x), _first(x)
+        given, x = self._given(x), _first(x)
         rows = [tuple(one[-1] for one in run.outputs) for run, _ in self._runs(given, device)]
         dtype = x.dtype if isinstance(x, Tensor) and x.is_floating_point() else torch.float32
         if not isinstance(x, Tensor) and np.asarray(x).dtype.kind == "f":
@@ -152,17 +108,26 @@ class SpikingNetwork(types.Snn):
         made = [_like(x, (torch.cat(parts) / frames).to(dtype)) for parts in zip(*rows, strict=True)]
         return made[0] if len(made) == 1 else tuple(made)
 
-    def simulate(self, x: Array, *, record: bool | str | Iterable[str] = False, device: str = "cpu") -> Simulated:
+    def simulate(
+        self,
+        x: Array,
+        *,
+        record: bool | str | Iterable[str] = False,
+        state: Simulated | bool | None = None,
+        device: str = "cpu",
+    ) -> Simulated:
         """The outputs over time, and the spikes of each layer.
 
         Args:
-            x, device: as of a call.
+            x, device: as of a call; or (steps, n, *input_shape), what comes in in each step: numbers of events, or real
+                numbers. There are then as many steps as x has.
+            state: go on where an earlier simulation of as many inputs stopped; True begins one to go on from. Outputs
+                are means since then.
             record: layers whose spikes are kept one by one (`layers` lists the names), True for all of them. They take
                 4 bytes for each neuron, frame and input.
 
         Raises:
-            DataError: inputs of another shape, or not finite.
-            OptionError: a layer or device that is not there.
+            DataError, OptionError: inputs of another shape, or not finite; a layer or device that is not there.
 
         Examples:
             >>> import numpy as np, snnconvert
@@ -170,15 +135,14 @@ class SpikingNetwork(types.Snn):
             >>> snn = snnconvert.convert_model("zoo:digits-cnn", **options).snn
             >>> images = np.random.default_rng(0).random((5, 1, 8, 8), np.float32)
             >>> seen = snn.simulate(images, record=snn.layers[0])
-            >>> seen.spikes[snn.layers[0]].shape
-            (8,)
-            >>> train = seen.trains[snn.layers[0]]  # frames, inputs, channels, height, width
-            >>> train.shape
+            >>> seen.trains[snn.layers[0]].shape  # frames, inputs, channels, height, width
             (8, 5, 16, 8, 8)
-            >>> bool(train.sum() == 5 * seen.spikes[snn.layers[0]].sum())
-            True
         """
-        given, wanted, x = self._inputs(x), self._recorded(record), _first(x)
+        given, wanted, x = self._given(x), self._recorded(record), _first(x)
+        if state is not None:
+            return self._continued(x, given, state, wanted)
+        if (incoming := over_time_of(given)) is not None and incoming.steps != self.schedule.frames:
+            return self._for(incoming.steps).simulate(given, record=record, device=device)
         outputs: list[tuple[Tensor, ...]] = []
         counts = {name: np.zeros(self.timesteps) for name in self.layers}
         trains: dict[str, list[Tensor]] = {name: [] for name in wanted}
@@ -205,15 +169,18 @@ class SpikingNetwork(types.Snn):
             further=tuple(map(like, means[1:])),
         )
 
-    def prepare(self, images: Array) -> Tensor:
-        """Raw images as inputs of this network, prepared as those that it was converted on.
+    def prepare(self, images: Any, *, steps: int | None = None) -> Tensor:
+        """Raw images or recordings as inputs of this network, prepared as those that it was converted on.
 
         Args:
             images: shape (n, *sample), for instance (n, height, width, channels) of uint8; of a network with several
-                inputs a mapping with one for each.
+                inputs a mapping with one for each; of one that watches event cameras a list or data set of recordings,
+                each a structured array with t (us), x, y and p.
+            steps: of a replay of recordings; those of the network by default.
 
         Returns:
-            A tensor (n, *input_shape), float32.
+            A tensor (n, *input_shape), float32: of recordings what the original network would see of each as a whole,
+            which also holds what comes in in each step.
 
         Raises:
             DataError: images that do not fit the network.
@@ -235,7 +202,12 @@ class SpikingNetwork(types.Snn):
             raw = Arrays("the inputs", tuple(held), held.__getitem__).raw(Wanted(self.inputs))
             shape, inputs = self.input_shape, self.inputs
             return dataset_of(raw, "the inputs", preprocessing=plan, input_shape=shape, inputs=inputs).images()
-        return prepare(plan, as_array(images, "images"), self.input_shape)
+        if plan.events is None:
+            return prepare(plan, as_array(images, "images"), self.input_shape)
+        given, name = raw_in_memory(images, "recordings")
+        whole = events.steps if (events := events_of(self.graph)) is not None else None
+        fitted: Any = {"input_shape": self.input_shape, "steps": steps or self.schedule.frames, "whole": whole}
+        return dataset_of(raw_of(given, Wanted(())), name, preprocessing=plan, **fitted).images()
 
     def save(self, path: str | Path, *, original: bool = True) -> Path:
         """Write a checkpoint (.snn) that `load` and `snnconvert run` read; as `snnconvert.save`."""
@@ -246,6 +218,43 @@ class SpikingNetwork(types.Snn):
         return (
             f"SpikingNetwork({self.source.name}: {self.schedule.describe()}, T = {self.timesteps}, {len(self.layers)} "
             f"layers of {models} neurons, input {show_shape(self.input_shape)})"
+        )
+
+    def _given(self, x: Any) -> Tensor:
+        """Checked inputs (n, *input_shape), which may vary over time."""
+        if over_time_of(x) is not None:
+            return x  # type: ignore[no-any-return]
+        if self.inputs or isinstance(x, Mapping):
+            return self._inputs(x)
+        array = as_array(x, "the inputs")
+        if array.ndim != len(self.input_shape) + 2 or array.shape[2:] != self.input_shape or not len(array):
+            return self._inputs(x)
+        return moving_input(self, array, lambda values: self._inputs(values.reshape(-1, *self.input_shape)))
+
+    def _for(self, steps: int) -> SpikingNetwork:
+        """The same network for inputs of so many steps."""
+        lag = self.schedule.timesteps - self.schedule.frames
+        return replace(self, schedule=replace(self.schedule, timesteps=steps + lag), early_exit=None)
+
+    def _continued(self, x: Any, given: Tensor, state: Simulated | bool, wanted: tuple[str, ...]) -> Simulated:
+        """A simulation that goes on from `state`, and can be gone on from."""
+        if wanted or (isinstance(state, Simulated) and state.state is None):
+            what = "record and state do not go together" if wanted else "this simulation cannot be gone on from"
+            hint = "leave record out" if wanted else "begin it with state=True"
+            raise OptionError(what, hint=hint, options=("state",))
+        run, means, carried = continued(self, given, None if isinstance(state, bool) else state.state)
+        like, steps, done = partial(_like, x), carried.step - run.first, carried.step
+        counts = {name: torch.zeros(steps, dtype=torch.float64) for name in self.layers}
+        for name, by_step in counts.items():  # a layer that has not begun to send has been silent
+            sent = run.simulation.spikes[name]
+            by_step[steps - len(sent) :] = sent.double() / max(len(given), 1)
+        return Simulated(
+            outputs=like(means[0]),
+            steps=list(range(done - len(means[0]) + 1, done + 1)),
+            spikes={name: like(by_step) for name, by_step in counts.items()},
+            trains={},
+            further=tuple(map(like, means[1:])),
+            state=carried,
         )
 
     def _inputs(self, x: Any) -> Tensor:

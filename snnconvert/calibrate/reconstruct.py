@@ -48,7 +48,7 @@ from snnconvert.calibrate.task import Task
 from snnconvert.compile.spikify import model_at, neuron_in
 from snnconvert.graph.dialect import arguments, op_of, origin_of
 from snnconvert.graph.edit import copied, kind_of, replace_op
-from snnconvert.graph.kinds import Op, Role, Weighted
+from snnconvert.graph.kinds import Events, Op, Role, Weighted
 from snnconvert.graph.types import Calibrated, SiteCalibration
 from snnconvert.neurons import NeuronModel
 from snnconvert.options import made
@@ -214,6 +214,8 @@ class Reconstruction:
 
     def _bytes(self, node: fx.Node, frames: int) -> int:
         means = 4 + 4 * len(self.read_at)
+        if op_of(node).role == Role.EVENTS:
+            return means + math.ceil(frames * bits_per_frame(0, op_of(node, Events).levels) / 8)
         sites = self.networks.sites_of(node) or ([node] if op_of(node).role == Role.SITE else [])
         if not sites:
             return means + 4 * frames

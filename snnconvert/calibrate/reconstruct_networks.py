@@ -5,7 +5,8 @@ frame) and `mean` (its average over the frames; over several numbers of frames, 
 network has to serve several). Every operator of a spiking network is exact in the mean, so `mean` costs one evaluation
 whatever the number of frames. Values at sites, at their maximum pools and at branchings are stored, all others are
 computed when asked for: at all positions, or only at some, which costs little where a map is large. Spikes are kept
-packed.
+packed. It is longer than 400 lines
+because all that evaluates a node of either network stands here.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from snnconvert.calibrate.sent_spikes import Sent, Spikes, wired
 from snnconvert.compile.exact import on_grid
 from snnconvert.graph.dialect import arguments, op_of, output_nodes, role_of
 from snnconvert.graph.edit import kind_of
-from snnconvert.graph.kinds import Conv, MaxPool, Op, Role, Weighted
+from snnconvert.graph.kinds import Conv, Events, MaxPool, Op, Role, Weighted
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.walk import Pull, applied, upstream
 from snnconvert.simulate.chunks import widest
@@ -35,6 +36,7 @@ from snnconvert.simulate.kernels import choose
 from snnconvert.simulate.kernels.bits import Bits
 from snnconvert.simulate.kernels.layout import Packed, pack, per_element, tables_pay
 from snnconvert.simulate.kernels.native import MOST_TERMS, Convolution, Current, ScaledSpikes, Summand
+from snnconvert.simulate.moving_input import check_input
 from snnconvert.simulate.over_time import by_frames, compensated, running_maximum
 
 CHUNK_BYTES = 16 * 2**20
@@ -111,7 +113,7 @@ class Networks:
         role = op_of(node).role
         if role == Role.MAXPOOL and self.sites_of(node):
             return True
-        return role == Role.SITE or len(node.users) > 1
+        return role in (Role.SITE, Role.EVENTS) or len(node.users) > 1
 
     def sites_of(self, node: fx.Node) -> list[fx.Node]:
         """The sites whose spikes `node` sends on, through maximum pools and wiring; none where it does not."""
@@ -131,13 +133,25 @@ class Networks:
         return list(dict.fromkeys(site for some in sites for site in some)) if all(sites) else []
 
     def begin(self, chunks: list[Chunk]) -> None:
-        """Present the images."""
+        """Present the images, or the recordings."""
         for node in self.nodes:
-            if node.op == "placeholder":
-                for chunk in chunks:
-                    chunk.ann.lend(node, chunk.images)
-                    chunk.mean.lend(node, self._for_every_read(chunk.images))
-                    chunk.frames.lend(node, Frames(chunk.images, constant=True))
+            for chunk in chunks if node.op == "placeholder" else ():
+                chunk.ann.lend(node, chunk.images)
+                chunk.mean.lend(node, self._for_every_read(chunk.images))
+                chunk.frames.lend(node, Frames(chunk.images, constant=True))
+            for chunk in chunks if role_of(node) == Role.EVENTS else ():
+                self._replay(chunk, node)
+
+    def _replay(self, chunk: Chunk, node: fx.Node) -> None:
+        """What comes in in each frame of recordings, as the spiking network will be given it."""
+        op, incoming = op_of(node, Events), check_input(self.graph, self.schedule, chunk.images)
+        assert incoming is not None
+        frames = self.schedule.frames
+        units, _ = op.received(incoming.frames(0, frames))
+        sent = Sent(units.flatten(0, 1), op.amplitude, (0, op.levels), share_sent(units))
+        chunk.ann.lend(node, chunk.images)
+        chunk.mean[node] = mean_sent(units, op.amplitude, op.levels, self.read_at)
+        chunk.frames[node] = sent.kept(frames)
 
     def sources(self, node: fx.Node) -> set[fx.Node]:
         """The stored nodes from which `node` is computed (itself, if it is stored already)."""
@@ -366,7 +380,9 @@ class Networks:
         return Frames(op(*tensors), constant=False)
 
     def store(self, chunk: Chunk, node: fx.Node) -> None:
-        """Keep the value of a pool or of a branching node."""
+        """Keep the value of a pool or of a branching node; events are there from the start."""
+        if role_of(node) == Role.EVENTS:
+            return
         chunk.ann[node] = self.ann(chunk, node).contiguous()
         pools = role_of(node) == Role.MAXPOOL and self.sites_of(node)
         sent = self._sent(chunk, arguments(node)[0]) if pools else self._sent(chunk, node)

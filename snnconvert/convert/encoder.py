@@ -8,8 +8,16 @@ is worth the same.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from snnconvert.data.moving import Events as Recorded
+from snnconvert.data.moving import over_time_of
+from snnconvert.errors import OptionError
 from snnconvert.graph.dialect import verify
 from snnconvert.graph.edit import copied, finish, insert_after
 from snnconvert.graph.kinds import Events, Identity, Stage
@@ -25,6 +33,41 @@ def with_input_encoder(ann: Ann) -> Ann:
         insert_after(graph, node, Identity(), suffix="encoder", users=list(node.users))
     source = replace(ann.source, notes=(*ann.source.notes, REMARK))
     return replace(ann, graph=verify(finish(graph), Stage.ANN), source=source)
+
+
+# events that are taken in at a place in one step, by what recordings to calibrate on show
+HEADROOM = 2
+
+
+def with_replay(ann: Ann, recordings: Tensor, replay: Mapping[str, Any] | None, plan: Mapping[str, Any]) -> Ann:
+    """`ann` with the events of recordings coming in, step by step.
+
+    Args:
+        recordings: to calibrate on, which vary over time.
+        replay: how they are cut into steps, see `Dataset.replay`; None of images, which leave `ann` as it is.
+        plan: the preprocessing: what an event is worth to the network, and when all begins anew.
+
+    Raises:
+        OptionError: a time to reset after that is no whole number of steps.
+    """
+    if replay is None:
+        return ann
+    found = over_time_of(recordings)
+    assert isinstance(found, Recorded)
+    worth = [replay["steps"] / ((plan["scale"] or 1.0) * each) for each in plan["std"]]
+    amplitude = torch.tensor(worth).expand(ann.input_shape[0]).reshape(-1, 1, 1)
+    reset_every = plan.get("reset_every")
+    steps = 0 if reset_every is None else reset_every / replay["milliseconds"]
+    if reset_every is not None and (steps < 1 or abs(steps - round(steps)) > 1e-6):
+        raise OptionError(
+            f"--reset-every {reset_every:g} is no whole number of steps of {replay['milliseconds']:g} ms",
+            hint=f"for instance --reset-every {max(1, round(steps)) * replay['milliseconds']:g}",
+            options=("reset_every",),
+        )
+    levels = HEADROOM * max(1, found.peak())
+    return with_events(
+        ann, Events(amplitude, slicing=replay["events"], steps=replay["steps"], levels=levels, reset=round(steps))
+    )
 
 
 def with_events(ann: Ann, events: Events) -> Ann:

@@ -3,7 +3,7 @@
 The data are scikit-learn's copy of "Optical Recognition of Handwritten Digits" (E. Alpaydin, C. Kaynak, UCI Machine
 Learning Repository, 1998, doi:10.24432/C50P49, CC BY 4.0): 1,797 images of 8 x 8 pixels with values 0..16, split here
 once into training and test images (`benchmarks/train_digits.py`). Calibrate on the training file, measure on the test
-file.
+file. nmnist-cnn watches recordings of N-MNIST, which are not in the package.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ class BundledModel:
     Attributes:
         name: what follows "zoo:".
         description: architecture and size, for listings.
-        dataset: FOLDER holds DATASET_train.npz and DATASET_test.npz.
+        dataset: FOLDER holds DATASET_train.npz and DATASET_test.npz; empty for a model that comes without data.
         preprocessing: what the model was trained with.
         input_shape: one sample, batch excluded.
         classes: number of outputs.
-        accuracy: top-1 on the test file, a fraction, measured with onnxruntime by `benchmarks/train_digits.py`.
+        accuracy: top-1, a fraction, measured with onnxruntime by the script that trained it: on the test file
+            (`benchmarks/train_digits.py`), or on the 100 test recordings of `benchmarks/nmnist_cnn.py`.
         licence: of the weights and of the data.
     """
 
@@ -63,6 +64,15 @@ MODELS: dict[str, BundledModel] = {
             "digits-cnn",
             "plain network: three convolutions with average pooling, two dense layers",
             accuracy=0.9966,
+        ),
+        BundledModel(
+            "nmnist-cnn",
+            "watches an event camera: three strided convolutions with batch norm, two dense layers; trained on N-MNIST",
+            accuracy=0.93,
+            dataset="",
+            preprocessing=Preprocessing(scale=4.0, layout="NCHW", events="window:1"),
+            input_shape=(2, 34, 34),
+            licence="weights: Apache-2.0, trained on N-MNIST (G. Orchard et al., 2015, CC BY-SA 4.0)",
         ),
     )
 }
@@ -96,9 +106,14 @@ def dataset_for(name: str) -> tuple[Path, Path, Preprocessing]:
     """Training file (to calibrate on), test file (to measure on) and preprocessing of a bundled model.
 
     Raises:
-        OptionError: unknown name.
+        OptionError: unknown name, or a model that comes without data.
     """
     model = bundled(name)
+    if not model.dataset:
+        raise OptionError(
+            f"{PREFIX}{model.name} comes without data",
+            hint="give data of your own with --data, and others to calibrate on with --calibration-data",
+        )
     return FOLDER / f"{model.dataset}_train.npz", FOLDER / f"{model.dataset}_test.npz", model.preprocessing
 
 

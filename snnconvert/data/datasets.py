@@ -16,10 +16,13 @@ from torch import Tensor
 
 from snnconvert.data.arrange import Arrangement, arrange
 from snnconvert.data.arrays import read_arrays, refuse_labels
+from snnconvert.data.event_files import read_recordings
 from snnconvert.data.folders import read_folder
+from snnconvert.data.moving import joined
 from snnconvert.data.named import Wanted, check_values
 from snnconvert.data.parts import Together, arrange_parts, stays_analog
 from snnconvert.data.preprocessing import Preprocessing
+from snnconvert.data.recordings import RecordingSource, Replay, replay_of, step_length
 from snnconvert.data.sources import Labels, RawData, Source
 from snnconvert.errors import DataError, OptionError, listed
 from snnconvert.graph.parts import Part, special
@@ -39,7 +42,7 @@ class Dataset:
             (N, *shape): masks, or numbers for each output; or None.
         classes: names by label, or None where unknown.
         sample_shape: of one prepared image, batch excluded.
-        arrangement: the plan from raw to prepared images.
+        arrangement: the plan from raw to prepared images, or from recordings to what comes in over time.
         preprocessing: all that was done, with scale, layout, resize and crop filled in.
         notes: what the report must say about how the data were read.
 
@@ -58,7 +61,7 @@ class Dataset:
     positions: NDArray[np.int64]
     labels: Labels | None
     classes: tuple[str, ...] | None
-    arrangement: Arrangement | Together
+    arrangement: Arrangement | Together | Replay
     preprocessing: Preprocessing
     notes: tuple[str, ...]
 
@@ -74,8 +77,8 @@ class Dataset:
 
     @property
     def noun(self) -> str:
-        """What one of them is called: image, or input."""
-        return inputs_called(self.source.shape)
+        """What one of them is called: image, recording, or input."""
+        return "recording" if isinstance(self.arrangement, Replay) else inputs_called(self.source.shape)
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -98,7 +101,21 @@ class Dataset:
     def images(self, indices: Sequence[int] | NDArray[np.int64] | None = None) -> Tensor:
         """All chosen images at once; for calibration sets and tests."""
         parts = [images for images, _ in self.batches(256, indices)]
-        return torch.cat(parts) if parts else torch.zeros(0, *self.sample_shape)
+        return joined(parts) if parts else torch.zeros(0, *self.sample_shape)
+
+    @property
+    def replay(self) -> dict[str, Any] | None:
+        """Of recordings `events` (how they are cut), `steps` and `milliseconds` (of a step); None for all others."""
+        plan = self.arrangement
+        if not isinstance(plan, Replay) or not isinstance(self.source, RecordingSource):
+            return None
+        each = step_length(self.source, plan.slicing, self.positions.tolist())
+        return {"events": str(plan.slicing), "steps": plan.steps, "milliseconds": each}
+
+    def in_steps(self, steps: int) -> Dataset:
+        """Recordings replayed in so many steps, which then make a whole one."""
+        assert isinstance(self.arrangement, Replay)
+        return replace(self, arrangement=replace(self.arrangement, steps=steps, whole=steps))
 
     def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> Dataset:
         """The images at `indices`, in that order."""
@@ -125,16 +142,20 @@ def load_dataset(
     split: str | None = None,
     inputs: tuple[Part, ...] = (),
     labels: str | None = None,
+    steps: int | None = None,
+    whole: int | None = None,
 ) -> Dataset:
     """Open images and labels from a file or a folder.
 
     Files: .npz with x and y (or images and labels, x_test and y_test, or one unlabelled array), .npy, .csv and .tsv
     tables (also .parquet, with pyarrow), idx (train-images-idx3-ubyte, also .gz), CIFAR-10/100 binary (.bin). Folders:
-    class folders, images with a labels.csv inside or FOLDER_labels.csv beside, or plain images.
+    class folders, images with a labels.csv inside or FOLDER_labels.csv beside, or plain images. With
+    `preprocessing.events` these are recordings of an event camera: see `data.event_files`.
 
     Args:
         input_shape: shape of one sample of the model's input; None keeps the images' own.
         label_offset: added to every label, for instance 1 for a model whose class 0 is "background".
+        steps, whole: of recordings, see `data.recordings.replay_of`.
         split: which arrays of an .npz that holds several sets, for instance "train" for x_train and y_train.
         inputs: of the model, where it has several, or one of whole numbers: an .npz holds an array for each.
         labels: the array of labels (.npz), or their column (tables: a name, or a number from 0).
@@ -154,7 +175,9 @@ def load_dataset(
     path = Path(path)
     if not path.exists():
         raise DataError(f"the data set {path} does not exist", hint="check the path; it may be a file or a folder")
-    if path.is_dir():
+    if preprocessing.events is not None:
+        data, geometry, values = read_recordings(path), preprocessing, preprocessing
+    elif path.is_dir():
         refuse_labels(path, labels)
         if special(inputs):
             raise DataError(
@@ -166,9 +189,8 @@ def load_dataset(
         values = replace(preprocessing, resize=None, crop=None)
     else:
         data, geometry, values = read_arrays(path, Wanted(inputs, labels, split)), preprocessing, preprocessing
-    found = dataset_of(
-        data, str(path), preprocessing=values, input_shape=input_shape, label_offset=label_offset, inputs=inputs
-    )
+    fitted: dict[str, Any] = {"input_shape": input_shape, "label_offset": label_offset, "inputs": inputs}
+    found = dataset_of(data, str(path), preprocessing=values, steps=steps, whole=whole, **fitted)
     return replace(found, preprocessing=replace(found.preprocessing, resize=geometry.resize, crop=geometry.crop))
 
 
@@ -180,11 +202,25 @@ def dataset_of(
     input_shape: tuple[int, ...] | None,
     label_offset: int = 0,
     inputs: tuple[Part, ...] = (),
+    steps: int | None = None,
+    whole: int | None = None,
 ) -> Dataset:
     """Raw data as a data set that is called `name`; the other arguments, and what is raised, as of `load_dataset`."""
     if len(data.source) == 0:
         raise DataError(f"{name} holds no images", hint="give a data set with at least one image")
-    arrangement = _arranged(name, data, preprocessing, inputs if special(inputs) else input_shape)
+    recorded = isinstance(data.source, RecordingSource)
+    if recorded != (preprocessing.events is not None):
+        raise DataError(
+            f"{name} holds {'recordings of events' if recorded else 'no recordings of events'}",
+            hint="say how they are cut into steps, for instance --events window:1"
+            if recorded
+            else "leave --events out",
+        )
+    arrangement: Arrangement | Together | Replay
+    if isinstance(data.source, RecordingSource):
+        arrangement = replay_of(name, data.source, preprocessing, input_shape, steps=steps, whole=whole)
+    else:
+        arrangement = _arranged(name, data, preprocessing, inputs if special(inputs) else input_shape)
     notes = data.notes + arrangement.notes
     labels = data.labels
     if labels is not None and label_offset:

@@ -21,6 +21,7 @@ from torch.utils.data import (
 
 from snnconvert.data.arrays import raw_data
 from snnconvert.data.named import IMAGE_KEYS, LABEL_KEYS, Arrays, as_array
+from snnconvert.data.recordings import RecordingsInMemory, is_recording
 from snnconvert.data.sources import RawData, Source
 from snnconvert.errors import DataError, SnnConvertError, listed
 
@@ -49,9 +50,10 @@ def raw_in_memory(given: Any, called: str) -> tuple[RawData | Arrays, str]:
     """What users hand over as data, and what a report calls it.
 
     Args:
-        given: an array or tensor (N, *sample); a pair (x, y) of them; a mapping of them, with keys such as x and y or
-            with one for each input of the model; a torch `Dataset`, or anything else with a length and items (sample or
-            (sample, label)); a `DataLoader`, or anything else that yields batches.
+        given: an array or tensor (N, *sample); recordings of events, each a structured array with t, x, y and p; a pair
+            (x, y) of these with labels; a mapping of arrays, with keys such as x and y or with one for each input of
+            the model; a torch `Dataset`, or anything else with a length and items (sample or (sample, label)); a
+            `DataLoader`, or anything else that yields batches.
         called: the argument, for messages.
 
     Raises:
@@ -65,6 +67,10 @@ def raw_in_memory(given: Any, called: str) -> tuple[RawData | Arrays, str]:
         return Arrays(called, tuple(keys), lambda key: as_array(given[keys[key]], key)), name
     if isinstance(given, DataLoader) and _is_plain(given):
         return _items(given.dataset, called), f"{type(given.dataset).__name__} of a DataLoader"
+    if isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], (list, tuple)) and given[0]:
+        recordings, labels = given
+        if is_recording(recordings[0]):
+            return _recorded(recordings, labels, called), name
     if (pair := _arrays(given)) is not None:
         samples, labels = pair
         found = raw_data(called, as_array(samples, called), None if labels is None else as_array(labels, "the labels"))
@@ -83,6 +89,18 @@ def _arrays(given: Any) -> tuple[Any, Any] | None:
     if _is_array(given):
         return given, None
     return (given[0], given[1]) if _is_pair(given) else None
+
+
+def _recorded(items: Any, labels: Any, called: str) -> RawData:
+    """Recordings of events with labels (None without): a list, or a data set of them (of tonic, for instance)."""
+    sensor = getattr(items, "sensor_size", None)  # of tonic: width, height, polarities
+    size = (int(sensor[1]), int(sensor[0])) if isinstance(sensor, (tuple, list)) and len(sensor) == 3 else None
+    source = RecordingsInMemory(items, called, size)
+    return raw_data(called, source, None if labels is None else as_array(labels, "the labels"))
+
+
+class _RecordingsError(Exception):
+    """The items of a data set are recordings of events."""
 
 
 def _refused(given: Any, called: str) -> DataError:
@@ -137,6 +155,8 @@ class Items(Source):
     def split(self, item: Any, index: int) -> tuple[NDArray[Any], Any]:
         """Sample and label (None without one) of an item."""
         sample, label = _parts(item, f"sample {index} of {self.called}")
+        if is_recording(sample):
+            raise _RecordingsError(label)
         array = as_array(sample, self.called)
         if array.dtype.kind not in "buif":
             raise DataError(
@@ -206,7 +226,12 @@ def labels_of(items: Any) -> NDArray[Any] | None:
 def _items(items: Any, called: str) -> RawData:
     if len(items) == 0:
         raise DataError(f"{called} holds no samples", hint="give at least one")
-    source = Items(items, called)
+    try:
+        source = Items(items, called)
+    except _RecordingsError as found:
+        known = None if found.args[0] is None else labels_of(items)
+        read = known is None and found.args[0] is not None
+        return _recorded(items, [items[index][1] for index in range(len(items))] if read else known, called)
     return raw_data(called, source, source.labels())
 
 

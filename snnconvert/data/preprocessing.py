@@ -13,10 +13,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from snnconvert.data.slicing import Slicing
 from snnconvert.errors import OptionError
 from snnconvert.files import read_toml
+from snnconvert.graph.schedule import SCHEDULES
 from snnconvert.options import option, read_table
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 LAYOUTS = ("NCHW", "NHWC")
 CHANNELS = ("RGB", "BGR")
+_OF_EVENTS = ("events", "reset_every")
 
 Size = int | tuple[int, int]
 _of_convert = partial(option, commands=("convert", "zoo init"), panel="Data")
@@ -117,6 +120,24 @@ class Preprocessing:
         None, "Centre crop, one side or HxW.", metavar="N|HxW", read=partial(_size, "crop")
     )
 
+    events: str | None = _of_convert(
+        None,
+        "The data are recordings of an event camera, replayed in time: window:MS (milliseconds a step), count:N "
+        "(events a step) or frames:N (steps of equal length); the model was trained on sums of whole recordings.",
+        usual="",
+        example="--events window:1",
+        read=lambda value: str(Slicing.read(str(value))),
+    )
+
+    reset_every: float | None = _of_convert(
+        None,
+        "Milliseconds of a recording after which the network's state is given up, so that each answer is about what "
+        "came since (with --events).",
+        above=0,
+        usual="never",
+        example="--reset-every 100",
+    )
+
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
             values = getattr(self, name)
@@ -130,6 +151,14 @@ class Preprocessing:
             raise _refused("layout", self.layout, " or ".join(LAYOUTS))
         if self.channels not in CHANNELS:
             raise _refused("channels", self.channels, " or ".join(CHANNELS))
+        if self.events is not None:
+            object.__setattr__(self, "events", str(Slicing.read(self.events)))
+        elif self.reset_every is not None:
+            raise OptionError(
+                f"--reset-every {self.reset_every:g} is for recordings of events",
+                hint="add --events, for instance --events window:1, or leave --reset-every out",
+                options=("reset_every", "events"),
+            )
         for name in ("resize", "crop"):
             size = getattr(self, name)
             if size is not None and not all(side >= 1 for side in (size if isinstance(size, tuple) else (size,))):
@@ -171,8 +200,9 @@ class Preprocessing:
         return cls(**read_table(cls, values, "preprocessing key"))
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able; tuples become lists."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        """JSON-able; tuples become lists, and what is said of recordings is left out where nothing is."""
+        found = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {name: value for name, value in found.items() if value is not None or name not in _OF_EVENTS}
 
     def resolved(self, dtype: np.dtype[Any], layout: str) -> Preprocessing:
         """The same with the defaults that depend on the data (`scale`, `layout`) filled in."""
@@ -194,3 +224,45 @@ def from_command_line(given: dict[str, Any]) -> Preprocessing:
             f"--preprocessing and --{next(iter(given))} were both given", hint="put everything in one of the two"
         )
     return Preprocessing.from_toml(file)
+
+
+class Asked(Protocol):
+    """The part of a request that recordings have to fit (see `request.Request`)."""
+
+    @property
+    def preprocessing(self) -> Preprocessing: ...
+    @property
+    def schedule(self) -> str: ...
+    @property
+    def input_encoder(self) -> str: ...
+    @property
+    def frontier(self) -> tuple[int, ...]: ...
+    @property
+    def calibrate_for(self) -> tuple[int, ...]: ...
+
+
+def check_replay(asked: Asked) -> None:
+    """Refuse what recordings of events cannot be combined with.
+
+    Raises:
+        OptionError: naming the option.
+    """
+    plan, schedule = asked.preprocessing, SCHEDULES.get(asked.schedule)
+    if plan.events is None:
+        return
+    both = "leave one of the two out: recordings are replayed in as many steps as they have"
+    refused = {
+        "schedule": (
+            schedule is not None and (schedule.windowed or schedule.once),
+            "choose streaming or wait: only these take in something else in every step",
+        ),
+        "input_encoder": (asked.input_encoder == "spiking", "leave it out: events are spikes already"),
+        "reset_every": (plan.reset_every is not None and asked.schedule == "wait", "choose --schedule streaming"),
+        "frontier": (bool(asked.frontier), both),
+        "calibrate_for": (bool(asked.calibrate_for), both),
+    }
+    for name, (given, hint) in refused.items():
+        if given:
+            shown = f"--schedule {asked.schedule}" if name == "schedule" else f"--{name.replace('_', '-')}"
+            others = f"--schedule {asked.schedule}" if name == "reset_every" else f"--events {plan.events}"
+            raise OptionError(f"{shown} does not fit {others}", hint=hint, options=(name, "events"))

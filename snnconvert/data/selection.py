@@ -12,12 +12,14 @@ from snnconvert.data.datasets import Dataset, check_truth, dataset_of, load_data
 from snnconvert.data.memory import Memory
 from snnconvert.data.named import Arrays, Wanted, raw_of
 from snnconvert.data.preprocessing import Preprocessing
+from snnconvert.data.recordings import Replay
 from snnconvert.data.sampling import balanced_sample, split_calibration
 from snnconvert.data.sources import RawData
 from snnconvert.data.synthetic import guess_range, synthetic_inputs
 from snnconvert.errors import SnnConvertError
-from snnconvert.graph.dialect import output_nodes, outputs_of
+from snnconvert.graph.dialect import calls, output_nodes, outputs_of
 from snnconvert.graph.inputs import inputs_of
+from snnconvert.graph.kinds import Events
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.tasks import TaskChoice, inputs_called
 from snnconvert.tasks.assume import Truth, task_of
@@ -39,6 +41,7 @@ class Inputs:
         task: what the network is for, as labels and outputs say.
         noun: what one input is called.
         notes: what the report must say about the data.
+        replay: of recordings how they are replayed, JSON-able (see `Dataset.replay`); None for all others.
     """
 
     calibration: Tensor
@@ -50,6 +53,7 @@ class Inputs:
     notes: tuple[str, ...]
     task: TaskChoice
     noun: str
+    replay: dict[str, Any] | None = None
 
     @property
     def measured(self) -> Dataset | Tensor:
@@ -83,19 +87,19 @@ class Wishes(Protocol):
     def labels(self) -> str | None: ...
 
 
-def select_inputs(ann: Ann, wishes: Wishes, memory: Memory | None = None) -> Inputs:
+def select_inputs(ann: Ann, wishes: Wishes, memory: Memory | None = None, steps: int | None = None) -> Inputs:
     """Choose calibration and evaluation images for a network, and find out what it is for.
 
     Without a calibration set of its own, calibration images are drawn from `data` and excluded from the evaluation;
     of a set with fewer than twice the asked number, half is used. Without any data the inputs are synthetic. `memory`
-    holds the sets that are no files.
+    holds the sets that are no files; recordings are replayed in `steps`, by default those of the longest.
 
     Raises:
         DataError: a data set that cannot be read or does not fit the model.
     """
     seed, limit, samples, here = wishes.seed, wishes.limit, wishes.calibration_samples, memory or Memory()
-    evaluation = _load(ann, wishes.data, wishes, here.data)
     own = _load(ann, wishes.calibration_data, wishes, here.calibration_data)
+    evaluation, own = _in_step(_load(ann, wishes.data, wishes, here.data), own, steps)
     task, notes = _purpose(ann, evaluation or own, wishes)
     excluded = 0
     if own is not None:
@@ -115,17 +119,8 @@ def select_inputs(ann: Ann, wishes: Wishes, memory: Memory | None = None) -> Inp
         measured = evaluation.subset(balanced_sample(evaluation.classes_of_images, len(evaluation), limit, seed))
         notes += () if own is None else _shared((evaluation, own), (measured, chosen), wishes)
         notes += tuple(dict.fromkeys(measured.notes + chosen.notes))
-        record = {
-            "source": str(wishes.data),
-            "labelled": measured.labels is not None and bool(task.row.labels),
-            "fingerprint": measured.fingerprint(),
-            "excluded_calibration": excluded,
-            "limit": limit,
-            "seed": seed,
-            "label_offset": wishes.label_offset,
-            "labels": wishes.labels,
-        }
-    images = chosen.images()
+        record = _record(measured, wishes, task, excluded)
+    images, shown = chosen.images(), chosen if measured is None else measured
     return Inputs(
         calibration=images,
         calibration_record={
@@ -138,11 +133,37 @@ def select_inputs(ann: Ann, wishes: Wishes, memory: Memory | None = None) -> Inp
         evaluation=measured,
         stand_in=images[:SYNTHETIC_EVALUATION] if measured is None else None,
         evaluation_record=record,
-        preprocessing=(chosen if measured is None else measured).preprocessing.to_dict(),
+        preprocessing=shown.preprocessing.to_dict(),
         notes=notes,
         task=task,
         noun=chosen.noun,
+        replay=shown.replay,
     )
+
+
+def _record(measured: Dataset, wishes: Wishes, task: TaskChoice, excluded: int) -> dict[str, Any]:
+    """What the report says of the images that are measured on."""
+    return {
+        "source": str(wishes.data),
+        "labelled": measured.labels is not None and bool(task.row.labels),
+        "fingerprint": measured.fingerprint(),
+        "excluded_calibration": excluded,
+        "limit": wishes.limit,
+        "seed": wishes.seed,
+        "label_offset": wishes.label_offset,
+        "labels": wishes.labels,
+    }
+
+
+def _in_step(
+    evaluation: Dataset | None, own: Dataset | None, steps: int | None
+) -> tuple[Dataset | None, Dataset | None]:
+    """Both sets, replayed in the same number of steps where they are recordings."""
+    plans = [one.arrangement for one in (evaluation, own) if one is not None]
+    needed = steps or max((plan.steps for plan in plans if isinstance(plan, Replay)), default=0)
+    if not needed:
+        return evaluation, own
+    return tuple(one if one is None else one.in_steps(needed) for one in (evaluation, own))  # type: ignore[return-value]
 
 
 def _shared(sets: tuple[Dataset, Dataset], used: tuple[Dataset, Dataset], wishes: Wishes) -> tuple[str, ...]:
@@ -237,6 +258,7 @@ def calibration_images_again(snn: Snn) -> Tensor | None:
 
 def as_prepared(snn: Snn, data: str, labels: str | None = None) -> Dataset:
     """`data` as a checkpoint prepares it."""
+    events = next((op for _, op in calls(snn.graph, Events)), None)
     return load_dataset(
         data_path(data),
         preprocessing=Preprocessing.from_dict(snn.preprocessing),
@@ -244,6 +266,8 @@ def as_prepared(snn: Snn, data: str, labels: str | None = None) -> Dataset:
         label_offset=snn.label_offset,
         inputs=inputs_of(snn),
         labels=labels or snn.evaluation.get("labels"),
+        steps=None if events is None else snn.schedule.frames,
+        whole=None if events is None else events.steps,
     )
 
 

@@ -6,6 +6,7 @@ the steps that were asked for.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import altair as alt
 from snnconvert.report.drawing import BLUE, GREY, ORANGE, TEAL, alike, data, finish, tips
 from snnconvert.report.section import Document, Spec
 from snnconvert.report.verdict import answer_step, answers, metric
-from snnconvert.report.wording import clean, percent, schedule, spoken
+from snnconvert.report.wording import clean, moment, percent, schedule, spoken
 from snnconvert.tasks import METRICS
 
 # from so many steps on, the axis of time is logarithmic: what is worth seeing happens in the first few
@@ -86,11 +87,16 @@ def name(document: Document) -> str:
 def explained(document: Document) -> str:
     """What the picture shows, for those who have not seen one before."""
     drawn, used = series(document), metric(document)
+    each = document["latency"].get("step_milliseconds")
     told = ["Each step is one tick of the simulation, counted from the first input."]
+    if each is not None:
+        told = [
+            f"Recordings are replayed in time, {each:.3g} ms a step; after each stands an answer to what came by then."
+        ]
     if any(band is not None for band in document["fit_curve"].get(used.interval) or []):
         told.append("The band is the 95 % interval.")
     if len(answers(document)) > 1:
-        told.append(f"From the ring on, at step {answer_step(document)}, the answer stays within it.")
+        told.append(f"From the ring on, at {moment(document, answer_step(document))}, the answer stays within it.")
     if any(title in drawn for title in OTHERS):
         figure = "the same figure"
         if used.name == "accuracy":
@@ -116,7 +122,7 @@ def latency(document: Document) -> Spec | None:
     rows = [row | {"series": title} for title, points in drawn.items() for row in points]
     asked = max(document["latency"].get("asked") or 0, document["latency"]["total"])
     last = max(asked, *(row["t"] for row in rows))
-    x = alt.X("t:Q").title(TIME).scale(**_time_scale(last)).axis(**time_axis(last))
+    x = x_axis(document, last)
     y = _value_axis(document, rows)
     first, *thin = drawn
     looks = {first: (BLUE, [1, 0]), **{title: _LOOKS[title] for title in thin}}
@@ -139,6 +145,19 @@ def latency(document: Document) -> Spec | None:
     spec = finish(alt.layer(*layers, _near(document, x)), _HEIGHT)
     spec["usermeta"] = dict(_FITTING)
     return spec
+
+
+def x_axis(document: Document, last: int) -> alt.X:
+    """Steps up to the last one; milliseconds where recordings are replayed in time."""
+    each = document["latency"].get("step_milliseconds")
+    if each is None:
+        return alt.X("t:Q").title(TIME).scale(**_time_scale(last)).axis(**time_axis(last))
+    shown = alt.X("t:Q").title("milliseconds since the first event").scale(nice=False, domain=[0, last])
+    wanted = last * each / 6
+    power = 10.0 ** math.floor(math.log10(wanted))
+    apart = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= wanted)
+    values = [apart * index / each for index in range(int(last * each / apart) + 1)]
+    return shown.axis(values=values, labelExpr=f"format(datum.value * {each!r}, '~r')")
 
 
 def _time_scale(last: int) -> Spec:
@@ -200,12 +219,17 @@ def _original(document: Document, y: alt.Y, last: int) -> list[Any]:
     ]
 
 
+def _asked_words(document: Document, asked: int) -> str:
+    timed = document["latency"].get("step_milliseconds") is not None
+    return moment(document, asked) if timed else f"T = {asked}"
+
+
 def _asked(document: Document, x: alt.X) -> list[Any]:
     """A line at the steps that were asked for."""
     asked = document["latency"].get("asked")
     if not asked:
         return []
-    rule = alt.Chart(data([{"t": asked, "label": f"T = {asked} asked for"}]))
+    rule = alt.Chart(data([{"t": asked, "label": f"{_asked_words(document, asked)} asked for"}]))
     high = metric(document).better == "lower"  # where curves are not, at the end
     words = rule.mark_text(align="right", baseline="top" if high else "bottom", dx=-5, dy=4 if high else -4)
     return [
@@ -220,12 +244,12 @@ def _held(document: Document, x: alt.X, y: alt.Y) -> list[Any]:
         return []
     step, curve = answer_step(document), document["fit_curve"]
     value = curve[metric(document).name][curve["timesteps"].index(step)]
-    rings = alt.Chart(data([{"t": step, "value": value, "goal": f"the answer holds from step {step}"}]))
+    rings = alt.Chart(data([{"t": step, "value": value, "goal": f"the answer holds from {moment(document, step)}"}]))
     ring = rings.mark_point(shape="circle", size=130, strokeWidth=2, color="currentColor", opacity=1)
     words = rings.mark_text(align="left", dx=10, dy=12, fontWeight=600)
     return [
         ring.encode(x=x, y=y, tooltip=tips("goal:N")),
-        words.encode(x=x, y=y, text=alt.value(f"from step {step}")),
+        words.encode(x=x, y=y, text=alt.value(f"from {moment(document, step)}")),
     ]
 
 
@@ -259,7 +283,7 @@ def spikes(document: Document) -> Spec | None:
         color=GREY, opacity=0.35, line={"color": GREY}, point={"color": GREY} if len(rows) == 1 else False
     )
     chart = area.encode(
-        x=alt.X("t:Q").title(TIME).scale(**_time_scale(last)).axis(**time_axis(last)),
+        x=x_axis(document, last),
         y=alt.Y("spikes:Q").title("spikes per image so far").axis(format="~s", tickCount=4),
         tooltip=tips("t:Q T", "spikes:Q spikes per image | ,.0f"),
     )

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from snnconvert.report.section import Document
 from snnconvert.report.statistics import near_chance
-from snnconvert.report.wording import count, measured, percent, plural, spoken, times
+from snnconvert.report.wording import count, measured, moment, percent, plural, spoken, times
 from snnconvert.tasks import METRICS, Metric
 
 # a drop surely larger than this many points makes a saving worthless
@@ -87,10 +87,13 @@ def _by_chance(document: Document) -> str:
 def _when(document: Document, step: int) -> str:
     latency = document["latency"]
     total, asked = latency["total"], latency.get("asked") or latency["total"]
-    limit = f" of {total}" if asked <= total else f" of the {asked} asked for"
+    timed = document["latency"].get("step_milliseconds") is not None
+    whole = moment(document, total, bare=True)
+    limit = f" of {whole}" if asked <= total else f" of the {moment(document, asked, bare=True)} asked for"
+    after = f"after {moment(document, step)}" if timed else f"after {plural(step, 'step')}"
     if len(answers(document)) == 1:
-        return f"at step {step}{limit}" if step < max(total, asked) else f"after {plural(step, 'step')}"
-    return f"from step {step}{limit}" if step < total else f"after {plural(step, 'step')}"
+        return f"at {moment(document, step)}{limit}" if step < max(total, asked) else after
+    return f"from {moment(document, step)}{limit}" if step < total else after
 
 
 def answers(document: Document) -> list[int]:

@@ -21,9 +21,24 @@ _IMAGE = re.compile(r"(?<![\w./\\-])(an |An )?([Ii])mage(s?)(?![\w/\\]|[.-]\w)")
 
 def spoken(document: Mapping[str, Any], text: str) -> str:
     """`text`, which speaks of images, in the words of the report's network: "inputs" for signals and tables."""
-    if "mage" not in text or (document.get("task") or {}).get("input", "image") == "image":
+    noun = (document.get("task") or {}).get("input", "image")
+    if "mage" not in text or noun == "image":
         return text
-    return _IMAGE.sub(lambda found: f"{found[1] or ''}{'I' if found[2] == 'I' else 'i'}nput{found[3]}", text)
+    article = "a" if noun == "recording" else "an"
+
+    def said(found: re.Match[str]) -> str:
+        before = "" if not found[1] else (article if found[1][0] == "a" else article.capitalize()) + " "
+        return f"{before}{noun.capitalize() if found[2] == 'I' else noun}{found[3]}"
+
+    return _IMAGE.sub(said, text)
+
+
+def moment(document: Mapping[str, Any], step: int, *, bare: bool = False) -> str:
+    """`step 12`, or `12 ms` where recordings are replayed in time; `bare` leaves "step" out."""
+    each = document["latency"].get("step_milliseconds")
+    if each is None:
+        return str(step) if bare else f"step {step}"
+    return f"{step * each:.3g} ms" if step * each < 1000 else f"{step * each:,.0f} ms"
 
 
 def schedule(document: Mapping[str, Any]) -> type[Schedule] | None:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from snnconvert.data.moving import joined
 from snnconvert.graph.dialect import neurons_of, op_of, origin_of
 from snnconvert.graph.kinds import Neuron
 from snnconvert.graph.schedule.timing import site_depths
@@ -227,7 +228,7 @@ def _joined(batches: list[Batch]) -> Batch:
     if len(batches) == 1:
         return batches[0]
     return Batch(
-        torch.cat([batch.images for batch in batches]),
+        joined([batch.images for batch in batches]),
         _whole([batch.labels for batch in batches]),
         _whole([batch.reference for batch in batches]),
     )

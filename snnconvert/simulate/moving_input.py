@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import torch
 from torch import Tensor, fx
 
 from snnconvert.data.moving import OverTime, over_time_of
@@ -51,6 +52,20 @@ def check_input(
             hint=f"cut them into {frames} steps, or run the network for {found.steps}",
         )
     return found
+
+
+def mean_so_far(graph: fx.GraphModule, image: Tensor, frames: int) -> Tensor:
+    """What the original network sees of one input, (1, *sample), as the mean of what came in until each frame.
+
+    Returns:
+        (frames, *sample), float64: the same for all frames where it does not vary over time.
+    """
+    found, events = over_time_of(image), events_of(graph)
+    if found is None:
+        return image.double().expand(frames, *image.shape[1:])
+    arrived = found.frames(0, frames)[:, 0]
+    arrived = arrived.double() if events is None else events.received(arrived)[0].double() * events.amplitude.double()
+    return arrived.cumsum(0) / torch.arange(1, frames + 1).view(-1, *[1] * (arrived.ndim - 1))
 
 
 def refuse_moving(graph: fx.GraphModule, schedule: Schedule) -> None:

@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from snnconvert.data.moving import joined
 from snnconvert.graph.dialect import arguments, calls, neurons_of, op_of, origin_of
 from snnconvert.graph.kinds import Neuron, Role
 from snnconvert.graph.types import Snn
+from snnconvert.simulate.moving_input import mean_so_far
 from snnconvert.simulate.result import Probe, Simulation
 from snnconvert.study.attribution import in_double, neuron_inputs
 
@@ -28,7 +30,7 @@ MOST_SPIKES = 6e7
 
 @dataclass(frozen=True)
 class Example:
-    """One image: prepared input (*sample), its index, and the class probabilities (answers, classes)."""
+    """One image: prepared input (1, *sample), its index, and the class probabilities (answers, classes)."""
 
     kind: str
     index: int
@@ -94,7 +96,7 @@ class LookInside:
         means = {name: total / _along(times, total) for name, total in sent.items()}
         graph, ahead = in_double(self.snn.graph), schedule.waited
         arrived = (torch.arange(self.frames) + ahead).clamp(max=self.frames - 1)
-        for node, mean in neuron_inputs(graph, image.expand(self.frames, *image.shape[1:]), means):
+        for node, mean in neuron_inputs(graph, mean_so_far(self.snn.graph, image, self.frames), means):
             if node.name in self.chosen:
                 op = op_of(node, Neuron)
                 received = (mean * _along(times, mean))[arrived]
@@ -171,9 +173,9 @@ class LookInside:
             late = int(good[settled[good].argmax()])
             chosen += [("right late", late)] if late != chosen[0][1] else []
         chosen += [("wrong", int(index)) for index in bad[:2]]
-        images = torch.cat(self.kept)
+        images = joined(self.kept)
         return [
-            Example(kind, k, images[k], probabilities[:, k], None if kind == "wrong" else int(settled[k]))
+            Example(kind, k, images[k : k + 1], probabilities[:, k], None if kind == "wrong" else int(settled[k]))
             for kind, k in chosen
         ]
 

@@ -61,7 +61,7 @@ def list_bundled(only: tuple[str, ...]) -> None:
             row.description,
             show_shape(row.input_shape),
             f"{100 * row.accuracy:.1f}",
-            row.dataset,
+            row.dataset or "–",
         )
         table.add_row(*cells)
     Console(width=None if sys.stdout.isatty() else 200).print(table)

@@ -16,7 +16,7 @@ from snnconvert.data.bundled import FOLDER, MODELS, dataset_for, model_path
 from snnconvert.data.datasets import check_labels, load_dataset
 from snnconvert.errors import OptionError
 
-NAMES = sorted(MODELS)
+NAMES = sorted(NETWORKS)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -88,15 +88,25 @@ def test_training_script_learns_and_repeats_itself(tmp_path: Path) -> None:
 
 
 def test_table_is_complete() -> None:
-    assert set(NETWORKS) == set(MODELS)
+    assert {*NETWORKS, "nmnist-cnn"} == set(MODELS)
     assert {row.file for row in MODELS.values()} == {path.name for path in FOLDER.glob("*.onnx")}
     for row in MODELS.values():
         assert row.licence
         assert row.description
-        assert all(path.exists() for path in dataset_for(row.name)[:2])
+        assert not row.dataset or all(path.exists() for path in dataset_for(row.name)[:2])
 
 
 def test_names_with_and_without_prefix() -> None:
     assert model_path("zoo:digits-cnn") == model_path("digits-cnn")
     with pytest.raises(OptionError, match=r"no bundled model 'zoo:lenet'; there are zoo:digits-resnet, zoo:digits-cnn"):
         model_path("zoo:lenet")
+
+
+def test_the_network_that_watches_event_cameras_comes_without_recordings() -> None:
+    row = MODELS["nmnist-cnn"]
+    session = onnxruntime.InferenceSession(model_path("nmnist-cnn"), providers=["CPUExecutionProvider"])
+    assert session.run(None, {"image": np.zeros((3, *row.input_shape), np.float32)})[0].shape == (3, row.classes)
+    assert model_path("nmnist-cnn").stat().st_size < 300_000
+    with pytest.raises(OptionError, match="comes without data") as caught:
+        dataset_for("nmnist-cnn")
+    assert "--data" in caught.value.hint

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
 import altair as alt
 
+from snnconvert.data.moving import over_time_of
 from snnconvert.report.blocks import Block, Chart, Group, Text, Title
 from snnconvert.report.drawing import BLUE, GREY, ORANGE, RED, TEAL, alike, data, finish, heat_map, height_of, tips
 from snnconvert.report.section import Document, Section, Spec, means
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from snnconvert.study.look_inside import Example, LookInside
 
 LARGEST_PICTURE = 96
+STRIP = 6
 MOST_POINTS = 64
 
 
@@ -114,7 +117,7 @@ def _example(row: Example, truth: int, names: Sequence[str] | None, seen: LookIn
 
     return {
         "kind": row.kind,
-        "image": picture(row.image),
+        "image": picture(row.image[0]) if over_time_of(row.image) is None else strip(row.image),
         "truth": name(truth),
         "decision": name(int(best[0])),
         "settled": None if row.settled is None else steps[row.settled],
@@ -138,8 +141,35 @@ def picture(image: Tensor) -> str | None:
     values = ((array - low) / max(high - low, 1e-12) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     drawn = Image.fromarray(values[..., 0] if values.shape[2] == 1 else values)
     drawn.thumbnail((LARGEST_PICTURE, LARGEST_PICTURE))
+    return _in_url(drawn)
+
+
+def strip(recording: Tensor) -> str:
+    """The events of one recording, (1, *sample), in a row of frames from its beginning to its end.
+
+    Events of polarity 1 are light, those of 0 dark.
+    """
+    import torch
+    from PIL import Image
+
+    incoming = over_time_of(recording)
+    assert incoming is not None
+    edges = [incoming.steps * index // STRIP for index in range(STRIP + 1)]
+    drawn = []
+    for start, stop in pairwise(edges):
+        counts = incoming.frames(start, stop)[:, 0].double().sum(0)
+        balance = counts[-1] - counts[0] if len(counts) == 2 else counts[0]
+        drawn.append(torch.nn.functional.pad(balance, (0, 2)))
+    row = torch.cat(drawn, 1)[:, :-2]
+    most = max(float(row.abs().quantile(0.995)), 1.0)
+    image = Image.fromarray((128 + 127 * (row / most).clamp(-1, 1)).round().to(torch.uint8).numpy())
+    image.thumbnail((STRIP * LARGEST_PICTURE, LARGEST_PICTURE))
+    return _in_url(image)
+
+
+def _in_url(image: Any) -> str:
     out = io.BytesIO()
-    drawn.save(out, "PNG")
+    image.save(out, "PNG")
     return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode('ascii')}"
 
 

@@ -89,7 +89,7 @@ class ScheduleUsed(TypedDict):
 class NeuronUsed(TypedDict):
     model: str
     levels: NotRequired[Annotated[Step, means("most units that one neuron sends a step, or a window")]]
-    input: NotRequired[Annotated[str, means("analog: a constant current; spiking: sent by an encoder neuron")]]
+    input: NotRequired[Annotated[str, means("analog: a constant current; spiking: sent by an encoder neuron; events")]]
 
 
 class Latency(TypedDict):
@@ -101,6 +101,9 @@ class Latency(TypedDict):
             Step | None,
             means("the T that was asked for; null where T follows from others, or only the network is at hand"),
         ]
+    ]
+    step_milliseconds: NotRequired[
+        Annotated[Amount, means("of a recording in one step (mean), where recordings are replayed in time")]
     ]
 
 
@@ -115,7 +118,7 @@ class Task(TypedDict):
     kind: Annotated[Literal["classification", "segmentation", "regression", "raw"], means("what the network is for")]
     assumed: Annotated[bool, means("concluded from labels or shapes, not asked for")]
     reason: Annotated[str, means("why, with the option that changes it")]
-    input: Annotated[Literal["image", "input"], means("what one input is called: a picture, or something else")]
+    input: Annotated[Literal["image", "input", "recording"], means("what one input is called")]
 
 
 class Keys(TypedDict):
@@ -175,10 +178,15 @@ def compute(measured: Measured) -> dict[str, Any]:
         "preprocessing": snn.preprocessing,
         "schedule": snn.schedule.to_dict(),
         "neuron": neuron_of(snn),
-        "latency": {**snn.schedule.latency, "asked": measured.asked},
+        "latency": {**snn.schedule.latency, "asked": measured.asked, **_milliseconds(measured)},
         "comparison": measured.comparison,
         "timings": measured.timings,
     }
+
+
+def _milliseconds(measured: Measured) -> dict[str, float]:
+    replay = None if measured.data is None else measured.data.replay
+    return {} if replay is None else {"step_milliseconds": replay["milliseconds"]}
 
 
 def tool(command_line: str) -> dict[str, Any]:
@@ -199,6 +207,7 @@ def neuron_of(snn: Snn) -> dict[str, Any]:
     from snnconvert.graph.dialect import arguments, calls, neurons_of
     from snnconvert.graph.flow import Flow, flows
     from snnconvert.graph.kinds import Weighted
+    from snnconvert.simulate.moving_input import events_of
 
     neurons, flow = list(neurons_of(snn.graph).values()), flows(snn.graph)
     main = [op for op in neurons if op.row.rectifies] or neurons
@@ -206,7 +215,7 @@ def neuron_of(snn: Snn) -> dict[str, Any]:
     return {
         "model": ", ".join(sorted({op.model for op in main})),
         "levels": max(op.levels for op in main),
-        "input": "analog" if constant else "spiking",
+        "input": "events" if events_of(snn.graph) is not None else "analog" if constant else "spiking",
     }
 
 
@@ -263,10 +272,10 @@ def _neurons(document: Document) -> dict[str, str]:
     given, row = document["neuron"], schedule(document)
     named = [NEURONS[model].title or model if model in NEURONS else model for model in given["model"].split(", ")]
     frame = "window" if row is not None and row.windowed else "step"
-    levels, analog = given.get("levels"), given.get("input") == "analog"
+    levels, entering = given.get("levels"), {"analog": "a constant current", "events": "events as they come"}
     found = {"model": ", ".join(named)}
     found |= {f"spikes a {frame}": f"worth up to {plural(levels, 'unit')}"} if levels else {}
-    return found | ({"input": "a constant current" if analog else "spikes"} if given.get("input") else {})
+    return found | ({"input": entering.get(given["input"], "spikes")} if given.get("input") else {})
 
 
 SECTION = Section(Keys, compute, "How it was made", complete, blocks=blocks)

@@ -10,7 +10,7 @@ from snnconvert.report.blocks import Block, Chart, Notices, On, Table, Text, Til
 from snnconvert.report.section import Document, Section, means
 from snnconvert.report.sections import frontier, warnings
 from snnconvert.report.verdict import answer_step, answers, at_step, metric, saving, span
-from snnconvert.report.wording import bare, count, fixed, interval, measured, percent, plural, times
+from snnconvert.report.wording import bare, count, fixed, interval, measured, moment, percent, plural, times
 from snnconvert.tasks import METRICS, TASKS
 from snnconvert.tasks.intervals import holds_from
 
@@ -81,8 +81,10 @@ def _tiles(document: Document) -> list[tuple[str, str, str]]:
     if used.name == "accuracy" and ann is not None:
         figures.append(("original network", percent(ann), _drop(document)))
     if len(answers(document)) > 1:
-        latest = "" if first is None else f", first answer at {first}"
-        figures.append(("answer holds from", f"step {step}", f"of {total}{latest}"))
+        latest = "" if first is None else f", first answer at {moment(document, first, bare=True)}"
+        figures.append(
+            ("answer holds from", moment(document, step), f"of {moment(document, total, bare=True)}{latest}")
+        )
     else:
         figures.append(("answers once", f"step {step}", asked_for(document)))
     if (by_then := at_step(document, "spikes_per_image", step)) is not None:

@@ -1,0 +1,317 @@
+"""Recordings of event cameras: files of every form, what is refused of them, and conversions that replay them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import snnconvert
+from snnconvert.data.datasets import load_dataset
+from snnconvert.data.moving import over_time_of
+from snnconvert.data.preprocessing import Preprocessing
+from snnconvert.data.recordings import EVENT
+from snnconvert.data.slicing import Slicing
+from snnconvert.errors import DataError, OptionError, SnnConvertError
+from snnconvert.graph.dialect import calls
+from snnconvert.graph.kinds import Events
+from snnconvert.report.verdict import verdict
+from snnconvert.simulate.step_engine import StepEngine
+
+SIZE, MILLISECONDS = 8, 40
+PLAN = {"events": "window:1", "scale": 4.0}
+NETWORK = {**PLAN, "input_shape": (2, 8, 8)}
+
+
+def recording(label: int, seed: int, milliseconds: int = MILLISECONDS) -> np.ndarray:
+    """Events in the left or the right half, in one polarity more than in the other."""
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(250, 350)) * milliseconds // MILLISECONDS
+    events = np.empty(count, EVENT)
+    events["t"] = 5000 + np.sort(rng.integers(0, 1000 * milliseconds, count))
+    events["x"] = rng.integers(0, SIZE // 2, count) + SIZE // 2 * ((rng.random(count) < 0.8) == (label % 2))
+    events["y"] = rng.integers(0, SIZE, count)
+    events["p"] = rng.random(count) < (0.3 if label < 2 else 0.7)
+    return events
+
+
+def recordings(count: int, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray]:
+    labels = np.arange(count) % 4
+    return [recording(int(label), seed + 1000 + index) for index, label in enumerate(labels)], labels
+
+
+def bytes_of(events: np.ndarray) -> bytes:
+    """In N-MNIST's form."""
+    word = (events["p"].astype(np.int64) << 23) | events["t"]
+    columns = [events["x"], events["y"], word >> 16, word >> 8 & 255, word & 255]
+    return np.stack([column.astype(np.uint8) for column in columns], 1).tobytes()
+
+
+@pytest.fixture(scope="module")
+def network() -> torch.nn.Module:
+    """Trained on sums of whole recordings."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 6, 3, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.AvgPool2d(2),
+        torch.nn.Flatten(),
+        torch.nn.Linear(96, 16),
+        torch.nn.ReLU(),
+        torch.nn.Linear(16, 4),
+    )
+    given, labels = recordings(120, seed=5)
+    frames = torch.zeros(len(given), 2, SIZE, SIZE)
+    for index, events in enumerate(given):
+        where = (torch.full((len(events),), index), *(torch.from_numpy(events[name].astype(int)) for name in "pyx"))
+        frames.index_put_(where, torch.tensor(0.25), accumulate=True)
+    optimizer = torch.optim.Adam(net.parameters(), 0.01)
+    for _ in range(60):
+        loss = torch.nn.functional.cross_entropy(net(frames), torch.from_numpy(labels))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return net
+
+
+@pytest.fixture(scope="module")
+def converted(network: torch.nn.Module) -> snnconvert.Conversion:
+    return snnconvert.convert_model(
+        network,
+        data=recordings(60),
+        calibration_data=recordings(40, seed=9)[0],
+        neuron="ternary",
+        timesteps=40,
+        **NETWORK,
+    )
+
+
+def test_every_file_form_holds_the_same_recording(tmp_path: Path) -> None:
+    events, plan = recording(1, 3), Preprocessing(**PLAN)  # type: ignore[arg-type]
+    (tmp_path / "a.bin").write_bytes(bytes_of(events))
+    np.savez(tmp_path / "a.npz", **{name: events[name] for name in "txyp"})
+    np.save(tmp_path / "a.npy", events)
+    np.savez(
+        tmp_path / "b.npz", ts=events["t"].astype(float), X=events["x"], y=events["y"], polarity=events["p"] * 2 - 1
+    )
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name in "txyp":
+            file[f"events/{name}"] = events[name]
+    found = [
+        load_dataset(tmp_path / name, preprocessing=plan, input_shape=(2, SIZE, SIZE)).images()
+        for name in ("a.bin", "a.npz", "a.npy", "b.npz", "a.h5")
+    ]
+    dense = np.zeros((MILLISECONDS, 2, SIZE, SIZE), np.int64)
+    np.add.at(dense, ((events["t"] - events["t"][0]) // 1000, events["p"], events["y"], events["x"]), 1)
+    for one in found:
+        incoming = over_time_of(one)
+        assert incoming is not None
+        assert np.array_equal(incoming.frames(0, incoming.steps)[:, 0].numpy(), dense[: incoming.steps])
+        assert np.allclose(one[0].numpy(), dense.sum(0) / 4)
+
+
+def test_the_clock_of_the_camera_may_go_round(tmp_path: Path) -> None:
+    events = recording(0, 1)
+    raw = bytearray(bytes_of(events))
+    raw[500:500] = bytes([0, 240, 0, 0, 0])
+    (tmp_path / "a.bin").write_bytes(raw)
+    found = load_dataset(tmp_path / "a.bin", preprocessing=Preprocessing(**PLAN), input_shape=(2, 8, 8)).source.read(
+        [0]
+    )
+    assert np.array_equal(found[0]["t"][:100], events["t"][:100])
+    assert np.array_equal(found[0]["t"][100:], events["t"][100:] + 8192)
+
+
+def test_sets_are_folders_lists_and_arrays(tmp_path: Path) -> None:
+    given, labels = recordings(6)
+    plain, classes = tmp_path / "plain", tmp_path / "classes"
+    plain.mkdir()
+    for index, (events, label) in enumerate(zip(given, labels, strict=True)):
+        (plain / f"{index + 1}.bs2").write_bytes(bytes_of(events))
+        (classes / str(label)).mkdir(parents=True, exist_ok=True)
+        (classes / str(label) / f"{index + 1:05}.bin").write_bytes(bytes_of(events))
+    rows = [f"{index}\t{label}\n" for index, label in enumerate(labels, 1)]
+    (plain / "train.txt").write_text("#sample #class\n" + "".join(rows))
+    starts = np.cumsum([0, *map(len, given)])
+    whole = np.concatenate(given)
+    np.savez(
+        tmp_path / "set.npz", **{name: whole[name] for name in "txyp"}, starts=starts, labels=labels, height=8, width=8
+    )
+    options: Any = {"preprocessing": Preprocessing(**PLAN), "input_shape": (2, SIZE, SIZE)}
+    sets = [load_dataset(path, **options) for path in (plain, plain / "train.txt", tmp_path / "set.npz", classes)]
+    assert [one.labels.tolist() for one in sets[:3]] == [labels.tolist()] * 3  # type: ignore[union-attr]
+    assert sorted(sets[3].labels.tolist()) == sorted(labels.tolist())  # type: ignore[union-attr]
+    assert len({one.fingerprint() for one in sets}) == 1
+    assert sets[0].noun == "recording"
+    (plain / "other.txt").write_text("1 0\n")
+    with pytest.raises(DataError, match=r"several lists: other\.txt, train\.txt"):
+        load_dataset(plain, **options)
+    (plain / "bad.txt").write_text("1 0\n77 1\n")
+    with pytest.raises(DataError, match="not beside it: 77"):
+        load_dataset(plain / "bad.txt", **options)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "holds no events"),
+        (b"\1\2\3", "no whole number of events"),
+        (bytes([1, 1, 0, 0, 9, 1, 1, 0, 0, 8]), "time goes backwards: event 1 comes at 8 us, the one before at 9 us"),
+        (bytes([9, 1, 0, 0, 9]), "outside the 8 x 8 places"),
+    ],
+)
+def test_damaged_recordings_are_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "a.bin").write_bytes(content)
+    with pytest.raises(DataError, match=said) as caught:
+        load_dataset(tmp_path / "a.bin", preprocessing=Preprocessing(**PLAN), input_shape=(2, 8, 8)).images()
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"x": [1.5], "y": [1], "t": [1], "p": [1]}, "x in"),
+        ({"x": [1], "y": [1], "t": [1]}, "has no p; it has"),
+        ({"x": [1], "y": [1], "t": [1], "p": [7]}, "polarities 7"),
+        ({"x": [1, 2], "y": [1], "t": [1], "p": [1]}, "do not fit each other"),
+        ({"x": [1], "y": [1], "t": [1], "p": [1], "starts": [0, 5]}, "starts in"),
+        ({"x": [-1], "y": [1], "t": [1], "p": [1]}, "events at x = -1"),
+    ],
+)
+def test_arrays_that_are_no_recordings_are_refused(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
+    np.savez(tmp_path / "a.npz", **fields)
+    with pytest.raises(DataError, match=said):
+        load_dataset(tmp_path / "a.npz", preprocessing=Preprocessing(**PLAN), input_shape=(2, 8, 8)).images()
+
+
+@pytest.mark.parametrize("text", ["window", "window:0", "frames:1.5", "count:x", "window:1:2", "frames:99999999"])
+def test_ways_to_cut_that_are_none(text: str) -> None:
+    with pytest.raises(OptionError, match="no way to cut recordings"):
+        Slicing.read(text)
+
+
+def test_slices_of_every_kind_hold_every_event_once() -> None:
+    times = recording(0, 4)["t"].astype(np.int64)
+    for text, steps in (
+        ("window:7", 6),
+        ("window:0.5", None),
+        ("count:50", None),
+        ("frames:5", 5),
+        ("frames:200", 200),
+    ):
+        slicing = Slicing.read(text)
+        assert str(slicing) == text
+        needed, cut = slicing.needed(times), slicing.steps(times)
+        assert steps in (None, needed)
+        assert len(cut) == len(times)
+        assert cut[0] == 0
+        assert (np.diff(cut) >= 0).all()
+        assert cut[-1] < needed
+        if slicing.kind == "count":
+            assert np.bincount(cut)[:-1].tolist() == [50] * (needed - 1)
+
+
+def test_a_replay_answers_as_the_original_does_in_the_end(converted: snnconvert.Conversion) -> None:
+    report = converted.report
+    assert converted.ann_accuracy is not None
+    assert converted.ann_accuracy > 90
+    assert converted.accuracy is not None
+    assert converted.accuracy >= converted.ann_accuracy - 2
+    assert report["latency"]["step_milliseconds"] == 1.0
+    assert report["task"]["input"] == "recording"
+    assert report["neuron"]["input"] == "events"
+    assert report["preprocessing"]["events"] == "window:1"
+    assert " ms" in verdict(report)
+    assert report["energy"]["operations"]["snn_multiplications"] == 0
+    assert all(example["image"].startswith("data:image/png") for example in report["inside"]["examples"])
+    assert len(report["fit_curve"]["accuracy"]) == MILLISECONDS
+    assert report["fit_curve"]["accuracy"][-1] == converted.accuracy
+
+
+def test_a_checkpoint_replays_the_same(converted: snnconvert.Conversion, tmp_path: Path) -> None:
+    given, _ = recordings(5)
+    converted.save(tmp_path / "net.snn")
+    snn = snnconvert.load(tmp_path / "net.snn")
+    x = snn.prepare(given)
+    assert np.array_equal(snn(x), converted.snn(x))
+    ((_, events),) = calls(snn.graph, Events)
+    assert (events.slicing, events.steps, events.units) == ("window:1", MILLISECONDS, True)
+    oracle = StepEngine(snn).run(x)
+    seen = snn.simulate(x)
+    assert torch.equal(seen.outputs, oracle.outputs[0] / torch.arange(1, 41).view(-1, 1, 1))
+    dense = over_time_of(x).frames(0, MILLISECONDS)  # type: ignore[union-attr]
+    assert torch.equal(snn.simulate(dense).outputs, seen.outputs)
+
+
+def test_a_simulation_goes_on_where_another_stopped(converted: snnconvert.Conversion) -> None:
+    snn, (given, _) = converted.snn, recordings(3)
+    x = snn.prepare(given)
+    dense, whole = over_time_of(x).frames(0, MILLISECONDS).numpy(), snn.simulate(x)  # type: ignore[union-attr]
+    first = snn.simulate(dense[:15], state=True)
+    second = snn.simulate(dense[15:16], state=first)
+    third = snn.simulate(dense[16:], state=second)
+    assert second.steps == [16]
+    assert np.array_equal(np.concatenate([first.outputs, second.outputs, third.outputs]), whole.outputs.numpy())
+    assert first.total_spikes + second.total_spikes + third.total_spikes == pytest.approx(whole.total_spikes)
+    shorter = snn.simulate(snn.prepare(given, steps=15))
+    assert np.array_equal(shorter.outputs.numpy(), first.outputs)
+    with pytest.raises(DataError, match="the state is that of 3 inputs"):
+        snn.simulate(dense[:, :2], state=first)
+    with pytest.raises(OptionError, match="cannot be gone on from"):
+        snn.simulate(dense, state=whole)
+
+
+class LikeTonic:
+    """What tonic's data sets are: pairs (events, label), the size of the sensor."""
+
+    sensor_size = (SIZE, SIZE, 2)
+
+    def __init__(self, count: int) -> None:
+        self.given, self.targets = recordings(count)
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        kept = self.given[index][["x", "y", "t", "p"]]
+        return kept.astype([("x", "i2"), ("y", "i2"), ("t", "i8"), ("p", "?")]), int(self.targets[index])
+
+
+def test_data_sets_of_tonic_s_form_are_accepted(network: torch.nn.Module) -> None:
+    made = snnconvert.convert_model(
+        network, data=LikeTonic(40), calibration_samples=16, calibration="mse", neuron="ternary", reset_every=20, **PLAN
+    )
+    assert made.report["evaluation"]["samples"] == 24
+    assert made.snn.input_shape == (2, SIZE, SIZE)
+    ((_, events),) = calls(made.snn.graph, Events)
+    assert events.reset == 20
+    assert made.snn.timesteps in (MILLISECONDS - 1, MILLISECONDS)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"events": None}, "holds recordings of events"),
+        ({"schedule": "bistable"}, "schedule bistable does not fit"),
+        ({"mean": (1.0,)}, "mean means nothing to events"),
+        ({"reset_every": 1.5}, "no whole number of steps"),
+        ({"input_encoder": "spiking"}, "input_encoder does not fit"),
+        ({"frontier": (4, 8)}, "frontier does not fit"),
+        ({"events": None, "reset_every": 5.0}, "reset_every 5 is for recordings"),
+        ({"resize": 4}, "resize means nothing to events"),
+    ],
+)
+def test_what_does_not_go_with_recordings_is_refused(
+    network: torch.nn.Module, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(SnnConvertError, match=said):
+        snnconvert.convert_model(network, data=recordings(8), calibration="mse", **{**NETWORK, **options})
+
+
+def test_images_are_no_recordings(network: torch.nn.Module) -> None:
+    with pytest.raises(DataError, match="holds no recordings of events"):
+        snnconvert.convert_model(network, data=np.zeros((8, 2, SIZE, SIZE), np.float32), **PLAN)
