@@ -9,6 +9,7 @@ from __future__ import annotations
 import keyword
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TypeVar, overload
 import torch
 from torch import Tensor, fx
 
+from snnconvert.budget import budget
 from snnconvert.errors import InternalError
 from snnconvert.graph.claims import check_module
 from snnconvert.graph.kinds import KINDS, Neuron, Op, Role, Stage
@@ -115,7 +117,8 @@ class Builder:
         x = builder.call(kinds.Conv(weight, bias, stride=(1, 1), ...), x, origin=Origin("Conv_0", "Conv"))
         graph = builder.finish([x])
 
-    `builder.sample(node)` is the value of the node on the samples (batch first).
+    `builder.sample(node)` is the value of the node on the samples (batch first). The newest values are kept, as many as
+    fit into a quarter of the budget of what a file may ask for; older ones are computed again where they are read.
 
     Args:
         samples: by the names of the inputs.
@@ -126,6 +129,7 @@ class Builder:
         self._root, self._source = torch.nn.Module(), source
         self._graph = fx.Graph()
         self._samples: dict[fx.Node, Tensor] = {}
+        self._free = budget() // 4
         self._taken: set[str] = set()
         self.inputs: dict[str, fx.Node] = {}
         for name, value in samples.items():
@@ -136,7 +140,7 @@ class Builder:
 
     def sample(self, node: fx.Node) -> Tensor:
         """The value of `node` on the builder's samples."""
-        return self._samples[node]
+        return self._samples[node] if node in self._samples else self._again(node)
 
     def op(self, node: fx.Node) -> Op | None:
         """The operator of `node`; None for an input."""
@@ -147,14 +151,14 @@ class Builder:
         """Append `op` applied to `inputs`; its name in the graph is derived from `origin`.
 
         Raises:
-            ClaimError: its result would take more memory than the source may ask for.
+            ClaimError: it would take more memory than the source may ask for.
         """
         target = self._unique(origin.name)
         op.eval()
-        given = [self._samples[node] for node in inputs]
+        given = [self.sample(node) for node in inputs]
         # What acts on each value makes as many.
-        if not op.elementwise or len(given) > 1 or next(op.buffers(), None) is not None:
-            check_module(op, given, str(origin), self._source)
+        many = not op.elementwise or len(given) > 1 or next(op.buffers(), None) is not None
+        check_module(op if many else None, given, str(origin), self._source)
         with torch.no_grad():
             value = op(*given)
         self._root.add_module(target, op)
@@ -174,7 +178,34 @@ class Builder:
 
     def _record(self, node: fx.Node, value: Tensor) -> None:
         self._samples[node] = value
+        self._free -= value.nbytes
         node.meta["shape"] = tuple(value.shape[1:])
+        for oldest in [kept for kept in self._samples if kept.op != "placeholder" and kept is not node]:
+            if self._free >= 0:
+                break
+            self._free += self._samples.pop(oldest).nbytes
+
+    def _again(self, node: fx.Node) -> Tensor:
+        """A value that is no longer kept, from those that are."""
+        wanted, missing = [node], set[fx.Node]()
+        while wanted:
+            current = wanted.pop()
+            if current not in self._samples and current not in missing:
+                missing.add(current)
+                wanted += arguments(current)
+        left = Counter(source for one in missing for source in arguments(one) if source in missing)
+        values = dict[fx.Node, Tensor]()
+        for one in [each for each in self._graph.nodes if each in missing]:
+            op = self.op(one)
+            assert op is not None
+            sources = arguments(one)
+            with torch.no_grad():
+                values[one] = op(*(values[each] if each in missing else self._samples[each] for each in sources))
+            left.subtract(each for each in sources if each in missing)
+            for each in sources:
+                if each in values and not left[each]:
+                    del values[each]
+        return values[node]
 
     def _unique(self, name: str) -> str:
         found = safe_name(name, self._taken.__contains__)

@@ -26,6 +26,8 @@ from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import ClaimError, ModelFileError, OptionError, SnnConvertError
 from snnconvert.graph import kinds
 from snnconvert.graph.claims import check_module, result_bytes
+from snnconvert.graph.dialect import Builder
+from snnconvert.graph.types import Origin
 
 HUGE = 10**5
 PLAIN = Preprocessing()
@@ -339,3 +341,26 @@ def test_the_size_of_a_result_is_known_before() -> None:
     assert result_bytes(full, ([10**6, 10**6], 1.0), {}) == 4 * 10**12
     assert result_bytes(torch.ops.aten.arange.default, (1e12,), {}) == 4 * 10**12
     assert result_bytes(torch.ops.aten.nonzero.default, (torch.ones(3),), {}) == 0
+
+
+def test_what_a_convolution_copies_counts() -> None:
+    """One channel of a megabyte is copied into a block of sixteen, and so is what is made of it."""
+    plain: dict[str, tuple[int, ...]] = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1)}
+    convolution = kinds.Conv(torch.zeros(1, 1, 1, 1), **plain)
+    with pytest.raises(ClaimError, match=r"net asks for .* the result of wide"):
+        check_module(convolution, [torch.empty(2, 1, 1, 5 * 10**6)], "wide", "net")
+    check_module(kinds.Conv(torch.zeros(16, 16, 1, 1), **plain), [torch.empty(2, 16, 1, 10**6)], "blocks", "net")
+
+
+def test_values_that_are_read_late_are_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A builder holds no more than a share of the budget, whatever the depth; what it gives is the same."""
+    values = torch.rand(2, 1000)
+    monkeypatch.setenv(VARIABLE, str(4 * 3 * values.nbytes))  # three values are kept
+    builder = Builder({"x": values})
+    nodes = [builder.inputs["x"]]
+    for index in range(6):
+        nodes.append(builder.call(kinds.Scale(torch.tensor(2.0)), nodes[-1], origin=Origin(f"n{index}", "Mul")))
+    assert sum(node in builder._samples for node in nodes) == 3  # the input and the newest two
+    joined = builder.call(kinds.Add(), nodes[2], nodes[4], origin=Origin("join", "Add"))
+    assert torch.equal(builder.sample(joined), values * 20)
+    assert torch.equal(builder.sample(nodes[1]), values * 2)
