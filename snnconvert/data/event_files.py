@@ -11,7 +11,6 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from snnconvert.errors import DataError, listed
 from snnconvert.files import opened, read_text
 
 _SHOWN = 5
+_INSTALL = "pip install 'snnconvert[events]'"
 _RECORD = 5  # bytes
 # the ATIS camera writes this for y where its clock has gone round 2^13 us
 _OVERFLOW = 240, 1 << 13
@@ -141,7 +141,7 @@ def _hdf5(path: Path) -> Recording:
     try:
         import h5py
     except ImportError as error:
-        raise DataError(f"{path} is HDF5, and h5py is not there to read it", hint="pip install h5py") from error
+        raise DataError(f"{path} is HDF5, and h5py is not there to read it", hint=_INSTALL) from error
     with opened(path) as stream, h5py.File(stream, "r") as file:
         group = file.get("events", file)
         if isinstance(group, h5py.Dataset):
@@ -153,13 +153,25 @@ def _hdf5(path: Path) -> Recording:
 
 
 def _aedat4(path: Path) -> Recording:
+    """The first stream of events in the file."""
     try:
-        io = import_module("tonic.io")
+        import aedat
     except ImportError as error:
-        raise DataError(
-            f"{path} is AEDAT 4, and tonic is not there to read it", hint="pip install tonic aedat"
-        ) from error
-    return recording_of(io.read_aedat4(str(path)), str(path))
+        raise DataError(f"{path} is AEDAT 4, and aedat is not there to read it", hint=_INSTALL) from error
+    opened(path).close()  # aedat would wait for a pipe
+    decoder = aedat.Decoder(str(path))
+    streams = [stream for stream, one in decoder.id_to_stream().items() if one["type"] == "events"]
+    if not streams:
+        raise DataError(f"{path} has no stream of events", hint="record the events of the camera too")
+    packets, size = [], 0
+    for packet in decoder:
+        if packet["stream_id"] == min(streams):
+            packets.append(packet["events"])
+            size += packets[-1].nbytes
+            check_claim(4.0 * size, "its events", path)
+    if not packets:
+        raise DataError(f"{path} holds no events", hint="leave it out of the set")
+    return recording_of(np.concatenate(packets), str(path))
 
 
 READERS: dict[str, Callable[[Path], Recording]] = {

@@ -25,7 +25,12 @@ EVENT = np.dtype([("t", np.int64), ("x", np.int32), ("y", np.int32), ("p", np.in
 Recording = NDArray[Any]
 # recordings that are kept once they were read: they are asked for more than once
 KEPT_BYTES = 2 * 2**30
-_NAMES = {"t": ("t", "ts", "time", "timestamp", "timestamps"), "x": ("x",), "y": ("y",), "p": ("p", "polarity", "pol")}
+_NAMES = {
+    "t": ("t", "ts", "time", "timestamp", "timestamps"),
+    "x": ("x",),
+    "y": ("y",),
+    "p": ("p", "polarity", "pol", "on"),
+}
 
 
 class RecordingSource(Source):

@@ -36,6 +36,7 @@ class Exporter:
         packages: what has to be importable to write it, and to run it.
         extra: the extra of this package that brings them.
         continuous: whether it can hold spikes with real times.
+        events: the forms that hold a network which reads recordings of events; "" where there are no forms.
     """
 
     help: str
@@ -47,6 +48,7 @@ class Exporter:
     packages: tuple[str, ...] = ()
     extra: str = ""
     continuous: bool = False
+    events: tuple[str, ...] = ()
 
     def write(self, task: Task) -> Written:
         """Write the network.
@@ -86,6 +88,7 @@ EXPORTERS: dict[str, Exporter] = {
         },
         suffix=".onnx",
         packages=("onnx", "onnxruntime"),
+        events=("ann",),
     ),
     "torch": Exporter(
         "a torch module that needs torch alone",
@@ -113,6 +116,7 @@ EXPORTERS: dict[str, Exporter] = {
         "snnconvert.exporters.huggingface:write_folder",
         options=("data", "limit"),
         continuous=True,
+        events=("",),
     ),
 }
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from snnconvert.data.selection import images_for
-from snnconvert.errors import InternalError, OptionError
+from snnconvert.errors import InternalError, NodeFault, OptionError, UnsupportedError
 from snnconvert.exporters import EXPORTERS, Export, exporter_of
 from snnconvert.exporters.task import Task, Written
 from snnconvert.exporters.verify import Comparison, compare, engine_of
 from snnconvert.graph.checkpoint import load_snn
+from snnconvert.graph.dialect import calls, origin_of
+from snnconvert.graph.kinds import Role
 from snnconvert.graph.types import Snn
 from snnconvert.options import check
 from snnconvert.progress import Progress, silent
@@ -89,6 +91,8 @@ def run_export(snn: Snn | str | Path, asked: Export, progress: Progress = silent
             f"--to {asked.to} has no spikes in continuous time, which this network sends",
             hint="convert with slots: --schedule ttfs --time-bits 4",
         )
+    if (asked.form or "") not in row.events:
+        _refuse_events(network, asked)
     path = asked.output
     if path is None:
         if isinstance(snn, Snn):
@@ -115,3 +119,21 @@ def run_export(snn: Snn | str | Path, asked: Export, progress: Progress = silent
         reader = row.read(task, written)
         verified = compare(written.network, reader, task.images, images.labels, engine=engine, progress=progress)
     return Exported(written, form, changed, verified)
+
+
+def _refuse_events(network: Snn, asked: Export) -> None:
+    """What is written by most exporters is given the same input in every step."""
+    faults = []
+    for node, op in calls(network.graph):
+        if op.role == Role.EVENTS:
+            origin = origin_of(node)
+            reason = "recordings of events come in here, others in every step"
+            faults.append(NodeFault(origin.name, origin.operator, reason))
+    if faults:
+        form = f", form {asked.form}," if asked.form else ""
+        raise UnsupportedError(
+            f"--to {asked.to}{form} holds networks whose input stays the same in all steps",
+            hint="replay it with `snnconvert run` or snn.simulate; hand it on with --to huggingface, or the original "
+            "network of accumulated frames with --to onnx --ann",
+            faults=tuple(faults),
+        )

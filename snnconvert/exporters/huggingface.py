@@ -12,7 +12,8 @@ from snnconvert.data.selection import images_for
 from snnconvert.exporters.task import Task, Written
 from snnconvert.files import atomic, write_atomically
 from snnconvert.graph.checkpoint import save_snn
-from snnconvert.graph.dialect import neurons_of
+from snnconvert.graph.dialect import calls, neurons_of
+from snnconvert.graph.kinds import Role
 from snnconvert.graph.types import Snn
 from snnconvert.report.figures import on_paper
 from snnconvert.report.from_run import rebuilt_document
@@ -37,21 +38,35 @@ snnconvert hub pull USER/NAME
 import snnconvert
 
 snn = snnconvert.load("hf:USER/NAME")
-answers = snn(images)  # (batch, {input})
+{call}
 ```
 
-Images are prepared as the original network's: `{preprocessing}`. `snnconvert info {checkpoint}` says what the file
-holds, `snnconvert export {checkpoint} --to onnx` (or torch, and others) writes it for another program.
+{prepared} are prepared as the original network's: `{preprocessing}`. `snnconvert info {checkpoint}` says what the file
+holds, {further}.
 
 ## How it was made
 
 {calibration}
 """
 
+IMAGES = {
+    "inputs": "images",
+    "prepared": "Images",
+    "call": "answers = snn(images)  # (batch, {shape})",
+    "further": f"`snnconvert export {CHECKPOINT} --to onnx` (or torch, and others) writes it for another program",
+}
+RECORDINGS = {
+    "inputs": "recordings",
+    "prepared": "Recordings of events",
+    "call": "seen = snn.simulate(snn.prepare(recordings))  # arrays with fields x, y, t (microseconds), p; {shape}\n"
+    "answers = seen.outputs[-1]  # what stands at the end; seen.outputs has every step's",
+    "further": f"`snnconvert run {CHECKPOINT} --data RECORDINGS` replays others",
+}
+
 
 @dataclass(frozen=True)
 class _Figures:
-    """What was measured: on `images` images of `source`; accuracies in per cent, None where there are no labels."""
+    """What was measured: on `images` images or recordings of `source`; accuracies in per cent, None without labels."""
 
     images: int
     source: str
@@ -109,7 +124,7 @@ def _measured(snn: Snn, data: str, limit: int | None) -> _Figures:
 
 def card(snn: Snn, figures: _Figures) -> str:
     """The model card: metadata that the hub reads (YAML, of which JSON is a part), and text for people."""
-    neurons = neurons_of(snn.graph)
+    neurons, words = neurons_of(snn.graph), _words(snn)
     head = "".join(f"{key}: {json.dumps(value)}\n" for key, value in _metadata(snn, figures).items())
     text = TEXT.format(
         name=_plain(snn.source.name),
@@ -120,13 +135,20 @@ def card(snn: Snn, figures: _Figures) -> str:
         layers=len(neurons),
         precision=snn.precision,
         source=_plain(Path(snn.source.location).name),
-        figures=_said(figures),
-        input=", ".join(map(str, snn.input_shape)),
+        figures=_said(figures, words["inputs"]),
+        call=words["call"].format(shape=", ".join(map(str, snn.input_shape))),
+        prepared=words["prepared"],
+        further=words["further"],
         preprocessing=_plain(json.dumps(snn.preprocessing)),
         checkpoint=CHECKPOINT,
-        calibration=_calibration(snn.calibration),
+        calibration=_calibration(snn.calibration, words["inputs"]),
     )
     return f"---\n{head}---\n\n{text}"
+
+
+def _words(snn: Snn) -> dict[str, str]:
+    """What the card calls what comes in, and how it is given."""
+    return RECORDINGS if any(op.role == Role.EVENTS for _, op in calls(snn.graph)) else IMAGES
 
 
 def _metadata(snn: Snn, figures: _Figures) -> dict[str, Any]:
@@ -134,7 +156,7 @@ def _metadata(snn: Snn, figures: _Figures) -> dict[str, Any]:
         "library_name": "snnconvert",
         "tags": ["spiking-neural-network", "neuromorphic", snn.schedule.kind, snn.neuron.model],
     }
-    if len(snn.input_shape) == 3:
+    if len(snn.input_shape) == 3 and _words(snn) is IMAGES:
         found["pipeline_tag"] = "image-classification"
     last = next((value for value in reversed(figures.accuracy) if value is not None), None)
     if last is not None:
@@ -151,7 +173,7 @@ def _metadata(snn: Snn, figures: _Figures) -> dict[str, Any]:
     return found
 
 
-def _said(figures: _Figures) -> str:
+def _said(figures: _Figures, inputs: str) -> str:
     last = next((value for value in reversed(figures.accuracy) if value is not None), None)
     if last is None:
         return "Nothing was measured of it on labelled data."
@@ -159,23 +181,23 @@ def _said(figures: _Figures) -> str:
     lines = [
         f"![Accuracy over time steps]({CURVE})",
         "",
-        f"- Accuracy: {last:.2f} %{before} on {figures.images:,} images"
+        f"- Accuracy: {last:.2f} %{before} on {figures.images:,} {inputs}"
         + (f" of {_plain(figures.source)}." if figures.source else "."),
     ]
     if figures.spikes is not None:
-        lines.append(f"- Spikes: {figures.spikes:,.0f} per image.")
+        lines.append(f"- Spikes: {figures.spikes:,.0f} per {inputs[:-1]}.")
     if figures.energy:
         lines.append(f"- Energy: {figures.energy}")
     return "\n".join(lines)
 
 
-def _calibration(record: Mapping[str, Any]) -> str:
+def _calibration(record: Mapping[str, Any], inputs: str) -> str:
     known = {name: record[name] for name in ("method", "samples", "synthetic") if name in record}
     if not known:
         return "The checkpoint does not say."
     method = _plain(str(known.get("method", "")))
-    images = "synthetic inputs" if known.get("synthetic") else "images"
-    return f"Thresholds by `{method}` on {known.get('samples', 0):,} {images}; nothing was trained."
+    inputs = "synthetic inputs" if known.get("synthetic") else inputs
+    return f"Thresholds by `{method}` on {known.get('samples', 0):,} {inputs}; nothing was trained."
 
 
 def _plain(text: str) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +51,37 @@ def bytes_of(events: np.ndarray) -> bytes:
     word = (events["p"].astype(np.int64) << 23) | events["t"]
     columns = [events["x"], events["y"], word >> 16, word >> 8 & 255, word & 255]
     return np.stack([column.astype(np.uint8) for column in columns], 1).tobytes()
+
+
+def aedat4_of(events: np.ndarray, kind: str = "EVTS") -> bytes:
+    """In AEDAT 4, in two packets without compression."""
+    flatbuffers = pytest.importorskip("flatbuffers")
+    attributes = f'<attr key="typeIdentifier" type="string">{kind}</attr>'
+    sizes = "".join(f'<attr key="size{axis}" type="int">{SIZE}</attr>' for axis in "XY")
+    place = 'path="/mainloop/Recorder/outInfo/'
+    info = f'<node name="0" {place}0/">{attributes}<node name="info" {place}0/info/">{sizes}</node></node>'
+    head = flatbuffers.Builder(0)
+    text = head.CreateString(f'<dv version="2.0"><node name="outInfo" {place}">{info}</node></dv>')
+    head.StartObject(3)
+    head.PrependInt64Slot(1, -1, 0)
+    head.PrependUOffsetTRelativeSlot(2, text, 0)
+    head.FinishSizePrefixed(head.EndObject(), b"IOHE")
+    written = b"#!AER-DAT4.0\r\n" + bytes(head.Output())
+    for part in np.array_split(events, 2):
+        raw = np.zeros(len(part), [("t", "<i8"), ("x", "<i2"), ("y", "<i2"), ("p", "?"), ("padding", "V3")])
+        for name in "txyp":
+            raw[name] = part[name]
+        packet = flatbuffers.Builder(0)
+        packet.StartVector(raw.itemsize, len(raw), 8)
+        packet.head -= raw.nbytes
+        packet.Bytes[packet.head : packet.head + raw.nbytes] = raw.tobytes()
+        vector = packet.EndVector()
+        packet.StartObject(1)
+        packet.PrependUOffsetTRelativeSlot(0, vector, 0)
+        packet.FinishSizePrefixed(packet.EndObject(), kind.encode())
+        data = bytes(packet.Output())
+        written += struct.pack("<ii", 0, len(data)) + data
+    return written
 
 
 @pytest.fixture(scope="module")
@@ -97,14 +131,17 @@ def test_every_file_form_holds_the_same_recording(tmp_path: Path) -> None:
     np.savez(
         tmp_path / "b.npz", ts=events["t"].astype(float), X=events["x"], y=events["y"], polarity=events["p"] * 2 - 1
     )
+    (tmp_path / "a.aedat4").write_bytes(aedat4_of(events))
     h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "a.h5", "w") as file:
         for name in "txyp":
             file[f"events/{name}"] = events[name]
-    found = [
-        load_dataset(tmp_path / name, preprocessing=plan, input_shape=(2, SIZE, SIZE)).images()
-        for name in ("a.bin", "a.npz", "a.npy", "b.npz", "a.h5")
-    ]
+    with h5py.File(tmp_path / "b.hdf5", "w") as file:
+        file["events"] = events
+    names = ["a.bin", "a.npz", "a.npy", "b.npz", "a.h5", "b.hdf5"]
+    if find_spec("aedat"):
+        names.append("a.aedat4")
+    found = [load_dataset(tmp_path / name, preprocessing=plan, input_shape=(2, SIZE, SIZE)).images() for name in names]
     dense = np.zeros((MILLISECONDS, 2, SIZE, SIZE), np.int64)
     np.add.at(dense, ((events["t"] - events["t"][0]) // 1000, events["p"], events["y"], events["x"]), 1)
     for one in found:
@@ -112,6 +149,27 @@ def test_every_file_form_holds_the_same_recording(tmp_path: Path) -> None:
         assert incoming is not None
         assert np.array_equal(incoming.frames(0, incoming.steps)[:, 0].numpy(), dense[: incoming.steps])
         assert np.allclose(one[0].numpy(), dense.sum(0) / 4)
+
+
+@pytest.mark.parametrize(("package", "suffix"), [("h5py", ".h5"), ("aedat", ".aedat4")])
+def test_a_missing_reader_is_said_with_the_extra_that_brings_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, suffix: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(b"\0" * 64)
+    with pytest.raises(DataError, match=f"{package} is not there to read it") as error:
+        load_dataset(path, preprocessing=Preprocessing(**PLAN), input_shape=(2, SIZE, SIZE)).images()
+    assert error.value.hint == "pip install 'snnconvert[events]'"
+
+
+def test_damaged_aedat4_is_refused_by_name(tmp_path: Path) -> None:
+    pytest.importorskip("aedat")
+    whole, path = aedat4_of(recording(1, 3)), tmp_path / "a.aedat4"
+    for raw in (b"", whole[:9], whole[:200], whole[:-7], whole[::-1], aedat4_of(recording(1, 3), "FRME")):
+        path.write_bytes(raw)
+        with pytest.raises(DataError, match=str(path)):
+            load_dataset(path, preprocessing=Preprocessing(**PLAN), input_shape=(2, SIZE, SIZE)).images()
 
 
 def test_the_clock_of_the_camera_may_go_round(tmp_path: Path) -> None:
@@ -290,6 +348,39 @@ def test_data_sets_of_tonic_s_form_are_accepted(network: torch.nn.Module) -> Non
     ((_, events),) = calls(made.snn.graph, Events)
     assert events.reset == 20
     assert made.snn.timesteps in (MILLISECONDS - 1, MILLISECONDS)
+
+
+def test_steps_of_tonic_s_own_data_sets_hold_what_its_frames_do(converted: snnconvert.Conversion) -> None:
+    tonic = pytest.importorskip("tonic")
+    given, labels = recordings(3)
+
+    class Recorded(tonic.Dataset):  # type: ignore[misc]
+        sensor_size, ordering, dtype = LikeTonic.sensor_size, tonic.io.events_struct.names, tonic.io.events_struct
+
+        def __init__(self) -> None:
+            super().__init__(".")
+            self.data, self.targets = (
+                [tonic.io.make_structured_array(*(one[n] for n in "xytp")) for one in given],
+                labels,
+            )
+
+        def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+            return self.data[index], int(self.targets[index])
+
+        def __len__(self) -> int:
+            return len(self.data)
+
+        def _check_exists(self) -> bool:
+            return True
+
+    data = Recorded()
+    moving = over_time_of(converted.snn.prepare(data))
+    assert moving is not None
+    frames_of = tonic.transforms.ToFrame(sensor_size=data.sensor_size, time_window=1000)
+    for index in range(len(data)):
+        theirs = frames_of(data[index][0])  # without the last window, where that is not full
+        assert len(theirs) >= MILLISECONDS - 2
+        assert np.array_equal(moving.frames(0, len(theirs))[:, index].numpy(), theirs)
 
 
 @pytest.mark.parametrize(
