@@ -20,6 +20,7 @@ from onnx import helper, numpy_helper
 
 from snnconvert.budget import Claims
 from snnconvert.convert.lowering.flow import Array, Flow, Refusal, Value
+from snnconvert.convert.lowering.instead import instead_of
 from snnconvert.convert.onnx_inputs import input_notes, inputs_of
 from snnconvert.convert.onnx_ops import OPERATORS, quantised
 from snnconvert.convert.onnx_ops.folding import PerSample, fold, fold_per_sample, range_over_batch
@@ -169,9 +170,10 @@ def _check_operators(graph: onnx.GraphProto, constants: set[str], path: Path) ->
 
 
 def _unsupported(path: Path, faults: list[NodeFault]) -> UnsupportedError:
+    hint = "export the network without these nodes (post-processing, for instance), or replace them in the network"
     return UnsupportedError(
         f"{path} holds {len(faults)} node(s) that cannot be converted",
-        hint="export the network without these nodes (post-processing, for instance), or replace them in the network",
+        hint=instead_of(faults, hint),
         faults=tuple(faults),
     )
 

@@ -29,6 +29,7 @@ from snnconvert.convert.aten_ops.canonicalise import (
     operator_name,
 )
 from snnconvert.convert.aten_ops.ranking import without_ranking
+from snnconvert.convert.lowering.instead import instead_of
 from snnconvert.convert.pytorch import TOLERANCE, relative_difference, seeded_samples
 from snnconvert.convert.weights import DAMAGE, sniff
 from snnconvert.errors import InternalError, ModelFileError, NodeFault, UnsupportedError
@@ -188,7 +189,7 @@ class _Reader:
         if faults:
             raise UnsupportedError(
                 f"{self.path} holds {len(faults)} operators that are not known",
-                hint="export the model to ONNX, or replace these operators",
+                hint=instead_of(faults, "export the model to ONNX, or replace these operators"),
                 faults=tuple(faults),
             )
         for entry in entries:

@@ -270,6 +270,7 @@ CASES: dict[str, list[Case]] = {
         case(IMAGE, kernel_shape=[2, 2], dilations=[2, 2], opset=10),
         case((3, 9), kernel_shape=[3], strides=[2]),
         case(IMAGE, kernel_shape=[3, 3], pads=[2, 2, 2, 2], opset=8),
+        case((2, 4, 5, 6), kernel_shape=[2, 3, 2], strides=[2, 1, 2], pads=[0, 1, 0, 1, 1, 0]),
     ],
     "AveragePool": [
         case(IMAGE, kernel_shape=[2, 2], strides=[2, 2], kinds=("AveragePool",)),

@@ -17,7 +17,7 @@ from snnconvert.convert.pytorch import import_module, relative_difference, seede
 
 Function = Callable[[Tensor], Any]
 aten = torch.ops.aten
-IMAGE, ROW, TOKENS, SIGNAL = (4, 6, 6), (8,), (5, 8), (4, 9)
+IMAGE, ROW, TOKENS, SIGNAL, VOLUME = (4, 6, 6), (8,), (5, 8), (4, 9), (2, 4, 5, 6)
 
 
 @cache
@@ -75,7 +75,7 @@ CASES: dict[str, tuple[Function, tuple[int, ...]]] = {
     "elu": (F.elu, ROW),
     "celu": (lambda x: F.celu(x, 0.7), ROW),
     "log1p": (lambda x: (x.abs() + 0.2).log1p(), ROW),
-    "softplus": (lambda x: F.softplus(x) + F.softplus(x, 2.0, 25.0), ROW),
+    "softplus": (lambda x: F.softplus(x) + F.softplus(x, 2.0, 10.0), ROW),
     "log_sigmoid": (F.logsigmoid, ROW),
     "glu": (F.glu, ROW),
     "add": (lambda x: torch.add(x.relu(), x, alpha=3) + VECTOR, ROW),
@@ -103,6 +103,8 @@ CASES: dict[str, tuple[Function, tuple[int, ...]]] = {
     **{name: (named(name, positive=True), ROW) for name in ("log", "sqrt", "rsqrt", "reciprocal")},
     "max_pool1d": (lambda x: F.max_pool1d(x, 3, 2, 1), SIGNAL),
     "max_pool2d": (lambda x: F.max_pool2d(x, 3, 2, 1, ceil_mode=True), IMAGE),
+    "max_pool3d": (lambda x: F.max_pool3d(x, (3, 2, 3), (2, 1, 3), (1, 0, 1), ceil_mode=True), VOLUME),
+    "max_pool3d_with_indices": (lambda x: aten.max_pool3d_with_indices(x, [2, 2, 2])[0], VOLUME),
     "max_pool1d_with_indices": (lambda x: aten.max_pool1d_with_indices(x, [2])[0], SIGNAL),
     "max_pool2d_with_indices": (lambda x: aten.max_pool2d_with_indices(x, [2, 2])[0], IMAGE),
     "avg_pool1d": (lambda x: F.avg_pool1d(x, 3), SIGNAL),
@@ -116,6 +118,8 @@ CASES: dict[str, tuple[Function, tuple[int, ...]]] = {
     "_adaptive_avg_pool2d": (lambda x: aten._adaptive_avg_pool2d(x, [12, 6]), IMAGE),
     "adaptive_max_pool1d": (lambda x: F.adaptive_max_pool1d(x, 3), SIGNAL),
     "adaptive_max_pool2d": (lambda x: F.adaptive_max_pool2d(x, (2, 3)), IMAGE),
+    "adaptive_avg_pool3d": (lambda x: F.adaptive_avg_pool3d(x, (2, 3, 3)), VOLUME),
+    "adaptive_max_pool3d": (lambda x: F.adaptive_max_pool3d(x, (2, 1, 3)), VOLUME),
     "mean": (lambda x: x.mean((-1, -2)), IMAGE),
     "sum": (lambda x: x.sum(1, keepdim=True), IMAGE),
     "amax": (lambda x: x.amax((2, 3)), IMAGE),
@@ -125,6 +129,12 @@ CASES: dict[str, tuple[Function, tuple[int, ...]]] = {
     "linalg_vector_norm": (lambda x: torch.linalg.vector_norm(x, dim=(2, 3), keepdim=True), IMAGE),
     "norm": (lambda x: aten.norm(x, 2, [1]), IMAGE),
     "upsample_nearest2d": (lambda x: F.interpolate(x, scale_factor=2), IMAGE),
+    "_upsample_nearest_exact2d": (
+        lambda x: (
+            F.interpolate(x, (9, 7), mode="nearest-exact")[..., :6] + F.interpolate(x, (9, 6), mode="nearest-exact")
+        ),
+        IMAGE,
+    ),
     "upsample_bilinear2d": (lambda x: F.interpolate(x, size=(9, 7), mode="bilinear", align_corners=True), IMAGE),
     "upsample_bicubic2d": (lambda x: F.interpolate(x, size=(9, 4), mode="bicubic"), IMAGE),
     "contiguous": (lambda x: x.transpose(1, 2).contiguous(), TOKENS),

@@ -164,7 +164,7 @@ DRIVER = textwrap.dedent(
 
         setattr(owner, name, call)
 
-    for name in ("open_ann", "select_inputs", "spiking", "measured", "studied", "kept"):
+    for name in ("open_ann", "chosen_inputs", "spiking", "measured", "studied", "kept"):
         watch(pipeline, name)
     for owner, name in ((tempfile, "mkstemp"), (os, "fsync"), (Path, "replace"), (Path, "unlink")):
         watch(owner, name)

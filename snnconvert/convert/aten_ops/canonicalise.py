@@ -16,6 +16,7 @@ from snnconvert.convert.aten_ops import OPERATORS, comparisons, wiring
 from snnconvert.convert.aten_ops.comparisons import Comparison
 from snnconvert.convert.aten_ops.context import BatchSize, Context, shape_of
 from snnconvert.convert.lowering.flow import Flow, Refusal
+from snnconvert.convert.lowering.instead import instead_of
 from snnconvert.errors import InternalError, NodeFault, UnsupportedError
 from snnconvert.graph.claims import result_bytes
 from snnconvert.graph.dialect import Builder
@@ -139,9 +140,10 @@ class Canonicaliser:
                     self._convert(node)
         if self.faults:
             count = len(self.faults)
+            hint = "replace the named operators in the model, or cut the model before them"
             raise UnsupportedError(
                 f"{count} operator{'s have' if count > 1 else ' has'} no form in the spiking dialect",
-                hint="replace the named operators in the model, or cut the model before them",
+                hint=instead_of(self.faults, hint),
                 faults=tuple(self.faults),
             )
         return results

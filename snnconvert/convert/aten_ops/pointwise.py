@@ -91,9 +91,9 @@ def celu(ctx: Context, x: Flow, alpha: float = 1.0) -> Flow:
 
 @operator("softplus")
 def softplus(ctx: Context, x: Flow, beta: float = 1, threshold: float = 20) -> Flow:
-    """log(1 + exp(beta x)) / beta; where beta x is beyond the threshold, x, which is the same in float32."""
-    if threshold < 15:
-        raise Refusal(f"softplus with threshold {threshold}; from 15 on it is the function itself")
+    """log(1 + exp(beta x)) / beta; where beta x is beyond the threshold, x, which from 10 on is the same to 5e-6."""
+    if threshold < 10:
+        raise Refusal(f"softplus with threshold {threshold}; from 10 on it is the function itself")
     return ctx.affine(function(ctx, ctx.affine(x, beta, part="inside"), "softplus"), 1 / beta, part="outside")
 
 

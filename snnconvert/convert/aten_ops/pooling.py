@@ -106,10 +106,9 @@ def _adaptive(x: Any, output_size: Any, rank: int) -> tuple[Flow, tuple[int, ...
     return flow, present, integers(wanted, rank)
 
 
-for _rank in (1, 2):
+for _rank in (1, 2, 3):
     _pooled(_rank)
     _adaptively_pooled(_rank)
-for _rank in (1, 2, 3):
     _averaged(_rank)
 
 
@@ -198,17 +197,30 @@ def upsample_bilinear(
     return ctx.apply(kinds.Resize(size=size, mode="bilinear", align_corners=align_corners), x)
 
 
-@operator("upsample_bicubic2d")
-def upsample_bicubic(
-    ctx: Context, x: Flow, output_size: Any = None, align_corners: bool = False, scale_factors: Any = None, **_: Any
-) -> Flow:
-    """Bicubic resizing is linear and works on one axis after the other: two matrices."""
-    sizes = _resized(x, output_size, scale_factors)
+def _interpolated(ctx: Context, x: Flow, sizes: tuple[int, ...], **how: Any) -> Flow:
+    """Resizing that is linear and works on one axis after the other: two matrices."""
 
     def matrix(now: int, wanted: int) -> Array:
         eye = torch.eye(now, dtype=torch.float64).reshape(1, now, now, 1)
-        resized: Tensor = F.interpolate(eye, size=(wanted, 1), mode="bicubic", align_corners=align_corners)
+        resized: Tensor = F.interpolate(eye, size=(wanted, 1), **how)
         return resized.reshape(now, wanted).t().numpy()
 
     columns = linear(ctx, x, matrix(x.dims[2], sizes[1]), part="columns")
     return along_axis(ctx, columns, 2, matrix(x.dims[1], sizes[0]))
+
+
+@operator("upsample_bicubic2d")
+def upsample_bicubic(
+    ctx: Context, x: Flow, output_size: Any = None, align_corners: bool = False, scale_factors: Any = None, **_: Any
+) -> Flow:
+    sizes = _resized(x, output_size, scale_factors)
+    return _interpolated(ctx, x, sizes, mode="bicubic", align_corners=align_corners)
+
+
+@operator("_upsample_nearest_exact2d")
+def upsample_nearest_exact(ctx: Context, x: Flow, output_size: Any = None, scale_factors: Any = None, **_: Any) -> Flow:
+    """Each pixel is repeated where sizes are multiples; else it differs from `upsample_nearest` by half a pixel."""
+    sizes = _resized(x, output_size, scale_factors)
+    if all(wanted % now == 0 for now, wanted in zip(x.dims[1:], sizes, strict=True)):
+        return ctx.apply(kinds.Resize(size=sizes, mode="nearest"), x)
+    return _interpolated(ctx, x, sizes, mode="nearest-exact")

@@ -83,9 +83,11 @@ def max_pool(scope: Scope, flow: Flow, window: Window) -> Flow:
     silent neuron when spiking), else of the most negative float.
     """
     kernel, ceil = window.kernel, bool(window.ceil_mode)
-    if len(kernel) > 2:
-        raise Refusal(f"max pooling over {len(kernel)} axes; 1 and 2 are supported")
+    if len(kernel) > 3:
+        raise Refusal(f"max pooling over {len(kernel)} axes; 1, 2 and 3 are supported")
     flow.require_plain()
+    if len(kernel) == 3:
+        return _max_pool_of_volumes(scope, flow, window)
     stride, dilation, begin, end = window.over(flow.dims[1:])
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
     axes = list(zip(flow.dims[1:], reach, stride, begin, end, strict=True))
@@ -102,6 +104,23 @@ def max_pool(scope: Scope, flow: Flow, window: Window) -> Flow:
             flow, begin = padded(scope, flow, begin, end, fill), (0,) * len(kernel)
     op = kinds.MaxPool(kernel=kernel, stride=stride, padding=begin, dilation=dilation, ceil_mode=ceil)
     return scope.apply(op, flow)
+
+
+def _max_pool_of_volumes(scope: Scope, flow: Flow, window: Window) -> Flow:
+    """The largest over windows of planes, and then over the depth of those, which is the largest of the volume."""
+    sides = list(zip(window.kernel, *window.over(flow.dims[1:]), strict=True))
+
+    def over(*axes: tuple[int, ...]) -> Window:
+        kernel, strides, dilations, begin, end = zip(*axes, strict=True)
+        return Window(kernel, strides, dilations, begin + end, ceil_mode=window.ceil_mode)
+
+    channels, depth, *plane = flow.dims
+    planes = flow.on(scope.sample_reshape(flow.node, (channels * depth, *plane), "planes"))
+    planes = max_pool(scope, planes, over(*sides[1:]))
+    _, *plane = planes.dims
+    columns = planes.on(scope.sample_reshape(planes.node, (channels, depth, math.prod(plane)), "columns"))
+    columns = max_pool(scope, columns, over(sides[0], (1, 1, 1, 0, 0)))
+    return columns.on(scope.sample_reshape(columns.node, (*columns.dims[:2], *plane), "volumes"))
 
 
 def average_pool(scope: Scope, flow: Flow, window: Window, *, count_include_pad: bool = False) -> Flow:
