@@ -190,7 +190,7 @@ class Request:
     batch_size: int = option(
         64, "Images read at once; never changes results.", commands=(*_MEASURING, "zoo run"), panel=OUTPUT, least=1
     )
-    seed: int = option(0, "Choice of images.", commands=_of_zoos, panel=DATA)
+    seed: int = option(0, "Choice of images.", commands=_of_zoos, panel=DATA, least=0, most=2**32 - 1)
     preprocessing: Preprocessing = option(
         Preprocessing,
         "A TOML file with mean, std, scale, layout, channels, resize and crop: value = (x / scale - mean) / std.",

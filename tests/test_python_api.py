@@ -255,7 +255,7 @@ def test_wrong_arguments_are_refused_in_the_words_of_python(
         ("", "the model is str", "model.onnx"),
         ("nowhere.onnx", "nowhere.onnx", ""),
         (Path("nowhere.onnx"), "nowhere.onnx", ""),
-        (nn.Linear(3, 3), "the shape of one of its inputs is not known", "data=..."),
+        (nn.Linear(3, 3), "the shape of one input of Linear is not known", "takes it from data"),
     ],
 )
 def test_what_is_no_model_is_refused_with_what_to_do(model: Any, message: str, hint: str) -> None:

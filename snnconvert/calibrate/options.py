@@ -72,7 +72,7 @@ class Reconstruct:
     rounds: int = option(2, "Corrections of the weights by what the rates lack.", least=0)
     held_out: float = option(0.2, "Share of the images on which every step has to prove itself.", least=0, most=0.9)
     rows: int = option(
-        8192,
+        32_768,
         "Output positions, all images together, on which thresholds are tried and operators solved (these on eight for "
         "each input at least).",
         least=1,

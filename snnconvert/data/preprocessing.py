@@ -56,13 +56,18 @@ def _numbers(name: str, value: object) -> tuple[float, ...]:
     return numbers
 
 
+# what image formats can hold
+MOST_PIXELS = 2**16 - 1
+SIZES = f"a size in pixels such as 224, or 224x320 (height x width), up to {MOST_PIXELS}"
+
+
 def _size(name: str, value: object) -> Size:
     try:
         sides = list(map(int, _parts(value, ",x")))
     except ValueError:
         sides = []
     if len(sides) not in (1, 2):
-        raise _refused(name, str(value), "a size in pixels such as 224, or 224x320 (height x width)")
+        raise _refused(name, str(value), SIZES)
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
@@ -161,8 +166,10 @@ class Preprocessing:
             )
         for name in ("resize", "crop"):
             size = getattr(self, name)
-            if size is not None and not all(side >= 1 for side in (size if isinstance(size, tuple) else (size,))):
-                raise _refused(name, size, "a size in pixels such as 224, or 224x320 (height x width)")
+            if size is not None and not all(
+                1 <= side <= MOST_PIXELS for side in (size if isinstance(size, tuple) else (size,))
+            ):
+                raise _refused(name, size, SIZES)
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Preprocessing:

@@ -87,7 +87,7 @@ class FineTuning:
     rnl_stage: str = _more("2", "1: weights under clipped activations; 2: p alone (rnl).", choices=("1", "2"))
     omega: float | None = _more(None, "Weight of the rate inference loss (rnl).", least=0, usual="1 / (3 T)")
     connectivity: float = _more(0.1, "Share of the synapses that is left (rewire).", above=0, most=1)
-    seed: int = _more(0, "Order of the images, and which are held out.", least=0)
+    seed: int = _more(0, "Order of the images, and which are held out.", least=0, most=2**32 - 1)
     device: str = _more("cpu", "cpu, or cuda where there is one.")
 
 

@@ -178,7 +178,7 @@ def test_a_batch_killed_at_every_write(home: Home, tmp_path: Path) -> None:
 
 
 STAGES: tuple[tuple[Any, str], ...] = (
-    *((pipeline, name) for name in ("open_ann", "select_inputs", "spiking", "measured", "studied", "kept")),
+    *((pipeline, name) for name in ("open_ann", "chosen_inputs", "spiking", "measured", "studied", "kept")),
     (worker, "converted_row"), (worker, "write_row"), (rows, "write_atomically"),
 )  # fmt: skip
 
