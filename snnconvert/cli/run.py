@@ -30,7 +30,7 @@ from snnconvert.recompile import Change, recompiled
 from snnconvert.report.document import plain
 from snnconvert.report.from_run import DIFFERS, as_converted, rerun_document
 from snnconvert.report.sections import early_exit
-from snnconvert.report.wording import flat
+from snnconvert.report.wording import flat, moment, spoken
 from snnconvert.request import CHANGES, Request
 from snnconvert.study.evaluate import rerun
 from snnconvert.study.operations import OperationCounter, operations
@@ -80,6 +80,9 @@ def run(checkpoint: Path, given: Mapping[str, Any], output: Path | None, termina
         terminal.remark(f"warning: {DIFFERS} Its weights and description are as they were written.")
     document = rerun_document(snn, curve, source=data, labelled=labelled, command_line=terminal.command_line, same=same)
     document["precision"] = snn.precision
+    if (replay := chosen.replay) is not None:
+        document["latency"] = {**document["latency"], "step_milliseconds": replay["milliseconds"]}
+        document["task"] = {**document["task"], "input": "recording"}
     document["notes"] = [*notes, *document["notes"]]
     counted = operations(counters[0]) if counters else None
     if counted is not None:
@@ -99,14 +102,17 @@ def run(checkpoint: Path, given: Mapping[str, Any], output: Path | None, termina
 def print_run(document: dict[str, Any]) -> None:
     """Accuracy and spikes at a few steps."""
     curve = document["fit_curve"]
-    table = Table(title=f"{document['model']} on {document['evaluation']['samples']} images")
-    for title in ("step", "accuracy %", "spikes per image"):
+    timed = document["latency"].get("step_milliseconds") is not None
+    table = Table(title=spoken(document, f"{document['model']} on {document['evaluation']['samples']} images"))
+    for title in ("by" if timed else "step", "accuracy %", spoken(document, "spikes per image")):
         table.add_column(title, justify="right")
     total = curve["timesteps"][-1]
     for step in sorted({2**power for power in range(20) if 2**power < total} | {total}):
         accuracy = curve["accuracy"][step - 1]
         table.add_row(
-            str(step), "-" if accuracy is None else f"{accuracy:.2f}", f"{curve['spikes_per_image'][step - 1]:.0f}"
+            moment(document, step, bare=True),
+            "-" if accuracy is None else f"{accuracy:.2f}",
+            f"{curve['spikes_per_image'][step - 1]:.0f}",
         )
     console = Console()
     console.print(table)

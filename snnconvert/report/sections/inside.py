@@ -14,7 +14,7 @@ from snnconvert.data.moving import over_time_of
 from snnconvert.report.blocks import Block, Chart, Group, Text, Title
 from snnconvert.report.drawing import BLUE, GREY, ORANGE, RED, TEAL, alike, data, finish, heat_map, height_of, tips
 from snnconvert.report.section import Document, Section, Spec, means
-from snnconvert.report.wording import clean, label, short
+from snnconvert.report.wording import clean, label, moment, short
 
 if TYPE_CHECKING:
     import numpy as np
@@ -184,7 +184,7 @@ def blocks(document: Document) -> Sequence[Block]:
             "over time."
         )
         charts = [
-            Chart(f"example_{number}", "Class probabilities over time", _caption(row), row["image"] or "")
+            Chart(f"example_{number}", "Class probabilities over time", _caption(document, row), row["image"] or "")
             for number, row in enumerate(examples, 1)
         ]
         found += [Text(text, soft=True), Group("examples", charts)]
@@ -216,10 +216,11 @@ def blocks(document: Document) -> Sequence[Block]:
     return found
 
 
-def _caption(row: Shown) -> str:
+def _caption(document: Document, row: Shown) -> str:
     if row["kind"] == "wrong":
         return f"{row['kind']}: {row['truth']}, taken for {row['decision']}"
-    right = f", right from T = {row['settled']} on" if row.get("settled") else ""
+    settled = row.get("settled")
+    right = f", right from {moment(document, settled)} on" if settled else ""
     return f"{row['kind']}: {row['truth']}{right}"
 
 
