@@ -10,7 +10,7 @@ import pytest
 from fuzz_campaign import campaign, shared
 from fuzz_doors import DOORS
 
-MUTATIONS = int(os.environ.get("SNNCONVERT_FUZZ_FILES", "60"))
+MUTATIONS = int(os.environ.get("SNNCONVERT_FUZZ_FILES", "40"))
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks of memory are read from Linux' /proc")
