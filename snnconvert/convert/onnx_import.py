@@ -8,6 +8,7 @@ way), or an activation, and then a node of the dialect whose value on two random
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,7 @@ from snnconvert.graph.types import Ann, Origin, Source
 
 _SEED = 0
 _ALWAYS_CONSTANT = ("Shape", "Size", "Constant")
+_BOUNDS = ("Clip", "Pad")  # which may lie at infinity
 _OF_UNITS = ("Cast", "CastLike", "DequantizeLinear", *quantised.TABLE)  # what says itself what its numbers stand for
 _MISFITS = (
     RuntimeError,
@@ -231,6 +233,7 @@ class _Interpreter:
             raise Refusal("this operator has no form in the dialect")
         function = OPERATORS[operator]
         attributes = {attribute.name: _plain(attribute) for attribute in node.attribute}
+        _check_finite(operator, attributes)
         parameters = inspect.signature(function).parameters
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
             strange = sorted(set(attributes) - set(parameters))
@@ -301,6 +304,12 @@ class _Interpreter:
                 f"no output of {path} depends on its input", hint="check that the file is the model you meant"
             )
         return nodes
+
+
+def _check_finite(operator: str, attributes: dict[str, Any]) -> None:
+    for name, value in attributes.items():
+        if isinstance(value, float) and not math.isfinite(value) and operator not in _BOUNDS:
+            raise Refusal(f"its attribute {name} is {value}")
 
 
 def _plain(attribute: onnx.AttributeProto) -> Any:

@@ -128,3 +128,11 @@ def test_bad_file_is_explained(tmp_path: Path, name: str) -> None:
         import_onnx(path)
     assert message in caught.value.render() and caught.value.hint
     assert "model.onnx" in caught.value.message
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_an_attribute_that_is_no_number_is_named(tmp_path: Path, value: float) -> None:
+    net: Nodes = [("LeakyRelu", ["x"], ["y"], {"alpha": value})]
+    with pytest.raises(UnsupportedError, match="cannot be converted") as caught:
+        import_onnx(save(tmp_path / "model.onnx", net, {}))
+    assert f"its attribute alpha is {value}" in caught.value.render()

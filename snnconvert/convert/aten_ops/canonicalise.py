@@ -208,6 +208,8 @@ class Canonicaliser:
     def _apply(self, node: fx.Node, name: str, where: str, named: dict[str, Any]) -> Any:
         """Call the rule of an operator that has an activation, or a size with the batch in it, among its inputs."""
         assert isinstance(node.target, torch._ops.OpOverload)
+        if not named:
+            raise Refusal("none of its arguments has a name that it knows")
         first_name, first = next(iter(named.items()))
         rule = OPERATORS.get(name)
         if any(isinstance(leaf, Comparison) for leaf in _leaves(named)):
