@@ -87,7 +87,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     wanted = results(tmp_path / "whole")
     assert len(wanted) == 8
     generator = random.Random(int(os.environ.get("SNNCONVERT_KILL_SEED", "1")))
-    for number in range(int(os.environ.get("SNNCONVERT_KILLS", "2"))):
+    for number in range(int(os.environ.get("SNNCONVERT_KILLS", "1"))):
         out = tmp_path / f"killed{number}"
         driver = start(tmp_path, out.name)
         time.sleep(generator.uniform(0.3, 1.0) * usual)
