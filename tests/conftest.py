@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from snnconvert.calibrate import METHODS
 from snnconvert.data.bundled import dataset_for
+from snnconvert.neurons import NEURONS
 
 DATA = Path(os.environ.get("SNNCONVERT_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")).resolve()
 
@@ -29,3 +32,13 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     """Raw test images (n, 8, 8) uint8 with values 0 to 16, and labels."""
     stored = np.load(dataset_for("digits-cnn")[1])
     return stored["x"][:160], stored["y"][:160]
+
+
+@pytest.fixture
+def tables() -> Iterator[None]:
+    """What a test registers is gone afterwards."""
+    neurons, methods = dict(NEURONS), dict(METHODS)
+    yield
+    for table, before in ((NEURONS, neurons), (METHODS, methods)):
+        table.clear()
+        table.update(before)  # type: ignore[arg-type]

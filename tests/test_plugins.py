@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -150,16 +149,6 @@ MINE = NeuronModel("mine", fire, range=lambda levels: (-levels, levels), source=
 def firing(step: Any) -> Any:
     """Equations of the membrane and the count of spikes alone."""
     return lambda state, *_: step(state.v, state.sent)
-
-
-@pytest.fixture
-def tables() -> Iterator[None]:
-    """What a test registers is gone afterwards."""
-    neurons, methods = dict(NEURONS), dict(METHODS)
-    yield
-    for table, before in ((NEURONS, neurons), (METHODS, methods)):
-        table.clear()
-        table.update(before)  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("tables")

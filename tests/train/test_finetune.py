@@ -112,7 +112,8 @@ def test_images_of_the_evaluation_are_refused(folder: Path) -> None:
         snnconvert.finetune(folder / "d.snn", data=mixed[:5], epochs=1)
 
 
-def test_neurons_without_a_derivative_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("tables")
+def test_neurons_without_a_derivative_are_refused(folder: Path) -> None:
     from snnconvert.neurons import NEURONS
 
     def fire(state: snnconvert.State, threshold: torch.Tensor, levels: int) -> tuple[torch.Tensor, snnconvert.State]:
@@ -121,18 +122,15 @@ def test_neurons_without_a_derivative_are_refused(folder: Path, monkeypatch: pyt
 
     options = {"timesteps": 2, "schedule": "streaming", "calibration": "mse", "limit": 50}
     model = snnconvert.NeuronModel("own", fire, range=lambda _: (0, 1), source="a test")
-    try:
-        snnconvert.register_neuron(model)
-        snn = snnconvert.convert_model("zoo:digits-cnn", neuron="own", **options).snn
-        with pytest.raises(OptionError, match=r"the own neurons at .* their model has no surrogate") as caught:
-            snnconvert.finetune(snn, data=str(folder / "train.npz"), epochs=1)
-        assert "surrogate" in caught.value.hint
-        known = replace(NEURONS["own"], surrogate=lambda v, threshold, _: (v > threshold / 2).float())
-        monkeypatch.setitem(NEURONS, "own", known)
-        found = snnconvert.finetune(snn, data=str(folder / "train.npz"), epochs=0.1)
-        assert found.report["training"]["steps"] > 0
-    finally:
-        NEURONS.pop("own", None)
+    snnconvert.register_neuron(model)
+    snn = snnconvert.convert_model("zoo:digits-cnn", neuron="own", **options).snn
+    with pytest.raises(OptionError, match=r"the own neurons at .* their model has no surrogate") as caught:
+        snnconvert.finetune(snn, data=str(folder / "train.npz"), epochs=1)
+    assert "surrogate" in caught.value.hint
+    known = replace(NEURONS["own"], surrogate=lambda v, threshold, _: (v > threshold / 2).float())
+    NEURONS["own"] = known
+    found = snnconvert.finetune(snn, data=str(folder / "train.npz"), epochs=0.1)
+    assert found.report["training"]["steps"] > 0
     snn = snnconvert.convert_model("zoo:digits-cnn", neuron="if-zero", **options).snn
     with pytest.raises(OptionError, match="resets to zero"):
         snnconvert.finetune(snn, data=str(folder / "train.npz"), epochs=1)
