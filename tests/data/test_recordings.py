@@ -1,4 +1,4 @@
-"""Recordings of event cameras: files of every form, what is refused of them, and conversions that replay them."""
+"""Recordings of event cameras: files of every form, what is refused of them, and how they are cut into steps."""
 
 from __future__ import annotations
 
@@ -10,40 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from event_recordings import MILLISECONDS, SIZE, recording, recordings
 
-import snnconvert
 from snnconvert.data.datasets import load_dataset
 from snnconvert.data.moving import over_time_of
 from snnconvert.data.preprocessing import Preprocessing
-from snnconvert.data.recordings import EVENT
 from snnconvert.data.slicing import Slicing
-from snnconvert.errors import DataError, OptionError, SnnConvertError
-from snnconvert.graph.dialect import calls
-from snnconvert.graph.kinds import Events
-from snnconvert.report.verdict import verdict
-from snnconvert.simulate.step_engine import StepEngine
+from snnconvert.errors import DataError, OptionError
 
-SIZE, MILLISECONDS = 8, 40
 PLAN = {"events": "window:1", "scale": 4.0}
 NETWORK = {**PLAN, "input_shape": (2, 8, 8)}
-
-
-def recording(label: int, seed: int, milliseconds: int = MILLISECONDS) -> np.ndarray:
-    """Events in the left or the right half, in one polarity more than in the other."""
-    rng = np.random.default_rng(seed)
-    count = int(rng.integers(250, 350)) * milliseconds // MILLISECONDS
-    events = np.empty(count, EVENT)
-    events["t"] = 5000 + np.sort(rng.integers(0, 1000 * milliseconds, count))
-    events["x"] = rng.integers(0, SIZE // 2, count) + SIZE // 2 * ((rng.random(count) < 0.8) == (label % 2))
-    events["y"] = rng.integers(0, SIZE, count)
-    events["p"] = rng.random(count) < (0.3 if label < 2 else 0.7)
-    return events
-
-
-def recordings(count: int, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray]:
-    labels = np.arange(count) % 4
-    return [recording(int(label), seed + 1000 + index) for index, label in enumerate(labels)], labels
 
 
 def bytes_of(events: np.ndarray) -> bytes:
@@ -82,45 +58,6 @@ def aedat4_of(events: np.ndarray, kind: str = "EVTS") -> bytes:
         data = bytes(packet.Output())
         written += struct.pack("<ii", 0, len(data)) + data
     return written
-
-
-@pytest.fixture(scope="module")
-def network() -> torch.nn.Module:
-    """Trained on sums of whole recordings."""
-    torch.manual_seed(0)
-    net = torch.nn.Sequential(
-        torch.nn.Conv2d(2, 6, 3, padding=1),
-        torch.nn.ReLU(),
-        torch.nn.AvgPool2d(2),
-        torch.nn.Flatten(),
-        torch.nn.Linear(96, 16),
-        torch.nn.ReLU(),
-        torch.nn.Linear(16, 4),
-    )
-    given, labels = recordings(120, seed=5)
-    frames = torch.zeros(len(given), 2, SIZE, SIZE)
-    for index, events in enumerate(given):
-        where = (torch.full((len(events),), index), *(torch.from_numpy(events[name].astype(int)) for name in "pyx"))
-        frames.index_put_(where, torch.tensor(0.25), accumulate=True)
-    optimizer = torch.optim.Adam(net.parameters(), 0.01)
-    for _ in range(60):
-        loss = torch.nn.functional.cross_entropy(net(frames), torch.from_numpy(labels))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return net
-
-
-@pytest.fixture(scope="module")
-def converted(network: torch.nn.Module) -> snnconvert.Conversion:
-    return snnconvert.convert_model(
-        network,
-        data=recordings(60),
-        calibration_data=recordings(40, seed=9)[0],
-        neuron="ternary",
-        timesteps=40,
-        **NETWORK,
-    )
 
 
 def test_every_file_form_holds_the_same_recording(tmp_path: Path) -> None:
@@ -271,138 +208,3 @@ def test_slices_of_every_kind_hold_every_event_once() -> None:
         assert cut[-1] < needed
         if slicing.kind == "count":
             assert np.bincount(cut)[:-1].tolist() == [50] * (needed - 1)
-
-
-def test_a_replay_answers_as_the_original_does_in_the_end(converted: snnconvert.Conversion) -> None:
-    report = converted.report
-    assert converted.ann_accuracy is not None
-    assert converted.ann_accuracy > 90
-    assert converted.accuracy is not None
-    assert converted.accuracy >= converted.ann_accuracy - 2
-    assert report["latency"]["step_milliseconds"] == 1.0
-    assert report["task"]["input"] == "recording"
-    assert report["neuron"]["input"] == "events"
-    assert report["preprocessing"]["events"] == "window:1"
-    assert " ms" in verdict(report)
-    assert report["energy"]["operations"]["snn_multiplications"] == 0
-    assert all(example["image"].startswith("data:image/png") for example in report["inside"]["examples"])
-    assert len(report["fit_curve"]["accuracy"]) == MILLISECONDS
-    assert report["fit_curve"]["accuracy"][-1] == converted.accuracy
-
-
-def test_a_checkpoint_replays_the_same(converted: snnconvert.Conversion, tmp_path: Path) -> None:
-    given, _ = recordings(5)
-    converted.save(tmp_path / "net.snn")
-    snn = snnconvert.load(tmp_path / "net.snn")
-    x = snn.prepare(given)
-    assert np.array_equal(snn(x), converted.snn(x))
-    ((_, events),) = calls(snn.graph, Events)
-    assert (events.slicing, events.steps, events.units) == ("window:1", MILLISECONDS, True)
-    oracle = StepEngine(snn).run(x)
-    seen = snn.simulate(x)
-    assert torch.equal(seen.outputs, oracle.outputs[0] / torch.arange(1, 41).view(-1, 1, 1))
-    dense = over_time_of(x).frames(0, MILLISECONDS)  # type: ignore[union-attr]
-    assert torch.equal(snn.simulate(dense).outputs, seen.outputs)
-
-
-def test_a_simulation_goes_on_where_another_stopped(converted: snnconvert.Conversion) -> None:
-    snn, (given, _) = converted.snn, recordings(3)
-    x = snn.prepare(given)
-    dense, whole = over_time_of(x).frames(0, MILLISECONDS).numpy(), snn.simulate(x)  # type: ignore[union-attr]
-    first = snn.simulate(dense[:15], state=True)
-    second = snn.simulate(dense[15:16], state=first)
-    third = snn.simulate(dense[16:], state=second)
-    assert second.steps == [16]
-    assert np.array_equal(np.concatenate([first.outputs, second.outputs, third.outputs]), whole.outputs.numpy())
-    assert first.total_spikes + second.total_spikes + third.total_spikes == pytest.approx(whole.total_spikes)
-    shorter = snn.simulate(snn.prepare(given, steps=15))
-    assert np.array_equal(shorter.outputs.numpy(), first.outputs)
-    with pytest.raises(DataError, match="the state is that of 3 inputs"):
-        snn.simulate(dense[:, :2], state=first)
-    with pytest.raises(OptionError, match="cannot be gone on from"):
-        snn.simulate(dense, state=whole)
-
-
-class LikeTonic:
-    """What tonic's data sets are: pairs (events, label), the size of the sensor."""
-
-    sensor_size = (SIZE, SIZE, 2)
-
-    def __init__(self, count: int) -> None:
-        self.given, self.targets = recordings(count)
-
-    def __len__(self) -> int:
-        return len(self.given)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        kept = self.given[index][["x", "y", "t", "p"]]
-        return kept.astype([("x", "i2"), ("y", "i2"), ("t", "i8"), ("p", "?")]), int(self.targets[index])
-
-
-def test_data_sets_of_tonic_s_form_are_accepted(network: torch.nn.Module) -> None:
-    made = snnconvert.convert_model(
-        network, data=LikeTonic(40), calibration_samples=16, calibration="mse", neuron="ternary", reset_every=20, **PLAN
-    )
-    assert made.report["evaluation"]["samples"] == 24
-    assert made.snn.input_shape == (2, SIZE, SIZE)
-    ((_, events),) = calls(made.snn.graph, Events)
-    assert events.reset == 20
-    assert made.snn.timesteps in (MILLISECONDS - 1, MILLISECONDS)
-
-
-def test_steps_of_tonic_s_own_data_sets_hold_what_its_frames_do(converted: snnconvert.Conversion) -> None:
-    tonic = pytest.importorskip("tonic")
-    given, labels = recordings(3)
-
-    class Recorded(tonic.Dataset):  # type: ignore[misc]
-        sensor_size, ordering, dtype = LikeTonic.sensor_size, tonic.io.events_struct.names, tonic.io.events_struct
-
-        def __init__(self) -> None:
-            super().__init__(".")
-            self.data, self.targets = (
-                [tonic.io.make_structured_array(*(one[n] for n in "xytp")) for one in given],
-                labels,
-            )
-
-        def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-            return self.data[index], int(self.targets[index])
-
-        def __len__(self) -> int:
-            return len(self.data)
-
-        def _check_exists(self) -> bool:
-            return True
-
-    data = Recorded()
-    moving = over_time_of(converted.snn.prepare(data))
-    assert moving is not None
-    frames_of = tonic.transforms.ToFrame(sensor_size=data.sensor_size, time_window=1000)
-    for index in range(len(data)):
-        theirs = frames_of(data[index][0])  # without the last window, where that is not full
-        assert len(theirs) >= MILLISECONDS - 2
-        assert np.array_equal(moving.frames(0, len(theirs))[:, index].numpy(), theirs)
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"events": None}, "holds recordings of events"),
-        ({"schedule": "bistable"}, "schedule bistable does not fit"),
-        ({"mean": (1.0,)}, "mean means nothing to events"),
-        ({"reset_every": 1.5}, "no whole number of steps"),
-        ({"input_encoder": "spiking"}, "input_encoder does not fit"),
-        ({"frontier": (4, 8)}, "frontier does not fit"),
-        ({"events": None, "reset_every": 5.0}, "reset_every 5 is for recordings"),
-        ({"resize": 4}, "resize means nothing to events"),
-    ],
-)
-def test_what_does_not_go_with_recordings_is_refused(
-    network: torch.nn.Module, options: dict[str, Any], said: str
-) -> None:
-    with pytest.raises(SnnConvertError, match=said):
-        snnconvert.convert_model(network, data=recordings(8), calibration="mse", **{**NETWORK, **options})
-
-
-def test_images_are_no_recordings(network: torch.nn.Module) -> None:
-    with pytest.raises(DataError, match="holds no recordings of events"):
-        snnconvert.convert_model(network, data=np.zeros((8, 2, SIZE, SIZE), np.float32), **PLAN)

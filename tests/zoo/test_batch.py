@@ -30,7 +30,6 @@ from snnconvert.report.verdict import verdict
 from snnconvert.zoo.batch import Quiet, Settings, preflight, run_zoo
 from snnconvert.zoo.digests import Digests
 from snnconvert.zoo.manifest import load_manifest
-from snnconvert.zoo.matrix import CSV_COLUMNS
 from snnconvert.zoo.processes import Task, Watcher
 from snnconvert.zoo.rows import Outcome, Result
 from snnconvert.zoo.worker import convert_task
@@ -398,7 +397,3 @@ def test_a_device_behind_a_model_is_no_file(folder: Path) -> None:
     assert digests.file(folder / "endless") == digests.file(folder / "nothing") == "missing"
     os.mkfifo(folder / "pipe")
     assert digests.file(folder / "pipe") == "missing"
-
-
-def test_no_column_of_the_table_stands_twice() -> None:
-    assert len(set(CSV_COLUMNS)) == len(CSV_COLUMNS)

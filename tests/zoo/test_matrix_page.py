@@ -1,4 +1,4 @@
-"""The page of a zoo: reasons where they are looked for, pictures that are never empty, cards on a phone."""
+"""A zoo's table and page: reasons where they are looked for, pictures that are never empty, cards on a phone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from snnconvert.report.verdict import verdict
+from snnconvert.zoo.matrix import CSV_COLUMNS
 from snnconvert.zoo.matrix_page import to_html
 from snnconvert.zoo.rows import figures
 from tests.browser import measured, needs_browser
@@ -95,3 +96,7 @@ def test_the_reason_is_on_the_screen(width: int, height: int, tmp_path: Path) ->
     assert 0 <= found["why"]["left"] < found["why"]["right"] <= width
     assert 0 <= found["why"]["top"] - found["status2"]["bottom"] < 12
     assert found["body"]["bottom"] - found["body"]["top"] < 160
+
+
+def test_no_column_of_the_table_stands_twice() -> None:
+    assert len(set(CSV_COLUMNS)) == len(CSV_COLUMNS)
