@@ -270,9 +270,7 @@ def _schedules(request: Request) -> tuple[str, ...]:
     """The kinds of schedule to try: those that can be compared at several T, or serve the neuron, if it was chosen."""
     if not request.automatic:
         return (request.schedule,)
-    if request.compared:
-        return tuple(kind for kind, row in SCHEDULES.items() if row.anytime)
-    if request.preprocessing.events is not None:  # it answers in every step
+    if request.compared or request.preprocessing.events is not None:  # there is an answer after every step
         return tuple(kind for kind, row in SCHEDULES.items() if row.anytime)
     named = request.schedule.split(",")
     usual = request.neuron in (Request.neuron, "auto")

@@ -27,11 +27,10 @@ from snnconvert.errors import DataError, OptionError, did_you_mean
 from snnconvert.exporters import hub
 from snnconvert.graph import checkpoint, types
 from snnconvert.graph.dialect import neurons_of
-from snnconvert.graph.inputs import inputs_of
+from snnconvert.graph.inputs import events_of, inputs_of
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.simulate.chunks import chunk_size, with_smaller_chunks
 from snnconvert.simulate.layer_engine import LayerEngine
-from snnconvert.simulate.moving_input import events_of
 from snnconvert.simulate.result import Simulation
 
 

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from snnconvert.data.moving import Currents, Moving, over_time_of
+from snnconvert.data.recordings import are_whole
 from snnconvert.errors import DataError
+from snnconvert.graph.inputs import events_of
 from snnconvert.graph.types import Snn
 from snnconvert.simulate.chunks import steps_at_once
-from snnconvert.simulate.moving_input import events_of, refuse_moving
+from snnconvert.simulate.moving_input import refuse_moving
 from snnconvert.simulate.result import Simulation, one_after_the_other
 from snnconvert.simulate.stream_engine import Carried, StreamEngine
 
@@ -92,8 +94,7 @@ def moving_input(snn: Snn, array: NDArray[Any], checked: Callable[[NDArray[Any]]
     if events is None:
         values = checked(array).view(array.shape)
         return Moving.of(values.mean(0), Currents(values))
-    whole = array.dtype.kind in "biu" or (array.dtype.kind == "f" and bool((array == np.floor(array)).all()))
-    if not whole or array.min(initial=0) < 0 or array.max(initial=0) > 2**24:
+    if not are_whole(array) or array.min(initial=0) < 0 or array.max(initial=0) > 2**24:
         raise DataError(
             f"the inputs of {snn.source.name} are not numbers of events",
             hint="give whole numbers from 0 up: how many events come in at each place in each step",

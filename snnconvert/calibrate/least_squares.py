@@ -54,23 +54,15 @@ def patches(op: Weighted, x: Tensor, positions: Tensor | None = None) -> Tensor:
 
 def _patches_at(op: Weighted, x: Tensor, positions: Tensor) -> Tensor:
     """The rows of some positions of a map only."""
-    before, after = tuple(x.shape[1:]), output_shape(op, tuple(x.shape[1:]))
-    read = pixels_read(op, positions, before, after).flatten(1)  # (positions, pixels of the kernel)
+    reach = op.dilation[1] * (op.weight.shape[3] - 1) + 1
+    width = (x.shape[3] + 2 * op.padding[1] - reach) // op.stride[1] + 1
+    read = pixels_read(op, positions, tuple(x.shape[1:]), width).flatten(1)  # (positions, pixels of the kernel)
     taken = x.permute(0, 2, 3, 1).flatten(1, 2)[:, read.clamp(min=0).flatten()]
     taken = taken.view(len(x), *read.shape, op.groups, -1).masked_fill((read < 0)[..., None, None], 0)
     rows = x.new_ones(op.groups, len(x), len(positions), op.weight[0].numel() + 1)
     by_group = rows[..., :-1].view(op.groups, len(x), len(positions), -1, read.shape[1])
     by_group.copy_(taken.permute(3, 0, 1, 4, 2))
     return rows
-
-
-def output_shape(op: Weighted, before: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of what a convolution makes of maps (channels, height, width)."""
-    sizes = []
-    for axis in range(2):
-        reach = op.dilation[axis] * (op.weight.shape[2 + axis] - 1) + 1
-        sizes.append((before[1 + axis] + 2 * op.padding[axis] - reach) // op.stride[axis] + 1)
-    return (op.weight.shape[0], *sizes)
 
 
 def outputs_by_group(op: Weighted, y: Tensor, positions: Tensor | None = None) -> Tensor:

@@ -1,14 +1,17 @@
-"""Values that later layers read: in memory as far as they may take some, the rest in files that vanish with them.
+"""Values that later layers read, chunk by chunk of the calibration images: in memory as far as they may take some, the
+rest in files that vanish with them.
 
 So the number of calibration images does not depend on memory.
 """
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -16,14 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from snnconvert.allocator import hand_back_beyond
 from snnconvert.calibrate.sent_spikes import Spikes
 from snnconvert.simulate.frames import Frames
 from snnconvert.simulate.kernels.bits import Bits
+from snnconvert.simulate.kernels.layout import is_channels_last
 
 V = TypeVar("V", Tensor, Frames | Spikes)
 # of the space that is free where temporary files are
 DISK_SHARE = 0.5
 SMALLEST_FILE = 2**16
+# free memory that is kept for the next chunk: many times what a chunk needs, unless one image is large
+KEPT_BYTES = 2**31
 
 
 def disk_space() -> int:
@@ -70,9 +77,7 @@ class Room:
             self._directory = tempfile.TemporaryDirectory(prefix="snnconvert-")
         self.count += 1
         path = Path(self._directory.name) / str(self.count)
-        last = (
-            tensor.ndim == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
-        )
+        last = is_channels_last(tensor)
         ordered = tensor.permute(0, 2, 3, 1) if last else tensor.contiguous()
         ordered.reshape(-1).view(torch.uint8).numpy().tofile(path)
         return _OnDisk(path, tuple(tensor.shape), tensor.dtype, last)
@@ -124,6 +129,36 @@ class Values(Generic[V]):
                 self._lent.remove(node)
             else:
                 self.room.left(kept)
+
+
+class Chunk:
+    """Some calibration images and the stored values of the nodes on them."""
+
+    def __init__(self, images: Tensor, *, held_out: bool, room: Room | None = None) -> None:
+        self.images, self.held_out = images, held_out
+        room = room or Room(math.inf)
+        self.ann, self.mean = Values[Tensor](room), Values[Tensor](room)
+        self.frames: Values[Frames | Spikes] = Values(room)
+
+    def forget(self, node: fx.Node) -> None:
+        """Drop what is stored of `node`."""
+        self.ann.pop(node)
+        self.mean.pop(node)
+        self.frames.pop(node)
+
+
+def in_turn(chunks: list[Chunk]) -> Iterator[Chunk]:
+    """One chunk after the other; what computing on one has left free does not add up."""
+    for chunk in chunks:
+        yield chunk
+        hand_back_beyond(KEPT_BYTES)
+
+
+def split_images(images: Tensor, size: int, held_out: float, room: Room | None = None) -> list[Chunk]:
+    """Chunks of at most `size` images: first those to fit on, then the share held out (none of fewer than 5)."""
+    kept = len(images) - (int(len(images) * held_out) if len(images) >= 5 else 0)
+    edges = [*range(0, kept, size), *range(kept, len(images), size), len(images)]
+    return [Chunk(images[a:b], held_out=a >= kept, room=room) for a, b in pairwise(edges)]
 
 
 def _unwrapped(value: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:

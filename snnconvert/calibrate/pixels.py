@@ -21,10 +21,10 @@ def at_pixels(values: Tensor, pixels: Tensor) -> Tensor:
     return by_pixel.permute(0, 2, 1).unsqueeze(-1)
 
 
-def pixels_read(op: Weighted, pixels: Tensor, source: tuple[int, ...], target: tuple[int, ...]) -> Tensor:
-    """Which pixels of the map `source` some of `target` are computed from, (pixels, kernel height, kernel width)."""
+def pixels_read(op: Weighted, pixels: Tensor, source: tuple[int, ...], width: int) -> Tensor:
+    """Which pixels of the map `source` some of one of this width are made of, (pixels, kernel height, kernel width)."""
     index: list[Tensor] = []
-    for axis, place in enumerate((pixels // target[2], pixels % target[2])):
+    for axis, place in enumerate((pixels // width, pixels % width)):
         taps = torch.arange(op.weight.shape[2 + axis]) * op.dilation[axis] - op.padding[axis]
         at = place.unsqueeze(1) * op.stride[axis] + taps
         index.append(torch.where((at >= 0) & (at < source[1 + axis]), at, -1))

@@ -5,22 +5,18 @@ frame) and `mean` (its average over the frames; over several numbers of frames, 
 network has to serve several). Every operator of a spiking network is exact in the mean, so `mean` costs one evaluation
 whatever the number of frames. Values at sites, at their maximum pools and at branchings are stored, all others are
 computed when asked for: at all positions, or only at some, which costs little where a map is large. Spikes are kept
-packed. It is longer than 400 lines
-because all that evaluates a node of either network stands here.
+packed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
-from itertools import pairwise
 
 import torch
 from torch import Tensor, fx
 
-from snnconvert.allocator import hand_back_beyond
-from snnconvert.calibrate.live_values import Room, Values
+from snnconvert.calibrate.live_values import Chunk
 from snnconvert.calibrate.packed_units import mean_sent, share_sent
 from snnconvert.calibrate.pixels import at_pixels, inside_padding, keeps_pixels, pads_zeros, pixels_read
 from snnconvert.calibrate.sent_spikes import Sent, Spikes, wired
@@ -40,39 +36,7 @@ from snnconvert.simulate.moving_input import check_input
 from snnconvert.simulate.over_time import by_frames, compensated, running_maximum
 
 CHUNK_BYTES = 16 * 2**20
-# free memory that is kept for the next chunk: many times what a chunk needs, unless one image is large
-KEPT_BYTES = 2**31
 DENSE_FROM = 0.4
-
-
-class Chunk:
-    """Some calibration images and the stored values of the nodes on them."""
-
-    def __init__(self, images: Tensor, *, held_out: bool, room: Room | None = None) -> None:
-        self.images, self.held_out = images, held_out
-        room = room or Room(math.inf)
-        self.ann, self.mean = Values[Tensor](room), Values[Tensor](room)
-        self.frames: Values[Frames | Spikes] = Values(room)
-
-    def forget(self, node: fx.Node) -> None:
-        """Drop what is stored of `node`."""
-        self.ann.pop(node)
-        self.mean.pop(node)
-        self.frames.pop(node)
-
-
-def in_turn(chunks: list[Chunk]) -> Iterator[Chunk]:
-    """One chunk after the other; what computing on one has left free does not add up."""
-    for chunk in chunks:
-        yield chunk
-        hand_back_beyond(KEPT_BYTES)
-
-
-def split_images(images: Tensor, size: int, held_out: float, room: Room | None = None) -> list[Chunk]:
-    """Chunks of at most `size` images: first those to fit on, then the share held out (none of fewer than 5)."""
-    kept = len(images) - (int(len(images) * held_out) if len(images) >= 5 else 0)
-    edges = [*range(0, kept, size), *range(kept, len(images), size), len(images)]
-    return [Chunk(images[a:b], held_out=a >= kept, room=room) for a, b in pairwise(edges)]
 
 
 def chunk_images(graph: fx.GraphModule, frames: int) -> int:
@@ -256,7 +220,7 @@ class Networks:
             return self._evaluate(op_of(node), [self.frames_at(chunk, one, pixels) for one in sources])
         if not stored and kind_of(node) == "Conv" and 2 * len(pixels) <= math.prod(shape[1:]):
             op, before = op_of(node, Conv), tuple(sources[0].meta["shape"])
-            read = pixels_read(op, pixels, before, shape)
+            read = pixels_read(op, pixels, before, shape[2])
             if read.numel() <= math.prod(before[1:]):
                 return self._convolved_at(chunk, node, op, read)
         value = self.frames(chunk, node)

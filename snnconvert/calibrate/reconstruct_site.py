@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.calibrate.least_squares import NormalEquations, changed, least_penalty, outputs_by_group, patches
+from snnconvert.calibrate.live_values import Chunk, in_turn
 from snnconvert.calibrate.observe import Range
 from snnconvert.calibrate.options import Reconstruct
-from snnconvert.calibrate.reconstruct_networks import Chunk, Networks, in_turn
+from snnconvert.calibrate.reconstruct_networks import Networks
 from snnconvert.calibrate.reconstruct_neuron import (
     SiteNeuron,
     Trial,

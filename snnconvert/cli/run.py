@@ -30,7 +30,7 @@ from snnconvert.recompile import Change, recompiled
 from snnconvert.report.document import plain
 from snnconvert.report.from_run import DIFFERS, as_converted, rerun_document
 from snnconvert.report.sections import early_exit
-from snnconvert.report.wording import flat, moment, spoken
+from snnconvert.report.wording import flat, milliseconds, moment, spoken
 from snnconvert.request import CHANGES, Request
 from snnconvert.study.evaluate import rerun
 from snnconvert.study.operations import OperationCounter, operations
@@ -74,15 +74,11 @@ def run(checkpoint: Path, given: Mapping[str, Any], output: Path | None, termina
         curve = rerun(
             snn, chosen, batch_size=request.batch_size, progress=progress, watchers=counters, device=request.device
         )
-    labelled = chosen.labels is not None
     same = as_converted(snn, curve, fingerprint)
     if same is False:
         terminal.remark(f"warning: {DIFFERS} Its weights and description are as they were written.")
-    document = rerun_document(snn, curve, source=data, labelled=labelled, command_line=terminal.command_line, same=same)
+    document = rerun_document(snn, curve, chosen, source=data, command_line=terminal.command_line, same=same)
     document["precision"] = snn.precision
-    if (replay := chosen.replay) is not None:
-        document["latency"] = {**document["latency"], "step_milliseconds": replay["milliseconds"]}
-        document["task"] = {**document["task"], "input": "recording"}
     document["notes"] = [*notes, *document["notes"]]
     counted = operations(counters[0]) if counters else None
     if counted is not None:
@@ -102,9 +98,9 @@ def run(checkpoint: Path, given: Mapping[str, Any], output: Path | None, termina
 def print_run(document: dict[str, Any]) -> None:
     """Accuracy and spikes at a few steps."""
     curve = document["fit_curve"]
-    timed = document["latency"].get("step_milliseconds") is not None
     table = Table(title=spoken(document, f"{document['model']} on {document['evaluation']['samples']} images"))
-    for title in ("by" if timed else "step", "accuracy %", spoken(document, "spikes per image")):
+    first = "step" if milliseconds(document) is None else "by"
+    for title in (first, "accuracy %", spoken(document, "spikes per image")):
         table.add_column(title, justify="right")
     total = curve["timesteps"][-1]
     for step in sorted({2**power for power in range(20) if 2**power < total} | {total}):

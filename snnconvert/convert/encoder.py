@@ -17,6 +17,8 @@ from torch import Tensor
 
 from snnconvert.data.moving import Events as Recorded
 from snnconvert.data.moving import over_time_of
+from snnconvert.data.preprocessing import Preprocessing
+from snnconvert.data.recordings import worth_of_events
 from snnconvert.errors import OptionError
 from snnconvert.graph.dialect import verify
 from snnconvert.graph.edit import copied, finish, insert_after
@@ -54,9 +56,9 @@ def with_replay(ann: Ann, recordings: Tensor, replay: Mapping[str, Any] | None, 
         return ann
     found = over_time_of(recordings)
     assert isinstance(found, Recorded)
-    worth = [replay["steps"] / ((plan["scale"] or 1.0) * each) for each in plan["std"]]
-    amplitude = torch.tensor(worth).expand(ann.input_shape[0]).reshape(-1, 1, 1)
-    reset_every = plan.get("reset_every")
+    prepared = Preprocessing.from_dict(plan)
+    amplitude = torch.from_numpy(worth_of_events(prepared, replay["steps"], ann.input_shape[0])).float()
+    reset_every = prepared.reset_every
     steps = 0 if reset_every is None else reset_every / replay["milliseconds"]
     if reset_every is not None and (steps < 1 or abs(steps - round(steps)) > 1e-6):
         raise OptionError(

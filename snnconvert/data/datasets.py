@@ -220,7 +220,7 @@ def dataset_of(
     if isinstance(data.source, RecordingSource):
         arrangement = replay_of(name, data.source, preprocessing, input_shape, steps=steps, whole=whole)
     else:
-        arrangement = _arranged(name, data, preprocessing, inputs if special(inputs) else input_shape)
+        arrangement = _arranged(name, data.source, preprocessing, input_shape, special(inputs))
     notes = data.notes + arrangement.notes
     labels = data.labels
     if labels is not None and label_offset:
@@ -331,26 +331,27 @@ def shared_images(first: Dataset, second: Dataset) -> int:
 
 
 def _arranged(
-    name: str, data: RawData, fitted: Preprocessing, wanted: tuple[int, ...] | tuple[Part, ...] | None
+    name: str, source: Source, plan: Preprocessing, input_shape: tuple[int, ...] | None, parts: tuple[Part, ...]
 ) -> Arrangement | Together:
-    dtype: np.dtype[Any] = data.source.dtype
-    parts = tuple(one for one in wanted or () if isinstance(one, Part))
-    input_shape = None if wanted is None else tuple(one for one in wanted if isinstance(one, int))
+    """The plan for images, or for the inputs of a model that has several of them or whole numbers."""
     try:
-        if parts:
-            if dtype.fields is None and len(parts) == 1:
-                (part,) = parts
-                for start in range(0, len(data.source), _CHECKED):
-                    stop = min(start + _CHECKED, len(data.source))
-                    check_values(part, data.source.read(range(start, stop)), name)
-                plan = arrange(data.source.shape or (1,), dtype, Preprocessing(scale=1.0), part.shape or (1,))
-                return replace(plan, sample_shape=part.shape, notes=(*plan.notes, stays_analog(part)))
-            if dtype.fields is None:
-                raise DataError(
-                    f"it holds one array, and the model takes {listed([part.describe() for part in parts], 6)}",
-                    hint="store one array for each input under its name, and the labels as y, in an .npz file",
-                )
-            return arrange_parts(dtype, fitted, parts)
-        return arrange(data.source.shape, dtype, fitted, input_shape)
+        if not parts:
+            return arrange(source.shape, source.dtype, plan, input_shape)
+        if source.dtype.fields is not None:
+            return arrange_parts(source.dtype, plan, parts)
+        if len(parts) == 1:
+            return _arranged_alone(name, source, parts[0])
+        raise DataError(
+            f"it holds one array, and the model takes {listed([part.describe() for part in parts], 6)}",
+            hint="store one array for each input under its name, and the labels as y, in an .npz file",
+        )
     except DataError as error:
         raise DataError(f"{name}: {error.message}", hint=error.hint, causes=error.causes) from error
+
+
+def _arranged_alone(name: str, source: Source, part: Part) -> Arrangement:
+    """The plan for whole numbers, the only input of a model."""
+    for start in range(0, len(source), _CHECKED):
+        check_values(part, source.read(range(start, min(start + _CHECKED, len(source)))), name)
+    plan = arrange(source.shape or (1,), source.dtype, Preprocessing(scale=1.0), part.shape or (1,))
+    return replace(plan, sample_shape=part.shape, notes=(*plan.notes, stays_analog(part)))

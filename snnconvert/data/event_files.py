@@ -131,9 +131,10 @@ def _npy(path: Path) -> Recording:
 
 def _npz(path: Path) -> Recording:
     source = _set_of_arrays(path).source
+    assert isinstance(source, RecordingArray)
     if len(source) != 1:
         raise DataError(f"{path} holds {len(source)} recordings", hint="name it as the data set: --data FILE.npz")
-    return RecordingSource.recording(source, 0)  # type: ignore[arg-type]
+    return source.recording(0)
 
 
 def _hdf5(path: Path) -> Recording:

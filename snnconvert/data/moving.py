@@ -84,6 +84,12 @@ def joined(parts: Sequence[Tensor]) -> Tensor:
     return Moving.of(whole, first.followed_by(others) if others else first)
 
 
+def _then_nothing(part: Tensor, steps: int) -> Tensor:
+    """So many steps, of which `part` holds the first."""
+    missing = steps - len(part)
+    return torch.cat([part, part.new_zeros(missing, *part.shape[1:])]) if missing else part
+
+
 @dataclass(frozen=True)
 class Currents:
     """Values of each step, (steps, n, *sample): real numbers, or whole ones of a signed integer type (spikes)."""
@@ -100,9 +106,7 @@ class Currents:
 
     def frames(self, start: int, stop: int) -> Tensor:
         """As `OverTime` says."""
-        part = self.values[start:stop]
-        missing = stop - start - len(part)
-        return part if not missing else torch.cat([part, part.new_zeros(missing, *self.values.shape[1:])])
+        return _then_nothing(self.values[start:stop], stop - start)
 
     def at(self, indices: NDArray[np.int64]) -> Currents:
         """As `OverTime` says."""
@@ -126,9 +130,7 @@ class Part:
 
     def frames(self, start: int, stop: int) -> Tensor:
         """As `OverTime` says."""
-        found = self.whole.frames(self.start + start, self.start + min(stop, self.steps))
-        missing = stop - start - len(found)
-        return found if not missing else torch.cat([found, found.new_zeros(missing, *found.shape[1:])])
+        return _then_nothing(self.whole.frames(self.start + start, self.start + min(stop, self.steps)), stop - start)
 
     def at(self, indices: NDArray[np.int64]) -> Part:
         """As `OverTime` says."""

@@ -101,6 +101,11 @@ def is_recording(value: Any) -> bool:
     return names is not None and all(any(one in names for one in spellings) for spellings in _NAMES.values())
 
 
+def are_whole(numbers: NDArray[Any]) -> bool:
+    """Whether all are whole numbers, however they are stored."""
+    return numbers.dtype.kind in "biu" or (numbers.dtype.kind == "f" and bool((numbers == np.floor(numbers)).all()))
+
+
 def recording_of(value: Any, where: str) -> Recording:
     """Events of another form as a checked recording.
 
@@ -122,8 +127,7 @@ def recording_of(value: Any, where: str) -> Recording:
                 hint="store the arrays x, y, t (microseconds) and p (polarity) of all events",
             )
         array = np.asarray(value[name])
-        whole = array.dtype.kind in "biu" or (array.dtype.kind == "f" and bool((array == np.floor(array)).all()))
-        if array.ndim != 1 or not whole:
+        if array.ndim != 1 or not are_whole(array):
             raise DataError(
                 f"{field} in {where} is {array.dtype} of shape {array.shape}",
                 hint="store one whole number for each event; times in microseconds",
@@ -216,9 +220,13 @@ class Replay:
     @property
     def amplitude(self) -> NDArray[np.float64]:
         """What an event in one step is worth to the network, (channels, 1, 1): the mean over the steps is the input."""
-        plan = self.preprocessing
-        std = np.broadcast_to(np.array(plan.std, np.float64), (self.sample_shape[0],)).reshape(-1, 1, 1)
-        return self.whole / ((plan.scale or 1.0) * std)
+        return worth_of_events(self.preprocessing, self.whole, self.sample_shape[0])
+
+
+def worth_of_events(plan: Preprocessing, whole: int, channels: int) -> NDArray[np.float64]:
+    """What an event in one of `whole` steps is worth to a network, (channels, 1, 1)."""
+    std = np.broadcast_to(np.array(plan.std, np.float64), (channels,)).reshape(-1, 1, 1)
+    return whole / ((plan.scale or 1.0) * std)
 
 
 def replay_of(

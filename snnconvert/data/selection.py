@@ -17,9 +17,8 @@ from snnconvert.data.sampling import balanced_sample, split_calibration
 from snnconvert.data.sources import RawData
 from snnconvert.data.synthetic import guess_range, synthetic_inputs
 from snnconvert.errors import SnnConvertError
-from snnconvert.graph.dialect import calls, output_nodes, outputs_of
-from snnconvert.graph.inputs import inputs_of
-from snnconvert.graph.kinds import Events
+from snnconvert.graph.dialect import output_nodes, outputs_of
+from snnconvert.graph.inputs import events_of, inputs_of
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.tasks import TaskChoice, inputs_called
 from snnconvert.tasks.assume import Truth, task_of
@@ -258,7 +257,7 @@ def calibration_images_again(snn: Snn) -> Tensor | None:
 
 def as_prepared(snn: Snn, data: str, labels: str | None = None) -> Dataset:
     """`data` as a checkpoint prepares it."""
-    events = next((op for _, op in calls(snn.graph, Events)), None)
+    events = events_of(snn.graph)
     return load_dataset(
         data_path(data),
         preprocessing=Preprocessing.from_dict(snn.preprocessing),

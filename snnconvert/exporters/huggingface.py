@@ -12,8 +12,8 @@ from snnconvert.data.selection import images_for
 from snnconvert.exporters.task import Task, Written
 from snnconvert.files import atomic, write_atomically
 from snnconvert.graph.checkpoint import save_snn
-from snnconvert.graph.dialect import calls, neurons_of
-from snnconvert.graph.kinds import Role
+from snnconvert.graph.dialect import neurons_of
+from snnconvert.graph.inputs import events_of
 from snnconvert.graph.types import Snn
 from snnconvert.report.figures import on_paper
 from snnconvert.report.from_run import rebuilt_document
@@ -148,7 +148,7 @@ def card(snn: Snn, figures: _Figures) -> str:
 
 def _words(snn: Snn) -> dict[str, str]:
     """What the card calls what comes in, and how it is given."""
-    return RECORDINGS if any(op.role == Role.EVENTS for _, op in calls(snn.graph)) else IMAGES
+    return IMAGES if events_of(snn.graph) is None else RECORDINGS
 
 
 def _metadata(snn: Snn, figures: _Figures) -> dict[str, Any]:

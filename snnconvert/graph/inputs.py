@@ -1,4 +1,5 @@
-"""The inputs of the original network in a graph of the dialect: where they are cut out, and which tables they index."""
+"""The inputs of the original network in a graph of the dialect: where they are cut out, which tables they index, and
+where events come in."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, fx
 
-from snnconvert.graph.dialect import arguments, op_of, origin_of
-from snnconvert.graph.kinds import Embedding, Op, Reshape, Role, Slice
+from snnconvert.graph.dialect import arguments, calls, op_of, origin_of
+from snnconvert.graph.kinds import Embedding, Events, Op, Reshape, Role, Slice
 from snnconvert.graph.parts import MOST_WHOLE, Part, places
 from snnconvert.graph.types import Ann, Snn
 
@@ -19,6 +20,11 @@ def inputs_of(network: Ann | Snn) -> tuple[Part, ...]:
     """The inputs of the original network; one of them is called as in the original."""
     (entry,) = (node for node in network.graph.graph.nodes if node.op == "placeholder")
     return network.inputs or (Part(origin_of(entry).name, network.input_shape),)
+
+
+def events_of(graph: fx.GraphModule) -> Events | None:
+    """Where events come into `graph`; None where its input is real numbers."""
+    return next((op for _, op in calls(graph, Events)), None)
 
 
 def cut_out(parts: Sequence[Part], source: fx.Node, call: Callable[[Op, fx.Node, Part], fx.Node]) -> dict[str, fx.Node]:

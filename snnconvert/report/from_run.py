@@ -17,7 +17,7 @@ from snnconvert.report.measured import Measured
 from snnconvert.report.sections import SECTIONS, made
 from snnconvert.simulate.measure import FitCurve
 from snnconvert.stages import Outcome
-from snnconvert.study.evaluate import Watchers, rerun
+from snnconvert.study.evaluate import Evaluation, Watchers, rerun
 from snnconvert.tasks.intervals import wilson_interval
 from snnconvert.tasks.scores import Curve
 from snnconvert.train.finetune import Tuned
@@ -28,26 +28,15 @@ DIFFERS = "The same images gave other figures than when the network was converte
 def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str, ...] = ()) -> dict[str, Any]:
     """The report of a conversion."""
     evaluation, inputs, request = outcome.evaluation, outcome.inputs, outcome.request
-    record, right = inputs.evaluation_record, evaluation.right
     own, steps = request.energy_constants, request.timesteps
     measured = Measured(
         snn=outcome.snn,
         network=outcome.ann,
-        curve=evaluation.curve,
-        labelled=bool(record.get("labelled")),
-        images={name: record.get(name) for name in ("source", "fingerprint", "excluded_calibration")},
         data=inputs.evaluation,
         classes=outcome.facts.classes,
         command_line=command_line,
         timings=outcome.timings,
-        metrics=evaluation.curve.metrics(),
-        ann=evaluation.ann_figures,
         noun=inputs.noun,
-        drop_interval=evaluation.drop_interval,
-        answers=evaluation.answers,
-        paired=evaluation.paired,
-        right=None if right is None else {"ann": right[0], "snn": right[1]},
-        watched=evaluation.studies,
         studies=outcome.studies,
         asked=steps if outcome.snn.schedule.limited or not isinstance(steps, Usual) else None,
         calibrated_for=request.calibrate_for,
@@ -55,6 +44,7 @@ def document_of(outcome: Outcome, *, command_line: str, next_commands: tuple[str
         comparison=outcome.facts.comparison,
         notes=(*inputs.notes, *evaluation.curve.notes),
         next_commands=next_commands,
+        **_evaluated(evaluation, inputs.evaluation_record),
     )
     return _document(measured)
 
@@ -111,29 +101,36 @@ def rebuilt_document(
 def tuned_document(tuned: Tuned, *, command_line: str) -> dict[str, Any]:
     """The report of a network that was trained on, with the one before beside it."""
     evaluation, data, snn = tuned.evaluation, tuned.data, tuned.snn
-    right, record = evaluation.right, snn.evaluation
     measured = Measured(
         snn=snn,
         network=tuned.teacher,
-        curve=evaluation.curve,
-        labelled=bool(record.get("labelled")),
-        images={name: record.get(name) for name in ("source", "fingerprint", "excluded_calibration")},
         data=data,
         classes=class_count(snn.graph),
         command_line=command_line,
         timings={"train": tuned.record["seconds"]},
-        metrics=evaluation.curve.metrics(),
-        ann=evaluation.ann_figures,
         noun=data.noun,
-        drop_interval=evaluation.drop_interval,
-        answers=evaluation.answers,
-        paired=evaluation.paired,
-        right=None if right is None else {"ann": right[0], "snn": right[1]},
-        watched=evaluation.studies,
         studies={"training": tuned.record},
         notes=(*tuned.notes, *data.notes, *evaluation.curve.notes),
+        **_evaluated(evaluation, snn.evaluation),
     )
     return _document(measured)
+
+
+def _evaluated(evaluation: Evaluation, record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a network's own evaluation says, by fields of `Measured`; `record` is of its images."""
+    right = evaluation.right
+    return {
+        "curve": evaluation.curve,
+        "labelled": bool(record.get("labelled")),
+        "images": {name: record.get(name) for name in ("source", "fingerprint", "excluded_calibration")},
+        "metrics": evaluation.curve.metrics(),
+        "ann": evaluation.ann_figures,
+        "drop_interval": evaluation.drop_interval,
+        "answers": evaluation.answers,
+        "paired": evaluation.paired,
+        "right": None if right is None else {"ann": right[0], "snn": right[1]},
+        "watched": evaluation.studies,
+    }
 
 
 def _recorded(snn: Snn, recorded: Mapping[str, Any]) -> dict[str, Curve]:
@@ -184,21 +181,23 @@ def as_converted(snn: Snn, curve: FitCurve, fingerprint: str) -> bool | None:
 
 
 def rerun_document(
-    snn: Snn, curve: FitCurve, *, source: str, labelled: bool, command_line: str, same: bool | None
+    snn: Snn, curve: FitCurve, data: Dataset, *, source: str, command_line: str, same: bool | None
 ) -> dict[str, Any]:
     """The figures of a checkpoint measured on its own, as `snnconvert run --json` prints them.
 
     Args:
+        data: what was measured on, called `source`.
         same: as `as_converted` says.
     """
     known, unknown = curve.metrics(), [None] * len(curve.timesteps)
+    timed = made.step_milliseconds(data)
     return {
         "schema": "snnconvert-run/1",
         "tool": made.tool(command_line),
         "model": snn.source.name,
-        "task": snn.task.section(),
-        "evaluation": {"source": source, "samples": curve.samples, "labelled": labelled},
-        "latency": snn.schedule.latency,
+        "task": {**snn.task.section(), **({"input": data.noun} if timed else {})},
+        "evaluation": {"source": source, "samples": curve.samples, "labelled": data.labels is not None},
+        "latency": {**snn.schedule.latency, **timed},
         "fit_curve": {
             "timesteps": curve.timesteps,
             "accuracy": unknown,

@@ -15,7 +15,7 @@ import altair as alt
 from snnconvert.report.drawing import BLUE, GREY, ORANGE, TEAL, alike, data, finish, tips
 from snnconvert.report.section import Document, Spec
 from snnconvert.report.verdict import answer_step, answers, metric
-from snnconvert.report.wording import clean, moment, percent, schedule, spoken
+from snnconvert.report.wording import clean, milliseconds, moment, percent, schedule, spoken
 from snnconvert.tasks import METRICS
 
 # from so many steps on, the axis of time is logarithmic: what is worth seeing happens in the first few
@@ -87,7 +87,7 @@ def name(document: Document) -> str:
 def explained(document: Document) -> str:
     """What the picture shows, for those who have not seen one before."""
     drawn, used = series(document), metric(document)
-    each = document["latency"].get("step_milliseconds")
+    each = milliseconds(document)
     told = ["Each step is one tick of the simulation, counted from the first input."]
     if each is not None:
         told = [
@@ -149,7 +149,7 @@ def latency(document: Document) -> Spec | None:
 
 def x_axis(document: Document, last: int) -> alt.X:
     """Steps up to the last one; milliseconds where recordings are replayed in time."""
-    each = document["latency"].get("step_milliseconds")
+    each = milliseconds(document)
     if each is None:
         return alt.X("t:Q").title(TIME).scale(**_time_scale(last)).axis(**time_axis(last))
     shown = alt.X("t:Q").title("milliseconds since the first event").scale(nice=False, domain=[0, last])
@@ -220,8 +220,7 @@ def _original(document: Document, y: alt.Y, last: int) -> list[Any]:
 
 
 def _asked_words(document: Document, asked: int) -> str:
-    timed = document["latency"].get("step_milliseconds") is not None
-    return moment(document, asked) if timed else f"T = {asked}"
+    return f"T = {asked}" if milliseconds(document) is None else moment(document, asked)
 
 
 def _asked(document: Document, x: alt.X) -> list[Any]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from snnconvert.report.section import Document
 from snnconvert.report.statistics import near_chance
-from snnconvert.report.wording import count, measured, moment, percent, plural, spoken, times
+from snnconvert.report.wording import count, measured, milliseconds, moment, percent, plural, spoken, times
 from snnconvert.tasks import METRICS, Metric
 
 # a drop surely larger than this many points makes a saving worthless
@@ -87,10 +87,9 @@ def _by_chance(document: Document) -> str:
 def _when(document: Document, step: int) -> str:
     latency = document["latency"]
     total, asked = latency["total"], latency.get("asked") or latency["total"]
-    timed = document["latency"].get("step_milliseconds") is not None
     whole = moment(document, total, bare=True)
     limit = f" of {whole}" if asked <= total else f" of the {moment(document, asked, bare=True)} asked for"
-    after = f"after {moment(document, step)}" if timed else f"after {plural(step, 'step')}"
+    after = f"after {plural(step, 'step') if milliseconds(document) is None else moment(document, step)}"
     if len(answers(document)) == 1:
         return f"at {moment(document, step)}{limit}" if step < max(total, asked) else after
     return f"from {moment(document, step)}{limit}" if step < total else after

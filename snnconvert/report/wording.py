@@ -33,9 +33,15 @@ def spoken(document: Mapping[str, Any], text: str) -> str:
     return _IMAGE.sub(said, text)
 
 
+def milliseconds(document: Mapping[str, Any]) -> float | None:
+    """Of a recording in one step, where recordings are replayed in time; else None."""
+    found: float | None = document["latency"].get("step_milliseconds")
+    return found
+
+
 def moment(document: Mapping[str, Any], step: int, *, bare: bool = False) -> str:
     """`step 12`, or `12 ms` where recordings are replayed in time; `bare` leaves "step" out."""
-    each = document["latency"].get("step_milliseconds")
+    each = milliseconds(document)
     if each is None:
         return str(step) if bare else f"step {step}"
     return f"{step * each:.3g} ms" if step * each < 1000 else f"{step * each:,.0f} ms"

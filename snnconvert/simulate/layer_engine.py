@@ -18,6 +18,7 @@ from snnconvert.data.moving import Moving, OverTime, Part
 from snnconvert.errors import InternalError, listed
 from snnconvert.graph.dialect import arguments, calls, op_of, origin_of, output_nodes
 from snnconvert.graph.edit import copied
+from snnconvert.graph.inputs import events_of
 from snnconvert.graph.kinds import Events, Neuron, Op, Role, Snap
 from snnconvert.graph.schedule import Schedule, Windowed
 from snnconvert.graph.schedule.timing import site_depths
@@ -28,7 +29,7 @@ from snnconvert.simulate.exact_products import applied, exact_arithmetic
 from snnconvert.simulate.frames import Frames, Spikes, Value, over_time
 from snnconvert.simulate.kernels import FusedNeurons, choose, choose_fused
 from snnconvert.simulate.kernels.native import MOST_UNITS, Current
-from snnconvert.simulate.moving_input import check_input, events_of
+from snnconvert.simulate.moving_input import check_input
 from snnconvert.simulate.over_time import by_frames, cast, compensated, running_maximum, send
 from snnconvert.simulate.result import Probe, Simulation, one_after_the_other
 from snnconvert.simulate.spike_layers import LaidOut, SpikeLayers
@@ -165,16 +166,15 @@ class LayerEngine:
             engine = self.shorter[length]
             part = Part(incoming, start, length)
             inputs = Moving.of(part.frames(0, 0).new_zeros(len(incoming)), part)
-            found = engine.run(
-                inputs, None if probe is None else lambda name, sent: seen.setdefault(name, []).append(sent)
-            )
+            watch = None if probe is None else lambda name, sent: seen.setdefault(name, []).append(sent)
+            found = engine.run(inputs, watch)
             share = torch.arange(start + 1, start + length + 1) / torch.arange(1, length + 1)
             scaled = tuple(each * share.double().view(-1, *[1] * (each.ndim - 1)) for each in found.outputs)
             parts.append(replace(found, outputs=scaled))
         self.events_beyond = sum(engine.events_beyond for engine in self.shorter.values())
-        for name, trains in seen.items() if probe is not None else ():
-            assert probe is not None
-            probe(name, torch.cat(trains))
+        if probe is not None:
+            for name, trains in seen.items():
+                probe(name, torch.cat(trains))
         return one_after_the_other(parts)
 
     # --- what is computed when ---

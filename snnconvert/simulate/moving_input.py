@@ -11,14 +11,9 @@ from snnconvert.data.moving import OverTime, over_time_of
 from snnconvert.errors import DataError, OptionError
 from snnconvert.graph.dialect import arguments, calls, op_of
 from snnconvert.graph.flow import Flow, flows
-from snnconvert.graph.kinds import Events
+from snnconvert.graph.inputs import events_of
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.schedule.timing import site_depths
-
-
-def events_of(graph: fx.GraphModule) -> Events | None:
-    """Where events come into `graph`; None where its input is real numbers."""
-    return next((op for _, op in calls(graph, Events)), None)
 
 
 def check_input(

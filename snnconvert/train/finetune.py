@@ -18,7 +18,7 @@ from snnconvert.graph.dialect import output_nodes
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Ann, Calibrated, Snn
 from snnconvert.progress import Progress, silent
-from snnconvert.recompile import Change, schedule_of
+from snnconvert.recompile import SELECTION, Change, schedule_of
 from snnconvert.request import Request
 from snnconvert.simulate.early_exit import with_early_exit
 from snnconvert.simulate.measure import FitCurve
@@ -197,8 +197,7 @@ def _selection(snn: Snn, measured: Dataset, asked: FineTuning) -> dict[str, Any]
     """How the evaluation images are chosen again."""
     fingerprint = measured.fingerprint()
     if fingerprint == snn.evaluation.get("fingerprint"):
-        known = ("source", "labelled", "fingerprint", "excluded_calibration", "limit", "seed", "label_offset")
-        return {name: snn.evaluation[name] for name in known if name in snn.evaluation}
+        return {name: snn.evaluation[name] for name in SELECTION if name in snn.evaluation}
     return {
         "source": asked.evaluation_data or snn.evaluation.get("source") or measured.name,
         "labelled": measured.labels is not None and bool(snn.task.row.labels),

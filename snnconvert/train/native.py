@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import Structure, byref, c_double, c_int64, c_void_p
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from snnconvert.simulate.kernels.native import library_beside
 
 VERSION = 2
 STORAGE = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
@@ -91,17 +91,6 @@ class Native:
 @functools.cache
 def load() -> Native | None:
     """The library beside this file, or None where there is none that loads."""
-    for path in sorted(Path(__file__).parent.glob("_native*")):
-        if path.suffix not in (".so", ".dylib", ".pyd"):
-            continue
-        try:
-            library = ctypes.CDLL(str(path))
-            library.snnconvert_train_version.restype = c_int64
-            library.snnconvert_train_forward.restype = None
-            library.snnconvert_train_backward.restype = None
-            library.snnconvert_train_sparse.restype = None
-            if library.snnconvert_train_version() == VERSION:
-                return Native(library)
-        except (OSError, AttributeError):
-            continue
-    return None
+    entries = dict.fromkeys(f"snnconvert_train_{name}" for name in ("forward", "backward", "sparse"))
+    library = library_beside(__file__, "snnconvert_train_version", VERSION, entries)
+    return None if library is None else Native(library)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from snnconvert.neurons import NEURONS, NeuronModel, State, integrate
+from snnconvert.simulate.kernels.layout import is_channels_last
 from snnconvert.train import native
 
 # models whose equations the native library has: the number it knows them by
@@ -77,12 +78,11 @@ def trainable(model: str, levels: int) -> bool:
     return row.surrogate is not None or not row.provider
 
 
-def fired(firing: Firing, current: Tensor, threshold: Tensor, initial: Tensor) -> Tensor:
+def fired(firing: Firing, current: Tensor, threshold: Tensor, initial: Tensor, *, constant: bool = False) -> Tensor:
     """What neurons send, as values, differentiable in all three tensors.
 
     Args:
-        current: (frames * batch, *sample), or (batch, *sample) where it is the same in all frames, which is told by
-            `constant_frames`.
+        current: (frames * batch, *sample); (batch, *sample) where it is `constant`, the same in all frames.
         threshold: broadcastable to one sample, in units of the activation.
         initial: the membrane at t = 0 as a fraction of the threshold, likewise.
 
@@ -90,34 +90,24 @@ def fired(firing: Firing, current: Tensor, threshold: Tensor, initial: Tensor) -
         (frames * batch, *sample) in the type of `current`: theta times the units of every step.
     """
     shape = current.shape[1:]
-    return _Fired.apply(firing, current, threshold.expand(shape), initial.expand(shape), False)  # type: ignore[no-any-return,no-untyped-call]
-
-
-def fired_constantly(firing: Firing, current: Tensor, threshold: Tensor, initial: Tensor) -> Tensor:
-    """As `fired`, for a current (batch, *sample) that is the same in all frames."""
-    shape = current.shape[1:]
-    return _Fired.apply(firing, current, threshold.expand(shape), initial.expand(shape), True)  # type: ignore[no-any-return,no-untyped-call]
+    return _Fired.apply(firing, current, threshold.expand(shape), initial.expand(shape), constant)  # type: ignore[no-any-return,no-untyped-call]
 
 
 def _laid_out(tensor: Tensor, like: Tensor) -> Tensor:
     """One sample's values in the order in which those of `like` (batch first) lie in memory."""
     batched = tensor.unsqueeze(0)
-    return batched.contiguous(memory_format=torch.channels_last) if _channels_last(like) else batched.contiguous()
-
-
-def _channels_last(tensor: Tensor) -> bool:
-    return tensor.ndim == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
+    return batched.contiguous(memory_format=torch.channels_last) if is_channels_last(like) else batched.contiguous()
 
 
 def _dense(tensor: Tensor, like: Tensor | None = None) -> Tensor:
     """In memory without gaps: in the order of `like`, or in its own, where it has one."""
-    last = _channels_last(tensor) if like is None else _channels_last(like)
+    last = is_channels_last(tensor) if like is None else is_channels_last(like)
     return tensor.contiguous(memory_format=torch.channels_last) if last else tensor.contiguous()
 
 
 def _flat(one: Tensor, like: Tensor) -> Tensor:
     """A view of (1, *sample) as it lies in memory, in the order of `like`."""
-    return one.permute(0, 2, 3, 1).reshape(-1) if _channels_last(like) else one.view(-1)
+    return one.permute(0, 2, 3, 1).reshape(-1) if is_channels_last(like) else one.view(-1)
 
 
 class _Fired(torch.autograd.Function):
@@ -135,7 +125,7 @@ class _Fired(torch.autograd.Function):
             return _send(firing, current, theta, start, constant)[0]
         frames = firing.frames
         shape = (frames * len(current), *current.shape[1:]) if constant else current.shape
-        order = torch.channels_last if _channels_last(current) else torch.contiguous_format
+        order = torch.channels_last if is_channels_last(current) else torch.contiguous_format
         out = torch.empty(shape, dtype=current.dtype, memory_format=order)
         library.forward(out, **_given(firing, current, theta, start, constant))
         return out

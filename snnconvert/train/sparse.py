@@ -60,9 +60,8 @@ class SparseBackward:
             )
 
     def _check(self, node: fx.Node) -> None:
-        op, moving = op_of(node), self.student.flow[node] != Flow.CONSTANT
-        linear = op.role == Role.WEIGHTED and op_of(node, Weighted).weight.ndim == 2
-        sites = self.student.sites
+        moving = self.student.flow[node] != Flow.CONSTANT
+        linear, sites = _linear(node), self.student.sites
         neurons = node in sites and sites[node].firing.model.name == "if" and _linear(arguments(node)[0])
         last = linear and node is self.output
         if moving and not (neurons or last or (linear and all(user in sites for user in node.users))):

@@ -25,7 +25,7 @@ from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Calibrated, SiteCalibration
 from snnconvert.graph.walk import walk
 from snnconvert.simulate.over_time import by_frames, compensated, running_maximum
-from snnconvert.train.neurons import Firing, fired, fired_constantly, trainable
+from snnconvert.train.neurons import Firing, fired, trainable
 
 # tensors of operators that learn, by role
 LEARNED = {Role.WEIGHTED: ("weight", "bias"), Role.AFFINE: ("scale", "shift")}
@@ -122,12 +122,6 @@ class Student:
             found |= {f"{node.name}.growth": site.growth, f"{node.name}.initial": site.initial}
         return found
 
-    @torch.no_grad()
-    def set(self, values: dict[str, Tensor]) -> None:
-        """Take over values by the names of `parameters`."""
-        for name, own in self.parameters().items():
-            own.copy_(values[name])
-
     # --- forward ---
 
     def __call__(self, images: Tensor, *, watch: Callable[[fx.Node, Tensor], None] | None = None) -> list[Tensor]:
@@ -221,8 +215,7 @@ def _calibration(site: Site) -> SiteCalibration:
 def as_neurons(node: fx.Node, site: Site, current: Tensor, constant: bool) -> Tensor:
     """The neurons of a site as they are."""
     del node
-    run = fired_constantly if constant else fired
-    sent = run(site.firing, current, site.threshold, site.initial)
+    sent = fired(site.firing, current, site.threshold, site.initial, constant=constant)
     return sent if site.worth is None else (sent * site.worth).to(sent.dtype)
 
 

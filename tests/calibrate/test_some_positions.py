@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, fx
 
+from snnconvert.calibrate.live_values import Chunk
 from snnconvert.calibrate.packed_units import PackedUnits, bits_per_frame
 from snnconvert.calibrate.pixels import at_pixels
-from snnconvert.calibrate.reconstruct_networks import Chunk, Networks
+from snnconvert.calibrate.reconstruct_networks import Networks
 from snnconvert.calibrate.sent_spikes import Sent, Spikes
 from snnconvert.graph.dialect import Builder, calls
 from snnconvert.graph.edit import copied

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from snnconvert.neurons import NEURONS
 from snnconvert.train import native
-from snnconvert.train.neurons import Firing, fired, fired_constantly
+from snnconvert.train.neurons import Firing, fired
 
 LAYERS = {"if": 1, "ternary": 1, "ternary-late": 1, "burst": 3, "signed": 2, "graded": 3}
 
@@ -89,14 +89,13 @@ def test_native_equals_torch(
 ) -> None:
     current, threshold, initial, weights = given((6, 9, 7), 4, torch.float32)
     firing = Firing(NEURONS[model], 1, 4, 1)
-    run = fired_constantly if constant else fired
     source = (current[0] if constant else current.flatten(0, 1)).to(dtype).to(memory_format=torch.channels_last)
     results = []
     for library in (native.load(), None):
         monkeypatch.setattr(native, "load", lambda library=library: library)
         monkeypatch.setattr(torch, "get_num_threads", lambda: threads)  # shares of the batch
         leaves = [one.clone().requires_grad_() for one in (source, threshold, initial)]
-        out = run(firing, *leaves)
+        out = fired(firing, *leaves, constant=constant)
         out.backward(weights.flatten(0, 1).to(dtype))
         results.append([out.detach(), *(leaf.grad for leaf in leaves)])
     assert torch.equal(results[0][0], results[1][0])

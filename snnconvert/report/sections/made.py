@@ -15,6 +15,7 @@ from snnconvert.report.section import Amount, Count, Document, Section, Step, me
 from snnconvert.report.wording import clean, fixed, flat, plural, schedule
 
 if TYPE_CHECKING:
+    from snnconvert.data.datasets import Dataset
     from snnconvert.graph.types import Snn
     from snnconvert.report.measured import Measured
 
@@ -178,14 +179,15 @@ def compute(measured: Measured) -> dict[str, Any]:
         "preprocessing": snn.preprocessing,
         "schedule": snn.schedule.to_dict(),
         "neuron": neuron_of(snn),
-        "latency": {**snn.schedule.latency, "asked": measured.asked, **_milliseconds(measured)},
+        "latency": {**snn.schedule.latency, "asked": measured.asked, **step_milliseconds(measured.data)},
         "comparison": measured.comparison,
         "timings": measured.timings,
     }
 
 
-def _milliseconds(measured: Measured) -> dict[str, float]:
-    replay = None if measured.data is None else measured.data.replay
+def step_milliseconds(data: Dataset | None) -> dict[str, float]:
+    """How long a step of recordings is; nothing of all other data."""
+    replay = None if data is None else data.replay
     return {} if replay is None else {"step_milliseconds": replay["milliseconds"]}
 
 
@@ -206,8 +208,8 @@ def neuron_of(snn: Snn) -> dict[str, Any]:
     whether the first weights read spikes as well."""
     from snnconvert.graph.dialect import arguments, calls, neurons_of
     from snnconvert.graph.flow import Flow, flows
+    from snnconvert.graph.inputs import events_of
     from snnconvert.graph.kinds import Weighted
-    from snnconvert.simulate.moving_input import events_of
 
     neurons, flow = list(neurons_of(snn.graph).values()), flows(snn.graph)
     main = [op for op in neurons if op.row.rectifies] or neurons

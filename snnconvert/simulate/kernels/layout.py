@@ -30,6 +30,11 @@ SMALL_WEIGHTS = 70_000  # bytes: most of them stay in the first-level cache
 LARGE_WEIGHTS = 2_200_000  # bytes: they leave the second-level cache
 
 
+def is_channels_last(tensor: Tensor) -> bool:
+    """Whether a batch of maps lies in memory pixel by pixel, and not channel by channel."""
+    return tensor.ndim == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
+
+
 def out_tensor(count: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
     """An empty tensor (count, *shape) with channels last in memory."""
     order = torch.channels_last if len(shape) == 3 else torch.contiguous_format

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ctypes import POINTER, Structure, byref, c_int, c_int64, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -313,17 +314,28 @@ def _pool(
 @functools.cache
 def load() -> Native | None:
     """The library beside this file, or None where there is none that loads."""
-    for path in sorted(Path(__file__).parent.glob("_native*")):
+    results = {"snnconvert_instructions": c_int64, **dict.fromkeys(ENTRIES, c_int)}
+    library = library_beside(__file__, "snnconvert_version", VERSION, results)
+    return None if library is None else Native(library)
+
+
+def library_beside(file: str, version: str, wanted: int, results: Mapping[str, Any]) -> ctypes.CDLL | None:
+    """The library `_native` beside a Python file, or None where there is none that loads.
+
+    Args:
+        version: the function that says which one it is.
+        wanted: the one that it has to be.
+        results: what its other functions return.
+    """
+    for path in sorted(Path(file).parent.glob("_native*")):
         if path.suffix not in (".so", ".dylib", ".pyd"):
             continue
         try:
             library = ctypes.CDLL(str(path))
-            library.snnconvert_version.restype = c_int64
-            library.snnconvert_instructions.restype = c_int64
-            for name in ENTRIES:
-                getattr(library, name).restype = c_int
-            if library.snnconvert_version() == VERSION:
-                return Native(library)
+            for name, result in {version: c_int64, **results}.items():
+                getattr(library, name).restype = result
+            if getattr(library, version)() == wanted:
+                return library
         except (OSError, AttributeError):
             continue
     return None

@@ -39,21 +39,17 @@ inline void fire_as(float* __restrict v, const float* __restrict threshold, floa
     *sent_units += sum;
 }
 
+// the models of neurons that kernels know
+#define SNN_FOR_EVERY_MODEL(DO) DO(kIf) DO(kTernary) DO(kTernaryLate) DO(kBurst) DO(kGraded) DO(kSigned)
+
 // v -> spikes from element `at` of the tile on, and the reset; counts spikes and units
 inline void fire(const Layer& layer, Scratch& scratch, int64_t at, int64_t n, int8_t* out, int64_t* spikes, int64_t* units) {
     const float levels = static_cast<float>(layer.levels);
     float *v = scratch.v + at, *threshold = scratch.threshold + at, *sent = scratch.sent + at;
-#define SNN_MODEL(model) \
+#define SNN_FIRE(model) \
     case model: return fire_as<model>(v, threshold, sent, levels, n, out, spikes, units);
-    switch (layer.model) {
-        SNN_MODEL(kIf)
-        SNN_MODEL(kTernary)
-        SNN_MODEL(kTernaryLate)
-        SNN_MODEL(kBurst)
-        SNN_MODEL(kGraded)
-        SNN_MODEL(kSigned)
-    }
-#undef SNN_MODEL
+    switch (layer.model) { SNN_FOR_EVERY_MODEL(SNN_FIRE) }
+#undef SNN_FIRE
 }
 
 }  // namespace

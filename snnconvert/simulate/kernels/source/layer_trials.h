@@ -120,17 +120,10 @@ inline void try_all(const Trials& trials, const TrialPlan& plan, const Column& c
 }
 
 inline void try_column(const Trials& trials, const TrialPlan& plan, const Column& column) {
-#define SNN_MODEL(model) \
+#define SNN_TRY(model) \
     case model: return try_all<model>(trials, plan, column);
-    switch (trials.model) {
-        SNN_MODEL(kIf)
-        SNN_MODEL(kTernary)
-        SNN_MODEL(kTernaryLate)
-        SNN_MODEL(kBurst)
-        SNN_MODEL(kGraded)
-        SNN_MODEL(kSigned)
-    }
-#undef SNN_MODEL
+    switch (trials.model) { SNN_FOR_EVERY_MODEL(SNN_TRY) }
+#undef SNN_TRY
 }
 
 // Copies what a block of a row is in every frame.
