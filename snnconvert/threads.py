@@ -28,10 +28,20 @@ def threads_for(work: float) -> Iterator[None]:
     import torch  # `wait_quietly` comes before
 
     usual = torch.get_num_threads()
-    if usual == 1 or work >= SMALL:
+    with threads(1 if work < SMALL else usual):
+        yield
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch use `count` threads inside the block: floating sums round alike only among as many."""
+    import torch
+
+    usual = torch.get_num_threads()
+    if usual == count:
         yield
         return
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

@@ -23,6 +23,7 @@ from snnconvert.simulate.chunks import chunk_size
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.tasks import TaskChoice
 from snnconvert.tasks.scores import answer_of, scores_of
+from snnconvert.threads import threads
 from snnconvert.train.images import TrainingImages
 from snnconvert.train.method import Method
 from snnconvert.train.options import MINUTES, FineTuning
@@ -44,6 +45,7 @@ class State:
 
     Attributes:
         step: steps that were taken.
+        threads: of torch, that the run began with: among another number of them its sums would round otherwise.
         seconds: time that was used, and `processor`: of it by this process.
         looks: how often held-out images are looked at in the whole run.
         history: one row for every look.
@@ -55,6 +57,7 @@ class State:
     """
 
     step: int = 0
+    threads: int = field(default_factory=torch.get_num_threads)
     seconds: float = 0.0
     processor: float = 0.0
     looks: int = LOOKS
@@ -141,11 +144,15 @@ class Loop:
 
     def run(self, state: State | None = None, progress: Progress = silent) -> State:
         """Train from where `state` is, or from the start; the student is then what was best."""
+        self.state = state or self.state
+        with threads(self.state.threads):
+            return self._run(state, progress)
+
+    def _run(self, state: State | None, progress: Progress) -> State:
         groups = [{"params": [one], "lr": self.method.rate_of(name)} for name, one in self.method.learns().items()]
         adam = torch.optim.Adam(groups, foreach=False)
         rates = [float(group["lr"]) for group in adam.param_groups]
         if state is not None:
-            self.state = state
             self._set(state.values)
             adam.load_state_dict(state.adam)
             self.method.load(state.method)

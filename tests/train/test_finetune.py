@@ -22,6 +22,7 @@ from snnconvert.graph.checkpoint import load_snn
 from snnconvert.graph.dialect import neurons_of
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.step_engine import StepEngine
+from snnconvert.threads import threads
 from tests.test_tiny import command
 
 TRAIN, TEST, PLAN = dataset_for("digits-cnn")
@@ -76,14 +77,16 @@ def test_thresholds_and_starts_learn(folder: Path, tuned: Path) -> None:
         assert not torch.equal(one.initial / one.threshold, other.initial / other.threshold)
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(folder: Path, tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_goes_on_to_the_same_bytes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = (
         "import os, signal, sys\n"
+        "import torch\n"
+        "torch.set_num_threads(3)\n"
         "from snnconvert.train.kept import Kept\n"
         "own, seen = Kept.save, []\n"
         "def save(self, state):\n"
         "    own(self, state)\n"
-        "    if state.step > 6:\n"
+        "    if state.step > 1:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "Kept.save = save\n"
         "from snnconvert.cli.main import main\n"
@@ -96,10 +99,14 @@ def test_a_killed_run_goes_on_to_the_same_bytes(folder: Path, tuned: Path, monke
     assert done.returncode == -signal.SIGKILL
     assert (folder / "again.training").exists()
     monkeypatch.chdir(folder)
+    with threads(3):
+        assert command(monkeypatch, *words[:-1], "whole.snn") == 0
     with pytest.raises(OptionError, match=r"again\.training is of an interrupted training that differs in seed"):
         snnconvert.finetune("d.snn", data="train.npz", epochs=2, held_out=100, seed=1, keep="again.training")
     assert command(monkeypatch, *words) == 0
-    assert (folder / "again.snn").read_bytes() == tuned.read_bytes()
+    assert (folder / "again.snn").read_bytes() == (
+        folder / "whole.snn"
+    ).read_bytes()  # by one thread, had it not begun so
 
 
 def test_images_of_the_evaluation_are_refused(folder: Path) -> None:
