@@ -6,6 +6,7 @@
     python benchmarks/accuracy.py resnet20 --timesteps 2 --neurons graded --levels 15
     python benchmarks/accuracy.py resnet20 --timesteps 8 32 --methods robust-norm local-threshold-balancing \
         snn-calibration-light rnl mse reconstruct --images 2000
+    python benchmarks/accuracy.py resnet20 --timesteps 2 4 8 --neurons if ternary --budgets 0 0.15 0.4
     python benchmarks/accuracy.py resnet20 --timesteps 8 16 --calibration-images 128
     python benchmarks/accuracy.py resnet20 --timesteps 8 16 --calibrate-on cifar100
     python benchmarks/accuracy.py resnet20 --timesteps 8 16 --calibrate-on synthetic
@@ -19,6 +20,7 @@ The data folder is SNNCONVERT_DATA or ../shared/data.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import time
@@ -34,16 +36,19 @@ from torch import Tensor
 from snnconvert.allocator import keep_freed_memory
 from snnconvert.calibrate import METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order, observed
+from snnconvert.capacity import Budget, spent
 from snnconvert.compile.balance import with_identity_sites
 from snnconvert.compile.network import compile_network
 from snnconvert.convert.doors import open_model
 from snnconvert.convert.passes import canonicalize
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.synthetic import synthetic_inputs
+from snnconvert.graph.dialect import neurons_of
 from snnconvert.graph.schedule import Bistable, Schedule, Streaming, Wait
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Ann, NeuronChoice
 from snnconvert.simulate.measure import Batch, measure
+from snnconvert.stages import DRAFT_IMAGES
 
 DATA = Path(os.environ.get("SNNCONVERT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -155,7 +160,11 @@ class Bench:
             key["options"],
         )
         begun, used = time.perf_counter(), time.process_time()
-        calibration = METHODS[key["method"]](task)
+        row = METHODS[key["method"]]
+        if key["budget"]:
+            quick = replace(task, images=task.images[:DRAFT_IMAGES], options={**task.options, **row.quick})
+            task = replace(task, neuron=spent(task.ann, row(quick), task.images, Budget(key["budget"])))
+        calibration = row(task)
         seconds, processor = time.perf_counter() - begun, time.process_time() - used
         snn = compile_network(calibration)
         curve = measure(snn, [Batch(self.judged, self.labels, self.reference)], total=len(self.judged))
@@ -166,6 +175,7 @@ class Bench:
             "agreed": curve.agreed[-1],
             "spikes_per_image": curve.spikes[-1],
             "read_from": snn.schedule.read_from,
+            "units": [op.levels for op in neurons_of(snn.graph).values()],
             "calibration_seconds": round(seconds, 1),
             "calibration_processor_seconds": round(processor, 1),
             "seconds": round(time.perf_counter() - begun, 1),
@@ -176,7 +186,7 @@ def known(path: Path | None) -> list[dict[str, Any]]:
     """Results of earlier runs."""
     if path is None or not path.is_file():
         return []
-    return [{"calibrate_on": "own", **json.loads(line)} for line in path.read_text().splitlines()]
+    return [{"calibrate_on": "own", "budget": 0.0, **json.loads(line)} for line in path.read_text().splitlines()]
 
 
 def mean(group: list[dict[str, Any]], name: str) -> float:
@@ -191,7 +201,7 @@ def table(results: list[dict[str, Any]]) -> str:
         "| spikes per image | calibration s |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    same = ("network", "method", "neuron", "levels", "wait", "window", "timesteps", "images")
+    same = ("network", "method", "neuron", "levels", "wait", "window", "timesteps", "images", "budget")
     drawn = ("calibration_images", "calibrate_on")
     groups: dict[str, list[dict[str, Any]]] = {}
     for result in results:
@@ -207,6 +217,7 @@ def table(results: list[dict[str, Any]]) -> str:
         left_out = sorted({one.get("read_from", 0) for one in group})
         plan += "" if left_out == [0] else f", leaves out {' or '.join(map(str, left_out))}"
         neuron = first["neuron"] if first["levels"] == 1 else f"{first['neuron']} ({first['levels']} levels)"
+        neuron += f", +{first['budget']:.0%}" if first["budget"] else ""
         lines.append(
             f"| {first['network']} | {first['method']} ({first['calibration_images']}{origin}) | {neuron} | {plan} "
             f"| {first['timesteps']} | {first['images']} | {len(group)} | {ann:.2f} "
@@ -225,6 +236,7 @@ def main() -> None:
     parser.add_argument("--timesteps", nargs="+", type=int, default=[4, 8, 16, 32])
     parser.add_argument("--neurons", nargs="+", default=["if"])
     parser.add_argument("--levels", type=int, default=1, help="units per step (burst, graded)")
+    parser.add_argument("--budgets", nargs="+", type=float, default=[0.0], help="shares of units that may be added")
     parser.add_argument("--methods", nargs="+", choices=sorted(METHODS), default=["reconstruct"])
     parser.add_argument("--wait", type=int, default=0)
     parser.add_argument("--window", type=int, default=0, help="steps per window: bistable")
@@ -240,20 +252,18 @@ def main() -> None:
     results = known(args.out)
     for name in args.networks:
         bench = Bench(name, args.images)
-        for method in args.methods:
-            for neuron in args.neurons:
-                for timesteps in args.timesteps:
-                    for draw in args.draws:
-                        key = {"network": name, "method": method, "neuron": neuron, "levels": args.levels}
-                        key |= {"wait": args.wait, "window": args.window, "timesteps": timesteps, "draw": draw}
-                        key |= {"images": len(bench.judged), "calibration_images": args.calibration_images}
-                        key |= {"options": args.options, "calibrate_on": args.calibrate_on}
-                        if any(all(one[part] == key[part] for part in key) for one in results):
-                            continue
-                        results.append(bench.convert(key))
-                        if args.out is not None:
-                            with args.out.open("a") as file:
-                                file.write(json.dumps(results[-1]) + "\n")
+        asked = itertools.product(args.methods, args.neurons, args.timesteps, args.budgets, args.draws)
+        for method, neuron, timesteps, budget, draw in asked:
+            key = {"network": name, "method": method, "neuron": neuron, "levels": args.levels, "budget": budget}
+            key |= {"wait": args.wait, "window": args.window, "timesteps": timesteps, "draw": draw}
+            key |= {"images": len(bench.judged), "calibration_images": args.calibration_images}
+            key |= {"options": args.options, "calibrate_on": args.calibrate_on}
+            if any(all(one[part] == key[part] for part in key) for one in results):
+                continue
+            results.append(bench.convert(key))
+            if args.out is not None:
+                with args.out.open("a") as file:
+                    file.write(json.dumps(results[-1]) + "\n")
     print(table(results))
 
 

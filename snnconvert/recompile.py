@@ -121,9 +121,10 @@ def _chosen(
     neuron: NeuronChoice, record: Mapping[str, Any], approximate: str = "auto", input_encoder: str = "analog"
 ) -> list[str]:
     """The options of a conversion that made these choices, as far as they are not the usual ones."""
+    units = ",".join(str(count) for _, count in neuron.sites) or str(neuron.levels)
     chosen = {
         "--neuron": (neuron.model, NeuronChoice().model),
-        "--levels": (str(neuron.levels), str(NEURONS[neuron.model].levels)),
+        "--levels": (units, str(NEURONS[neuron.model].levels)),
         "--calibration": (str(record.get("method", "reconstruct")), "reconstruct"),
         "--approximate": (approximate, "auto"),
         "--input-encoder": (input_encoder, "analog"),

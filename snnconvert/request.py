@@ -6,6 +6,8 @@ it. It is longer than 400 lines because every option is declared here, with its 
 
 from __future__ import annotations
 
+import math
+import operator
 from dataclasses import MISSING, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,10 +24,15 @@ from snnconvert.study.studies import by_name, check_studies
 from snnconvert.tasks import choices
 
 if TYPE_CHECKING:
+    from snnconvert.capacity import Budget
     from snnconvert.graph.types import NeuronChoice
 
 # units of one step fit into 16 bits: more would leave too few of a float32 sum's 24 for the weights
 MOST_LEVELS = 2**16 - 1
+# a budget beyond: what a layer sends is then finer than what reaches it
+MOST_ADDED = 10.0
+# a layer in seven with twice the units, which brings most of what there is to gain (`python benchmarks/capacity.py`)
+USUAL_BUDGET = 0.15
 
 MODEL, DATA, CALIBRATION, SNN, OUTPUT = "Model", "Data", "Calibration", "Spiking network", "Output"
 _MEASURING = ("convert", "run", "report")
@@ -36,6 +43,49 @@ _of_networks = partial(option, commands=("convert",), panel=SNN)
 _of_zoos = ("convert", "zoo run")
 # what `run` compiles a calibration again for; the fields of `recompile.Change`
 CHANGES = ("schedule", "timesteps", "window", "wait", "time_bits", "precision")
+
+
+def read_levels(given: Any) -> tuple[int, ...] | str:
+    """Units of all layers, or of each; or the word auto.
+
+    Raises:
+        OptionError: anything else.
+    """
+    if given == AUTO:
+        return AUTO
+    parts = given.split(",") if isinstance(given, str) else list(given) if isinstance(given, list | tuple) else [given]
+    try:
+        found = tuple(operator.index(int(part) if isinstance(part, str) else part) for part in parts)
+    except (TypeError, ValueError):
+        found = ()
+    if not found or isinstance(given, bool) or not all(1 <= one <= MOST_LEVELS for one in found):
+        raise OptionError(
+            f"--levels {given!r} is no number of units",
+            hint=f"give whole numbers from 1 to {MOST_LEVELS}: --levels 2 for all layers, 1,1,2 for each; or auto",
+            options=("levels",),
+        )
+    return found
+
+
+def read_budget(name: str, given: Any) -> float:
+    """A share: 15%, or 0.15.
+
+    Raises:
+        OptionError: anything else.
+    """
+    text = str(given).strip()
+    try:
+        found = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        found = math.nan
+    if isinstance(given, bool) or not 0 <= found <= MOST_ADDED:
+        flag = f"--{name.replace('_', '-')}"
+        raise OptionError(
+            f"{flag} {given!r} is no share from 0 to {MOST_ADDED:.0%}",
+            hint=f"give per cent, e.g. {flag} 15%",
+            options=(name,),
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -116,14 +166,28 @@ class Request:
         first=("convert",),
         choices=lambda: (*offered(), AUTO),
     )
-    levels: int | None = _of_convert(
+    levels: tuple[int, ...] | str | None = _of_convert(
         None,
-        "Units that a neuron may send a step.",
+        "Units that a neuron may send a step: one number, or one for each layer of neurons in order (1,1,2); auto "
+        "gives more to the layers where that helps most, as --budget or --spike-budget allows.",
         panel=SNN,
-        least=1,
-        most=MOST_LEVELS,
         usual=", ".join(f"{name} {model.levels}" for name, model in offered().items() if model.adjustable),
-        example="--levels 15",
+        metavar="N|N,N,...|auto",
+        read=read_levels,
+    )
+    budget: float | None = _of_convert(
+        None,
+        "Units that --levels auto may add, over all neurons; 15% of them where nothing is said.",
+        panel=SNN,
+        metavar="PERCENT",
+        read=partial(read_budget, "budget"),
+    )
+    spike_budget: float | None = _of_convert(
+        None,
+        "The same of spikes: how many more --levels auto may add.",
+        panel=SNN,
+        metavar="PERCENT",
+        read=partial(read_budget, "spike_budget"),
     )
     schedule: str = option(
         AUTO,
@@ -279,9 +343,37 @@ class Request:
 
     @property
     def units(self) -> int:
-        """Units that a neuron may send a step."""
+        """Units that a neuron may send a step, where these are the same everywhere."""
         model = NEURONS.get(self.neuron)
-        return (1 if model is None else model.levels) if self.levels is None else self.levels
+        if isinstance(self.levels, tuple) and len(self.levels) == 1:
+            return self.levels[0]
+        return 1 if model is None else model.levels
+
+    @property
+    def added(self) -> Budget:
+        """What may be spent on more units in some layers."""
+        from snnconvert.capacity import Budget
+
+        if self.spike_budget is not None:
+            return Budget(self.spike_budget, spikes=True)
+        return Budget(USUAL_BUDGET if self.budget is None else self.budget)
+
+    @property
+    def units_by_site(self) -> bool:
+        """Whether layers may differ in their units."""
+        spends = self.budget is not None or self.spike_budget is not None
+        return spends or self.levels == AUTO or (self.levels is not None and len(self.levels) > 1)
+
+    @property
+    def schedules(self) -> tuple[str, ...]:
+        """The kinds of schedule to try: those that can be compared at several T, or serve a neuron that was chosen."""
+        if not self.automatic:
+            return (self.schedule,)
+        if self.compared or self.preprocessing.events is not None:  # there is an answer after every step
+            return tuple(kind for kind, row in SCHEDULES.items() if row.anytime)
+        tried = [kind for kind, row in SCHEDULES.items() if row.tried or kind in self.schedule.split(",")]
+        usual = self.neuron in (Request.neuron, AUTO) and not self.units_by_site and self.units == 1
+        return tuple(kind for kind in tried if usual or SCHEDULES[kind].own_neuron is None)
 
     @property
     def automatic(self) -> bool:
@@ -304,8 +396,8 @@ class Request:
 
     def with_neuron(self, neuron: NeuronChoice) -> Request:
         """The same request for this neuron alone."""
-        levels = neuron.levels if NEURONS[neuron.model].adjustable else None
-        return replace(self, neuron=neuron.model, levels=levels)
+        alike = None if neuron.levels == NEURONS[neuron.model].levels else (neuron.levels,)
+        return replace(self, neuron=neuron.model, levels=self.levels if self.units_by_site else alike)
 
     @property
     def compared(self) -> tuple[int, ...]:
@@ -351,20 +443,39 @@ def _check_earlier_steps(request: Request) -> None:
 
 
 def _check_neuron(request: Request) -> None:
-    adjustable = " or ".join(f"--neuron {name}" for name, model in offered().items() if model.adjustable)
-    if request.neuron == AUTO and request.levels is not None:
+    said = request.levels if isinstance(request.levels, str) else ",".join(map(str, request.levels or ()))
+    able = [name for name, model in offered().items() if model.adjustable or model.several]
+    choose = f"choose --neuron {' or '.join(able)}"
+    if request.neuron == AUTO and request.levels is not None and not request.units_by_site:
         raise OptionError(
-            f"--levels {request.levels} does not fit --neuron auto, which tries each neuron with its usual levels",
-            hint=f"leave --levels out, or choose {adjustable}",
+            f"--levels {said} does not fit --neuron auto, which tries each neuron with its usual levels",
+            hint=f"leave --levels out, or {choose}",
             options=("levels", "neuron"),
         )
     model = NEURONS.get(request.neuron)
-    if model is not None and request.units != model.levels and not model.adjustable:
+    if model is not None and model.name not in able and (request.units_by_site or request.units != model.levels):
         sends = "one unit" if model.levels == 1 else f"{model.levels} units"
+        asked = "several units a step" if request.levels is None else f"--levels {said}"
         raise OptionError(
-            f"--levels {request.levels} does not fit --neuron {request.neuron}, which sends {sends} a step",
-            hint=f"add {adjustable}, or leave --levels out",
+            f"{asked} does not fit --neuron {request.neuron}, which sends {sends} a step",
+            hint=f"{choose}, or leave --levels out",
             options=("levels", "neuron"),
+        )
+    budgets = [name for name in ("budget", "spike_budget") if getattr(request, name) is not None]
+    flags = " and ".join(f"--{name.replace('_', '-')}" for name in budgets)
+    if len(budgets) > 1 or (budgets and request.levels not in (None, AUTO)):
+        both = flags if len(budgets) > 1 else f"{flags} and --levels {said}"
+        raise OptionError(
+            f"{both} say twice how units are given out",
+            hint="leave one of the two out",
+            options=(*budgets, "levels"),
+        )
+    row = SCHEDULES.get(request.schedule)
+    if row is not None and row.own_neuron is not None and (request.units_by_site or request.levels is not None):
+        raise OptionError(
+            f"--schedule {request.schedule} brings neurons of its own, whose units follow from its windows",
+            hint=f"choose --schedule {' or '.join(_kinds(own_neuron=None))}, or leave {flags or '--levels'} out",
+            options=("schedule", "levels", *budgets),
         )
 
 

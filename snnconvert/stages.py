@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from snnconvert.calibrate import METHODS, Task
+from snnconvert.capacity import given_out
 from snnconvert.compile.balance import with_identity_sites
 from snnconvert.compile.network import compile_network
 from snnconvert.compile.precision import in_precision
@@ -266,19 +267,6 @@ def _shapes_of_data(request: Request, memory: Memory) -> tuple[tuple[tuple[int, 
     return tuple(dict.fromkeys((raw.source.shape, prepared) if raw.source.dtype.kind == "f" else (prepared,))), held
 
 
-def _schedules(request: Request) -> tuple[str, ...]:
-    """The kinds of schedule to try: those that can be compared at several T, or serve the neuron, if it was chosen."""
-    if not request.automatic:
-        return (request.schedule,)
-    if request.compared or request.preprocessing.events is not None:  # there is an answer after every step
-        return tuple(kind for kind, row in SCHEDULES.items() if row.anytime)
-    named = request.schedule.split(",")
-    usual = request.neuron in (Request.neuron, "auto")
-    return tuple(
-        kind for kind, row in SCHEDULES.items() if (row.tried or kind in named) and (usual or row.own_neuron is None)
-    )
-
-
 def _check_fits(request: Request, found: Sequence[Candidate]) -> None:
     """Refuse to search without the schedule whose own option was given.
 
@@ -334,7 +322,12 @@ def spiking(
     (best,) = [trial for trial in trials if trial.chosen]
     schedule, neuron = best.candidate.schedule, best.candidate.neuron
     assert schedule is not None
-    snn = best.snn or make(with_identity_sites(network, schedule), schedule, neuron)
+    shaped, snn = with_identity_sites(network, schedule), best.snn
+    if request.units_by_site:
+        asked: dict[str, Any] = {"levels": request.levels, "budget": request.added}
+        quick = partial(make, shaped, schedule, neuron, DRAFT_IMAGES)
+        neuron, snn = given_out(shaped, neuron, **asked, draft=quick, images=images, progress=progress), None
+    snn = snn or make(shaped, schedule, neuron)
     rows = [(replace(trial, snn=snn) if trial.chosen else trial).record() for trial in trials]
     assert snn.calibrated is not None
     record = {**snn.calibrated.record, "schedules": rows}
@@ -361,7 +354,7 @@ def _method(request: Request, schedule: Schedule) -> str:
 def _method_options(request: Request) -> dict[str, Any]:
     """The calibration method's own options, and those that follow from what the network is for."""
     free = request.read_from is None and request.early_exit is None  # who wants to stop early reads every step
-    options = request.options if free else {**request.options, "read_out": False}
+    options = {**request.options, **({} if free else {"read_out": False})}
     return {**options, "read_at": request.calibrate_for} if request.calibrate_for else options
 
 
@@ -389,7 +382,7 @@ def _candidates(request: Request, network: Ann) -> list[Candidate]:
         network,
         int(request.timesteps) if request.automatic else request.timesteps,  # a budget, or nobody's wish
         neurons=request.neurons,
-        schedules=_schedules(request),
+        schedules=request.schedules,
         **{option: getattr(request, option, None) for row in SCHEDULES.values() for option in row.options()},
     )
     _check_fits(request, found)

@@ -33,13 +33,14 @@ def calibrate_mse(task: Task) -> Calibrated:
     """
     options = made(SquaredError, task.options)
     initial = task.schedule.initial if options.initial is None else options.initial
-    levels = effective_levels(task)
     graph = task.ann.graph
     found, _ = ranges(graph, task.images, task.progress)
     counts = histograms(graph, task.images, found, task.progress)
     result = {
         name: task.site(
-            torch.maximum(best_bounds(counts[name], site, levels, initial), site.followed(options.headroom)),
+            torch.maximum(
+                best_bounds(counts[name], site, effective_levels(task, name), initial), site.followed(options.headroom)
+            ),
             site,
             initial,
         )
@@ -48,20 +49,21 @@ def calibrate_mse(task: Task) -> Calibrated:
     record = {
         "method": "mse",
         "options": {"initial": initial, "headroom": options.headroom},
-        "levels": levels,
+        "levels": max(effective_levels(task, name) for name in found),
         "candidates": [],
     }
     return task.calibrated(graph, result, record)
 
 
-def effective_levels(task: Task) -> int:
-    """The number of levels that thresholds are fitted for.
+def effective_levels(task: Task, site: str) -> int:
+    """The number of levels that a site's thresholds are fitted for.
 
     A neuron that cannot take a spike back errs by its timing about as much as by its resolution: it does better, and
     answers sooner, with thresholds for `SHARE_OF_LEVELS` of its levels.
     """
     uneven = not task.schedule.windowed and not NEURONS[task.neuron.model].memory
-    return max(1, math.ceil(SHARE_OF_LEVELS * task.resolution)) if uneven else task.resolution
+    resolution = task.resolution(site)
+    return max(1, math.ceil(SHARE_OF_LEVELS * resolution)) if uneven else resolution
 
 
 def best_bounds(counts: Tensor, site: Range, levels: int, initial: float = 0.5) -> Tensor:

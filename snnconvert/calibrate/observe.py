@@ -108,9 +108,10 @@ def broadcastable(vector: Tensor, axis: int, rank: int) -> Tensor:
 class Range:
     """Largest activation of a site per channel (silent channels take the layer's), and its channel axis.
 
-    `ceiling` is where the activation saturates of itself.
+    `site` is its name, `ceiling` where the activation saturates of itself.
     """
 
+    site: str
     largest: Tensor
     axis: int
     rank: int
@@ -143,7 +144,7 @@ def ranges(graph: fx.GraphModule, images: Tensor, progress: Progress = silent) -
         filled = torch.where(maximum > 0, maximum, torch.full_like(maximum, layer))
         dead = int((maximum <= 0).sum())
         ceiling = op_of(node, Activation).ceiling
-        found[node.name] = Range(filled, axes[node.name], len(node.meta["shape"]), dead, ceiling)
+        found[node.name] = Range(node.name, filled, axes[node.name], len(node.meta["shape"]), dead, ceiling)
     return found, torch.cat(outputs)
 
 

@@ -23,6 +23,7 @@ from snnconvert.calibrate import options
 from snnconvert.calibrate.observe import Range, answers, broadcastable, observed, ranges
 from snnconvert.calibrate.task import Task
 from snnconvert.compile.network import compile_network
+from snnconvert.compile.spikify import neuron_in
 from snnconvert.graph.edit import copied, replace_op
 from snnconvert.graph.kinds import RateNorm
 from snnconvert.graph.types import Calibrated
@@ -59,7 +60,7 @@ def calibrate_rate_norm(task: Task) -> Calibrated:
     found, teacher = ranges(graph, task.images, task.progress)
     if granularity == "layer":
         found = {
-            name: Range(torch.full_like(site.largest, float(site.largest.max())), site.axis, site.rank, site.dead)
+            name: replace(site, largest=torch.full_like(site.largest, float(site.largest.max())))
             for name, site in found.items()
         }
     grid = GRID if given.p is None else (given.p,)
@@ -89,7 +90,7 @@ def calibrate_rate_norm(task: Task) -> Calibrated:
 
 def default_weight(task: Task) -> float:
     """The weight of Omega that follows from T: lambda = 1 / (3 T)."""
-    return 1 / (3 * task.schedule.frames * task.levels)
+    return 1 / (3 * task.schedule.frames * neuron_in(task.schedule, task.neuron).levels)
 
 
 def objectives_of(task: Task, found: dict[str, Range], teacher: Tensor) -> list[Objective]:

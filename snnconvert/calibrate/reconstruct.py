@@ -45,12 +45,11 @@ from snnconvert.calibrate.reconstruct_networks import Networks, chunk_images
 from snnconvert.calibrate.reconstruct_neuron import SiteNeuron
 from snnconvert.calibrate.reconstruct_site import ROWS_PER_INPUT, Presynaptic, SiteStep
 from snnconvert.calibrate.task import Task
-from snnconvert.compile.spikify import model_at, neuron_in
+from snnconvert.compile.spikify import neuron_at, neuron_in
 from snnconvert.graph.dialect import arguments, op_of, origin_of
 from snnconvert.graph.edit import copied, kind_of, replace_op
 from snnconvert.graph.kinds import Events, Op, Role, Weighted
 from snnconvert.graph.types import Calibrated, SiteCalibration
-from snnconvert.neurons import NeuronModel
 from snnconvert.options import made
 
 # a later first answer has to be worth it: errors of the read-out within this factor of the least count as equal
@@ -76,8 +75,10 @@ def calibrate_reconstruct(task: Task) -> Calibrated:
     found, teacher = ranges(task.ann.graph, task.images, task.progress)
     counts = histograms(task.ann.graph, task.images, found, task.progress)
     reads = read_at(task, options)
-    resolution = task.resolution if len(reads) == 1 else task.levels * reads[len(reads) // 2]
-    bounds = {name: best_bounds(counts[name], site, resolution, task.schedule.initial) for name, site in found.items()}
+    bounds = {}
+    for name, site in found.items():
+        resolution = task.resolution(name) if len(reads) == 1 else task.levels(name) * reads[len(reads) // 2]
+        bounds[name] = best_bounds(counts[name], site, resolution, task.schedule.initial)
     reconstruction = Reconstruction(task, options)
     reconstruction.found, reconstruction.bounds = found, [bounds]
     if options.rate_norm:
@@ -116,7 +117,7 @@ class Reconstruction:
     """
 
     def __init__(self, task: Task, options: Reconstruct) -> None:
-        self.task, self.options = task, options
+        self.task, self.options, self.neuron = task, options, neuron_in(task.schedule, task.neuron)
         self.graph = copied(task.ann.graph)
         self.read_at = read_at(task, options)
         self.networks = Networks(task.ann.graph, self.graph, task.schedule, self.read_at)
@@ -219,13 +220,10 @@ class Reconstruction:
         sites = self.networks.sites_of(node) or ([node] if op_of(node).role == Role.SITE else [])
         if not sites:
             return means + 4 * frames
-        lows, highs = zip(*(self._model(site).range(self.task.levels) for site in sites), strict=True)
+        found = [neuron_at(site, self.neuron) for site in sites]
+        lows, highs = zip(*(model.range(levels) for model, levels in found), strict=True)
         bits = bits_per_frame(min(lows), max(highs))
         return means + math.ceil(frames * bits / 8)
-
-    def _model(self, node: fx.Node) -> NeuronModel:
-        """The neuron that a site becomes."""
-        return model_at(op_of(node), neuron_in(self.task.schedule, self.task.neuron))
 
     def _target(self, node: fx.Node) -> fx.Node:
         """The furthest sum that only waits for `node`: there the ANN and the spiking network are compared."""
@@ -348,7 +346,8 @@ class Reconstruction:
     # --- (b) and (c) ---
 
     def _site(self, node: fx.Node) -> None:
-        neuron = SiteNeuron(self._model(node), self.task.levels, self.task.schedule, self.networks.native, self.read_at)
+        firing = neuron_at(node, self.neuron)
+        neuron = SiteNeuron(*firing, self.task.schedule, self.networks.native, self.read_at)
         weighted = self._weighted(node)
         presynaptic = self.presynaptic.pop(weighted, weighted) if weighted is not None else None
         starts = [one[node.name] / neuron.levels for one in self.bounds]

@@ -13,7 +13,7 @@ import torch
 
 from snnconvert.calibrate.histogram import histograms
 from snnconvert.calibrate.mse import best_bounds
-from snnconvert.calibrate.observe import Range, ranges
+from snnconvert.calibrate.observe import ranges
 from snnconvert.calibrate.options import Reconstruct, SnnCalibrationLight
 from snnconvert.calibrate.reconstruct import Reconstruction
 from snnconvert.calibrate.task import Task
@@ -31,7 +31,7 @@ def calibrate_snn_calibration_light(task: Task) -> Calibrated:
     found, _ = ranges(task.ann.graph, task.images, task.progress)
     if granularity == "layer":
         found = {
-            name: Range(torch.full_like(site.largest, float(site.largest.max())), site.axis, site.rank, site.dead)
+            name: replace(site, largest=torch.full_like(site.largest, float(site.largest.max())))
             for name, site in found.items()
         }
     counts = histograms(task.ann.graph, task.images, found, task.progress)
@@ -41,7 +41,8 @@ def calibrate_snn_calibration_light(task: Task) -> Calibrated:
     reconstruction = Reconstruction(task, options)
     reconstruction.found = found
     bounds = {
-        name: best_bounds(counts[name], site, task.resolution, task.schedule.initial) for name, site in found.items()
+        name: best_bounds(counts[name], site, task.resolution(name), task.schedule.initial)
+        for name, site in found.items()
     }
     reconstruction.bounds = [bounds]
     result = reconstruction.run()

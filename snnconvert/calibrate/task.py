@@ -52,15 +52,13 @@ class Task:
     options: dict[str, Any] = field(default_factory=dict)
     progress: Progress = silent
 
-    @property
-    def levels(self) -> int:
-        """Units that a neuron can send in one frame."""
-        return neuron_in(self.schedule, self.neuron).levels
+    def levels(self, site: str) -> int:
+        """Units that the neurons of a site can send in one frame."""
+        return neuron_in(self.schedule, self.neuron).units_at(site)
 
-    @property
-    def resolution(self) -> int:
-        """Number of values above zero that thresholds are fitted for."""
-        return self.schedule.resolution(self.levels)
+    def resolution(self, site: str) -> int:
+        """Number of values above zero that a site's thresholds are fitted for."""
+        return self.schedule.resolution(self.levels(site))
 
     @property
     def input_bound(self) -> float:
@@ -76,7 +74,7 @@ class Task:
         initial = self.schedule.initial if initial is None else initial
         shaped = broadcastable(bound.double(), found.axis, found.rank)
         start = broadcastable(bound.double() * 0 + initial, found.axis, found.rank)
-        return SiteCalibration((shaped / self.levels).float(), start.float())
+        return SiteCalibration((shaped / self.levels(found.site)).float(), start.float())
 
     def calibrated(
         self,

@@ -23,7 +23,7 @@ from snnconvert.graph.flow import Flow, flows, through
 from snnconvert.graph.kinds import Activation, Affine, Events, Neuron, Op, Role, Scale, Snap, Stage, Weighted
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Calibrated, NeuronChoice
-from snnconvert.neurons import NEURONS, SIGNED, NeuronModel
+from snnconvert.neurons import SIGNED, NeuronModel, sending
 
 HEADROOM = 2.0**6
 
@@ -52,9 +52,10 @@ def neuron_in(schedule: Schedule, asked: NeuronChoice) -> NeuronChoice:
     return asked if schedule.own_neuron is None else NeuronChoice(schedule.own_neuron, schedule.levels)
 
 
-def model_at(site: Op, neuron: NeuronChoice) -> NeuronModel:
-    """The neuron that `site` becomes: `neuron`, or a signed one where a sum may be negative."""
-    return SIGNED if site.signed else NEURONS[neuron.model]
+def neuron_at(site: fx.Node, neuron: NeuronChoice) -> tuple[NeuronModel, int]:
+    """What `site` becomes, `neuron` or a signed one where a sum may be negative, and its units in a frame."""
+    levels = neuron.units_at(site.name)
+    return (SIGNED if op_of(site).signed else sending(neuron.model, levels)), levels
 
 
 def spikify(graph: fx.GraphModule, calibrated: Calibrated, schedule: Schedule, neuron: NeuronChoice) -> fx.GraphModule:
@@ -79,8 +80,7 @@ class _Walk:
         self.windowed, self.frames = schedule.windowed, schedule.frames
         self.once = schedule.once
         self.continuous = schedule.continuous  # nothing is a whole number of anything: float64 has to do
-        # what a full frame is worth stays as it was calibrated: more units are smaller ones
-        self.finer = neuron_in(calibrated.schedule, calibrated.neuron).levels / self.neuron.levels
+        self.fitted = neuron_in(calibrated.schedule, calibrated.neuron)
         self.values: dict[fx.Node, Value] = {}
 
     def run(self) -> None:
@@ -122,7 +122,7 @@ class _Walk:
 
     # --- one handler per role ---
 
-    def _site(self, node: fx.Node, op: Op) -> Value:
+    def _site(self, node: fx.Node, _: Op) -> Value:
         (source,) = arguments(node)
         if self.values[source].domain == Flow.SPIKES:
             self._as_current(source, node)
@@ -132,14 +132,16 @@ class _Walk:
             value = self.values[source]
             self._snap(source, node, power_of_two_above(value.bound) * 2.0**-INPUT_BITS, value)
         found = self.calibrated.sites[node.name]
-        model, levels = model_at(op, self.neuron), self.neuron.levels
-        threshold = found.threshold.float() * self.finer
+        model, levels = neuron_at(node, self.neuron)
+        # what a full frame is worth stays as it was calibrated: more units are smaller ones
+        finer = self.fitted.units_at(node.name) / levels
+        threshold = found.threshold.float() * finer
         initial = found.initial.float() * threshold
         highest = op_of(node, Activation).ceiling
         ceiling = None if math.isinf(highest) else highest
         made = Neuron(threshold, initial, model=model.name, levels=levels, ceiling=ceiling)
         replace_op(self.graph, node, made.double() if self.windowed else made)
-        worth = threshold if found.amplitude is None else found.amplitude.float() * self.finer
+        worth = threshold if found.amplitude is None else found.amplitude.float() * finer
         return Value(Flow.SPIKES, float(model.peak(levels)), amplitude=worth.double(), signed=model.negative)
 
     def _weighted(self, node: fx.Node, _: Op) -> Value:

@@ -192,9 +192,10 @@ def _describe_calibrated(calibrated: Calibrated) -> dict[str, Any]:
 
 
 def _choices(one: Snn | Calibrated) -> dict[str, Any]:
+    own = {"sites": dict(one.neuron.sites)} if one.neuron.sites else {}
     return {
         "schedule": one.schedule.to_dict(),
-        "neuron": asdict(one.neuron),
+        "neuron": {"model": one.neuron.model, "levels": one.neuron.levels, **own},
         "early_exit": None if one.early_exit is None else asdict(one.early_exit),
     }
 
@@ -356,7 +357,8 @@ def _restore(header: dict[str, Any], tensors: dict[str, Tensor]) -> Snn:
 
 
 def _restored_choices(row: dict[str, Any]) -> dict[str, Any]:
-    early, neuron = row["early_exit"], NeuronChoice(**row.get("neuron", {}))
+    early, chosen = row["early_exit"], row.get("neuron", {})
+    neuron = NeuronChoice(**{**chosen, "sites": tuple(chosen.get("sites", {}).items())})
     if neuron.model not in NEURONS:
         raise ValueError(f"neuron {neuron.model!r}")
     return {

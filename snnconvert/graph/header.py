@@ -53,6 +53,7 @@ class Neuron(TypedDict, total=False):
 
     model: str
     levels: Units
+    sites: dict[str, Units]
 
 
 class Schedule(TypedDict, total=False):

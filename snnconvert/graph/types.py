@@ -68,10 +68,21 @@ class Ann:
 
 @dataclass(frozen=True)
 class NeuronChoice:
-    """Which neuron replaces the activations: a name from NEURONS and its units per step."""
+    """Which neuron replaces the activations.
+
+    Attributes:
+        model: a name from NEURONS.
+        levels: units that it may send a step.
+        sites: sites where these are others, with their number.
+    """
 
     model: str = "if"
     levels: int = 1
+    sites: tuple[tuple[str, int], ...] = ()
+
+    def units_at(self, site: str) -> int:
+        """Units that the neurons of a site may send a step."""
+        return dict(self.sites).get(site, self.levels)
 
 
 @dataclass(frozen=True)

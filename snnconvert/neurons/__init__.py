@@ -25,6 +25,7 @@ __all__ = [
     "integrate",
     "offered",
     "register_neuron",
+    "sending",
 ]
 
 GROUP = "snnconvert.neurons"
@@ -43,6 +44,12 @@ def cheapest_first() -> list[NeuronModel]:
     """What `--neuron auto` tries, by the bits of one spike."""
     tried = [model for model in offered().values() if model.tried]
     return sorted(tried, key=lambda model: model.payload_bits(model.levels))
+
+
+def sending(name: str, levels: int) -> NeuronModel:
+    """The equations of a model whose neurons may send `levels` units a step."""
+    model = NEURONS[name]
+    return NEURONS[model.several] if model.several and levels != model.levels else model
 
 
 def register_neuron(model: NeuronModel) -> NeuronModel:

@@ -56,6 +56,7 @@ class NeuronModel:
         tried: whether `--neuron auto` tries it.
         levels: the usual number of units in one step.
         adjustable: whether `--levels` may ask for another.
+        several: the model that it is with more units in one step, where these are other equations.
         title: what reports call its neurons; empty for its name.
         surrogate: (v, threshold, levels) -> the derivative of the units with respect to v / threshold that gradients
             use instead of that of `fire`, shaped like v; None without one.
@@ -89,6 +90,7 @@ class NeuronModel:
     tried: bool = True
     levels: int = 1
     adjustable: bool = False
+    several: str = ""
     title: str = ""
     surrogate: Surrogate | None = None
     native: int | None = None

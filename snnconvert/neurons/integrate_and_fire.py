@@ -38,6 +38,7 @@ IF = NeuronModel(
     range=lambda _: (0, 1),
     source="Rueckauer et al. 2017; Bu et al. 2022",
     title="integrate-and-fire, binary spikes",
+    several="burst",
     native=0,
     triton=0,
 )

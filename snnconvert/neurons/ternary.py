@@ -44,6 +44,7 @@ TERNARY = NeuronModel(
     range=lambda _: (-1, 1),
     source="after Wang et al., IJCAI 2022",
     memory=True,
+    several="graded",
     native=1,
     triton=1,
 )

@@ -352,6 +352,7 @@ class LayerFit:
                     "channels": op.threshold.numel(),
                     "neurons": neurons,
                     "model": op.model,
+                    "units": op.levels,
                     "threshold": summary(op.threshold),
                     "spikes_per_image": float(spikes[name].sum()) / max(images, 1),
                     "units_per_image": float(units[name].sum()) / max(images, 1),

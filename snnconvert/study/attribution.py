@@ -105,7 +105,7 @@ class Attribution:
             unit = op.threshold
             low, high = op.limits
             site = self.sites.get(node.name)
-            active: Tensor = _activation(op, membrane) / unit if site is None else site(membrane) / unit
+            active: Tensor = activation(op, membrane) / unit if site is None else site(membrane) / unit
             x = membrane / unit
             clipped = x.clamp(low, high)
             # The guard keeps a value that is on a step of the quantiser from falling off it by rounding.
@@ -121,7 +121,7 @@ class Attribution:
         """The activation that each neuron should stand for, in the units of the ANN."""
         if self.ann is None:
             return {
-                node.name: _activation(op_of(node, Neuron), membrane)
+                node.name: activation(op_of(node, Neuron), membrane)
                 for node, membrane in neuron_inputs(self.graph, self.batch, None)
             }
         return activations(self.ann, self.batch, set(self.nodes))
@@ -235,7 +235,7 @@ def activations(graph: fx.GraphModule, batch: Tensor, names: set[str]) -> dict[s
     return {node.name: value for node, _, value in walk(graph, batch.double(), wanted=wanted) if node in wanted}
 
 
-def _activation(op: Neuron, membrane: Tensor) -> Tensor:
+def activation(op: Neuron, membrane: Tensor) -> Tensor:
     """What the neuron stands for: a rectifier, which may saturate, or the identity if it is signed."""
     return membrane.clamp(min=0.0, max=op.ceiling) if op.row.rectifies else membrane
 

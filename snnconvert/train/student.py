@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.calibrate.task import REACH_IMAGES, reach
-from snnconvert.compile.spikify import model_at, neuron_in
+from snnconvert.compile.spikify import neuron_at, neuron_in
 from snnconvert.errors import OptionError
 from snnconvert.graph.dialect import calls, op_of, origin_of, output_nodes, sites
 from snnconvert.graph.edit import copied
@@ -95,9 +95,9 @@ class Student:
         self.outputs = output_nodes(self.graph)
         neuron = neuron_in(schedule, calibrated.neuron)
         self.sites: dict[fx.Node, Site] = {}
-        for node, op in sites(self.graph):
+        for node, _ in sites(self.graph):
             found = calibrated.sites[node.name]
-            firing = Firing(model_at(op, neuron), neuron.levels, schedule.frames, schedule.waited, width, triangle)
+            firing = Firing(*neuron_at(node, neuron), schedule.frames, schedule.waited, width, triangle)
             start = found.threshold.to(self.device, torch.float32).clamp(min=LEAST_THRESHOLD)
             initial = found.initial.to(self.device, torch.float32).clone().requires_grad_()
             worth = None if found.amplitude is None else found.amplitude.to(self.device, torch.float32) / start
@@ -232,9 +232,9 @@ def _refuse_untrainable(calibrated: Calibrated, schedule: Schedule) -> None:
             options=("schedule",),
         )
     neuron = neuron_in(schedule, calibrated.neuron)
-    for node, op in sites(calibrated.network.graph):
-        model = model_at(op, neuron)
-        if not trainable(model.name, neuron.levels):
+    for node, _ in sites(calibrated.network.graph):
+        model, levels = neuron_at(node, neuron)
+        if not trainable(model.name, levels):
             cure = "give its NeuronModel a surrogate" if model.provider else "convert with --neuron if or ternary"
             what = "has no surrogate" if model.reset == "subtract" else f"resets to {model.reset}"
             raise OptionError(

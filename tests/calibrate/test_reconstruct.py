@@ -88,7 +88,9 @@ def test_what_is_simulated_is_what_is_deployed(kind: str) -> None:
         found, _ = ranges(one.ann.graph, one.images)
         counts = histograms(one.ann.graph, one.images, found)
         watched.found = found
-        watched.bounds = [{name: best_bounds(counts[name], site, one.resolution, 0.5) for name, site in found.items()}]
+        watched.bounds = [
+            {name: best_bounds(counts[name], site, one.resolution(name), 0.5) for name, site in found.items()}
+        ]
         again = watched.run()
     deployed: dict[str, Tensor] = {}
     batch = watched.chunks[0].images
@@ -131,7 +133,7 @@ def test_headroom_keeps_thresholds_up(  # noqa: PLR0917
     def least(headroom: float) -> float:
         calibration = METHODS[method](replace(one, options={"headroom": headroom} if headroom else {}))
         return min(
-            float((one.levels * site.threshold.flatten() / found[name].largest).min())
+            float((one.levels(name) * site.threshold.flatten() / found[name].largest).min())
             for name, site in calibration.sites.items()
         )
 
@@ -142,7 +144,7 @@ def test_headroom_keeps_thresholds_up(  # noqa: PLR0917
 
 def test_headroom_ends_where_the_activation_itself_saturates() -> None:
     """A neuron that followed further would send what ReLU6 and its relatives cut off."""
-    one = Range(torch.tensor([0.5, 4.0, 6.0]), 0, 3, 0, ceiling=6.0)
+    one = Range("one", torch.tensor([0.5, 4.0, 6.0]), 0, 3, 0, ceiling=6.0)
     assert one.followed(2.0).tolist() == [1.0, 6.0, 6.0]
     ann = network("depthwise")
     (site, *_) = [node for node, _ in sites(ann.graph)]

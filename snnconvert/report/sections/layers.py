@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
 import altair as alt
 from msgspec import Meta
@@ -56,6 +56,7 @@ class Layer(TypedDict):
     depth: Count | None
     channels: Step
     neurons: Step
+    units: NotRequired[Annotated[Step, means("most that one neuron sends a step, or a window")]]
     threshold: Threshold
     firing_rate: Annotated[Amount | None, means("spikes per neuron and step")]
     spikes_per_image: Amount | None
@@ -155,8 +156,10 @@ def blocks(document: Document) -> Sequence[Block]:
 
 
 def _whole(layers: Sequence[Layer]) -> Table:
+    differ = len({layer.get("units") for layer in layers}) > 1
     head = (
-        "layer", "neurons", "threshold, min / median / max", "spikes per neuron and step", "spikes per image", "dead",
+        "layer", "neurons", "threshold, min / median / max", "spikes per neuron and step",
+        *(["units a step"] if differ else []), "spikes per image", "dead",
         "silent per image", "first spike at step, 10 / 50 / 90 %", "saturated", "spiked at zero", "Ω",
         "error K at the end", "slope", "beyond bound, at T",
     )  # fmt: skip
@@ -166,6 +169,7 @@ def _whole(layers: Sequence[Layer]) -> Table:
             count(layer["neurons"]),
             " / ".join(short(layer["threshold"][key]) for key in ("min", "median", "max")),
             fixed(layer["firing_rate"], 3),
+            *([count(layer.get("units"))] if differ else []),
             count(layer["spikes_per_image"]),
             share(layer["dead_share"]),
             share(layer["first_spike"]["silent_share"]) if layer["first_spike"] else DASH,

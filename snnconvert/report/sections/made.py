@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,7 +13,7 @@ from snnconvert.neurons import NEURONS
 from snnconvert.report.blocks import Block, Code, Facts, On, Text
 from snnconvert.report.outcomes import outcomes
 from snnconvert.report.section import Amount, Count, Document, Section, Step, means
-from snnconvert.report.wording import clean, fixed, flat, plural, schedule
+from snnconvert.report.wording import clean, fixed, flat, plural, schedule, share
 
 if TYPE_CHECKING:
     from snnconvert.data.datasets import Dataset
@@ -90,6 +91,7 @@ class ScheduleUsed(TypedDict):
 class NeuronUsed(TypedDict):
     model: str
     levels: NotRequired[Annotated[Step, means("most units that one neuron sends a step, or a window")]]
+    added: NotRequired[Annotated[float, means("units a step beyond one, over all neurons")]]
     input: NotRequired[Annotated[str, means("analog: a constant current; spiking: sent by an encoder neuron; events")]]
 
 
@@ -217,8 +219,19 @@ def neuron_of(snn: Snn) -> dict[str, Any]:
     return {
         "model": ", ".join(sorted({op.model for op in main})),
         "levels": max(op.levels for op in main),
+        **_added(snn),
         "input": "events" if events_of(snn.graph) is not None else "analog" if constant else "spiking",
     }
+
+
+def _added(snn: Snn) -> dict[str, float]:
+    """The units that some layers have more than one, where layers differ."""
+    from snnconvert.graph.dialect import neurons_of
+
+    units = [(math.prod(node.meta["shape"]), op.levels) for node, op in neurons_of(snn.graph).items()]
+    if len({levels for _, levels in units}) == 1:
+        return {}
+    return {"added": sum(size * (levels - 1) for size, levels in units) / max(sum(size for size, _ in units), 1)}
 
 
 def _left_out(record: dict[str, Any]) -> list[str]:
@@ -277,6 +290,7 @@ def _neurons(document: Document) -> dict[str, str]:
     levels, entering = given.get("levels"), {"analog": "a constant current", "events": "events as they come"}
     found = {"model": ", ".join(named)}
     found |= {f"spikes a {frame}": f"worth up to {plural(levels, 'unit')}"} if levels else {}
+    found |= {"added units": f"{share(given['added'])} of the neurons"} if given.get("added") else {}
     return found | ({"input": entering.get(given["input"], "spikes")} if given.get("input") else {})
 
 

@@ -1,0 +1,210 @@
+"""Where added units help most: how many each layer of neurons may send a step, within a budget (`--levels auto`).
+
+What limits a run of few steps is the resolution of a few layers. r_i is what layer i adds to the error by itself: its
+rates less the activation of its own mean input (clipping, quantisation and unevenness of `study.attribution`). With all
+r_i the calibrated network, run on mean values, answers as it spikes; twice the units halve one of them. So the *effect*
+of layer i is how much nearer its outputs come to the original's, squared, where r_i / 2 is added instead of r_i. (Added
+to the original network instead, first layers would seem to matter most: but weights that were solved against spikes
+make up for what they read.) A layer of L units resolves L times as much, so that the next unit goes to
+
+    max over i of  4/3 effect_i (1 / L_i^2 - 1 / (L_i + 1)^2) / (cost of one more unit in layer i)
+
+until the budget is spent. A unit costs the neurons of its layer, or the spikes that the layer sends more. Effects are
+measured once, on a quickly calibrated network of one unit everywhere, on calibration images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, fx
+
+from snnconvert.calibrate.observe import batch_of
+from snnconvert.compile.network import compile_network
+from snnconvert.compile.spikify import neuron_in
+from snnconvert.errors import OptionError
+from snnconvert.graph.dialect import neurons_of, op_of, output_nodes, role_of, sites
+from snnconvert.graph.kinds import Neuron, Role
+from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, Snn
+from snnconvert.graph.walk import Rule, applied, walk
+from snnconvert.progress import Progress, silent
+from snnconvert.simulate.chunks import chunk_size, watchable
+from snnconvert.simulate.layer_engine import LayerEngine
+from snnconvert.study.attribution import LOCAL, Attribution, activation
+
+IMAGES = 64
+# a layer has no use for more: what it sends is then finer than what reaches it
+MOST_UNITS = 8
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What may be spent on resolution.
+
+    Attributes:
+        share: added units, or spikes, over those of a network of one unit a step everywhere.
+        spikes: whether spikes are counted, not units.
+    """
+
+    share: float
+    spikes: bool = False
+
+
+def given_out(
+    network: Ann,
+    neuron: NeuronChoice,
+    *,
+    levels: tuple[int, ...] | str | None,
+    budget: Budget,
+    draft: Callable[[], Snn],
+    images: Tensor,
+    progress: Progress = silent,
+) -> NeuronChoice:
+    """`neuron` with units at each site of `network`: those in `levels`, or as `budget` allows.
+
+    Args:
+        network: what is to be converted.
+        neuron: of as many units a step everywhere.
+        levels: one number for every site in data-flow order; else the budget decides.
+        budget: what may be spent.
+        draft: calibrates `network` with `neuron`, quickly.
+        images: calibration inputs in canonical order, (n, *sample).
+        progress: called as the effects are measured.
+
+    Raises:
+        OptionError: another number of sites.
+    """
+    if isinstance(levels, tuple):
+        return by_hand(network, neuron, levels)
+    calibrated = draft().calibrated
+    assert calibrated is not None
+    return spent(network, calibrated, images, budget, progress)
+
+
+def by_hand(network: Ann, neuron: NeuronChoice, levels: tuple[int, ...]) -> NeuronChoice:
+    """`neuron` with these units at the sites of `network` in data-flow order.
+
+    Raises:
+        OptionError: another number of sites.
+    """
+    names = [node.name for node, _ in sites(network.graph)]
+    if len(levels) != len(names):
+        raise OptionError(
+            f"--levels has {len(levels)} numbers, {network.source.name} has {len(names)} layers of neurons",
+            hint=f"give one number for all, or one for each of {', '.join(names[:4])}{', ...' * (len(names) > 4)}",
+            options=("levels",),
+        )
+    return _with_units(neuron, dict(zip(names, levels, strict=True)))
+
+
+def spent(
+    network: Ann, calibrated: Calibrated, images: Tensor, budget: Budget, progress: Progress = silent
+) -> NeuronChoice:
+    """The neuron of `calibrated`, with units at each site as `budget` allows.
+
+    Args:
+        network: what was calibrated.
+        calibrated: of as many units a step everywhere.
+        images: calibration inputs in canonical order, (n, *sample).
+        budget: what may be spent.
+        progress: called as the effects are measured.
+    """
+    neuron = neuron_in(calibrated.schedule, calibrated.neuron)
+    snn = compile_network(calibrated)
+    effects = effects_of(network, snn, images[: watchable(snn, IMAGES)], progress)
+    size = {node.name: math.prod(node.meta["shape"]) for node, _ in sites(calibrated.network.graph)}
+    table = _spikes(calibrated, images[:IMAGES]) if budget.spikes else lambda name, levels: float(levels * size[name])
+    return _with_units(neuron, greedy(effects, table, budget.share, neuron.levels))
+
+
+def greedy(effects: dict[str, float], cost: Callable[[str, int], float], share: float, start: int) -> dict[str, int]:
+    """Units of every site, the next one always where the effect falls most for what it costs.
+
+    Args:
+        effects: of the sites with `start` units each; see `effects_of`.
+        cost: (site, units) -> what they cost, neurons or spikes.
+        share: of the cost at `start` that may be added.
+        start: units that every site has.
+    """
+    units = dict.fromkeys(effects, start)
+    left = share * sum(cost(name, start) for name in effects)
+    while True:
+        steps = []
+        for name, now in units.items():
+            price = cost(name, now + 1) - cost(name, now)
+            gain = 4 / 3 * effects[name] * ((start / now) ** 2 - (start / (now + 1)) ** 2)
+            if now < MOST_UNITS * start and price <= left and gain > 0:
+                steps.append((gain / max(price, 1e-9), price, name))
+        if not steps:
+            return units
+        _, price, name = max(steps)
+        units[name] += 1
+        left -= max(price, 0.0)
+
+
+@torch.inference_mode()
+def effects_of(network: Ann, snn: Snn, images: Tensor, progress: Progress = silent) -> dict[str, float]:
+    """How much nearer the outputs come to the original's, squared and relative, if a site errs half as much.
+
+    Args:
+        network: the original.
+        snn: what it was converted to, with a neuron at every site of it.
+        images: calibration inputs in canonical order, (n, *sample).
+        progress: called with how many passes are done.
+    """
+    neurons, after = [node.name for node in neurons_of(snn.graph)], dict[str, float]()
+    size = min(chunk_size(snn), batch_of(network.graph))
+    for start in range(0, len(images), size):
+        batch = images[start : start + size]
+        watched = Attribution(snn, network, len(batch))
+        LayerEngine(snn).run(batch, watched.begin(batch))
+        added = {name: torch.stack([split.causes[cause] for cause in LOCAL]).sum(0) for name, split in watched.splits()}
+        wanted = _first_outputs(network.graph, batch, applied).double()
+        for index, name in enumerate(["", *neurons]):
+            outputs = _first_outputs(watched.graph, batch.double(), _erring(added, halved=name))
+            after[name] = after.get(name, 0.0) + float((outputs - wanted).square().sum())
+            progress("effects of layers", start * len(neurons) + index * len(batch), len(images) * len(neurons))
+    before = after.pop("")
+    return {name: (before - error) / max(before, 1e-30) for name, error in after.items()}
+
+
+def _first_outputs(graph: fx.GraphModule, batch: Tensor, rule: Rule[Tensor]) -> Tensor:
+    last = output_nodes(graph)[0]
+    return next(value for node, _, value in walk(graph, batch, rule, wanted=[last]) if node is last)
+
+
+def _erring(added: dict[str, Tensor], halved: str) -> Rule[Tensor]:
+    """Neurons that send the activation of what they receive and an error of their own, at one of them half of it."""
+
+    def rule(node: fx.Node, inputs: list[Tensor]) -> Tensor:
+        if role_of(node) != Role.NEURON:
+            return applied(node, inputs)
+        op = op_of(node, Neuron)
+        return (activation(op, inputs[0]) + added[node.name] * (0.5 if node.name == halved else 1.0)) / op.threshold
+
+    return rule
+
+
+def _spikes(calibrated: Calibrated, images: Tensor) -> Callable[[str, int], float]:
+    """Spikes of a site, all images together, where all sites may send so many units a step."""
+    known: dict[int, dict[str, float]] = {}
+
+    def cost(name: str, levels: int) -> float:
+        if levels not in known:
+            snn = compile_network(calibrated, neuron=replace(calibrated.neuron, levels=levels, sites=()))
+            size = max(1, min(len(images), chunk_size(snn)))
+            runs = [LayerEngine(snn).run(images[start : start + size]) for start in range(0, len(images), size)]
+            known[levels] = {site: float(sum(run.spikes[site].sum() for run in runs)) for site in runs[0].spikes}
+        return known[levels][name]
+
+    return cost
+
+
+def _with_units(neuron: NeuronChoice, units: dict[str, int]) -> NeuronChoice:
+    """`neuron` with so many units at these sites, which are all."""
+    if len(set(units.values())) == 1:
+        return replace(neuron, levels=next(iter(units.values())), sites=())
+    return replace(neuron, sites=tuple(units.items()))

@@ -1,0 +1,135 @@
+"""Units a step that differ from layer to layer: by hand, within a budget, and what becomes of them afterwards."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import snnconvert
+from snnconvert.capacity import MOST_UNITS, greedy
+from snnconvert.compile.network import compile_network, difference
+from snnconvert.errors import OptionError
+from snnconvert.graph.dialect import neurons_of
+from snnconvert.graph.types import NeuronChoice, Snn
+from snnconvert.recompile import Change, conversion, recompiled
+from snnconvert.request import Request, check_request, read_budget, read_levels
+from snnconvert.simulate.layer_engine import LayerEngine
+from snnconvert.simulate.step_engine import StepEngine
+from tests.test_tiny import command
+
+USUAL = {"timesteps": 4, "schedule": "streaming", "calibration": "mse", "calibration_samples": 64, "limit": 100}
+
+
+def units_of(snn: Snn) -> list[tuple[str, int]]:
+    return [(op.model, op.levels) for op in neurons_of(snn.graph).values()]
+
+
+@pytest.fixture(scope="module")
+def by_hand() -> snnconvert.Conversion:
+    return snnconvert.convert_model("zoo:digits-cnn", levels=[1, 3, 1, 2], **USUAL)
+
+
+def test_units_by_hand_are_those_of_the_layers(by_hand: snnconvert.Conversion, tmp_path: Path) -> None:
+    snn = by_hand.snn
+    assert units_of(snn) == [("if", 1), ("burst", 3), ("if", 1), ("burst", 2)]
+    images = torch.rand(5, *snn.input_shape, generator=torch.Generator().manual_seed(0))
+    fast, oracle = LayerEngine(snn).run(images), StepEngine(snn).run(images)
+    assert all(torch.equal(fast.spikes[name], oracle.spikes[name]) for name in oracle.spikes)
+    assert torch.equal(fast.outputs[0], oracle.outputs[0])
+    by_hand.save(tmp_path / "m.snn")
+    loaded = snnconvert.load(tmp_path / "m.snn")
+    assert loaded.neuron == snn.neuron
+    assert difference(loaded) == ""
+    report = json.loads((tmp_path / "m.json").read_text())
+    assert [layer["units"] for layer in report["layers"]] == [1, 3, 1, 2]
+    sizes = [layer["neurons"] for layer in report["layers"]]
+    assert report["neuron"]["added"] == pytest.approx((2 * sizes[1] + sizes[3]) / sum(sizes))
+    longer, _ = recompiled(loaded, Change(timesteps=8))
+    assert units_of(longer) == units_of(snn)
+    assert loaded.calibrated is not None
+    assert "--levels 1,3,1,2" in conversion(loaded.calibrated, longer.schedule)
+
+
+@pytest.mark.parametrize(("neuron", "model"), [("if", "burst"), ("ternary", "graded")])
+def test_several_units_obey_the_equations_of_several(neuron: str, model: str) -> None:
+    made = [snnconvert.convert_model("zoo:digits-cnn", neuron=name, levels=2, **USUAL) for name in (neuron, model)]
+    one, other = (conversion.snn for conversion in made)
+    assert units_of(one) == units_of(other) == [(model, 2)] * 4
+    images = torch.rand(5, *one.input_shape, generator=torch.Generator().manual_seed(0))
+    outputs = [LayerEngine(replace(snn)).run(images).outputs[0] for snn in (one, other)]
+    if neuron == "ternary":  # thresholds of burst neurons are fitted as those of neurons without memory, too
+        assert torch.equal(*outputs)
+
+
+@pytest.mark.parametrize("option", ["budget", "spike_budget"])
+def test_a_budget_is_not_exceeded_and_helps(option: str) -> None:
+    usual = {**USUAL, "calibration": "reconstruct", "timesteps": 2}
+    plain = snnconvert.convert_model("zoo:digits-cnn", **usual)
+    spent = snnconvert.convert_model("zoo:digits-cnn", **{option: "40%"}, **usual)
+    units = units_of(spent.snn)
+    assert len(set(units)) > 1
+    if option == "budget":
+        assert 0 < spent.report["neuron"]["added"] <= 0.4
+        assert spent.curve[-1]["agreement"] >= plain.curve[-1]["agreement"]
+    assert spent.report["layers"][0]["units"] < max(layer["units"] for layer in spent.report["layers"])
+
+
+def test_the_next_unit_goes_where_it_helps_most() -> None:
+    sizes = {"wide": 100.0, "narrow": 10.0, "useless": 1.0}
+    effects = {"wide": 1.0, "narrow": 0.5, "useless": -0.1}
+    found = greedy(effects, lambda name, levels: levels * sizes[name], 0.2, 1)
+    assert found == {"wide": 1, "narrow": 3, "useless": 1}
+    assert greedy(effects, lambda name, levels: levels * sizes[name], 0.0, 1) == dict.fromkeys(sizes, 1)
+    assert max(greedy(effects, lambda name, levels: levels * sizes[name], 1e9, 1).values()) == MOST_UNITS
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"levels": (1, 2)}, "levels has 2 numbers, digits_cnn has 4 layers of neurons"),
+        ({"budget": 0.1, "spike_budget": 0.1}, "--budget and --spike-budget say twice"),
+        ({"budget": 0.1, "levels": (2,)}, "--budget and --levels 2 say twice"),
+        ({"levels": "auto", "neuron": "ternary-late"}, "--levels auto does not fit --neuron ternary-late"),
+        ({"budget": 0.1, "schedule": "bistable"}, "--schedule bistable brings neurons of its own"),
+        ({"levels": (3,), "neuron": "auto"}, "--levels 3 does not fit --neuron auto"),
+    ],
+)
+def test_what_does_not_fit_is_refused(asked: dict[str, object], said: str) -> None:
+    with pytest.raises(OptionError, match=said) as caught:
+        if asked == {"levels": (1, 2)}:  # how many layers there are shows when the model has been read
+            snnconvert.convert_model("zoo:digits-cnn", **asked, **USUAL)
+        check_request(Request("m.onnx", **asked))  # type: ignore[arg-type]
+    assert re.search("leave|choose|relu1", caught.value.hint)
+
+
+@pytest.mark.parametrize("given", ["", "1,,2", "0", "1.5", 70000, True, "all", [1, "x"]])
+def test_levels_that_are_none(given: object) -> None:
+    with pytest.raises(OptionError, match="no number of units"):
+        read_levels(given)
+
+
+def test_shares_in_several_spellings() -> None:
+    assert read_budget("budget", "15%") == read_budget("budget", 0.15) == read_budget("budget", "0.15") == 0.15
+    for wrong in ("-1%", "fifteen", True, "2000%", "nan"):
+        with pytest.raises(OptionError, match="no share from 0"):
+            read_budget("budget", wrong)
+
+
+def test_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["zoo:digits-cnn", "-T", "4", "--schedule", "streaming", "--calibration", "mse", "--limit", "50"]
+    assert command(monkeypatch, *words, "--levels", "1,1,2,2", "-o", "a.snn", "--quiet") == 0
+    assert [count for _, count in snnconvert.load("a.snn").neuron.sites] == [1, 1, 2, 2]
+    assert command(monkeypatch, *words, "--levels", "1,1,2", "-o", "b.snn", "--quiet") == 2
+
+
+def test_alike_units_are_one_number() -> None:
+    snn = snnconvert.convert_model("zoo:digits-cnn", levels=(2, 2, 2, 2), **USUAL).snn
+    assert snn.neuron == NeuronChoice("if", 2)
+    assert snn.calibrated is not None
+    assert units_of(compile_network(snn.calibrated, neuron=NeuronChoice("if", 1))) == [("if", 1)] * 4
