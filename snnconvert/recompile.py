@@ -113,12 +113,18 @@ def conversion(calibrated: Calibrated, schedule: Schedule, precision: str = "flo
     options = {name: getattr(schedule, name) for name in schedule.options() if name != "read_from"}
     own = {name: value for name, value in options.items() if value != schedule.default(name)}
     change = Change(schedule.kind, schedule.timesteps, precision, own)
-    extra = _chosen(calibrated.neuron, calibrated.record, calibrated.approximate, calibrated.input_encoder)
+    given = {"approximate": calibrated.approximate, "input_encoder": calibrated.input_encoder}
+    extra = _chosen(calibrated.neuron, calibrated.record, **given, linear=calibrated.linear)
     return _command(calibrated.network.source.location, change, extra)
 
 
 def _chosen(
-    neuron: NeuronChoice, record: Mapping[str, Any], approximate: str = "auto", input_encoder: str = "analog"
+    neuron: NeuronChoice,
+    record: Mapping[str, Any],
+    *,
+    approximate: str = "auto",
+    input_encoder: str = "analog",
+    linear: str = "analog",
 ) -> list[str]:
     """The options of a conversion that made these choices, as far as they are not the usual ones."""
     units = ",".join(str(count) for _, count in neuron.sites) or str(neuron.levels)
@@ -128,6 +134,7 @@ def _chosen(
         "--calibration": (str(record.get("method", "reconstruct")), "reconstruct"),
         "--approximate": (approximate, "auto"),
         "--input-encoder": (input_encoder, "analog"),
+        "--linear": (linear, "analog"),
     }
     return [word for name, (value, usual) in chosen.items() if value != usual for word in (name, value)]
 

@@ -309,6 +309,15 @@ class Request:
         panel=SNN,
         choices=(AUTO, "units", "analog"),
     )
+    linear: str = option(
+        AUTO,
+        "Operators that follow each other without an activation. analog: the second reads sums, and multiplies in "
+        "every step; spiking: a signed neuron between them sends the sum on, so that it adds; auto: spiking with "
+        "--strict-spiking, else analog.",
+        commands=("convert", "check"),
+        panel=SNN,
+        choices=(AUTO, "spiking", "analog"),
+    )
     strict_spiking: bool = option(
         False, "Refuse a model with nodes that stay analog.", commands=("convert", "check"), panel=SNN
     )
@@ -340,6 +349,11 @@ class Request:
     def labels(self) -> str | None:
         """The array or column of labels; None for the usual names."""
         return self.label_key if self.label_column is None else self.label_column
+
+    @property
+    def spiking_sums(self) -> bool:
+        """Whether sums that operators with weights read are sent as spikes."""
+        return self.linear == "spiking" or (self.linear == AUTO and self.strict_spiking)
 
     @property
     def units(self) -> int:

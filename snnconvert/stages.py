@@ -20,6 +20,7 @@ from snnconvert.compile.network import compile_network
 from snnconvert.compile.precision import in_precision
 from snnconvert.convert.doors import choose_named, import_fitting, open_model
 from snnconvert.convert.encoder import with_input_encoder, with_replay
+from snnconvert.convert.linear import with_spiking_sums
 from snnconvert.convert.onnx_reference import Comparison, compare_with_onnxruntime
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.passes.logits import keep_logits
@@ -181,9 +182,10 @@ def with_encoder(request: Request, ann: Ann, images: Tensor, inputs: Inputs) -> 
     with torch.inference_mode():
         refuse_overflow(ann.source.name, ann.graph(images[:CHECKED_IMAGES])[0])
     ann, network = with_units(ann, images, way=request.approximate, strict=request.strict_spiking)
+    network = with_spiking_sums(network) if request.spiking_sums else network
     if request.input_encoder == "spiking":
         network = with_input_encoder(network)
-        ann = replace(ann, source=network.source)
+    ann = replace(ann, source=network.source)
     return ann, with_replay(network, images, inputs.replay, inputs.preprocessing)
 
 
@@ -366,6 +368,7 @@ def _calibrated(task: Task, request: Request, original: Ann, inputs: Inputs) -> 
         original=original,
         approximate=request.approximate,
         input_encoder=request.input_encoder,
+        linear="spiking" if request.spiking_sums else "analog",
         preprocessing=inputs.preprocessing,
         label_offset=request.label_offset,
         record={**inputs.calibration_record, **found.record},

@@ -184,12 +184,14 @@ def check_model(
     output_name: str | None = None,
     way: str = "auto",
     strict: bool = False,
+    spiking_sums: bool = False,
 ) -> Check:
     """Judge every node of what `model` names; see `open_model` for the arguments.
 
     Args:
         way: --approximate; with "analog" functions that could be written as spiking units count as analog.
         strict: refuse analog nodes.
+        spiking_sums: whether neurons send the sums that operators with weights read.
 
     Raises:
         ModelFileError, OptionError, DataError: as `open_model` does. Unsupported nodes are verdicts, not errors.
@@ -198,10 +200,10 @@ def check_model(
         opened = open_model(model, arch=arch, input_shape=input_shape, output_name=output_name)
     except UnsupportedError as error:
         return _unsupported(model, error)
-    return check(opened, way=way, strict=strict)
+    return check(opened, way=way, strict=strict, spiking_sums=spiking_sums)
 
 
-def check(opened: Ann, *, way: str = "auto", strict: bool = False) -> Check:
+def check(opened: Ann, *, way: str = "auto", strict: bool = False, spiking_sums: bool = False) -> Check:
     """Judge every node of a network as a door left it."""
     whole = canonicalize(opened)
     task = task_of(AUTO, outputs_of(whole.graph), whole.input_shape, None)
@@ -209,6 +211,9 @@ def check(opened: Ann, *, way: str = "auto", strict: bool = False) -> Check:
     offered = set(candidates(canonical.graph))
     units = set() if way == "analog" else offered
     reads = _reads(canonical.graph, units, sent=offered - units)
+    if spiking_sums:
+        weighted = {node for node, op in calls(canonical.graph) if op.role == Role.WEIGHTED}
+        reads |= {node: SPIKES for node, read in reads.items() if read == CURRENT and node in weighted}
     known: dict[str, list[tuple[fx.Node, Op]]] = {}
     for node, op in calls(canonical.graph):
         known.setdefault(origin_of(node).name, []).append((node, op))

@@ -85,6 +85,7 @@ class Calibrated(Graph):
     reach: dict[str, float]
     approximate: str
     input_encoder: str
+    linear: NotRequired[str]
 
 
 class Calibration(TypedDict, total=False):

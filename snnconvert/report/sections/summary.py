@@ -10,7 +10,7 @@ from snnconvert.report.blocks import Block, Chart, Notices, On, Table, Text, Til
 from snnconvert.report.section import Document, Section, means
 from snnconvert.report.sections import frontier, warnings
 from snnconvert.report.verdict import answer_step, answers, at_step, metric, saving, span
-from snnconvert.report.wording import bare, count, fixed, interval, measured, moment, percent, plural, times
+from snnconvert.report.wording import bare, count, fixed, interval, measured, moment, percent, plural, share, times
 from snnconvert.tasks import METRICS, TASKS
 from snnconvert.tasks.intervals import holds_from
 
@@ -88,12 +88,22 @@ def _tiles(document: Document) -> list[tuple[str, str, str]]:
     else:
         figures.append(("answers once", f"step {step}", asked_for(document)))
     if (by_then := at_step(document, "spikes_per_image", step)) is not None:
-        figures.append(("spikes an image", count(by_then), f"{count(spikes)} in all {total} steps" * (step < total)))
+        remarks = [f"{count(spikes)} in all {total} steps"] * (step < total) + _only_add(document)
+        figures.append(("spikes an image", count(by_then), "; ".join(remarks)))
     figures += _others(document, final["t"])[: _MOST - 1 - len(figures)]
     if (spent := saving(document)) is not None:
         usual = "" if spent.likely is None else f"; {times(spent.likely)} with weights reused"
         figures.append(("energy", f"{span(spent.low, spent.high).replace(' to ', '–')} ×", f"{spent.against}{usual}"))
     return figures
+
+
+def _only_add(document: Document) -> list[str]:
+    """The share of operations that multiply nothing, in words."""
+    counts = (document["energy"] or {}).get("operations")
+    if not counts or not counts["snn_additions"] + counts["snn_multiplications"]:
+        return []
+    whole = counts["snn_additions"] + counts["snn_multiplications"]
+    return [f"{share(counts['snn_additions'] / whole)} of operations only add"]
 
 
 def _others(document: Document, step: int) -> list[tuple[str, str, str]]:
