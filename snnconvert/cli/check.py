@@ -60,7 +60,7 @@ def check(request: Request, terminal: Terminal, *, find: bool) -> None:
         extra |= {"chip": chip} if chip else {}
         print(json.dumps({**found.to_dict(), **extra}, indent=1))
     else:
-        if found.nodes:
+        if any(node.name for node in found.nodes):
             _print(found)
         if fits:
             _print_fits(fits)
@@ -68,7 +68,9 @@ def check(request: Request, terminal: Terminal, *, find: bool) -> None:
             _print_chip(chip)
     if found.refusal:
         causes = tuple(
-            f"{node.name} ({node.operator}): {node.reason}" for node in found.nodes if node.verdict in _refused(found)
+            f"{node.name} ({node.operator}): {node.reason}" if node.name else node.reason
+            for node in found.nodes
+            if node.verdict in _refused(found)
         )
         refused = found.refusal if found.hint else f"{request.model} would not be converted: {found.refusal}"
         raise UnsupportedError(refused, hint=found.hint or _hint(found), causes=causes)

@@ -258,7 +258,7 @@ def check(opened: Ann, *, way: str = "auto", strict: bool = False, spiking_sums:
 
 
 def _unsupported(model: str, error: UnsupportedError) -> Check:
-    faults = error.faults or tuple(NodeFault(cause, "", cause) for cause in error.causes)
+    faults = error.faults or tuple(NodeFault("", "", cause) for cause in error.causes)
     nodes = tuple(
         Verdict("unsupported", fault.reason, error.hint, name=fault.name, operator=fault.operator) for fault in faults
     )

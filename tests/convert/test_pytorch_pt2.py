@@ -149,6 +149,34 @@ def test_operators_outside_the_allow_list(saved: Path, tmp_path: Path, name: str
     assert name in caught.value.causes[0]
 
 
+def test_arguments_under_names_that_no_operator_knows(saved: Path, tmp_path: Path) -> None:
+    def rename(content: Any) -> None:
+        nodes = content["graph_module"]["graph"]["nodes"]
+        node = next(node for node in nodes if node["target"].startswith("torch.ops.aten.relu"))
+        for given in node["inputs"]:
+            given.update(name="nothing", kind=2)  # by keyword
+
+    path = tampered(saved, tmp_path / "named.pt2", {"model.json": edited(rename)})
+    with pytest.raises(UnsupportedError) as caught:
+        import_pt2(path)
+    assert "none of its arguments has a name that it knows" in str(caught.value.causes)
+
+
+def test_a_program_that_pytorch_itself_refuses(saved: Path, tmp_path: Path) -> None:
+    """An argument that the operator has not is no traceback, though the rule for it would do without."""
+
+    def add(content: Any) -> None:
+        nodes = content["graph_module"]["graph"]["nodes"]
+        node = next(node for node in nodes if node["target"].startswith("torch.ops.aten.relu"))
+        node["inputs"].append({"name": "nothing", "arg": {"as_float": 1.0}, "kind": 2})
+
+    path = tampered(saved, tmp_path / "more.pt2", {"model.json": edited(add)})
+    with pytest.raises(UnsupportedError, match="PyTorch itself cannot run") as caught:
+        import_pt2(path)
+    assert "expected at most 1 argument" in caught.value.causes[0]
+    assert caught.value.faults[0].operator == "aten.relu"
+
+
 def test_truncated_and_inflated_archives(saved: Path, tmp_path: Path) -> None:
     path = tmp_path / "bad.pt2"
     path.write_bytes(saved.read_bytes()[:-100])

@@ -60,7 +60,11 @@ class Program:
 
     @torch.no_grad()
     def values(self, samples: Tensor) -> Iterator[tuple[fx.Node, Any]]:
-        """Every node with the value that PyTorch itself computes for `samples`; that of the output is a list."""
+        """Every node with the value that PyTorch itself computes for `samples`; that of the output is a list.
+
+        Raises:
+            UnsupportedError: PyTorch refuses a node, whose arguments no program that it wrote would have.
+        """
         values: dict[fx.Node, Any] = {}
         given = {**self.constants, **unpacked(self.inputs, samples)}
         for node in self.graph.nodes:
@@ -70,8 +74,19 @@ class Program:
                 values[node] = list(fx.node.map_arg(node.args[0], values.__getitem__))
             else:
                 args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
-                values[node] = node.target(*args, **kwargs)
+                try:
+                    values[node] = node.target(*args, **kwargs)
+                except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:
+                    raise self._not_run(node, error) from error
             yield node, values[node]
+
+    def _not_run(self, node: fx.Node, error: Exception) -> UnsupportedError:
+        text = (str(error) or type(error).__name__).splitlines()[0].partition(" Declaration:")[0][:200]
+        return UnsupportedError(
+            f"PyTorch itself cannot run {self.source}",
+            hint="export the model again, and check that it runs: torch.export.load(FILE).module()(x)",
+            faults=(NodeFault(self.where(node), f"aten.{operator_name(node)}", text),),
+        )
 
 
 class _Lost:
