@@ -34,6 +34,7 @@ from snnconvert.report.wording import flat, milliseconds, moment, spoken
 from snnconvert.request import CHANGES, Request
 from snnconvert.study.evaluate import rerun
 from snnconvert.study.operations import OperationCounter, operations
+from snnconvert.tasks import METRICS
 
 
 def asked_of(checkpoint: Path, given: Mapping[str, Any]) -> tuple[Request, str]:
@@ -96,22 +97,26 @@ def run(checkpoint: Path, given: Mapping[str, Any], output: Path | None, termina
 
 
 def print_run(document: dict[str, Any]) -> None:
-    """Accuracy and spikes at a few steps."""
+    """What the task is judged by, as far as labels tell it without the original, and spikes, at a few steps."""
     curve = document["fit_curve"]
+    known = [one for one in METRICS.values() if any(value is not None for value in curve.get(one.name, ()))]
     table = Table(title=spoken(document, f"{document['model']} on {document['evaluation']['samples']} images"))
     first = "step" if milliseconds(document) is None else "by"
-    for title in (first, "accuracy %", spoken(document, "spikes per image")):
+    titles = [f"{metric.title} {metric.unit}".strip() for metric in known]
+    for title in (first, *titles, spoken(document, "spikes per image")):
         table.add_column(title, justify="right")
     total = curve["timesteps"][-1]
     for step in sorted({2**power for power in range(20) if 2**power < total} | {total}):
-        accuracy = curve["accuracy"][step - 1]
+        values = [(metric, curve[metric.name][step - 1]) for metric in known]
         table.add_row(
             moment(document, step, bare=True),
-            "-" if accuracy is None else f"{accuracy:.2f}",
+            *("-" if value is None else f"{value:.2f}" if metric.unit else f"{value:.4g}" for metric, value in values),
             f"{curve['spikes_per_image'][step - 1]:.0f}",
         )
     console = Console()
     console.print(table)
+    if not known:
+        console.print("spikes alone: without labels of this task nothing says how right the answers are")
     if early := early_exit.sentence(document):
         console.print(early, highlight=False)
     for note in document["notes"]:

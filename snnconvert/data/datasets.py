@@ -296,12 +296,13 @@ def check_truth(dataset: Dataset, task: TaskChoice, output: tuple[int, ...]) -> 
     if task.kind == "classification":
         return check_labels(dataset, max(2, math.prod(output)))
     if task.kind == "raw":
-        return (f"the labels in {dataset.name} are not used: --task raw compares outputs with the original's alone",)
+        return (f"the labels in {dataset.name} are not used: the task raw compares outputs with the original's alone",)
     shown, shape = _described(labels), "x".join(map(str, output)) or "one number"
     if task.kind == "regression" and math.prod(labels.shape[1:]) != math.prod(output):
         raise DataError(
             f"the labels in {dataset.name} ({shown}) are not the numbers of an output of {shape}",
-            hint="store as many numbers for each input as the network has outputs, or choose another --task",
+            hint="store as many numbers for each input as the network has outputs; --task raw compares with the "
+            "original's outputs alone and leaves labels out, as fits an auto-encoder beside class numbers",
         )
     if task.kind == "segmentation":
         pixels = output[: task.axis] + output[task.axis + 1 :]

@@ -61,7 +61,7 @@ def task_of(asked: str, outputs: Sequence[Output], input_shape: Shape, truth: Tr
     """
     kind, reason = asked, "asked for with --task"
     if asked == AUTO:
-        kind, why = _by_labels(outputs[0], truth) if truth is not None else _by_shape(outputs, input_shape)
+        kind, why = _by_shape(outputs, input_shape) if truth is None else _by_labels(outputs[0], input_shape, truth)
         others = "segmentation, regression or raw" if kind == "classification" else "classification or another"
         reason = f"assumed: {why}; --task {others} changes it"
     numbers = kind in ("regression", "raw")
@@ -75,11 +75,13 @@ def task_of(asked: str, outputs: Sequence[Output], input_shape: Shape, truth: Tr
     )
 
 
-def _by_labels(output: Output, truth: Truth) -> tuple[str, str]:
+def _by_labels(output: Output, input_shape: Shape, truth: Truth) -> tuple[str, str]:
     count, shape = math.prod(output.shape), _without_ones(truth.shape)
     if not truth.whole:
         return "regression", "the labels are real numbers"
     binary = truth.least >= 0 and truth.most <= 1
+    if not shape and _rebuilds(output, input_shape, truth):
+        return "raw", f"the labels are class numbers, and an output of {_shown(output.shape)} is no score for each"
     if not shape:
         if count > 1 or binary:
             return "classification", "the labels are whole numbers, one for each input"
@@ -88,6 +90,12 @@ def _by_labels(output: Output, truth: Truth) -> tuple[str, str]:
     if shape in spaces and (count > math.prod(shape) or binary) and len(_without_ones(output.shape)) > 1:
         return "segmentation", "the labels are masks of whole numbers"
     return "regression", "there is a number for each output among the labels"
+
+
+def _rebuilds(output: Output, input_shape: Shape, truth: Truth) -> bool:
+    """Whether an output beside class numbers is an image, or the input again, of which most would be classes unseen."""
+    again = math.prod(output.shape) == math.prod(input_shape) and output.ends != "softmax"
+    return len(_without_ones(output.shape)) > 1 or (again and 2 * (truth.most + 1) < math.prod(output.shape))
 
 
 def _by_shape(outputs: Sequence[Output], input_shape: Shape) -> tuple[str, str]:

@@ -210,7 +210,7 @@ class ErrorScores(Scores):
             found["squared"] = np.add.reduceat(np.square(given - known), edges, -1).transpose(2, 0, 1)
             found["energy"] = np.add.reduceat(np.square(known), edges, -1).T[:, None]
             self.total = self.total + known.sum(0)
-        if labels is not None:
+        if labels is not None and self.task.row.truths:
             apart = given - labels.reshape(len(labels), -1)
             found["label_squared"], found["label_absolute"] = np.square(apart).mean(-1), np.abs(apart).mean(-1)
         return found

@@ -126,7 +126,7 @@ CASES: dict[str, list[Case]] = {
     ],
     "LeakyRelu": [case(IMAGE, alpha=0.1), case(IMAGE, opset=7)],
     "PRelu": [case(IMAGE, X, floats(3, 1, 1)), case(IMAGE, X, floats(1, 3, 1, 1)), case(IMAGE, X, floats(1), opset=7)],
-    "ThresholdedRelu": [case(IMAGE, alpha=0.0)],
+    "ThresholdedRelu": [case(IMAGE, alpha=0.0), case(IMAGE, alpha=0.6)],
     "Elu": [case(IMAGE), case(IMAGE, alpha=0.4)],
     "Selu": [case(IMAGE, kinds=("Elementwise",)), case(IMAGE, alpha=1.2, gamma=0.9)],
     "Celu": [case(IMAGE, alpha=0.7)],
@@ -199,7 +199,7 @@ CASES: dict[str, list[Case]] = {
     ],
     "Identity": [case(IMAGE)],
     "Dropout": [case(IMAGE), case(IMAGE, ratio=0.3, opset=7), case(IMAGE, X, np.float32(0.3), np.array(False))],
-    "Cast": [case(IMAGE, to=TensorProto.FLOAT)],
+    "Cast": [case(IMAGE, to=TensorProto.FLOAT), case(IMAGE, "above", to=TensorProto.FLOAT)],
     "CastLike": [case(IMAGE, X, np.float32(1))],
     "Scaler": [
         case((3,), domain="ai.onnx.ml", offset=[0.5, -1.0, 2.0], scale=[2.0, 1.0, 0.5]),
@@ -379,6 +379,10 @@ def one_node(operator: str, case: Case, batch: int | str) -> onnx.ModelProto:
             names.append(f"c{index}")
             constants[names[-1]] = np.asarray(value)
     outputs = [f"y{index}" for index in range(case.outputs)]
+    if operator == "Cast" and names == ["above"]:  # a condition in another type, and back
+        nodes.append(helper.make_node("Cast", ["above"], ["whole"], to=TensorProto.INT32))
+        nodes.append(helper.make_node("Cast", ["whole"], ["again"], to=TensorProto.BOOL))
+        names = ["again"]
     nodes.append(helper.make_node(operator, names, outputs, name="node", **case.attributes))
     if operator in ("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not"):  # numbers, for a model
         nodes[-1].output[0] = "truth"

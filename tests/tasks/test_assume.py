@@ -77,6 +77,27 @@ def test_labels_decide_first(output: tuple[int, ...], labels: np.ndarray, kind: 
     assert "label" in found.reason
 
 
+@pytest.mark.parametrize(
+    ("output", "shape", "most", "kind"),
+    [
+        ((3, 8, 8), IMAGE, 9, "raw"),  # an auto-encoder beside class numbers
+        ((192,), IMAGE, 9, "raw"),
+        ((5, 4, 4), IMAGE, 4, "raw"),  # neither masks nor one score for each class
+        ((16,), (16,), 9, "classification"),
+        (Output((192,), "softmax"), IMAGE, 9, "classification"),
+        ((192,), IMAGE, 150, "classification"),
+        ((10, 1, 1), IMAGE, 9, "classification"),
+    ],
+)
+def test_class_numbers_beside_what_is_no_score(
+    output: tuple[int, ...] | Output, shape: tuple[int, ...], most: int, kind: str
+) -> None:
+    found = assumed([output], np.arange(most + 1), shape=shape)
+    assert (found.kind, found.assumed) == (kind, True)
+    assert "--task" in found.reason
+    assert "label" in found.reason
+
+
 def test_who_asks_gets_it() -> None:
     found = assumed([(10,)], np.arange(10), asked="regression")
     assert (found.kind, found.assumed) == ("regression", False)

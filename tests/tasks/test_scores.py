@@ -114,6 +114,8 @@ def test_raw_outputs_count_alike_whatever_their_scale() -> None:
     assert third[-1] is None
     assert found.curves()["relative_error"].values[-1] == pytest.approx(100 * np.sqrt(np.mean(np.square(off))))
     assert "r2" not in found.curves()
+    labelled = scored(TaskChoice("raw", outputs=(0, 1, 2)), outputs, anns, np.arange(INPUTS))
+    assert set(labelled.curves()) == {"relative_error"}, "labels of something else are no outputs"
 
 
 def test_intervals_cover_the_truth_of_a_large_sample() -> None:

@@ -15,6 +15,7 @@ import torch
 from snnconvert.convert.aten_ops.context import Context, fixed_or_none, moving, operator
 from snnconvert.convert.aten_ops.context import value as value_of
 from snnconvert.convert.aten_ops.weighted import batch_norm
+from snnconvert.convert.lowering import moves
 from snnconvert.convert.lowering.elementwise import add
 from snnconvert.convert.lowering.flow import Flow, Refusal
 from snnconvert.convert.lowering.products import matmul
@@ -40,6 +41,16 @@ def layer_norm(
         x.axis(-1 - place)
     gain, offset = (optional(fixed_or_none(part, what)) for part, what in ((weight, "weight"), (bias, "bias")))
     return ctx.apply(kinds.LayerNorm(gain, offset, shape=shape, eps=eps), x)
+
+
+@operator("rms_norm")
+def rms_norm(ctx: Context, x: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Flow:
+    flow = moving(x)
+    for place in range(len(normalized_shape)):
+        flow.axis(-1 - place)
+    smallest = float(torch.finfo(torch.float32).eps)  # what PyTorch takes without one
+    gain = fixed_or_none(weight, "weight")
+    return moves.rms_norm(ctx, flow, -len(normalized_shape), gain, smallest if eps is None else eps)
 
 
 @operator("group_norm")

@@ -39,10 +39,8 @@ def clamp(ctx: Context, x: Flow, min: Any = None, max: Any = None, **hardtanh: A
 
 
 @operator("threshold")
-def threshold(ctx: Context, x: Flow, threshold: Any, value: Any) -> Flow:
-    if threshold != 0 or value != 0:
-        raise Refusal("threshold other than 0 with value 0")
-    return elementwise.relu(ctx, x)
+def threshold(ctx: Context, x: Any, threshold: Any, value: Any) -> Flow:
+    return elementwise.thresholded(ctx, moving(x), float(threshold), float(value))
 
 
 operator("leaky_relu")(lambda ctx, x, negative_slope=0.01: leaky(ctx, x, negative_slope))

@@ -17,7 +17,7 @@ from snnconvert.convert.aten_ops.pointwise import add, maximum, minimum
 from snnconvert.convert.lowering import windows
 from snnconvert.convert.lowering.elementwise import function
 from snnconvert.convert.lowering.flow import Array, Flow, Refusal
-from snnconvert.convert.lowering.moves import reduce
+from snnconvert.convert.lowering.moves import reduce, take
 from snnconvert.convert.lowering.products import along_axis, linear
 from snnconvert.graph import kinds
 
@@ -92,10 +92,15 @@ def _adaptively_pooled(rank: int) -> None:
     @operator(f"adaptive_max_pool{rank}d")
     def adaptive_max(ctx: Context, x: Any, output_size: Any) -> tuple[Flow, None]:
         flow, present, wanted = _adaptive(x, output_size, rank)
-        if any(now % size for now, size in zip(present, wanted, strict=True)):
-            raise Refusal(f"{present} does not divide evenly into {wanted}")
-        kernel = tuple(now // size for now, size in zip(present, wanted, strict=True))
-        return windows.max_pool(ctx, flow, windows.Window(kernel, kernel)), None
+        kernel = []
+        for axis, (now, size) in enumerate(zip(present, wanted, strict=True), start=2):
+            spans = [(place * now // size, -(-(place + 1) * now // size)) for place in range(size)]
+            longest = max(end - start for start, end in spans)
+            # windows that overlap or differ in size are laid side by side, a shorter one with its last entry repeated
+            laid = [min(start + step, end - 1) for start, end in spans for step in range(longest)]
+            flow = take(ctx, flow, axis, laid, part="windows")
+            kernel.append(longest)
+        return windows.max_pool(ctx, flow, windows.Window(tuple(kernel), tuple(kernel))), None
 
 
 def _adaptive(x: Any, output_size: Any, rank: int) -> tuple[Flow, tuple[int, ...], tuple[int, ...]]:

@@ -232,6 +232,15 @@ def flip(ctx: Context, x: Flow, dims: Sequence[int]) -> Flow:
     return x
 
 
+@operator("rot90")
+def rot90(ctx: Context, x: Flow, k: int = 1, dims: Sequence[int] = (0, 1)) -> Flow:
+    """A quarter turn from the first axis towards the second, `k` times."""
+    first, second = dims
+    for _ in range(k % 4):
+        x = ctx.swapped(flip(ctx, x, [second]), first, second)
+    return x
+
+
 @operator("roll")
 def roll(ctx: Context, x: Flow, shifts: Any, dims: Any = ()) -> Any:
     shifts, dims = ([value] if isinstance(value, int) else list(value) for value in (shifts, dims))

@@ -122,10 +122,24 @@ def minimum(scope: Scope, *values: Value) -> Flow:
 def greater(scope: Scope, a: Value, b: Value, *, equal: bool = False) -> Flow:
     """1 where a > b (`equal`: a >= b), else 0."""
     if equal:
-        return scope.affine(greater(scope, b, a), -1.0, 1.0, part="not")
+        return marked(scope.affine(greater(scope, b, a), -1.0, 1.0, part="not"))
     beyond = kinds.Clamp(low=0.0, high=LARGEST)
     difference = add(scope, a, negated(scope, b))
-    return function(scope, scope.apply(beyond, difference, part="beyond"), "sign", "greater")
+    return marked(function(scope, scope.apply(beyond, difference, part="beyond"), "sign", "greater"))
+
+
+def marked(flow: Flow) -> Flow:
+    """A condition, 0 or 1, which is the same in every type of numbers."""
+    flow.node.meta["condition"] = True
+    return flow
+
+
+def thresholded(scope: Scope, flow: Flow, limit: float, otherwise: float) -> Flow:
+    """x where x > limit, else the number `otherwise`: a rectifier where the two meet, else analog."""
+    if limit == otherwise:
+        return clipped(scope, flow, limit, LARGEST)
+    above = greater(scope, flow, np.array(limit, np.float32))
+    return decided(scope, above, flow, scope.affine(flow, 0.0, otherwise, part="otherwise"))
 
 
 def shrunk(scope: Scope, flow: Flow, limit: float, bias: float) -> Flow:

@@ -134,6 +134,14 @@ def reduce(scope: Scope, flow: Flow, axes: Sequence[int], how: str, *, keep: boo
     return result if keep else flow.dropped(result.node, chosen)
 
 
+def rms_norm(scope: Scope, flow: Flow, first: int, scale: Array | None, eps: float) -> Flow:
+    """x / sqrt(mean(x ** 2) + eps) * scale, over all axes from `first` on."""
+    power = reduce(scope, function(scope, flow, "square"), range(flow.normal(first), flow.rank), "mean", keep=True)
+    inverse = function(scope, scope.affine(power, shift=eps), "rsqrt")
+    normal = scope.joined(kinds.Multiply(), flow, inverse)
+    return normal if scale is None else scope.affine(normal, scale)
+
+
 def _mean(scope: Scope, flow: Flow, dims: tuple[int, ...], keep: bool) -> Flow:
     return scope.apply(kinds.Mean(dims=dims, keepdim=keep), flow)
 

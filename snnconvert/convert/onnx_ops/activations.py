@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from snnconvert.convert.lowering.elementwise import clipped, elu, function, leaky, relu, shrunk
-from snnconvert.convert.lowering.flow import Flow, Refusal, Value
+from snnconvert.convert.lowering.elementwise import clipped, elu, function, leaky, relu, shrunk, thresholded
+from snnconvert.convert.lowering.flow import Flow, Value
 from snnconvert.convert.lowering.scope import LARGEST, moving
 from snnconvert.convert.onnx_ops.scope import Scope, fixed, scalar
 from snnconvert.graph import kinds
@@ -57,9 +57,7 @@ def PRelu(scope: Scope, x: Value, slope: Value) -> Flow:
 
 
 def ThresholdedRelu(scope: Scope, x: Value, *, alpha: float = 1.0) -> Flow:
-    if alpha != 0:
-        raise Refusal(f"alpha {alpha:g}: a jump at a threshold has no form here; only alpha 0 (a ReLU) is supported")
-    return Relu(scope, x)
+    return thresholded(scope, moving(x), alpha, 0.0)
 
 
 def Elu(scope: Scope, x: Value, *, alpha: float = 1.0) -> Flow:

@@ -17,6 +17,7 @@ from snnconvert.convert.lowering.elementwise import (
     divide,
     function,
     greater,
+    marked,
     maximum,
     minimum,
     multiply,
@@ -76,15 +77,15 @@ def LessOrEqual(scope: Scope, a: Value, b: Value) -> Flow:
 
 
 def And(scope: Scope, a: Value, b: Value) -> Flow:
-    return multiply(scope, _numbers(a), _numbers(b))
+    return marked(multiply(scope, _numbers(a), _numbers(b)))
 
 
 def Or(scope: Scope, a: Value, b: Value) -> Flow:
-    return maximum(scope, _numbers(a), _numbers(b))
+    return marked(maximum(scope, _numbers(a), _numbers(b)))
 
 
 def Not(scope: Scope, a: Value) -> Flow:
-    return scope.affine(moving(a), -1.0, 1.0)
+    return marked(scope.affine(moving(a), -1.0, 1.0))
 
 
 def _numbers(value: Value) -> Value:
@@ -112,7 +113,7 @@ def Dropout(
 def Cast(scope: Scope, x: Value, *, to: int, saturate: int = 1, round_mode: str = "up") -> Value:
     if not isinstance(x, Flow):
         return x
-    if scope.is_whole(x.node):
+    if scope.is_whole(x.node) or x.node.meta.get("condition"):
         return x
     if to not in _FLOATS and x.unit is None:
         raise Refusal("it casts activations to a type that is not floating point")

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from snnconvert.convert.lowering.elementwise import batch_norm, function
+from snnconvert.convert.lowering.elementwise import batch_norm
 from snnconvert.convert.lowering.flow import Array, Flow, Refusal, Value
-from snnconvert.convert.lowering.moves import reduce
+from snnconvert.convert.lowering.moves import rms_norm
 from snnconvert.convert.lowering.scope import moving, tensor
 from snnconvert.convert.onnx_ops.scope import Scope, fixed
 from snnconvert.graph import kinds
@@ -54,13 +54,9 @@ def LayerNormalization(
 def RMSNormalization(
     scope: Scope, x: Value, scale: Value, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
 ) -> Flow:
-    """x / sqrt(mean(x ** 2) + epsilon) * scale."""
     flow = moving(x)
     _first(flow, axis)
-    axes = range(flow.normal(axis), flow.rank)
-    power = reduce(scope, function(scope, flow, "square"), axes, "mean", keep=True)
-    inverse = function(scope, scope.affine(power, shift=epsilon), "rsqrt")
-    return scope.affine(scope.joined(kinds.Multiply(), flow, inverse), fixed(scale, "its scale"))
+    return rms_norm(scope, flow, axis, fixed(scale, "its scale"), epsilon)
 
 
 def _first(flow: Flow, axis: int) -> int:
