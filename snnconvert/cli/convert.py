@@ -77,7 +77,7 @@ def convert(given: Mapping[str, Any], asked: Mapping[str, Any], files: Files, te
 def write_all(document: dict[str, Any], page: Path, files: Files) -> list[Path]:
     """Write a report with what is asked for beside it; all of it, or nothing."""
     with together():
-        written = write_report(document, page)
+        written = write_report(document, page, static=files.static)
         return written + write_beside(document, page, csv=files.csv, markdown=files.markdown, figures=files.figures)
 
 

@@ -41,6 +41,12 @@ class Files:
         panel="Output",
         usual="STEM.html, beside the checkpoint",
     )
+    static: bool = option(
+        False,
+        "A page a fifth as large, without scripts: its charts are pictures.",
+        commands=_REPORTING,
+        panel="Output",
+    )
     csv: bool = option(
         False,
         "Also STEM.csv, the curve, and STEM-layers.csv.",

@@ -107,7 +107,7 @@ def _compare(paths: Sequence[Path], files: Files, terminal: Terminal) -> None:
     with of_reports(paths):
         comparison = compare(read)
         texts = {target.with_suffix(".json"): json.dumps(comparison, indent=1) + "\n"}
-        texts[target] = render_comparison_html(comparison)
+        texts[target] = render_comparison_html(comparison, static=files.static)
         if files.markdown:
             texts[target.with_suffix(".md")] = render_comparison(comparison)
     write_atomically(texts)

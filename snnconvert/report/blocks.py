@@ -5,7 +5,7 @@ Texts are plain. Every rendering cleans and escapes them itself, so no section h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import Flag
 from typing import Any
@@ -153,7 +153,7 @@ class Drawing:
 Block = Text | Title | Table | Chart | Fold | Group | Facts | Tiles | Notices | Items | Code | Drawing
 
 
-def shown(blocks: Sequence[Block], on: On, charts: frozenset[str] | None = None) -> list[Any]:
+def shown(blocks: Sequence[Block], on: On, charts: Collection[str] | None = None) -> list[Any]:
     """The blocks meant for `on`, without charts that are not in `charts` and without what they leave empty."""
     found: list[Any] = []
     for block in blocks:

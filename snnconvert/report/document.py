@@ -205,8 +205,12 @@ def _of_classifiers_alone(document: dict[str, Any]) -> dict[str, Any]:
     return found | {"holds_from": summary.step_of_the_answer(found)}
 
 
-def write_report(document: Mapping[str, Any], html_path: Path) -> list[Path]:
+def write_report(
+    document: Mapping[str, Any], html_path: Path, *, static: bool = False, library: str = ""
+) -> list[Path]:
     """Write STEM.html and STEM.json side by side, each whole or not at all; returns both paths.
+
+    `static` and `library` are those of `render_html.page`.
 
     Raises:
         OutputError: the folder or one of the files cannot be written; nothing new is left behind.
@@ -219,7 +223,7 @@ def write_report(document: Mapping[str, Any], html_path: Path) -> list[Path]:
         raise OutputError(
             f"the report {html_path} would overwrite its own data", hint="choose a name that ends in .html"
         )
-    write_atomically({json_path: dumps(document), html_path: render_html(document)})
+    write_atomically({json_path: dumps(document), html_path: render_html(document, static=static, library=library)})
     return [html_path, json_path]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ from snnconvert.report.charts import charts
 
 FORMATS = ("svg", "png")
 WIDTH = 720
+# of pictures inside a page: they have to be read on a telephone, too
+PICTURE_WIDTH, PICTURE_DIGITS = 640, 3
+# what a screen reader is told stands beside a picture, in the page
+_ACCESSIBLE = re.compile(r' (?:aria-[a-z]+|role|class|pointer-events)="[^"]*"')
 
 
 def formats_of(text: str | None) -> tuple[str, ...]:
@@ -54,6 +59,25 @@ def write_figures(document: Mapping[str, Any], folder: Path, formats: Sequence[s
             f"cannot write figures to {folder}: {error.strerror or error}", hint="choose a folder that can be written"
         ) from error
     return written
+
+
+def pictures(specs: Mapping[str, Any]) -> dict[str, str]:
+    """Each specification as a small SVG element for a page, in the page's ink and at most as wide as its place."""
+    import vl_convert
+    from scour import scour
+
+    options = scour.sanitizeOptions()
+    options.enable_viewboxing, options.strip_xml_prolog, options.shorten_ids = True, True, True
+    options.digits, options.indent_type, options.newlines = PICTURE_DIGITS, "none", False
+    drawn = {}
+    for name, spec in specs.items():
+        made = {**copy.deepcopy(dict(spec)), "width": PICTURE_WIDTH}
+        if own := made.get("usermeta"):
+            made["config"]["legend"]["columns"] = max(1, PICTURE_WIDTH // own["entry"])
+        text = vl_convert.vegalite_to_svg(made)
+        options.shorten_ids_prefix = f"{name}-"
+        drawn[name] = scour.scourString(_ACCESSIBLE.sub("", text), options).strip()
+    return drawn
 
 
 def on_paper(spec: Mapping[str, Any]) -> dict[str, Any]:

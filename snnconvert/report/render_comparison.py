@@ -24,8 +24,8 @@ _ROOM: dict[str, Any] = {"nice": False, "zero": False, "padding": 12}
 _COLOURS = [BLUE, ORANGE, TEAL, RED, "#9a6ad6", "#7d9b2c", "#c0659a", GREY]
 
 
-def render_comparison_html(comparison: Mapping[str, Any]) -> str:
-    """The page of a comparison (see `compare.compare`)."""
+def render_comparison_html(comparison: Mapping[str, Any], *, static: bool = False) -> str:
+    """The page of a comparison (see `compare.compare`); `static` as of `render_html.page`."""
     basis = _basis(comparison)
     specs = {"curves": _curves(comparison, basis), "costs": _costs(comparison, basis)}
     runs = comparison["runs"]
@@ -36,6 +36,7 @@ def render_comparison_html(comparison: Mapping[str, Any]) -> str:
         sentences=[Text(note) for note in comparison["notes"]],
         sections=sections(comparison),
         charts={name: spec for name, spec in specs.items() if spec is not None},
+        static=static,
     )
 
 

@@ -15,6 +15,7 @@ from snnconvert.errors import OutputError
 from snnconvert.files import cache_folder, write_atomically
 from snnconvert.report.blocks import Block, On, shown
 from snnconvert.report.charts import charts
+from snnconvert.report.figures import pictures
 from snnconvert.report.section import Document
 from snnconvert.report.sections import SECTIONS
 from snnconvert.report.verdict import verdict
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 # Runs in the page: hands every specification to the bundled Vega-Embed. No chart is drawn by hand.
-_STARTER = """{
+_STARTER = """if (typeof vegaEmbed === "undefined") {
+  for (const place of document.querySelectorAll("[data-chart]"))
+    place.textContent = "chart not shown: charts.js is not where it was; the .json beside this page has all numbers";
+} else {
 const specs = JSON.parse(document.getElementById("chart-specs").textContent);
 const draw = place => {
   const spec = specs[place.dataset.chart], own = spec.usermeta, wide = place.clientWidth;
@@ -44,8 +48,11 @@ for (const place of document.querySelectorAll("[data-chart]")) {
 }"""
 
 
-def render_html(document: Document) -> str:
-    """The whole page as text. Every string of the document is escaped; scripts are pinned by a content policy."""
+def render_html(document: Document, *, static: bool = False, library: str = "") -> str:
+    """The whole page as text. Every string of the document is escaped; scripts are pinned by a content policy.
+
+    `static` and `library` are those of `page`.
+    """
     name = document["model"]["name"]
     return page(
         f"{name}: spiking network report",
@@ -55,6 +62,8 @@ def render_html(document: Document) -> str:
         sections=[(section.title, section.blocks(document)) for section in SECTIONS.values()],
         charts=charts(document),
         say=partial(spoken, document),
+        static=static,
+        library=library,
     )
 
 
@@ -67,8 +76,10 @@ def page(
     sections: Sequence[tuple[str, Sequence[Block]]],
     charts: Mapping[str, Any],
     say: Callable[[str], str] = str,
+    static: bool = False,
+    library: str = "",
 ) -> str:
-    """A self-contained page of blocks, with the charts' specifications and their library inside it.
+    """A page of blocks, with the charts' specifications and their library inside it.
 
     Args:
         title: of the window.
@@ -78,10 +89,16 @@ def page(
         sections: heading and blocks; those that have nothing for the page are left out.
         charts: specifications by name.
         say: puts prose into the words of what it is about; names, figures and code stay as they are.
+        static: the charts are pictures, and no script is in the page.
+        library: where the charts' library is, seen from the page, if it is not inside it (see `chart_library`).
     """
     from markupsafe import Markup
 
-    bundle = _bundle()
+    bundle = "" if static or library else chart_library()
+    starter = "" if static else _STARTER
+    sources = ["'none'"] if static else ["'unsafe-eval'", *["'self' file:"] * bool(library)]
+    sources += [_hash(script) for script in (bundle, starter) if script]
+    drawn = pictures(charts) if static else dict.fromkeys(charts, "")
     text: str = compiled("page.html").render(
         title=title,
         heading=heading,
@@ -90,12 +107,13 @@ def page(
         sections=sections,
         on=On.PAGE,
         say=say,
-        charts=frozenset(charts),
+        charts={name: Markup(drawing) for name, drawing in drawn.items()},
         specs=Markup(_script_json(charts)),
         bundle=Markup(bundle),
-        starter=Markup(_STARTER),
+        library=library,
+        starter=Markup(starter),
         style=Markup(_source("page.css")),
-        hashes=Markup(" ".join(_hash(script) for script in (bundle, _STARTER))),
+        sources=Markup(" ".join(sources)),
     )
     return text + "\n"
 
@@ -128,7 +146,7 @@ def _hash(script: str) -> str:
 
 
 @cache
-def _bundle() -> str:
+def chart_library() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script, from the offline copy inside vl-convert.
 
     Making it takes longer than all the rest of a page, so it is kept in the cache folder, under its own digest.

@@ -1,6 +1,7 @@
 """Convert every model of a manifest: resumable, one failure never costs another model, the exit code is the truth.
 
     OUT/zoo.html, zoo.json, zoo.csv         the matrix, rewritten as models finish
+    OUT/charts.js                           what the charts of all reports need
     OUT/summary.md, junit.xml               for continuous integration, written at the end
     OUT/models/NAME/NAME.snn, .html, .json  checkpoint and report
     OUT/models/NAME/row.json, log.txt       result (written last) and what was printed

@@ -14,8 +14,9 @@ from snnconvert.files import write_atomically
 from snnconvert.gates.junit import Case, junit_xml, markdown
 from snnconvert.gates.verdicts import Status
 from snnconvert.printable import cell, json_text
+from snnconvert.report.render_html import chart_library
 from snnconvert.zoo.matrix_page import to_html
-from snnconvert.zoo.rows import Outcome, Result
+from snnconvert.zoo.rows import LIBRARY, Outcome, Result
 
 SCHEMA = "snnconvert-zoo/1"
 CSV_COLUMNS = (
@@ -86,13 +87,15 @@ def _value_at(figures: Mapping[str, Any]) -> dict[str, float | None]:
 def write_matrix(
     out: Path, manifest: str, results: Sequence[Result], *, changes: Mapping[str, Any], total: int, seconds: float
 ) -> None:
-    """Write zoo.json, zoo.csv and zoo.html, each whole or not at all."""
+    """Write zoo.json, zoo.csv and zoo.html, each whole or not at all; and once what the reports' charts need."""
+    library = {} if (out / LIBRARY).exists() else {out / LIBRARY: chart_library()}
     document = matrix_document(manifest, results, changes=changes, total=total, seconds=seconds)
     write_atomically(
         {
             out / "zoo.json": json_text(json.dumps(document, indent=1, ensure_ascii=False)) + "\n",
             out / "zoo.csv": to_csv(document),
             out / "zoo.html": to_html(document),
+            **library,
         }
     )
 

@@ -20,6 +20,9 @@ from snnconvert.zoo.manifest import Entry
 SCHEMA = "snnconvert-zoo-row/1"
 CONVERTED, FAILED = "converted", "failed"
 Row = dict[str, Any]
+# the charts' library of all reports of a run, in its folder and as they see it from models/NAME/
+LIBRARY = "charts.js"
+CHARTS = f"../../{LIBRARY}"
 # exit codes of a run
 GATE_FAILED, NOT_CONVERTED = 3, 4
 
@@ -91,7 +94,7 @@ def judged_again(folder: Path, row: Row, gates: Gates) -> tuple[Row, GateResult 
         return row, result
     from snnconvert.report.document import write_report
 
-    written = write_report({**document, "gates": section}, folder / f"{row['name']}.html")
+    written = write_report({**document, "gates": section}, folder / f"{row['name']}.html", library=CHARTS)
     row = {**row, "gates": section, "files": row["files"] | {path.name: sha256_of(path) for path in written}}
     write_row(folder, row)
     return row, result

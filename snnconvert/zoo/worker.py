@@ -28,7 +28,18 @@ from snnconvert.errors import GateError, InternalError, OutputError, SnnConvertE
 from snnconvert.files import together, writing_to
 from snnconvert.progress import Progress, silent
 from snnconvert.zoo.fetch import check_file, needed
-from snnconvert.zoo.rows import CONVERTED, Row, clear, converted_row, failed_row, judged, log_path, row_path, write_row
+from snnconvert.zoo.rows import (
+    CHARTS,
+    CONVERTED,
+    Row,
+    clear,
+    converted_row,
+    failed_row,
+    judged,
+    log_path,
+    row_path,
+    write_row,
+)
 
 if TYPE_CHECKING:
     from snnconvert.graph.types import Snn
@@ -112,7 +123,7 @@ def _convert(task: Mapping[str, Any], folder: Path, progress: Progress, spread: 
     document["gates"] = None if result is None else result.section()
     with together():
         save_snn(snn, checkpoint)
-        written = write_report(document, folder / f"{name}.html")
+        written = write_report(document, folder / f"{name}.html", library=CHARTS)
     return converted_row(task, document, [checkpoint, *written, *_export(task, snn, folder, progress)])
 
 

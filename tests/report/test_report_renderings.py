@@ -337,11 +337,11 @@ def test_the_kept_bundle_is_used_only_whole(tmp_path: Path, monkeypatch: pytest.
     from snnconvert.report import render_html as module
 
     monkeypatch.setenv("SNNCONVERT_CACHE", str(tmp_path))
-    made = module._bundle.__wrapped__()
+    made = module.chart_library.__wrapped__()
     (kept,) = tmp_path.iterdir()
-    assert module._bundle.__wrapped__() == made
+    assert module.chart_library.__wrapped__() == made
     kept.write_text(kept.read_text("utf-8").replace("vegaEmbed", "evilEmbed"), "utf-8")
-    assert module._bundle.__wrapped__() == made
+    assert module.chart_library.__wrapped__() == made
     assert "evilEmbed" not in kept.read_text("utf-8")
 
 
@@ -384,3 +384,31 @@ def test_without_the_ann_no_goal_is_called_missed() -> None:
     (line,) = [layer for layer in charts(document)["curve"]["layer"] if "strokeDash" in layer["encoding"]]
     assert line["encoding"]["strokeDash"]["scale"]["range"] == [[1, 0]]
     assert not any("original" in json.dumps(layer) for layer in charts(document)["curve"]["layer"])
+
+
+def test_a_static_page_holds_pictures_and_no_script() -> None:
+    text = render_html(make_document(layers=24), static=True)
+    page = Page(text)
+    assert page.scripts == []
+    assert "script-src 'none'" in text
+    assert "JavaScript" not in text
+    drawn = [attrs for tag, attrs in page.tags if tag == "svg"]
+    assert len(drawn) == text.count('class="chart"') == len(charts(make_document(layers=24)))
+    names = [attrs["id"] for _, attrs in page.tags if attrs.get("id")]
+    assert len(names) == len(set(names))
+    assert len(text.encode()) < 200_000
+    assert all(attrs.get("aria-label") for _, attrs in page.tags if attrs.get("class") == "chart")
+
+
+def test_hostile_strings_stay_text_in_pictures() -> None:
+    page = Page(render_html(hostile_document(), static=True))
+    assert page.scripts == []
+    assert not {tag for tag, _ in page.tags} & {"img", "iframe", "foreignobject", "a", "use"}
+    assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
+
+
+def test_a_page_can_share_its_library() -> None:
+    text = render_html(make_document(), library="../../charts.js")
+    assert '<script src="../../charts.js"></script>' in text
+    assert len(text) < 150_000
+    assert executed(Page(text))  # what draws is still in the page, pinned by its digest

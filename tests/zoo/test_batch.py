@@ -80,6 +80,16 @@ def label_by(network: Path, data: Path) -> None:
     np.savez(data.with_name("labelled.npz"), x=images, y=logits.argmax(1).numpy())
 
 
+def check_pages(out: Path) -> None:
+    """The matrix links to its reports, whose charts are all drawn by one file."""
+    page = (out / "zoo.html").read_text()
+    assert "3 of 9 models converted" in page
+    assert 'href="models/good/good.html"' in page
+    report = out / "models" / "good" / "good.html"
+    assert '<script src="../../charts.js"></script>' in report.read_text("utf-8")
+    assert (report.parent / "../../charts.js").stat().st_size > 5e5 > report.stat().st_size
+
+
 def test_one_bad_model_never_costs_the_others(folder: Path) -> None:
     write_onnx(folder / "whole.onnx")
     label_by(folder / "whole.onnx", folder / "test.npz")
@@ -135,9 +145,7 @@ def test_one_bad_model_never_costs_the_others(folder: Path) -> None:
     }
     (failure,) = suite.iter("failure")
     assert "other: ann_accuracy" in str(failure.get("message"))
-    page = (out / "zoo.html").read_text()
-    assert "3 of 9 models converted" in page
-    assert 'href="models/good/good.html"' in page
+    check_pages(out)
 
     # Deterministic failures are not tried again, those from outside are; good ones only come back from disk.
     again, done = run(path)
