@@ -16,6 +16,7 @@ import argparse
 import functools
 import importlib
 import os
+import resource
 import sys
 import time
 from collections import defaultdict
@@ -60,6 +61,7 @@ class Case:
 
 CASES = {
     "digits-resnet": Case("zoo:digits-resnet", ""),
+    "digits-cnn": Case("zoo:digits-cnn", ""),
     "mlp": Case("mnist-net_256x4.onnx", "mnist", UNIT),
     "resnet20": Case("resnet20-12fca82f.th", preprocessing=IMAGENET),
     "resnet44": Case("resnet44-014dd654.th", preprocessing=IMAGENET),
@@ -301,7 +303,7 @@ def profiled(name: str, options: argparse.Namespace) -> None:
 
     document_of(outcome, command_line="", next_commands=())
     meter.switch()
-    wall = time.perf_counter() - began
+    wall, peak = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     assert meter.calibrated is not None
     images = meter.calibrated
     seconds, values = one_pass(outcome.ann.graph, images)
@@ -310,6 +312,7 @@ def profiled(name: str, options: argparse.Namespace) -> None:
         f"T = {outcome.snn.schedule.timesteps}, "
         f"{len(images)} calibration and {outcome.evaluation.curve.samples} evaluation images; "
         f"{sum(meter.seconds.values()):.1f} processor s ({wall:.1f} wall) besides {_START:.1f} of starting Python; "
+        f"at most {peak:.2f} GiB; "
         f"one pass of the ANN over the calibration images {seconds:.2f} s\n"
     )
     print("| stage | processor s | share % | passes | values | GB |\n|---|--:|--:|--:|--:|--:|")
