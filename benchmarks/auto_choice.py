@@ -37,10 +37,10 @@ from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.passes.logits import keep_logits
 from snnconvert.convert.units import with_units
 from snnconvert.errors import SnnConvertError
+from snnconvert.forecast import DRAFT_IMAGES
 from snnconvert.graph.types import Snn
 from snnconvert.search import JUDGED_BY, RANKING_IMAGES, Trial, best_of, candidates
 from snnconvert.simulate.agreement import rank
-from snnconvert.stages import DRAFT_IMAGES
 from snnconvert.tasks import TASKS
 from snnconvert.tasks.intervals import paired_drop_interval, wilson_interval
 from snnconvert.tasks.scores import scores_of

@@ -92,7 +92,7 @@ CASES = {
 # stage: the functions whose own time it is (MODULE:NAME)
 STAGES = {
     "open, compare, canonicalise": ("stages:open_ann",),
-    "read data": ("pipeline:select_inputs",),
+    "read data": ("pipeline:chosen_inputs",),
     "encoder, units": ("pipeline:with_encoder",),
     "ranges": ("calibrate.reconstruct:ranges", "calibrate.mse:ranges", "calibrate.percentile:ranges"),
     "histograms": ("calibrate.reconstruct:histograms", "calibrate.mse:histograms"),
@@ -148,6 +148,7 @@ class Meter:
         self.calls: dict[str, int] = defaultdict(int)
         self.since = time.process_time()
         self.calibrated: Tensor | None = None
+        self.expected: Any = None
 
     def switch(self) -> None:
         """What has passed is the current stage's."""
@@ -204,6 +205,7 @@ class Meter:
             self.wrap(place, functools.partial(self._by_layer, argument))
         self.wrap("simulate.kernels.native:Native._run", self._kernel)
         self.wrap("pipeline:with_encoder", self._images)
+        self.wrap("forecast:expected", self._foreseen)
 
     def _timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
@@ -232,12 +234,21 @@ class Meter:
 
         return kernel
 
+    def _foreseen(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def expected(*arguments: Any) -> Any:
+            found = function(*arguments)
+            self.expected = self.expected or found
+            return found
+
+        return expected
+
     def _images(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
-        def seen(request: Request, ann: Any, images: Tensor) -> Any:
+        def seen(request: Request, ann: Any, images: Tensor, inputs: Any) -> Any:
             self.calibrated = images  # before it, torch.export traces modules
             nn.modules.module.register_module_forward_hook(lambda *called: self.computed(called[2]))
-            return function(request, ann, images)
+            return function(request, ann, images, inputs)
 
         return seen
 
@@ -312,7 +323,7 @@ def profiled(name: str, options: argparse.Namespace) -> None:
         f"T = {outcome.snn.schedule.timesteps}, "
         f"{len(images)} calibration and {outcome.evaluation.curve.samples} evaluation images; "
         f"{sum(meter.seconds.values()):.1f} processor s ({wall:.1f} wall) besides {_START:.1f} of starting Python; "
-        f"at most {peak:.2f} GiB; "
+        f"at most {peak:.2f} GiB (expected: {meter.expected.seconds:.0f} s, {meter.expected.memory / 2**30:.2f} GiB); "
         f"one pass of the ANN over the calibration images {seconds:.2f} s\n"
     )
     print("| stage | processor s | share % | passes | values | GB |\n|---|--:|--:|--:|--:|--:|")

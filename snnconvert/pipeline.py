@@ -6,9 +6,11 @@ of neuron and schedule around them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from snnconvert.calibrate.observe import in_canonical_order
 from snnconvert.data.memory import Memory
-from snnconvert.progress import Progress, silent
+from snnconvert.progress import Progress, silent, timed
 from snnconvert.replay import chosen_inputs
 from snnconvert.request import Request, check_request
 from snnconvert.simulate.early_exit import with_early_exit
@@ -20,7 +22,6 @@ from snnconvert.stages import (
     open_ann,
     spiking,
     studied,
-    timed,
     with_bundled_data,
     with_encoder,
 )
@@ -32,12 +33,15 @@ __all__ = ["Outcome", "Request", "run"]
 
 
 def run(
-    request: Request, progress: Progress = silent, *, memory: Memory | None = None, spread: Spread | None = None
+    request: Request,
+    progress: Progress = silent,
+    memory: Memory | None = None,
+    spread: Spread | None = None,
+    say: Callable[[str], object] = str,
 ) -> Outcome:
     """Convert and measure one model: the file or name in `request.model`, or the module in `memory`.
 
-    `memory` also holds data that are no files. With `spread`, others simulate a part of the evaluation images; the
-    result is the same.
+    `memory` also holds data; with `spread`, others simulate some images, as one would; `say` is told what to expect.
 
     Raises:
         SnnConvertError: any of its branches; nothing has been written then.
@@ -53,9 +57,8 @@ def run(
     with timed(timings, "calibrate"):
         images = in_canonical_order(inputs.calibration)
         ann, network = with_encoder(request, ann, images, inputs)
-        snn = spiking(request, ann, network, images=images, inputs=inputs, progress=progress)
-        if request.early_exit is not None:
-            snn = with_early_exit(snn, images, request.early_exit, progress)
+        snn = spiking(request, ann, network, images=images, inputs=inputs, progress=progress, say=say)
+        snn = with_early_exit(snn, images, request.early_exit, progress)
         check_studies(request.studies, snn.schedule.kind, chosen=True)
     with timed(timings, "simulate"):
         evaluation = measured(request, ann, snn, inputs.measured, progress=progress, spread=spread)

@@ -1,7 +1,8 @@
-"""How long work reports how far it has come."""
+"""How long work reports how far it has come, and how long its stages took."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -12,6 +13,14 @@ Progress = Callable[[str, int, int], None]
 def silent(what: str, done: int, total: int) -> None:
     """Progress that nobody wants to see."""
     del what, done, total
+
+
+@contextmanager
+def timed(timings: dict[str, float], stage: str) -> Iterator[None]:
+    """Store the seconds that the block takes."""
+    start = time.perf_counter()
+    yield
+    timings[stage] = round(time.perf_counter() - start, 3)
 
 
 @contextmanager

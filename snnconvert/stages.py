@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,11 +32,12 @@ from snnconvert.data.parts import offered_by
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.selection import Inputs
 from snnconvert.errors import DataError, InternalError, OptionError
+from snnconvert.forecast import DRAFT_IMAGES, forecast
 from snnconvert.graph.dialect import class_count, outputs_of
 from snnconvert.graph.parts import Part, fitting
 from snnconvert.graph.schedule import SCHEDULES, Schedule, owners
 from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, Snn
-from snnconvert.progress import Progress
+from snnconvert.progress import Progress, timed
 from snnconvert.request import Request
 from snnconvert.search import Candidate, Trial, candidates, choose, eligible, for_target, roughly, with_several_answers
 from snnconvert.study.converted import Converted, Means
@@ -49,9 +48,6 @@ from snnconvert.tasks.assume import task_of
 
 # float32 engines differ by rounding alone: YOLOX-nano by 1.05e-4 on noise, 400 nodes deep
 TOLERANCE = 2e-4
-# images on which costly methods compare schedules; 32 to 512 choose within 0.3 points of the best (three networks,
-# `python benchmarks/constants_search.py`)
-DRAFT_IMAGES = 64
 # images on which the original network has to give finite numbers before anything is calibrated
 CHECKED_IMAGES = 32
 
@@ -87,14 +83,6 @@ class Outcome:
     evaluation: Evaluation
     studies: Mapping[str, Any]
     timings: dict[str, float]
-
-
-@contextmanager
-def timed(timings: dict[str, float], stage: str) -> Iterator[None]:
-    """Store the seconds that the block takes."""
-    start = time.perf_counter()
-    yield
-    timings[stage] = round(time.perf_counter() - start, 3)
 
 
 def with_bundled_data(request: Request) -> Request:
@@ -285,7 +273,14 @@ def _check_fits(request: Request, found: Sequence[Candidate]) -> None:
 
 
 def spiking(
-    request: Request, original: Ann, network: Ann, *, images: Tensor, inputs: Inputs, progress: Progress
+    request: Request,
+    original: Ann,
+    network: Ann,
+    *,
+    images: Tensor,
+    inputs: Inputs,
+    progress: Progress,
+    say: Callable[[str], object] = str,
 ) -> Snn:
     """Calibrate and compile with the neuron and schedule that were asked for, or with the best of those that fit.
 
@@ -296,22 +291,22 @@ def spiking(
         images: calibration inputs in canonical order.
         inputs: where they come from and how they were prepared.
         progress: called as work goes on.
+        say: told what to expect, before work that takes long.
 
     Raises:
         OptionError: if no schedule fits into the budget of time steps.
     """
-    options = _method_options(request)
 
     def make(network: Ann, schedule: Schedule, neuron: NeuronChoice, count: int | None = None) -> Snn:
-        method = _method(request, schedule)
-        own = options if method == request.calibration else {}
-        own = own if count is None else {**own, **METHODS[method].quick}
+        method, own = _method_and_options(request, schedule, quick=count is not None)
         task = Task(network, images[:count], schedule, neuron, own, progress)
         return compile_network(_calibrated(task, replace(request, calibration=method), original, inputs))
 
     found = _candidates(request, network)
     if request.target is not None and len(eligible(found)) > 1:
         found = for_target(found, load_target(request.target), partial(roughly, network, images))
+    if line := forecast(network, found, partial(_method_and_options, request), images, inputs.measured):
+        say(line)
     if len(eligible(found)) == 1:
         trials = [Trial(one, chosen=one.schedule is not None) for one in found]
     else:
@@ -334,6 +329,13 @@ def spiking(
     assert snn.calibrated is not None
     record = {**snn.calibrated.record, "schedules": rows}
     return replace(snn, calibration=record, calibrated=replace(snn.calibrated, record=record))
+
+
+def _method_and_options(request: Request, schedule: Schedule, *, quick: bool = False) -> tuple[str, dict[str, Any]]:
+    """The calibration method for a schedule, and its options; `quick` ones where schedules are compared."""
+    method = _method(request, schedule)
+    own = _method_options(request) if method == request.calibration else {}
+    return method, {**own, **METHODS[method].quick} if quick else own
 
 
 def _method(request: Request, schedule: Schedule) -> str:

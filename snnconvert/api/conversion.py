@@ -233,7 +233,7 @@ def converted(order: Order) -> Conversion:
     """The conversion, with what the gates say."""
     gates = order.gates
     with order.progress() as progress:
-        outcome = run(order.request, progress, memory=order.memory)
+        outcome = run(order.request, progress, memory=order.memory, say=order.say)
     data = outcome.request.data if order.memory.data is None else None
     following = () if order.checkpoint is None else tuple(next_commands(order.checkpoint, data))
     document = document_of(outcome, command_line=order.command_line, next_commands=following)

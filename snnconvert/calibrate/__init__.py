@@ -16,6 +16,7 @@ from snnconvert.errors import OptionError, did_you_mean
 from snnconvert.options import Declared, declared
 
 if TYPE_CHECKING:
+    from snnconvert.calibrate.expected import Expected
     from snnconvert.calibrate.task import Task
     from snnconvert.graph.types import Calibrated
 
@@ -34,6 +35,8 @@ class Method:
         place: MODULE:FUNCTION, imported when it is called, or the function itself; it takes a `Task`.
         costly: whether it takes long enough for schedules to be compared on fewer images first.
         quick: its options where schedules are compared.
+        foreseen: MODULE:FUNCTION that says of a `Task` what it will take, `calibrate.expected.Expected`; "" where that
+            is little.
     """
 
     help: str
@@ -41,20 +44,31 @@ class Method:
     place: str | Callable[[Task], Calibrated]
     costly: bool = False
     quick: Mapping[str, Any] = field(default_factory=dict)
+    foreseen: str = ""
 
     def __call__(self, task: Task) -> Calibrated:
         """Calibrate."""
-        function: Any = self.place
-        if isinstance(self.place, str):
-            module, name = self.place.split(":")
-            function = getattr(import_module(module), name)
-        calibration: Calibrated = function(task)
+        calibration: Calibrated = _function(self.place)(task)
         return calibration
+
+    def expected(self, task: Task) -> Expected | None:
+        """What calibrating will take; None where nothing is known, or nothing to speak of."""
+        found: Expected | None = _function(self.foreseen)(task) if self.foreseen else None
+        return found
 
     @property
     def rows(self) -> dict[str, Declared]:
         """Its options by key."""
         return {row.key: row for row in declared(self.options).values()}
+
+
+def _function(place: str | Callable[..., Any]) -> Callable[..., Any]:
+    """The function at MODULE:FUNCTION."""
+    if not isinstance(place, str):
+        return place
+    module, name = place.split(":")
+    found: Callable[..., Any] = getattr(import_module(module), name)
+    return found
 
 
 METHODS = {
@@ -64,6 +78,7 @@ METHODS = {
         "snnconvert.calibrate.reconstruct:calibrate_reconstruct",
         costly=True,
         quick={"rounds": 0},
+        foreseen="snnconvert.calibrate.reconstruct:expected_of_reconstruct",
     ),
     "rnl": Method(
         "Rate Norm Layer: one p for all layers, thresholds p times the largest activation",

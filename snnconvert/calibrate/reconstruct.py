@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from snnconvert.calibrate.expected import Expected, nanoseconds
 from snnconvert.calibrate.histogram import histograms
 from snnconvert.calibrate.least_squares import (
     NormalEquations,
@@ -37,13 +38,13 @@ from snnconvert.calibrate.least_squares import (
 )
 from snnconvert.calibrate.live_values import Room, disk_space, in_turn, split_images
 from snnconvert.calibrate.mse import best_bounds
-from snnconvert.calibrate.observe import Range, ranges
+from snnconvert.calibrate.observe import Range, channel_axis, ranges
 from snnconvert.calibrate.options import Reconstruct
 from snnconvert.calibrate.packed_units import bits_per_frame
 from snnconvert.calibrate.rate_norm import objectives_of
 from snnconvert.calibrate.reconstruct_networks import Networks, chunk_images
 from snnconvert.calibrate.reconstruct_neuron import SiteNeuron
-from snnconvert.calibrate.reconstruct_site import ROWS_PER_INPUT, Presynaptic, SiteStep
+from snnconvert.calibrate.reconstruct_site import Presynaptic, SiteStep
 from snnconvert.calibrate.task import Task
 from snnconvert.compile.spikify import neuron_at, neuron_in
 from snnconvert.graph.dialect import arguments, op_of, origin_of
@@ -57,8 +58,8 @@ WORTH = 1.02
 # Longer runs are read from the start, which keeps an answer at every step. Of four networks one reads late: that gains
 # 1.5 points of agreement up to 8 steps and 0.6 at 16 on held-out training images (`python benchmarks/constants.py`).
 LATE_UP_TO = 8
-# steps of the progress that is told; nanoseconds that all trials of a value in one frame take
-PROGRESS, TRIED = 1000, 15
+# steps of the progress that is told; Gram matrices and factors that are held at once
+PROGRESS, GRAMS = 1000, 6
 # the read-out is judged by cross-validation, as far as its Gram matrices are small
 FOLDS = 5
 CROSS_VALIDATED = 512
@@ -86,6 +87,11 @@ def calibrate_reconstruct(task: Task) -> Calibrated:
         reconstruction.bounds.append({name: site.largest * best.p for name, site in found.items()})
         reconstruction.tried += [{**one.row(), "agreement": None, "chosen": one is best} for one in (best, *others)]
     return reconstruction.run()
+
+
+def expected_of_reconstruct(task: Task) -> Expected:
+    """What `calibrate_reconstruct` will take."""
+    return Reconstruction(task, made(Reconstruct, task.options)).expected()
 
 
 def read_at(task: Task, options: Reconstruct) -> tuple[int, ...]:
@@ -139,7 +145,9 @@ class Reconstruction:
     def run(self) -> Calibrated:
         """Calibrate every operator and site."""
         self.networks.begin(self.chunks)
-        work = list(accumulate(map(self._work, self.visited), initial=0.0))
+        images, frames = len(self.images), self.task.schedule.frames
+        each = (nanoseconds(node, images, frames, self.options) for node in self.visited)
+        work = list(accumulate(each, initial=0.0))
         for index, node in enumerate(self.visited):
             op = op_of(node)
             if op.role == Role.WEIGHTED and self.options.weights:
@@ -165,17 +173,20 @@ class Reconstruction:
         }
         return self.task.calibrated(self.graph, self.sites, record, read_from=self.read_from)
 
-    def _work(self, node: fx.Node) -> float:
-        """A guess at the nanoseconds that a visit takes: who watches the progress wants to know how long it lasts."""
-        op, size = op_of(node), float(math.prod(node.meta["shape"]))
-        images, frames, found = len(self.images), self.task.schedule.frames, self.found.get(node.name)
-        if op.role != Role.WEIGHTED:
-            channels = 0 if found is None else len(found.largest)  # no site: nothing is tried
-            return frames * (images * size + TRIED * min(self.options.rows * channels, images * size))
-        inputs, outputs = op.get_buffer("weight")[0].numel(), op.get_buffer("weight").shape[0]
-        rows = min(max(self.options.rows, ROWS_PER_INPUT * inputs), images * size / outputs)
-        solving = inputs * (inputs + outputs) * rows + inputs * inputs * (inputs + 4 * outputs)
-        return 0.1 * solving + 0.01 * images * size * inputs * frames
+    def expected(self) -> Expected:
+        """What `run` will take: the values of live edges, as far as they may be in memory, and the trials' currents."""
+        images, frames = len(self.images), self.task.schedule.frames
+        seconds = 1e-9 * sum(nanoseconds(node, images, frames, self.options) for node in self.visited)
+        sites = [node for node in self.visited if op_of(node).role == Role.SITE]
+        rows = max((len(self._tried_at(node)) * node.meta["shape"][channel_axis(node)] for node in sites), default=0)
+        live = min(float(self._bytes_at_once() * images), self.options.memory * 2**30)
+        weighted = [op_of(node, Weighted) for node in self.visited if op_of(node).role == Role.WEIGHTED]
+        gram = max((op.groups * op.weight[0].numel() ** 2 for op in weighted), default=0)
+        return Expected(seconds, live + 2 * 4 * frames * images * rows + GRAMS * 8 * gram)
+
+    def _tried_at(self, node: fx.Node) -> Tensor:
+        channels = node.meta["shape"][channel_axis(node)]
+        return self.step.positions(math.prod(node.meta["shape"]) // channels, channels)
 
     # --- which node is read when ---
 
@@ -203,6 +214,11 @@ class Reconstruction:
 
     def _affordable(self) -> Tensor:
         """As many of the images as the memory and the files for live edges allow, at least 8."""
+        room = int(self.options.memory * 2**30 + disk_space())
+        return self.task.images[: max(8, room // self._bytes_at_once())]
+
+    def _bytes_at_once(self) -> int:
+        """The most that live edges take of one image."""
         frames, alive, peak = self.task.schedule.frames, 0, 1
         size = {node: math.prod(node.meta["shape"]) for node in self.networks.stored}
         for index, node in enumerate(self.visited):
@@ -211,7 +227,7 @@ class Reconstruction:
             peak = max(peak, alive)
             gone = [one for one in self.last.get(index, ()) if one.op != "placeholder"]
             alive -= sum(size[one] * self._bytes(one, frames) for one in gone)
-        return self.task.images[: max(8, int(self.options.memory * 2**30 + disk_space()) // peak)]
+        return peak
 
     def _bytes(self, node: fx.Node, frames: int) -> int:
         means = 4 + 4 * len(self.read_at)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from snnconvert.calibrate.expected import ROWS_PER_INPUT
 from snnconvert.calibrate.least_squares import NormalEquations, changed, least_penalty, outputs_by_group, patches
 from snnconvert.calibrate.live_values import Chunk, in_turn
 from snnconvert.calibrate.observe import Range
@@ -40,8 +41,6 @@ PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)
 SHARES = (1.0, 0.5, 1.5)
 # of `memory`, for the currents that thresholds are tried on and as much for a change of them; and the fewest rows
 TRIAL_SHARE, MIN_ROWS = 0.75, 1024
-# of the sample for each weight of an output: six, on the images that are fitted, lose nothing (accuracy.md)
-ROWS_PER_INPUT = 8
 
 
 @dataclass

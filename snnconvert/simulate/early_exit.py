@@ -30,12 +30,16 @@ from snnconvert.tasks.scores import Scores, answer_of, scores_of
 LIMITS = 500
 
 
-def with_early_exit(snn: Snn, images: Tensor, share: float, progress: Progress = silent) -> Snn:
+def with_early_exit(snn: Snn, images: Tensor, share: float | None, progress: Progress = silent) -> Snn:
     """`snn` with the limit at which `share` of the answers on `images` (n, *sample) are those of the last step.
+
+    Without a share it is returned as it is.
 
     Raises:
         OptionError: if the network has only one answer.
     """
+    if share is None:
+        return snn
     engine, size, scores = LayerEngine(snn), chunk_size(snn), scores_of(snn.task)
     found, levels = [], []
     for start in range(0, len(images), size):

@@ -1,0 +1,44 @@
+"""What the closed loop will take, guessed from shapes before the work: processor time, and what has to be held."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import fx
+
+from snnconvert.calibrate.observe import channel_axis
+from snnconvert.calibrate.options import Reconstruct
+from snnconvert.graph.dialect import op_of
+from snnconvert.graph.kinds import Role
+
+# rows of the sample for each weight of an output: six, on the images that are fitted, lose nothing (accuracy.md)
+ROWS_PER_INPUT = 8
+# nanoseconds: of all trials of a value in one frame; of a multiplication of the least squares, of the currents that
+# neurons are tried on, and of spikes that are sent on (`python benchmarks/conversion_profile.py` prints both sides)
+TRIED, SOLVED, CURRENT, SENT = 15.0, 0.1, 0.03, 0.01
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Seconds of one core, and bytes besides the network and the images."""
+
+    seconds: float
+    memory: float
+
+
+def nanoseconds(node: fx.Node, images: int, frames: int, options: Reconstruct) -> float:
+    """What the visit of an operator or a site takes."""
+    op, size, share = op_of(node), float(math.prod(node.meta["shape"])), (1 + options.rounds) / 3
+    if op.role == Role.SITE:
+        channels = node.meta["shape"][channel_axis(node)]
+        tried = min(options.rows * channels, images * size)
+        return float(frames * (images * size + TRIED * share * tried))
+    if op.role != Role.WEIGHTED:
+        return frames * images * size
+    weight = op.get_buffer("weight")
+    inputs, outputs = weight[0].numel(), weight.shape[0]
+    rows = min(max(options.rows, ROWS_PER_INPUT * inputs), images * size / outputs)
+    solving = inputs * (inputs + outputs) * rows + inputs * inputs * (inputs + 4 * outputs)
+    currents = 3 * share * CURRENT * rows * outputs + SENT * images * size
+    return SOLVED * solving + currents * inputs * frames
