@@ -6,7 +6,8 @@ Its converter takes modules traced by torch.fx, knows ReLU and pooling as module
 shortcuts, so functional calls are made modules first, and those shortcuts convolutions. Recipes and their settings are
 those of its ImageNet example; the read-out starts where it estimates by itself. Needs the data pack, and SpikingJelly
 2.0.0, which brings its own version of torch: install it without (`pip install --no-deps spikingjelly loguru tqdm
-einops`). Prints a row for each recipe and T.
+einops`). Prints a row for each recipe and T: its name, T, the first step that is read, accuracy, and processor
+seconds of converting and of measuring.
 """
 
 from __future__ import annotations
@@ -111,12 +112,10 @@ def main() -> None:
             start = ann2snn.estimate_delay_start(snn, loader, torch.device("cpu"), timesteps)
             calibrated = time.process_time() - begun
             correct = right(snn, images, wanted, timesteps, start)
+            measured = time.process_time() - begun - calibrated
             low, high = wilson(correct, len(images))
-            share = 100 * correct / len(images)
-            print(
-                f"| {name} | {timesteps} | {start} | {share:.2f} ({low:.2f} to {high:.2f}) | {calibrated:.0f} |",
-                flush=True,
-            )
+            share = f"{100 * correct / len(images):.2f} ({low:.2f} to {high:.2f})"
+            print(f"| {name} | {timesteps} | {start} | {share} | {calibrated:.0f} | {measured:.0f} |", flush=True)
 
 
 if __name__ == "__main__":
