@@ -38,6 +38,10 @@ def test_the_limit_is_that_of_the_equations(name: str, levels: int) -> None:
     current = torch.linspace(-1.2, 1.2, 101)[None] * 0.3 * levels
     rate = send(op, current[None], 400, 0).view(400, -1).mean(0)
     limit = op(current)[0]
+    if op.row.equations is not None:  # leaks, and resets by more than it sends: the clipped value is out of its reach
+        assert bool((rate <= limit + 1 / 400 + 1e-4).all())
+        assert float(rate.max()) > 0.6 or op.row.once
+        return
     if op.row.reset == "zero":  # every spike takes a whole number of steps, and loses what they brought too much
         steps = (0.3 / current[0].clamp(min=1e-9) - 1e-6).ceil()
         assert float((rate - limit).max()) <= 1 / 400 + 1e-4

@@ -78,7 +78,9 @@ def calibrate_reconstruct(task: Task) -> Calibrated:
     reads = read_at(task, options)
     bounds = {}
     for name, site in found.items():
-        resolution = task.resolution(name) if len(reads) == 1 else task.levels(name) * reads[len(reads) // 2]
+        resolution = (
+            task.resolution(name) if len(reads) == 1 or task.once else task.levels(name) * reads[len(reads) // 2]
+        )
         bounds[name] = best_bounds(counts[name], site, resolution, task.schedule.initial)
     reconstruction = Reconstruction(task, options)
     reconstruction.found, reconstruction.bounds = found, [bounds]

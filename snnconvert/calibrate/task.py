@@ -15,6 +15,7 @@ from snnconvert.graph.kinds import Stage
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, SiteCalibration
 from snnconvert.graph.walk import walk
+from snnconvert.neurons import NEURONS
 from snnconvert.progress import Progress, silent
 
 REACH_IMAGES = 32
@@ -58,7 +59,12 @@ class Task:
 
     def resolution(self, site: str) -> int:
         """Number of values above zero that a site's thresholds are fitted for."""
-        return self.schedule.resolution(self.levels(site))
+        return 1 if self.once else self.schedule.resolution(self.levels(site))
+
+    @property
+    def once(self) -> bool:
+        """Whether a neuron sends a single unit in the whole run, which stands for the mean over its frames."""
+        return NEURONS[self.neuron.model].once and not self.schedule.windowed
 
     @property
     def input_bound(self) -> float:
@@ -74,7 +80,8 @@ class Task:
         initial = self.schedule.initial if initial is None else initial
         shaped = broadcastable(bound.double(), found.axis, found.rank)
         start = broadcastable(bound.double() * 0 + initial, found.axis, found.rank)
-        return SiteCalibration((shaped / self.levels(found.site)).float(), start.float())
+        share = 1 / self.schedule.frames if self.once else self.levels(found.site)
+        return SiteCalibration((shaped / share).float(), start.float())
 
     def calibrated(
         self,

@@ -10,9 +10,11 @@ from snnconvert.errors import OptionError
 from snnconvert.neurons.base import NeuronModel, State, integrate
 from snnconvert.neurons.bistable import BISTABLE
 from snnconvert.neurons.burst import BURST, GRADED
+from snnconvert.neurons.complementary import CLIF
 from snnconvert.neurons.first_spike import FIRST_SPIKE
 from snnconvert.neurons.integrate_and_fire import IF, IF_ZERO
 from snnconvert.neurons.signed import SIGNED
+from snnconvert.neurons.single_spike import SINGLE
 from snnconvert.neurons.ternary import TERNARY, TERNARY_LATE
 
 __all__ = [
@@ -30,7 +32,8 @@ __all__ = [
 
 GROUP = "snnconvert.neurons"
 NEURONS: dict[str, NeuronModel] = {
-    model.name: model for model in (IF, TERNARY, TERNARY_LATE, BURST, GRADED, IF_ZERO, SIGNED, BISTABLE, FIRST_SPIKE)
+    model.name: model
+    for model in (IF, TERNARY, TERNARY_LATE, BURST, GRADED, IF_ZERO, CLIF, SINGLE, SIGNED, BISTABLE, FIRST_SPIKE)
 }
 _OWN = frozenset(NEURONS)
 

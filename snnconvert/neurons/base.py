@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class State(NamedTuple):
-    """Membrane potential, and the net number of spikes sent so far (only for models with memory).
+    """Membrane potential, and the net number of spikes sent so far, or what a model keeps of them (models with memory).
 
     Attributes:
         v: one value per neuron, shape (batch, *neurons), in units of the original activation.
@@ -36,6 +36,7 @@ class State(NamedTuple):
 
 Fire = Callable[["State", "Tensor", int], "tuple[Tensor, State]"]
 Surrogate = Callable[["Tensor", "Tensor", int], "Tensor"]
+Equations = Callable[["State", "Tensor", 'Callable[["Tensor", "Tensor"], "Tensor"]'], "tuple[Tensor, State]"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class NeuronModel:
         range: the least and the largest number of units in one step, for `levels`. Sums are exact and spikes are
             packed within it. The largest is `levels` for every number of levels that the neuron may have.
         source: where the equations come from.
-        memory: whether the state counts the spikes sent.
+        memory: whether the state counts the spikes sent, or remembers them in another way.
+        once: whether it sends no more than one unit in a whole run: thresholds are fitted for a single level then.
         reset: what a spike does to the membrane: "subtract" (what it is worth) or "zero".
         rectifies: whether its rate never stays below zero, whatever single spikes do; else it carries either sign.
         offered: whether `--neuron` offers it in place of a rectifier; others are brought by a schedule, or by sums
@@ -60,6 +62,9 @@ class NeuronModel:
         title: what reports call its neurons; empty for its name.
         surrogate: (v, threshold, levels) -> the derivative of the units with respect to v / threshold that gradients
             use instead of that of `fire`, shaped like v; None without one.
+        equations: (state, threshold, reached) -> (spikes, state): `fire` with `reached(v, threshold)` in place of the
+            comparison of the two, for a model whose membrane does more than subtract what it sends; gradients are taken
+            through them as they stand, with a surrogate for `reached`.
         native: its number in `simulate/kernels/source/layer.h`; None lets torch compute it.
         triton: its number in `simulate/kernels/fused_kernel.py`; None likewise.
         provider: the package or module that it was registered by; empty for those of snnconvert itself.
@@ -84,6 +89,7 @@ class NeuronModel:
     range: Callable[[int], tuple[int, int]]
     source: str
     memory: bool = False
+    once: bool = False
     reset: str = "subtract"
     rectifies: bool = True
     offered: bool = True
@@ -93,6 +99,7 @@ class NeuronModel:
     several: str = ""
     title: str = ""
     surrogate: Surrogate | None = None
+    equations: Equations | None = None
     native: int | None = None
     triton: int | None = None
     provider: str = ""

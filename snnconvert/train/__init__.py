@@ -61,10 +61,25 @@ TRAINING_METHODS = {
         "Wu et al. 2019, arXiv 1907.01167",
         "rates:Tandem",
     ),
+    "progressive": TrainingMethod(
+        "layers become spiking and are frozen one after the other, and those behind them adapt",
+        "Wu et al., TPAMI 2021, arXiv 2007.01204",
+        "progressive:Progressive",
+    ),
     "proxy": TrainingMethod(
         "gradients of the original network with the same weights, whose outputs are the spiking network's",
         "Kheradpisheh et al. 2021, arXiv 2109.13208",
         "rates:Proxy",
+    ),
+    "single-spike": TrainingMethod(
+        "distillation into neurons that fire at most once, by membranes at the end and the time of spikes",
+        "Datta et al., IJCNN 2021, arXiv 2107.12374",
+        "single_spike:SingleSpike",
+    ),
+    "hybrid-code": TrainingMethod(
+        "burst neurons learn the original's activations layer by layer, the read-out an answer that is clear early",
+        "Chen et al., TPAMI 2024, arXiv 2305.16594",
+        "hybrid_code:HybridCode",
     ),
     "rewire": TrainingMethod(
         "distillation while synapses come and go, until --connectivity of them are left",

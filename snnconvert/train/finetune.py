@@ -6,10 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from snnconvert.compile.network import compile_network
-from snnconvert.compile.spikify import neuron_in
 from snnconvert.data.datasets import Dataset
 from snnconvert.data.selection import as_prepared, images_for
 from snnconvert.errors import DataError, OptionError, SnnConvertError
@@ -30,11 +27,11 @@ from snnconvert.train.kept import Kept, key_of
 from snnconvert.train.loop import Judge, Loop, Say
 from snnconvert.train.method import Method
 from snnconvert.train.options import FineTuning, check_asked
+from snnconvert.train.scratch import draw
+from snnconvert.train.start import start_for
 from snnconvert.train.student import Student
 
-# thresholds of a network that is trained for other steps than it was calibrated for: factors that are tried
-FACTORS = (0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 2.4, 2.8)
-TRIED_ON = 256
+DRAWN_ON = 64
 NOT_EVALUATED = ("synthetic", "calibration images")
 
 
@@ -93,8 +90,8 @@ def tune(
     if asked.label_weight and given.classes_of_images is None:
         raise DataError(f"{given.name} has no class labels", hint="leave --label-weight out: the original teaches")
     schedule = schedule_of(calibrated, snn.schedule, Change(timesteps=asked.timesteps))
-    start, scale = _start(calibrated, schedule, teacher, images)
-    student = Student(start, schedule, device=asked.device, arithmetic=asked.arithmetic, width=asked.surrogate_width)
+    start, scale = start_for(calibrated, schedule, teacher, images.learned)
+    student = _student(start, schedule, images, asked)
     method: Method = TRAINING_METHODS[asked.method].load()(student, snn.task, asked)
     held_out = images.held_out.images()
     judge = Judge(teacher.graph, snn.task, held_out)
@@ -120,6 +117,13 @@ def tune(
     made, record, more = outcome.network()
     found = outcome.measured(made, record, evaluated.images, evaluated.notes + more)
     kept.remove()
+    return found
+
+
+def _student(start: Calibrated, schedule: Schedule, images: TrainingImages, asked: FineTuning) -> Student:
+    found = Student(start, schedule, device=asked.device, arithmetic=asked.arithmetic, width=asked.surrogate_width)
+    if asked.from_scratch:
+        draw(found, images.learned.images(range(min(DRAWN_ON, len(images)))), asked.seed)
     return found
 
 
@@ -272,32 +276,3 @@ def _evaluated(snn: Snn, asked: FineTuning, given: Dataset | None) -> _Evaluated
             "that are trained on may be among it"
         )
         return _Evaluated(notes=(note,))
-
-
-def _start(
-    calibrated: Calibrated, schedule: Schedule, teacher: Ann, images: TrainingImages
-) -> tuple[Calibrated, float]:
-    """Where training starts: for other steps than those calibrated for, thresholds times what agrees best at once."""
-    if schedule.frames == calibrated.schedule.frames:
-        return calibrated, 1.0
-    learned: Tensor = images.learned.images(range(min(TRIED_ON, len(images))))
-    judge = Judge(teacher.graph, calibrated.network.task, learned)
-    neuron = neuron_in(schedule, calibrated.neuron)
-    tried: dict[float, Calibrated] = {factor: _scaled(calibrated, factor) for factor in FACTORS}
-    scores: dict[float, float] = {
-        factor: judge.exact(compile_network(one, schedule, neuron)) for factor, one in tried.items()
-    }
-    best = max(scores, key=lambda factor: scores[factor])
-    return tried[best], best
-
-
-def _scaled(calibrated: Calibrated, factor: float) -> Calibrated:
-    sites = {
-        name: replace(
-            one,
-            threshold=one.threshold * factor,
-            amplitude=None if one.amplitude is None else one.amplitude * factor,
-        )
-        for name, one in calibrated.sites.items()
-    }
-    return replace(calibrated, sites=sites)

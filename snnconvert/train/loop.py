@@ -1,4 +1,7 @@
-"""The loop: steps of Adam along half a cosine, with looks at held-out images, until the time or the steps are used up.
+"""The loop: steps of Adam, whose rate rises at first and falls along half a cosine, until the time or they are used up.
+
+In between held-out images are looked at. Adam moves every number equally far, but folded batch normalisation leaves
+channels whose weights are ten times those of others: weights move in proportion to their channel's own spread.
 
 What chooses the best network is the exact one: whatever is learned is compiled, and run by the engine that will run it.
 A run writes down where it is (`kept.py`), and goes on from there.
@@ -35,6 +38,10 @@ LOOKING_SHARE = 0.1
 KEPT_EVERY = 60.0
 # what a few images tell of the largest values behind a layer
 BOUNDING = 256
+# share of a run in which the learning rate rises to its full size
+WARM = 0.1
+# spread of an output channel's weights for which the learning rate is meant; others move in proportion to their own
+SPREAD = 0.1
 
 Say = Callable[[str], None]
 
@@ -152,6 +159,7 @@ class Loop:
         groups = [{"params": [one], "lr": self.method.rate_of(name)} for name, one in self.method.learns().items()]
         adam = torch.optim.Adam(groups, foreach=False)
         rates = [float(group["lr"]) for group in adam.param_groups]
+        paces = {name: one / SPREAD for name, one in self.student.spreads().items() if name in self.method.learns()}
         if state is not None:
             self._set(state.values)
             adam.load_state_dict(state.adam)
@@ -163,10 +171,10 @@ class Loop:
                 self.state.looks = max(2, min(LOOKS, int(LOOKING_SHARE * self.budget / max(taken, 1e-3))))
         kept = clock.read()
         while (done := self._share(clock)) < 1:
-            rate = 0.5 * self.asked.learning_rate * (1 + math.cos(math.pi * done))
+            rate = 0.5 * self.asked.learning_rate * (1 + math.cos(math.pi * done)) * min(1.0, done / WARM)
             for group, factor in zip(adam.param_groups, rates, strict=True):
                 group["lr"] = factor * rate
-            self._step(adam)
+            self._step(adam, paces)
             self.state.step += 1
             self.method.after_step(min(1.0, self._share(clock)))
             progress("train", *self._done(clock))
@@ -201,7 +209,7 @@ class Loop:
             return self.state.step, self.total
         return min(int(clock.read()), int(self.budget)), int(self.budget)
 
-    def _step(self, adam: torch.optim.Adam) -> None:
+    def _step(self, adam: torch.optim.Adam, paces: dict[str, Tensor]) -> None:
         batch = self.images.batch(self.state.step, self.asked.batch_size)
         with torch.inference_mode(), self.student.precision():
             answers = self.teacher(self.student.laid_out(batch.images))
@@ -209,7 +217,12 @@ class Loop:
         adam.zero_grad()
         with torch.enable_grad():
             self.method.loss(batch, goal).backward()  # type: ignore[no-untyped-call]
+        learned = self.method.learns()
+        before = {name: learned[name].detach().clone() for name in paces}
         adam.step()
+        with torch.no_grad():
+            for name, pace in paces.items():  # what Adam moves has one size; weights do not
+                learned[name].copy_(before[name].lerp_(learned[name], pace))
 
     def _look(self, adam: torch.optim.Adam, clock: _Clock) -> float:
         """Judge what has been learned so far; how long it takes."""

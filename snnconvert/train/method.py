@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from snnconvert.train.images import Batch
 
 
+# thresholds learn by their logarithm, of which a step of Adam is a smaller part than of a weight
+THRESHOLDS_RATE = 5.0
+
+
 class Method:
     """Distillation; others change what they need to.
 
@@ -67,8 +71,7 @@ class Method:
 
     def rate_of(self, name: str) -> float:
         """By what the learning rate of a tensor is multiplied."""
-        del name
-        return 1.0
+        return THRESHOLDS_RATE if name.endswith(".growth") else 1.0
 
     def loss(self, batch: Batch, goal: list[Tensor]) -> Tensor:
         """The loss of a batch; `goal` holds the teacher's outputs, each (batch, *output)."""

@@ -48,6 +48,11 @@ class Firing:
     width: float = 0.5
     triangle: bool = False
 
+    @property
+    def most(self) -> float:
+        """The largest mean of the units of a step."""
+        return self.model.range(self.levels)[1] / (self.frames if self.model.once else 1)
+
     def slope(self, u: Tensor, sent: Tensor | None, threshold: Tensor) -> Tensor:
         """The surrogate of dn / d(u / theta), shaped like `u`: the membrane before it fires."""
         if self.model.surrogate is not None:
@@ -56,14 +61,15 @@ class Firing:
         if self.model.name in ("ternary", "ternary-late"):
             assert sent is not None
             low = 0.0 if self.model.name == "ternary" else -1.0
-            return self._around(ratio - 1) + self._around(ratio - low) * (sent > 0)
+            return self.around(ratio - 1) + self.around(ratio - low) * (sent > 0)
         low_units, high_units = self.model.range(self.levels)
         jumps = range(low_units + 1, high_units + 1)
         if self.width == 0.5 and not self.triangle:  # rectangles side by side
             return ((ratio > jumps[0] - 0.5) & (ratio < jumps[-1] + 0.5)).to(u.dtype)
-        return torch.stack([self._around(ratio - jump) for jump in jumps]).sum(0)
+        return torch.stack([self.around(ratio - jump) for jump in jumps]).sum(0)
 
-    def _around(self, distance: Tensor) -> Tensor:
+    def around(self, distance: Tensor) -> Tensor:
+        """The surrogate of one jump, by how far it is away in thresholds."""
         away = distance.abs()
         if self.triangle:
             return (1 - away / self.width).clamp(min=0) / self.width
@@ -73,6 +79,8 @@ class Firing:
 def trainable(model: str, levels: int) -> bool:
     """Whether there is a derivative for the neurons of this model."""
     row = NEURONS[model]
+    if row.equations is not None:
+        return True
     if row.reset != "subtract" or row.range(levels)[1] < 1:
         return False
     return row.surrogate is not None or not row.provider
@@ -90,7 +98,42 @@ def fired(firing: Firing, current: Tensor, threshold: Tensor, initial: Tensor, *
         (frames * batch, *sample) in the type of `current`: theta times the units of every step.
     """
     shape = current.shape[1:]
+    if firing.model.equations is not None:
+        return _through(firing, current, threshold, initial, constant=constant)
     return _Fired.apply(firing, current, threshold.expand(shape), initial.expand(shape), constant)  # type: ignore[no-any-return,no-untyped-call]
+
+
+class _Reached(torch.autograd.Function):
+    """Whether a membrane has reached its threshold, with the surrogate for its derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, ratio: Tensor, firing: Firing) -> Tensor:
+        ctx.save_for_backward(ratio)
+        ctx.firing = firing
+        return (ratio >= 1).to(ratio.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (ratio,) = ctx.saved_tensors
+        return gradient * ctx.firing.around(ratio - 1), None
+
+
+def _through(firing: Firing, current: Tensor, threshold: Tensor, initial: Tensor, *, constant: bool) -> Tensor:
+    """`fired` by the model's own equations, which autograd differentiates."""
+    model, frames = firing.model, firing.frames
+    assert model.equations is not None
+    exact = torch.promote_types(current.dtype, torch.float32)
+    theta, start = threshold.to(exact), initial.to(exact)
+    by_frame = current.unsqueeze(0) if constant else current.view(frames, -1, *current.shape[1:])
+    state = model.init(by_frame[0].to(exact), theta * start)
+    out = []
+    for step in range(frames + firing.wait):
+        if step < frames:
+            state = integrate(state, by_frame[0 if constant else step].to(exact))
+        if step >= firing.wait:
+            spikes, state = model.equations(state, theta, lambda v, limit: _Reached.apply(v / limit, firing))  # type: ignore[no-untyped-call]
+            out.append((spikes * theta).to(current.dtype))
+    return torch.cat(out)
 
 
 def _laid_out(tensor: Tensor, like: Tensor) -> Tensor:

@@ -52,6 +52,9 @@ class FineTuning:
     epochs: float | None = _basic(
         None, "Train for so many passes over the images instead; the result does not depend on the clock then.", above=0
     )
+    from_scratch: bool = _more(
+        False, "Draw the weights anew instead of starting from those of the conversion; give it more time then."
+    )
     teacher: str | None = _more(
         None, "A network to learn from (.onnx, .pt2, zoo:NAME).", usual="the original network in the checkpoint"
     )
@@ -63,7 +66,7 @@ class FineTuning:
     )
     temperature: float = _more(3.0, "Of the softened answers that are compared.", above=0)
     learning_rate: float = _more(5e-4, "Of Adam; it falls to 0 along half a cosine.", above=0)
-    batch_size: int = _more(64, "Images in one step.", least=1)
+    batch_size: int = _more(32, "Images in one step.", least=1)
     augment: str = _more(
         AUTO,
         "Vary the images of every step: mirrored, and moved by up to an eighth; auto: both for colour images, nothing "

@@ -99,6 +99,5 @@ def rectified(node: fx.Node, site: Site, current: Tensor, rate: Tensor) -> Tenso
 
 
 def _rate(site: Site, current: Tensor, rate: Tensor, *, clips: bool) -> Tensor:
-    model, levels = site.firing.model, site.firing.levels
-    top = (site.threshold * model.range(levels)[1]).expand(current.shape[1:])
-    return _Represented.apply(current, top, rate, clips, not model.rectifies)  # type: ignore[no-any-return,no-untyped-call]
+    top = (site.threshold * site.firing.most).expand(current.shape[1:])
+    return _Represented.apply(current, top, rate, clips, not site.firing.model.rectifies)  # type: ignore[no-any-return,no-untyped-call]

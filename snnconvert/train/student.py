@@ -20,7 +20,7 @@ from snnconvert.errors import OptionError
 from snnconvert.graph.dialect import calls, op_of, origin_of, output_nodes, sites
 from snnconvert.graph.edit import copied
 from snnconvert.graph.flow import Flow, flows
-from snnconvert.graph.kinds import Op, Role
+from snnconvert.graph.kinds import Op, Role, Weighted
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Calibrated, SiteCalibration
 from snnconvert.graph.walk import walk
@@ -30,6 +30,7 @@ from snnconvert.train.neurons import Firing, fired, trainable
 # tensors of operators that learn, by role
 LEARNED = {Role.WEIGHTED: ("weight", "bias"), Role.AFFINE: ("scale", "shift")}
 LEAST_THRESHOLD = 1e-6
+LEAST_SPREAD = 1e-4
 
 
 @dataclass
@@ -120,6 +121,14 @@ class Student:
         found = {f"{node.name}.{name}": getattr(op, name) for node, op, name in self._learned()}
         for node, site in self.sites.items():
             found |= {f"{node.name}.growth": site.growth, f"{node.name}.initial": site.initial}
+        return found
+
+    def spreads(self) -> dict[str, Tensor]:
+        """Root mean square of every output channel's weights, shaped to multiply them, by name."""
+        found = {}
+        for node, op in calls(self.graph, Weighted):
+            spread = op.by_rows(op.weight.detach()).square().mean(1).sqrt()
+            found[f"{node.name}.weight"] = op.by_output(spread.clamp(min=LEAST_SPREAD))
         return found
 
     # --- forward ---

@@ -20,9 +20,11 @@ from snnconvert.data.bundled import dataset_for
 from snnconvert.errors import DataError, OptionError
 from snnconvert.graph.checkpoint import load_snn
 from snnconvert.graph.dialect import neurons_of
+from snnconvert.graph.walk import walk
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.step_engine import StepEngine
 from snnconvert.threads import threads
+from snnconvert.train.start import _hoyer
 from tests.test_tiny import command
 
 TRAIN, TEST, PLAN = dataset_for("digits-cnn")
@@ -164,8 +166,23 @@ def test_other_steps_and_another_teacher(folder: Path) -> None:
     training = found.report["training"]
     assert found.snn.timesteps == training["after"]["timesteps"] == 1
     assert training["before"]["timesteps"] == 2
-    assert training["threshold_scale"] > 1
+    assert training["threshold_scale"] != 1
     assert training["after"]["accuracy"] > 50
+
+
+def test_a_single_step_may_start_at_the_hoyer_extremum(folder: Path) -> None:
+    """theta / Omega is |x|_2^2 / |x|_1 of every channel's clipped activations."""
+    calibrated = snnconvert.load(folder / "d.snn").calibrated
+    assert calibrated is not None
+    images = torch.rand(9, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+    found, node = _hoyer(calibrated, images), next(iter(calibrated.sites))
+    x = next(step.value for step in walk(calibrated.network.graph, images) if step.node.name == node)
+    threshold = calibrated.sites[node].threshold
+    for channel in range(x.shape[1]):
+        values = x[:, channel].clamp(min=0).minimum(threshold[channel])
+        if float(values.sum()) > 0:
+            expected = values.square().sum() / values.sum()
+            torch.testing.assert_close((threshold * found[node])[channel].squeeze(), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_stopped_clock_ends_a_run_of_minutes(folder: Path) -> None:

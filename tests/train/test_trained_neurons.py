@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from snnconvert.neurons import NEURONS
+from snnconvert.neurons import NEURONS, State, integrate
 from snnconvert.train import native
 from snnconvert.train.neurons import Firing, fired
 
@@ -80,6 +81,49 @@ def test_gradients_are_those_of_a_plain_loop(model: str, frames: int, wait: int,
         torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
 
 
+def test_what_a_complementary_neuron_remembers_has_a_gradient() -> None:
+    """Its membrane forgets half of everything in a step: without m the first current would hardly count at the end."""
+    x = torch.tensor([0.9, 0.2, 0.0, 0.6, 0.9, 0.8], dtype=torch.float64)
+    theta, start = torch.tensor([0.7], dtype=torch.float64), torch.tensor([0.5], dtype=torch.float64)
+    firing = Firing(NEURONS["clif"], 1, len(x))
+
+    def smooth(v: Tensor, limit: Tensor) -> Tensor:
+        return torch.sigmoid(4 * (v / limit - 1))
+
+    def plain(current: Tensor, reached: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """As published: leak, memory, spike, reset, in thresholds."""
+        v, m, out = 2 * start, torch.zeros(1, dtype=torch.float64), []
+        for one in current:
+            v = v / 2 + one / theta
+            m = m * torch.sigmoid(v / 2)
+            s = reached(v, torch.ones(1, dtype=torch.float64))
+            m = m + s
+            v = v - s - s * torch.sigmoid(m)
+            out.append(s)
+        return torch.cat(out)
+
+    def ours(current: Tensor, reached: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        state, out = State(theta * start, torch.zeros(1, dtype=torch.float64)), []
+        for one in current:
+            assert firing.model.equations is not None
+            spikes, state = firing.model.equations(integrate(state, one), theta, reached)
+            out.append(spikes)
+        return torch.cat(out)
+
+    jacobians = [
+        torch.autograd.functional.jacobian(lambda one, which=which: which(one, smooth), x)  # type: ignore[no-untyped-call]
+        for which in (ours, plain)
+    ]
+    torch.testing.assert_close(*jacobians, rtol=1e-3, atol=1e-4)
+    sent = fired(firing, x[:, None], theta, start)
+    assert sent.flatten().tolist() == [0.7 * float(one) for one in plain(x, lambda v, limit: (v >= limit).double())]
+    assert 0 < int((sent > 0).sum()) < len(x)
+    leaf = x.clone().requires_grad_()
+    fired(firing, leaf[:, None], theta, start).sum().backward()
+    assert leaf.grad is not None
+    assert float(leaf.grad.abs().max()) > 0
+
+
 @pytest.mark.skipif(native.load() is None, reason="the native library was not built")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("model", ["if", "ternary"])
@@ -109,7 +153,7 @@ def test_what_is_sent_is_what_the_engine_sends() -> None:
     from snnconvert.simulate.over_time import send
 
     current, threshold, initial, _ = given((4, 3, 3), 6, torch.float32)
-    for model, levels in LAYERS.items():
+    for model, levels in {**LAYERS, "clif": 1, "single": 1}.items():
         op = Neuron(threshold, threshold * initial, model=model, levels=levels)
         ours = fired(Firing(NEURONS[model], levels, 6, 1), current.flatten(0, 1), threshold, initial)
         assert torch.equal(ours, threshold * send(op, current, 6, 1)), model

@@ -74,8 +74,8 @@ class RateNormLayer(Method):
 
         def carry(node: fx.Node, site: Site, current: Tensor, rate: Tensor) -> Tensor:
             del node, rate
-            model, levels = site.firing.model, site.firing.levels
-            top = p * site.start * model.range(levels)[1]
+            model = site.firing.model
+            top = p * site.start * site.firing.most
             clipped = current.float().minimum(top.expand(current.shape[1:]))
             clipped = clipped.clamp(min=0) if model.rectifies else clipped.maximum(-top.expand(current.shape[1:]))
             rates = (clipped / top).abs()

@@ -1,0 +1,49 @@
+"""Integrate and fire, once: a neuron that has sent a spike is silent until the end.
+
+    v <- v + I;  s = [v >= threshold] (1 - sent);  sent <- sent + s
+
+Nothing is reset, and a gradient through `sent` knows that a spike which comes earlier does not come later.
+What it says is when it fires: what arrives early has charged the neurons behind it for longer. A spike is one value for
+the whole run, so that thresholds are fitted for one level, and it has to be trained. After Datta et al., IJCNN 2021
+(arXiv 2107.12374), without their leak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from snnconvert.neurons.base import NeuronModel, State
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def step(state: State, threshold: Tensor, reached: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, State]:
+    """One step; `reached(v, threshold)` says who would fire."""
+    assert state.sent is not None
+    spikes = reached(state.v, threshold) * (1 - state.sent)
+    return spikes, State(state.v, state.sent + spikes)
+
+
+def _reached(v: Tensor, threshold: Tensor) -> Tensor:
+    return (v >= threshold).to(v.dtype)
+
+
+def fire(state: State, threshold: Tensor, levels: int) -> tuple[Tensor, State]:
+    """One binary spike at most, in the whole run."""
+    del levels
+    return step(state, threshold, _reached)
+
+
+SINGLE = NeuronModel(
+    "single",
+    fire,
+    range=lambda _: (0, 1),
+    source="after Datta et al., IJCNN 2021, arXiv 2107.12374",
+    memory=True,
+    once=True,
+    tried=False,  # has to be trained
+    title="integrate-and-fire, at most one spike",
+    equations=step,
+)
