@@ -3,7 +3,7 @@
     python benchmarks/nmnist_cnn.py train              # the bundled zoo:nmnist-cnn, on the 1,000 training recordings
     python benchmarks/nmnist_cnn.py fold 0             # of 5: trained on 800 of them, replayed on the other 200
     python benchmarks/nmnist_cnn.py replay             # the bundled network on the 100 test recordings
-    python benchmarks/nmnist_cnn.py memory             # of a replay of 300 ms, and of 30 s
+    python benchmarks/nmnist_cnn.py memory             # of a replay of 300 ms, 3, 30 and 60 s
 
 Needs the data pack (SNNCONVERT_DATA): nmnist_small.tar.xz, 1,100 recordings of N-MNIST (G. Orchard et
 al., 2015, CC BY-SA 4.0), which is unpacked into a temporary folder. Training takes some two minutes on one core. The
@@ -162,7 +162,7 @@ def memory() -> None:
     path = FOLDER_OF_NETWORKS / "memory.snn"
     if not path.exists():
         converted_apart(path)
-    for milliseconds in (MILLISECONDS, 100 * MILLISECONDS):
+    for milliseconds in (MILLISECONDS, 10 * MILLISECONDS, 100 * MILLISECONDS, 200 * MILLISECONDS):
         child = os.fork()
         if not child:
             snn = snnconvert.load(path)

@@ -16,7 +16,7 @@ from snnconvert.data.recordings import are_whole
 from snnconvert.errors import DataError
 from snnconvert.graph.inputs import events_of
 from snnconvert.graph.types import Snn
-from snnconvert.simulate.chunks import steps_at_once
+from snnconvert.simulate.chunks import pieces
 from snnconvert.simulate.moving_input import refuse_moving
 from snnconvert.simulate.result import Simulation, one_after_the_other
 from snnconvert.simulate.stream_engine import Carried, StreamEngine
@@ -119,9 +119,9 @@ def continued(snn: Snn, given: Tensor, state: Carried | None) -> tuple[Continued
     incoming, engine, carried = over_time_of(given), StreamEngine(snn), state or Carried()
     if incoming is None:
         incoming = Currents(given.double().expand(snn.schedule.frames, *given.shape))
-    parts, each, first = list[Simulation](), steps_at_once(snn, len(given)), carried.step
-    for start in range(0, incoming.steps, each):
-        part, carried = engine.run(incoming.frames(start, min(start + each, incoming.steps)), carried)
+    parts, first = list[Simulation](), carried.step
+    for start, stop in pieces(snn, len(given), incoming.steps):
+        part, carried = engine.run(incoming.frames(start, stop), carried)
         parts.append(part)
     run = one_after_the_other(parts)
     last = carried.step - snn.schedule.start(snn.schedule.depth) - snn.schedule.read_from

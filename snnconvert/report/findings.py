@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from snnconvert.report import statistics
 from snnconvert.report.sections import shift
+from snnconvert.report.verdict import guesses
+from snnconvert.report.wording import milliseconds
 from snnconvert.tasks import METRICS, TASKS
 
 Document = Mapping[str, Any]
@@ -46,15 +47,23 @@ def _comparison(document: Document) -> dict[str, str] | None:
 
 
 def _near_chance(document: Document) -> dict[str, str] | None:
-    accuracy, classes = document["ann"]["accuracy"], document["evaluation"]["classes"]
-    if accuracy is None or not classes or not statistics.near_chance(accuracy, classes):
+    if not guesses(document):
         return None
+    accuracy, classes = document["ann"]["accuracy"], document["evaluation"]["classes"]
+    causes = (
+        "wrong normalisation (mean, standard deviation, 0..1 or 0..255), wrong channel order (RGB or BGR, channels "
+        "first or last)"
+    )
+    if milliseconds(document) is not None:
+        causes = (
+            "another --scale or --std than in training, recordings of another length (-T), polarities in another order "
+            "(channel 0 is polarity 0)"
+        )
     return _warning(
         f"The original network itself scores {accuracy:.1f} % on the labelled images, close to guessing among "
         f"{classes} classes ({100 / classes:.1f} %): the accuracies below mean nothing.",
-        "Likely causes: wrong normalisation (mean, standard deviation, 0..1 or 0..255), wrong channel order (RGB or "
-        "BGR, channels first or last), labels off by one (a background class), or classes in another order (class "
-        "folders are numbered by their sorted names).",
+        f"Likely causes: {causes}, labels off by one (a background class), or classes in another order (class folders "
+        "are numbered by their sorted names).",
     )
 
 

@@ -15,7 +15,7 @@ import altair as alt
 from snnconvert.report.drawing import BLUE, GREY, ORANGE, TEAL, alike, data, finish, tips
 from snnconvert.report.section import Document, Spec
 from snnconvert.report.verdict import answer_step, answers, metric
-from snnconvert.report.wording import clean, milliseconds, moment, percent, schedule, spoken
+from snnconvert.report.wording import at_time, clean, milliseconds, moment, percent, schedule, spoken
 from snnconvert.tasks import METRICS
 
 # from so many steps on, the axis of time is logarithmic: what is worth seeing happens in the first few
@@ -149,11 +149,18 @@ def latency(document: Document) -> Spec | None:
 
 def x_axis(document: Document, last: int) -> alt.X:
     """Steps up to the last one; milliseconds where recordings are replayed in time."""
+    if milliseconds(document) is None:
+        return alt.X("t:Q").title(TIME).scale(**_time_scale(last)).axis(**time_axis(last))
+    return linear_axis(document, last, TIME)
+
+
+def linear_axis(document: Document, last: int, title: str, ticks: int = 6) -> alt.X:
+    """Steps up to the last one, evenly; milliseconds instead where recordings are replayed in time."""
     each = milliseconds(document)
     if each is None:
-        return alt.X("t:Q").title(TIME).scale(**_time_scale(last)).axis(**time_axis(last))
+        return alt.X("t:Q").title(title).scale(nice=False).axis(tickMinStep=1, format="d", tickCount=ticks)
     shown = alt.X("t:Q").title("milliseconds since the first event").scale(nice=False, domain=[0, last])
-    wanted = last * each / 6
+    wanted = last * each / ticks
     power = 10.0 ** math.floor(math.log10(wanted))
     apart = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= wanted)
     values = [apart * index / each for index in range(int(last * each / apart) + 1)]
@@ -219,16 +226,12 @@ def _original(document: Document, y: alt.Y, last: int) -> list[Any]:
     ]
 
 
-def _asked_words(document: Document, asked: int) -> str:
-    return f"T = {asked}" if milliseconds(document) is None else moment(document, asked)
-
-
 def _asked(document: Document, x: alt.X) -> list[Any]:
     """A line at the steps that were asked for."""
     asked = document["latency"].get("asked")
     if not asked:
         return []
-    rule = alt.Chart(data([{"t": asked, "label": f"{_asked_words(document, asked)} asked for"}]))
+    rule = alt.Chart(data([{"t": asked, "label": f"{at_time(document, asked)} asked for"}]))
     high = metric(document).better == "lower"  # where curves are not, at the end
     words = rule.mark_text(align="right", baseline="top" if high else "bottom", dx=-5, dy=4 if high else -4)
     return [

@@ -67,7 +67,13 @@ def _quality(document: Document) -> str:
         return f"{value} in {seen}" if "pixels" in value else f"{value} of {seen} right"
     told = f"{value}, {difference(drop)} the original ({percent(ann)}{_by_chance(document)})"
     classes = document["evaluation"]["classes"]
-    return told + (f", which only guesses among {classes} classes" if classes and near_chance(ann, classes) else "")
+    return told + (f", which only guesses among {classes} classes" if guesses(document) else "")
+
+
+def guesses(document: Document) -> bool:
+    """Whether the original is hardly better than chance, so that no answer of either network means anything."""
+    ann, classes = document["ann"]["accuracy"], document["evaluation"]["classes"]
+    return ann is not None and bool(classes) and near_chance(ann, classes)
 
 
 def difference(drop: float) -> str:
@@ -102,9 +108,9 @@ def answers(document: Document) -> list[int]:
 
 
 def answer_step(document: Document) -> int:
-    """The step from which the answer holds; the last answer's where that is not known."""
+    """The step from which the answer holds; the last answer's where that is not known, or means nothing."""
     held: int | None = document["holds_from"]
-    return int(document["analysis"]["final"]["t"]) if held is None else held
+    return int(document["analysis"]["final"]["t"]) if held is None or guesses(document) else held
 
 
 def metric(document: Document) -> Metric:

@@ -47,6 +47,11 @@ def moment(document: Mapping[str, Any], step: int, *, bare: bool = False) -> str
     return f"{step * each:.3g} ms" if step * each < 1000 else f"{step * each:,.0f} ms"
 
 
+def at_time(document: Mapping[str, Any], step: int) -> str:
+    """`T = 12`, or `12 ms` where recordings are replayed in time."""
+    return f"T = {step}" if milliseconds(document) is None else moment(document, step)
+
+
 def schedule(document: Mapping[str, Any]) -> type[Schedule] | None:
     """The class of the schedule that a report names; None for one that is not known here."""
     return SCHEDULES.get((document.get("schedule") or {}).get("kind", ""))

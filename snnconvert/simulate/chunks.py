@@ -6,13 +6,13 @@ On a CUDA device it is a share of what is free there. Where memory runs out all 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
 from torch import fx
 
-from snnconvert.allocator import out_of_memory
+from snnconvert.allocator import hand_back_beyond, out_of_memory
 from snnconvert.graph.dialect import arguments, calls, neurons_of, role_of
 from snnconvert.graph.flow import Flow, flows
 from snnconvert.graph.kinds import Conv, Neuron, Op, Role
@@ -86,9 +86,30 @@ def chunk_size(snn: Snn, target_bytes: int = TARGET_BYTES, spike_bytes: int = SP
 
 
 def steps_at_once(snn: Snn, images: int) -> int:
-    """Steps of so many inputs that vary over time that are simulated at once."""
+    """Steps of so many inputs that vary over time that are simulated at once by whoever goes on piece by piece.
+
+    All values over time are floats there, the input doubles.
+    """
+    each = 4.0 * max(widest(snn.graph), 2 * math.prod(snn.input_shape))
+    return max(1, int(TARGET_BYTES / (each * max(images, 1))))
+
+
+def pieces(snn: Snn, images: int, steps: int) -> Iterator[tuple[int, int]]:
+    """Where the pieces of so many steps begin and end.
+
+    What is kept of each (answers, membranes) lies between what is freed, which then does not fit together any more:
+    without handing it back memory would grow with the number of pieces.
+    """
+    each = steps_at_once(snn, images)
+    for start in range(0, steps, each):
+        yield start, min(start + each, steps)
+        hand_back_beyond(LONG_BYTES)
+
+
+def is_long(snn: Snn, images: int) -> bool:
+    """Whether so many inputs that vary over time take too much memory at once."""
     each = max(*frame_bytes(snn), 8.0 * math.prod(snn.input_shape))
-    return max(1, int(LONG_BYTES / (each * max(images, 1))))
+    return snn.schedule.frames * each * images > LONG_BYTES
 
 
 def planned_size(snn: Snn, device: str) -> int:

@@ -24,7 +24,7 @@ from snnconvert.graph.schedule import Schedule, Windowed
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.graph.walk import Plan, Pull, upstream
-from snnconvert.simulate.chunks import steps_at_once
+from snnconvert.simulate.chunks import is_long
 from snnconvert.simulate.exact_products import applied, exact_arithmetic
 from snnconvert.simulate.frames import Frames, Spikes, Value, over_time
 from snnconvert.simulate.kernels import FusedNeurons, choose, choose_fused
@@ -117,9 +117,8 @@ class LayerEngine:
             events = events_of(self.graph)
             if events is not None and 0 < events.reset < self.schedule.frames:
                 return self._with_resets(incoming, events.reset, probe)
-            steps = steps_at_once(self.snn, len(batch))
-            if steps < self.schedule.frames and probe is None and self.moved is None:
-                found, beyond = in_pieces(self.snn, incoming, steps)
+            if is_long(self.snn, len(batch)) and probe is None and self.moved is None:
+                found, beyond = in_pieces(self.snn, incoming)
                 self.events_beyond += beyond
                 return found
             return self._run(batch, probe, incoming)
@@ -274,7 +273,7 @@ class LayerEngine:
         """What each spike is worth, as a share of the window; see `neurons.first_spike`."""
         share = current / op.threshold
         low, high = (-1.0 if op.row.negative else 0.0), 1.0
-        if op.ceiling is None or bool((op.threshold < op.ceiling).any()):
+        if not op.saturates:
             over = (share > high) | (share < low) if op.row.negative else share > high
             self.beyond[-1] |= over.flatten(1).any(1).cpu()
         return share.clamp(low, high)

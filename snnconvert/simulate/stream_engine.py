@@ -19,6 +19,7 @@ from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Snn
 from snnconvert.graph.walk import Plan
 from snnconvert.neurons import State
+from snnconvert.simulate.chunks import pieces
 from snnconvert.simulate.moving_input import moving_nodes, refuse_moving
 from snnconvert.simulate.over_time import by_frames, cast
 from snnconvert.simulate.result import Simulation, one_after_the_other
@@ -181,15 +182,14 @@ class StreamEngine:
         return read
 
 
-def in_pieces(snn: Snn, inputs: OverTime, steps: int) -> tuple[Simulation, int]:
-    """A whole run, `steps` steps at a time.
+def in_pieces(snn: Snn, inputs: OverTime) -> tuple[Simulation, int]:
+    """A whole run, as many steps at a time as take a fixed amount of memory.
 
     Returns:
         The same as the layer engine does, and `events_beyond`.
     """
     engine, state, parts = StreamEngine(snn), Carried(), list[Simulation]()
-    for start in range(0, snn.schedule.timesteps, steps):
-        stop = min(start + steps, snn.schedule.timesteps)
+    for start, stop in pieces(snn, len(inputs), snn.schedule.timesteps):
         part, state = engine.run(inputs.frames(start, stop), state, snn.schedule.frames)
         parts.append(part)
     return one_after_the_other(parts), engine.events_beyond

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from snnconvert.data.moving import over_time_of
 from snnconvert.errors import DataError, OptionError, SnnConvertError
 from snnconvert.graph.dialect import calls
 from snnconvert.graph.kinds import Events
+from snnconvert.report.document import faults
+from snnconvert.report.findings import warnings_for
+from snnconvert.report.sections import energy, inside
 from snnconvert.report.verdict import verdict
 from snnconvert.simulate.step_engine import StepEngine
 
@@ -76,6 +80,28 @@ def test_a_replay_answers_as_the_original_does_in_the_end(converted: snnconvert.
     assert all(example["image"].startswith("data:image/png") for example in report["inside"]["examples"])
     assert len(report["fit_curve"]["accuracy"]) == MILLISECONDS
     assert report["fit_curve"]["accuracy"][-1] == converted.accuracy
+
+
+def test_the_report_counts_in_milliseconds(converted: snnconvert.Conversion) -> None:
+    report = converted.report
+    drawn = {name: json.dumps(spec) for name, spec in (inside.charts(report) | energy.charts(report)).items()}
+    over_time = {name: spec for name, spec in drawn.items() if '"field": "t"' in spec}
+    assert {name.split("_")[0] for name in over_time} >= {"membrane", "approach", "raster", "example", "energy"}
+    assert all("milliseconds since" in spec and '"title": "T (' not in spec for spec in over_time.values())
+    assert "step" not in (energy.crossings(report) or "")
+
+
+def test_who_only_guesses_holds_from_nowhere(converted: snnconvert.Conversion) -> None:
+    report = converted.report
+    assert "from 1 ms" in verdict(report | {"holds_from": 1})
+    guessing = report | {"ann": {**report["ann"], "accuracy": 25.0}, "holds_from": 1}
+    assert not faults(guessing)
+    assert "only guesses among 4 classes, after 40 ms" in verdict(guessing)
+    (warning,) = [found for found in warnings_for(guessing) if found["code"] == "ann_near_chance"]
+    assert "--scale" in warning["hint"]
+    assert "RGB" not in warning["hint"]
+    seen = {**guessing, "latency": {**report["latency"], "step_milliseconds": None}}
+    assert "RGB" in next(found for found in warnings_for(seen) if found["code"] == "ann_near_chance")["hint"]
 
 
 def test_a_checkpoint_replays_the_same(converted: snnconvert.Conversion, tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_files_without_constants_are_refused(tmp_path: Path) -> None:
 def test_the_chart_explains_its_strokes() -> None:
     """Vega-Lite draws the legend of strokes without a colour (transparent) where points lie on the lines."""
     spent = over_time([ROW, ROW], [SERIES, SERIES], levels=[1, 2, 3, 4])
-    spec = charts({"energy": {"rows": [], "over_time": spent}})["energy_time"]
+    spec = charts({"energy": {"rows": [], "over_time": spent}, "latency": {}})["energy_time"]
     legends = vl_convert.vegalite_to_vega(spec)["legends"]
     (strokes,) = [legend for legend in legends if "strokeDash" in legend]
     assert "transparent" not in json.dumps(strokes)

@@ -23,7 +23,7 @@ from snnconvert.graph.kinds import Events as EventsKind
 from snnconvert.graph.schedule import Schedule, Streaming, Wait
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Ann, NeuronChoice, Origin, Snn, Source
-from snnconvert.simulate.chunks import steps_at_once
+from snnconvert.simulate.chunks import is_long, steps_at_once
 from snnconvert.simulate.kernels import native_available
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.measure import watched_run
@@ -162,6 +162,8 @@ def test_long_runs_are_made_piece_by_piece_and_are_the_same(monkeypatch: pytest.
     snn, inputs = network(11, events=True), arriving(11, events=True)
     whole = LayerEngine(snn).run(inputs)
     monkeypatch.setattr("snnconvert.simulate.chunks.LONG_BYTES", 2000)
+    monkeypatch.setattr("snnconvert.simulate.chunks.TARGET_BYTES", 4000)
+    assert is_long(snn, BATCH)
     assert 1 <= steps_at_once(snn, BATCH) < FRAMES
     assert_equal(LayerEngine(snn).run(inputs), whole)
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from snnconvert.report import latency_chart
 from snnconvert.report.blocks import Block, Chart, Drawing, Fold, On, Table, Text
 from snnconvert.report.characters import plot
 from snnconvert.report.section import Document, Section, Spec
 from snnconvert.report.sections.curve_figures import Keys, complete, compute
-from snnconvert.report.wording import DASH, bare, count, fixed, interval, measured, percent, plural
+from snnconvert.report.wording import DASH, at_time, bare, count, fixed, interval, measured, moment, percent, plural
 from snnconvert.tasks import METRICS
 
 
 def blocks(document: Document) -> Sequence[Block]:
     basis, goals = METRICS[document["milestones"]["basis"]], milestones(document)
     rows = [
-        (goal, "not reached" if t is None else str(t), measured(basis, value), count(spikes))
+        (goal, "not reached" if t is None else moment(document, t, bare=True), measured(basis, value), count(spikes))
         for goal, t, value, spikes in goals
     ]
     table: list[Block] = [Table(("goal, held to the end", "smallest T", basis.title, "spikes per image"), rows, On.ALL)]
@@ -28,7 +27,7 @@ def blocks(document: Document) -> Sequence[Block]:
         Text(" ".join(filter(None, (_sure(document), _course(document)))), soft=True),
         Fold(
             "Every step, and spikes over time",
-            [Chart("spikes", "Spikes per image over timesteps"), _steps(document["fit_curve"])],
+            [Chart("spikes", "Spikes per image over timesteps"), _steps(document)],
         ),
     ]
 
@@ -71,7 +70,8 @@ def milestones(document: Document) -> list[tuple[str, int | None, float | None, 
 def _course(document: Document) -> str:
     """Where the curve bends, and whether it has settled."""
     analysis = document["analysis"]
-    told = [f"The curve bends at T = {analysis['knee']}; later steps gain less each."] if analysis["knee"] else []
+    bend = analysis["knee"]
+    told = [f"The curve bends at {at_time(document, bend)}; later steps gain less each."] if bend else []
     if plateau := analysis["plateau"]:
         gain = plateau["value"] - analysis["final"]["value"]
         value, error = percent(plateau["value"]), fixed(plateau["error"])
@@ -89,15 +89,16 @@ def _course(document: Document) -> str:
     return " ".join(told)
 
 
-def _steps(curve: Mapping[str, Any]) -> Table:
+def _steps(document: Document) -> Table:
     """Every figure that is known, with its interval, after each step."""
+    curve = document["fit_curve"]
     known = [row for name, row in METRICS.items() if any(value is not None for value in curve.get(name) or [])]
     head = ["T"]
     for row in known:
         head += [f"{row.title}{', %' * (row.unit == '%')}", "95 %"]
     lines = []
     for index, t in enumerate(curve["timesteps"]):
-        line = [str(t)]
+        line = [moment(document, t, bare=True)]
         for row in known:
             band = curve[row.interval][index]
             line += [bare(row, curve[row.name][index], 2)]

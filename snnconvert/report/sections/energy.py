@@ -9,9 +9,10 @@ import altair as alt
 
 from snnconvert.report.blocks import Block, Chart, Fold, Items, Table, Text, Title
 from snnconvert.report.drawing import BLUE, GREY, ORANGE, RED, alike, data, finish, tips
+from snnconvert.report.latency_chart import TIME, linear_axis
 from snnconvert.report.section import Amount, Document, Section, Spec, Step, means
 from snnconvert.report.verdict import REUSED, answer_step, saving, span
-from snnconvert.report.wording import clean, count, fixed, short, times
+from snnconvert.report.wording import at_time, clean, count, fixed, moment, short, times
 
 if TYPE_CHECKING:
     from snnconvert.report.measured import Measured
@@ -135,8 +136,8 @@ def crossings(document: Document) -> str | None:
             continue
         above = [t for t, ratio in zip(spent["timesteps"], row["ratio"], strict=True) if ratio is None or ratio >= 1]
         until = above[0] - 1 if above else spent["timesteps"][-1]
-        known = f"up to T = {until}" if until < spent["timesteps"][-1] else "at every T"
-        told.append(f"{row['baseline']}, {row['scope']}: {known if until else 'at no T'}")
+        known = f"up to {at_time(document, until)}" if until < spent["timesteps"][-1] else "at all times"
+        told.append(f"{row['baseline']}, {row['scope']}: {known if until else 'at no time'}")
     return f"The SNN has needed less, against {'; '.join(told)}." if told else None
 
 
@@ -185,7 +186,8 @@ def _by_then(document: Document) -> str:
     if spent is None:
         return ""
     step = answer_step(document)
-    told = f"By step {step}, from which the answer holds: {span(spent.low, spent.high)} times {spent.against}."
+    when, needed = f"By {moment(document, step)}, from which the answer holds", span(spent.low, spent.high)
+    told = f"{when}: {needed} times {spent.against}."
     if spent.decides == "memory":
         told += (
             " What decides is memory: how often each network reads a weight. Counted without memory an event-driven "
@@ -216,7 +218,7 @@ def _over_time(document: Document) -> list[Block]:
     for k, t in enumerate(spent["timesteps"]):
         counts = (spent[name][k] for name in ("spikes", "snn_additions", "snn_multiplications", "neuron_updates"))
         figures = [cell for row in spent["rows"] for cell in (_micro(row["snn_pj"][k]), short(row["ratio"][k]))]
-        lines.append([str(t), *map(count, counts), *figures])
+        lines.append([moment(document, t, bare=True), *map(count, counts), *figures])
     explained = (
         "What has been spent up to each step, against the whole of an ANN’s image; below 1 the SNN has needed less so "
         "far. The ANN of equal capacity gets wider as T grows."
@@ -297,7 +299,7 @@ def charts(document: Document) -> dict[str, Spec | None]:
         return {}
     spent = found.get("over_time")
     rows = _spent_rows(spent) if spent else []
-    return {"energy": _last(found), "energy_time": _time_chart(rows) if rows else None}
+    return {"energy": _last(found), "energy_time": _time_chart(document, rows) if rows else None}
 
 
 def _last(found: Energy) -> Spec | None:
@@ -338,7 +340,7 @@ def _spent_rows(spent: OverTime) -> list[Spec]:
     ]
 
 
-def _time_chart(rows: list[Spec]) -> Spec:
+def _time_chart(document: Document, rows: list[Spec]) -> Spec:
     """SNN over ANN for what was spent up to each step; 1 is break-even."""
     baselines = list(dict.fromkeys(row["against"] for row in rows))
     scopes = [scope for scope in _SCOPES if any(row["scope"] == scope for row in rows)]
@@ -348,10 +350,7 @@ def _time_chart(rows: list[Spec]) -> Spec:
         alt.Chart(data(rows))
         .mark_line(strokeWidth=1.8, point=single)  # points hide the strokes of the legend
         .encode(
-            x=alt.X("t:Q")
-            .title("T (timesteps since the first input)")
-            .scale(nice=False)
-            .axis(tickMinStep=1, format="d"),
+            x=linear_axis(document, max(row["t"] for row in rows), TIME, 10),
             y=alt.Y("ratio:Q").scale(type="log").title("energy so far, SNN / ANN").axis(format="~g", values=_POWERS),
             color=alike("against", alt.Color, baselines, [GREY, BLUE, ORANGE][: len(baselines)]).legend(columns=1),
             strokeDash=dashes.legend(columns=1, orient="bottom", symbolStrokeColor=GREY, symbolType="stroke"),

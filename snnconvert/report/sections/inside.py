@@ -13,6 +13,7 @@ import altair as alt
 from snnconvert.data.moving import over_time_of
 from snnconvert.report.blocks import Block, Chart, Group, Text, Title
 from snnconvert.report.drawing import BLUE, GREY, ORANGE, RED, TEAL, alike, data, finish, heat_map, height_of, tips
+from snnconvert.report.latency_chart import linear_axis
 from snnconvert.report.section import Document, Section, Spec, means
 from snnconvert.report.wording import clean, label, moment, short
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 LARGEST_PICTURE = 96
 STRIP = 6
+FRAMES = "T (frames of the layer)"
 MOST_POINTS = 64
 
 
@@ -231,17 +233,13 @@ def charts(document: Document) -> dict[str, Spec | None]:
     if section.get("rates"):
         found["rate_map"] = _rate_map(section["rates"])
     if any(row["trains"] for row in section.get("raster", [])):
-        found["raster"] = _raster(section["raster"])
+        found["raster"] = _raster(document, section["raster"])
     for number, neuron in enumerate(section.get("neurons", []), 1):
-        found[f"membrane_{number}"] = _membrane(neuron)
-        found[f"approach_{number}"] = _approach(neuron)
+        found[f"membrane_{number}"] = _membrane(document, neuron)
+        found[f"approach_{number}"] = _approach(document, neuron)
     for number, example in enumerate(section.get("examples", []), 1):
-        found[f"example_{number}"] = _probabilities(example)
+        found[f"example_{number}"] = _probabilities(document, example)
     return found
-
-
-def _steps(title: str = "T (frames of the layer)") -> alt.X:
-    return alt.X("t:Q").title(title).scale(nice=False).axis(tickMinStep=1, format="d", tickCount=6)
 
 
 def _rate_map(layers: list[Rates]) -> Spec:
@@ -261,7 +259,7 @@ def _rate_map(layers: list[Rates]) -> Spec:
     return finish(drawn, height_of(len(layers)))
 
 
-def _raster(layers: list[Raster]) -> Spec:
+def _raster(document: Document, layers: list[Raster]) -> Spec:
     rows: list[Spec] = []
     order: list[str] = []
     for index, layer in enumerate(layers):
@@ -276,7 +274,7 @@ def _raster(layers: list[Raster]) -> Spec:
     ticks = alt.Chart(data(rows)).mark_tick(thickness=2.2, bandSize=9)
     colour = alike("layer", alt.Color, shown, [BLUE, TEAL, ORANGE][: len(shown)])
     chart = ticks.encode(
-        x=_steps(),
+        x=linear_axis(document, len(layers[0]["trains"][0]), FRAMES),
         y=alt.Y("neuron:N").sort(order).title(None).axis(labels=False, ticks=False, grid=False),
         color=colour.legend(symbolType="square", symbolStrokeWidth=6),
         tooltip=tips("layer:N", "neuron:N", "t:Q T", "units:Q"),
@@ -284,24 +282,24 @@ def _raster(layers: list[Raster]) -> Spec:
     return finish(chart, max(60, 9 * len(order)))
 
 
-def _membrane(neuron: Followed) -> Spec:
+def _membrane(document: Document, neuron: Followed) -> Spec:
     pairs = zip(neuron["membrane"], neuron["spikes"], strict=True)
     rows = [{"t": t, "v": v, "sent": s} for t, (v, s) in enumerate(pairs, 1)]
-    base = alt.Chart(data(rows)).encode(x=_steps(), tooltip=tips("t:Q T", "v:Q v | .3f", "sent:Q"))
+    x = linear_axis(document, len(rows), FRAMES)
+    base = alt.Chart(data(rows)).encode(x=x, tooltip=tips("t:Q T", "v:Q v | .3f", "sent:Q"))
     y = alt.Y("v:Q").title("membrane (thresholds)").axis(tickCount=4)
     line = base.mark_line(color=BLUE, strokeWidth=1.6).encode(y=y)
     dots = base.transform_filter("datum.sent != 0").mark_point(filled=True, size=34, color=RED, opacity=1).encode(y=y)
     return finish(alt.layer(_dashed(1.0), line, dots), 130)
 
 
-def _approach(neuron: Followed) -> Spec:
+def _approach(document: Document, neuron: Followed) -> Spec:
     rows = [{"t": t, "rate": rate} for t, rate in enumerate(neuron["rate"], 1)]
     y = alt.Y("rate:Q").title("rate (thresholds)").axis(tickCount=4)
     line = alt.Chart(data(rows)).mark_line(color=ORANGE, strokeWidth=1.8, interpolate="step-after")
-    return finish(
-        alt.layer(_dashed(neuron["limit"]), line.encode(x=_steps(), y=y, tooltip=tips("t:Q T", "rate:Q rate | .3f"))),
-        130,
-    )
+    hint = tips("t:Q T", "rate:Q rate | .3f")
+    drawn = line.encode(x=linear_axis(document, len(rows), FRAMES), y=y, tooltip=hint)
+    return finish(alt.layer(_dashed(neuron["limit"]), drawn), 130)
 
 
 def _dashed(level: float) -> Any:
@@ -309,7 +307,7 @@ def _dashed(level: float) -> Any:
     return rule.encode(y=alt.Y("level:Q"))
 
 
-def _probabilities(example: Shown) -> Spec:
+def _probabilities(document: Document, example: Shown) -> Spec:
     names = [clean(row["name"]) for row in example["classes"]]
     rows = [
         {"t": t, "class": name, "p": p}
@@ -321,7 +319,7 @@ def _probabilities(example: Shown) -> Spec:
         alt.Chart(data(rows))
         .mark_line(strokeWidth=1.8, point=point)
         .encode(
-            x=_steps("T (timesteps)"),
+            x=linear_axis(document, example["steps"][-1], "T (timesteps)"),
             y=alt.Y("p:Q").title("probability").scale(domain=[0, 1]).axis(tickCount=3),
             color=alike("class", alt.Color, names, [BLUE, RED, ORANGE, GREY][: len(names)]),
             tooltip=tips("class:N", "t:Q T", "p:Q probability | .3f"),
