@@ -63,8 +63,12 @@ def neurons(snn: Snn) -> int:
 
 @torch.inference_mode()
 def exact(outcome: Outcome, data: Dataset, events: int) -> dict[str, Any]:
-    """Decisions against the original network in float64, image by image; some images spike by spike as well."""
-    original, engine = outcome.ann.graph.double(), LayerEngine(outcome.snn)
+    """Decisions against the original network in float64, image by image; some images spike by spike as well.
+
+    Where functions are written as spiking units, the network of these units is the original.
+    """
+    assert outcome.snn.calibrated is not None
+    original, engine = outcome.snn.calibrated.network.graph.double(), LayerEngine(outcome.snn)
     differing = beyond_differing = 0
     largest, spikes, count = 0.0, 0, 0
     for images, _ in data.batches(AT_ONCE):

@@ -214,6 +214,25 @@ def test_relu6_is_cut_off_where_it_cuts_off_itself() -> None:
     assert not engine.notes
 
 
+def test_units_of_a_sigmoid_saturate_and_nothing_is_said_of_windows() -> None:
+    """Their ceilings are no float32 numbers, as thresholds are."""
+    torch.manual_seed(1)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(128, 16), nn.Sigmoid(), nn.Linear(16, 12), nn.Sigmoid())
+    module.append(nn.Linear(12, 3))
+    with torch.no_grad():
+        for layer in (module[1], module[3]):
+            layer.weight *= 6
+    found = converted(module.eval(), "sigmoid", options={"zeta": 1.0}, calibration="first-spike")
+    assert found.snn.calibrated is not None
+    ceilings = [op.ceiling for op in neurons_of(found.snn.graph).values() if op.ceiling is not None]
+    assert any(torch.tensor(one).double() < one for one in ceilings)
+    engine, images = LayerEngine(found.snn), found.inputs.calibration[:8]
+    made = engine.run(images).outputs[0][-1]
+    units = found.snn.calibrated.network.graph.double()
+    assert torch.allclose(made, units(images.double())[0], atol=1e-6)
+    assert not engine.notes
+
+
 def test_steps_follow_from_bits_or_bits_from_steps() -> None:
     depth = 5
     free = converted(time_bits=3, calibration="mse")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from snnconvert.errors import OptionError
@@ -37,6 +38,16 @@ class Neuron(Op):
         self.tensor("initial", initial)
         self.model, self.levels = model, levels
         self.ceiling = None if ceiling is None else float(ceiling)
+
+    @property
+    def saturates(self) -> bool:
+        """Whether whatever lies beyond the threshold lies beyond the activation's own ceiling as well.
+
+        Thresholds are rounded to float32, and the ceiling with them.
+        """
+        if self.ceiling is None:
+            return False
+        return bool((self.threshold >= torch.tensor(self.ceiling, dtype=torch.float32).to(self.threshold)).all())
 
     def arguments(self) -> dict[str, object]:
         """Without a ceiling that does not exist: such networks keep the checkpoints that they had before it did."""
