@@ -86,11 +86,13 @@ class Outcome:
 
 
 def with_bundled_data(request: Request) -> Request:
-    """Fill in the data set and preprocessing that come with a `zoo:` model, where the user gave none."""
+    """Fill in the data set and preprocessing that come with a `zoo:` model, where the user gave none, or named them."""
     if not request.model.startswith("zoo:"):
         return request
     row = bundled(request.model)
-    own = request.preprocessing == Preprocessing() and (request.data is None or not row.dataset)
+    data = request.data or request.model
+    named = data.startswith("zoo:") and bundled(data.partition("/")[0]).dataset == row.dataset
+    own = request.preprocessing == Preprocessing() and (named or not row.dataset)
     request = replace(request, preprocessing=row.preprocessing) if own else request
     if request.data is not None or not row.dataset:
         return request

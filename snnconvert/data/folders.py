@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,13 @@ def _is_empty(folder: Path) -> bool:
     return not folder.name.startswith("__") and all(entry.name.startswith(".") for entry in folder.iterdir())
 
 
+def _counts_down(one: str, other: str) -> bool:
+    """Whether two names are alike but for numbers, and the first has the larger ones."""
+    alike = re.sub(r"[0-9]+", "0", one) == re.sub(r"[0-9]+", "0", other)
+    numbers = [[int(digits[:_DIGITS]) for digits in re.findall(r"[0-9]+", name)] for name in (one, other)]
+    return alike and numbers[0] > numbers[1]
+
+
 def _from_classes(folders: list[Path]) -> Listing:
     """Folders named by numbers are sorted by number; where 0 is among them, the numbers are those of the classes."""
     numbered = all(entry.name.isdecimal() and len(entry.name) <= _DIGITS for entry in folders)
@@ -161,6 +169,10 @@ def _from_classes(folders: list[Path]) -> Listing:
         names = tuple(named.get(number, str(number)) for number in range(numbers[-1] + 1))
     elif numbered:
         notes += (f"class folder {names[0]!r} is class 0 in that order; use a labels.csv for another one",)
+    else:
+        early = next((f"{one!r} before {other!r}" for one, other in pairwise(names) if _counts_down(one, other)), "")
+        if early:
+            notes += (f"that order is by letters, {early}; use a labels.csv for that of the numbers",)
     paths: list[Path] = []
     labels: list[int] = []
     empty = []

@@ -15,6 +15,8 @@ from train_digits import NETWORKS, build
 from snnconvert.data.bundled import FOLDER, MODELS, dataset_for, model_path
 from snnconvert.data.datasets import check_labels, load_dataset
 from snnconvert.errors import OptionError
+from snnconvert.request import Request
+from snnconvert.stages import with_bundled_data
 
 NAMES = sorted(NETWORKS)
 
@@ -94,6 +96,15 @@ def test_table_is_complete() -> None:
         assert row.licence
         assert row.description
         assert not row.dataset or all(path.exists() for path in dataset_for(row.name)[:2])
+
+
+@pytest.mark.parametrize(
+    ("data", "own"), [(None, True), ("zoo:digits-cnn", True), ("zoo:digits-resnet/train", True), ("mine.npz", False)]
+)
+def test_named_data_are_prepared_as_they_are_by_default(data: str | None, own: bool) -> None:
+    request = with_bundled_data(Request(model="zoo:digits-cnn", data=data))
+    assert (request.preprocessing == MODELS["digits-cnn"].preprocessing) is own
+    assert request.data == (data or "zoo:digits-cnn")
 
 
 def test_names_with_and_without_prefix() -> None:

@@ -54,6 +54,7 @@ def test_class_folders(tmp_path: Path) -> None:
         ([str(number) for number in range(12)], list(range(12)), "12 class folders, named by the numbers"),
         (("1", "2", "10"), [0, 1, 2], "'1' is class 0"),
         (("0", "7000", "20000"), [0, 1, 2], "'0' is class 0"),
+        (("class_1", "class_10", "class_2"), [0, 1, 2], "by letters, 'class_10' before 'class_2'"),
     ],
 )
 def test_numbered_class_folders(tmp_path: Path, names: list[str], labels: list[int], said: str) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypedDict
 
-from snnconvert.report.blocks import Block, Table, Text
+from snnconvert.report.blocks import Block, On, Table, Text
 from snnconvert.report.section import Amount, Document, Percent, Section, Step, means
 from snnconvert.report.wording import count, fixed
-from snnconvert.tasks import METRICS
+from snnconvert.tasks import METRICS, Metric
 
 if TYPE_CHECKING:
     from snnconvert.report.measured import Measured
@@ -84,6 +84,37 @@ def complete(document: dict[str, Any]) -> None:
     document["candidates"] = [{"reason": None, "options": {}, **row} for row in document.get("candidates") or []]
 
 
+def sentence(document: Document) -> str | None:
+    """From where on a network that streams is nearly as good, where the chosen one answers once."""
+    curves = [(row["chosen"], row["name"], row.get("curve")) for row in document["candidates"] if row["eligible"]]
+    chosen = next((curve for took, _, curve in curves if took), None)
+    if chosen is None or len(chosen["steps"]) > 1:
+        return None
+    used, (step,), (value,) = METRICS[chosen["metric"]], chosen["steps"], chosen["values"]
+    near = min(used.goals)
+    for _, name, curve in curves:
+        if curve is None or name.split(", ")[-1] != "streaming":
+            continue
+        far = [at for at, other in zip(curve["steps"], curve["values"], strict=True) if not _near(used, value, other)]
+        since = next((at for at in curve["steps"] if at > max(far, default=0)), step)
+        if since < step:
+            return (
+                f"This network answers once, at step {step}. One that streams answers in every step, and from step "
+                f"{since} on comes within {near:g} points of it ({used.title}, on calibration images): --schedule "
+                "streaming."
+            )
+    return None
+
+
+def _near(used: Metric, value: float | None, other: float | None) -> bool:
+    return value is not None and other is not None and used.gain(value, other) <= min(used.goals)
+
+
+def sentences(document: Document) -> Iterable[Text]:
+    if text := sentence(document):
+        yield Text(text, On.TERMINAL)
+
+
 def blocks(document: Document) -> Sequence[Block]:
     candidates: list[Candidate] = document["candidates"]
     if not candidates:
@@ -113,7 +144,8 @@ def blocks(document: Document) -> Sequence[Block]:
     shown = f"{metric.title}{', ' + metric.unit if metric.unit else ''}"
     head = ("candidate", shown, "first output", "holds from", "T", "interval", "spikes per image", "outcome")
     chosen = tuple(index for index, row in enumerate(candidates) if row["chosen"])
-    return [Text(text, soft=True), Table(head, rows, left=(7,), chosen=chosen)]
+    earlier = [Text(said, On.PAGE | On.MARKDOWN)] if (said := sentence(document)) else []
+    return [*earlier, Text(text, soft=True), Table(head, rows, left=(7,), chosen=chosen)]
 
 
-SECTION = Section(Keys, compute, "What else was tried", complete, blocks=blocks)
+SECTION = Section(Keys, compute, "What else was tried", complete, sentences, blocks)
