@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from snnconvert.errors import OutputError
 from snnconvert.files import cache_folder, write_atomically
+from snnconvert.printable import printable
 from snnconvert.report.blocks import Block, On, shown
 from snnconvert.report.charts import charts
 from snnconvert.report.figures import pictures
@@ -126,7 +127,7 @@ def compiled(template: str) -> Template:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(_source)
     )
-    environment.filters |= {"clean": clean, "shown": shown}
+    environment.filters |= {"clean": clean, "printable": printable, "shown": shown}
     return environment.get_template(template)
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from snnconvert.printable import printable
 from snnconvert.report.blocks import Block, Code, Fold, Notices, On, Table, Text, shown
 from snnconvert.report.section import Document
 from snnconvert.report.sections import SECTIONS
@@ -50,7 +51,7 @@ def _lines(blocks: Sequence[Block], say: Callable[[str], str]) -> list[str]:
                 "</details>",
             ]
         elif isinstance(block, Code):
-            lines += ["", "```", *(clean(line).replace("```", "'''") for line in block.lines), "```"]
+            lines += ["", "```", *(printable(line).replace("```", "'''") for line in block.lines), "```"]
     return lines
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from snnconvert.printable import printable
 from snnconvert.report.blocks import Block, Code, Drawing, Notices, On, Table, Text, shown
 from snnconvert.report.section import Document
 from snnconvert.report.sections import SECTIONS
@@ -64,7 +65,7 @@ def print_blocks(blocks: Sequence[Block], console: Console, say: Callable[[str],
         elif isinstance(block, Code):
             for line in block.lines:
                 # A command that is broken by the printer cannot be copied.
-                console.print(Rich(f"  {_printable(line, console)}", style="bold"), soft_wrap=True)
+                console.print(Rich(f"  {_encoded(printable(line), console)}", style="bold"), soft_wrap=True)
 
 
 def _table(block: Table, console: Console, say: Callable[[str], str]) -> Any:
@@ -88,5 +89,8 @@ def _ascii_only(console: Console) -> bool:
 
 
 def _printable(text: str, console: Console) -> str:
-    text = clean(text)
+    return _encoded(clean(text), console)
+
+
+def _encoded(text: str, console: Console) -> str:
     return text.replace(DASH, "-").encode("ascii", "replace").decode() if _ascii_only(console) else text

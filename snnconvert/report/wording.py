@@ -12,7 +12,8 @@ from snnconvert.printable import printable
 from snnconvert.tasks import METRICS, Metric
 
 DASH = "–"
-clean = printable
+# no word, path or name of a layer that anybody reads is as long; ten thousand characters are ten screens
+_ENDLESS = re.compile(r"\S{300,}")
 
 
 # the word alone: not in a path, nor in the name of a layer or a file
@@ -55,6 +56,11 @@ def at_time(document: Mapping[str, Any], step: int) -> str:
 def schedule(document: Mapping[str, Any]) -> type[Schedule] | None:
     """The class of the schedule that a report names; None for one that is not known here."""
     return SCHEDULES.get((document.get("schedule") or {}).get("kind", ""))
+
+
+def clean(text: object) -> str:
+    """One line of printable text for a reader; of an endless name the beginning and the end."""
+    return _ENDLESS.sub(lambda found: f"{found[0][:100]}…{found[0][-40:]}", printable(text))
 
 
 def label(origin: str) -> str:

@@ -272,6 +272,25 @@ def test_terminal_shows_hostile_names_as_text() -> None:
     assert "[red]x[/red]" in text
 
 
+def test_endless_names_do_not_push_the_report_away() -> None:
+    """Names keep their ends; commands, which are copied, stay whole."""
+    parts, path = make_parts(), "p/" * 400 + "x.snn"
+    parts["model"] = {**parts["model"], "name": "first" + "n" * 10_000 + "last"}
+    parts["layers"][0]["origin"] = "L" * 10_000 + " (Relu)"
+    parts["next_commands"] = [f"snnconvert run {path}"]
+    document = assemble(parts)
+    console = Console(file=io.StringIO(), width=100)
+    print_summary(document, console)
+    print_next(document, console)
+    for text in (render_html(document), render_markdown(document), console.file.getvalue()):  # type: ignore[attr-defined]
+        shown = text.split("<script")[0]
+        assert "n" * 1_000 not in shown
+        assert "last" in shown
+        assert "L" * 1_000 not in shown
+    assert path in console.file.getvalue()  # type: ignore[attr-defined]
+    assert path in render_html(document)
+
+
 def test_one_next_command_which_is_never_broken() -> None:
     parts = make_parts()
     parts["next_commands"] = ["snnconvert run " + "very/long/path/" * 12 + "x.snn", "snnconvert info x.snn"]
