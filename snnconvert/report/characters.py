@@ -7,7 +7,7 @@ import math
 from snnconvert.report import latency_chart
 from snnconvert.report.section import Document
 from snnconvert.report.verdict import metric
-from snnconvert.report.wording import short
+from snnconvert.report.wording import milliseconds, moment, short
 from snnconvert.tasks import METRICS
 
 _UTF, _ASCII = ("●", "·", "┄", "│", "└", "─"), ("*", ".", "-", "|", "+", "-")
@@ -59,7 +59,8 @@ def plot(document: Document, *, width: int = 64, ascii_only: bool = False) -> li
         label = short(low + step * number) if number % 2 == 0 or height < 9 else ""
         lines.append(f"{label:>5} {axis}{''.join(grid[number]).rstrip()}")
     lines.append(" " * 6 + corner + tick * columns)
-    lines.append(" " * 7 + "1" + f"T={last}".rjust(max(len(str(last)) + 3, columns - 1)))
+    end = f"T={last}" if milliseconds(document) is None else moment(document, last)
+    lines.append(" " * 7 + "1" + end.rjust(max(len(end) + 1, columns - 1)))
     return lines
 
 

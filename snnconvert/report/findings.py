@@ -7,7 +7,7 @@ from typing import Any
 
 from snnconvert.report.sections import shift
 from snnconvert.report.verdict import guesses
-from snnconvert.report.wording import milliseconds
+from snnconvert.report.wording import at_time, milliseconds
 from snnconvert.tasks import METRICS, TASKS
 
 Document = Mapping[str, Any]
@@ -143,9 +143,10 @@ def _falls(document: Document) -> dict[str, str] | None:
         return None
     metric = METRICS[basis]
     ways = ("rises", "falls") if metric.better == "higher" else ("falls", "rises")
+    peak = at_time(document, fall["peak_t"])
     return _warning(
-        f"The {metric.title} {ways[0]} to {fall['peak']:.1f} % at T = {fall['peak_t']} and then {ways[1]} to "
-        f"{fall['final']:.1f} %: rates drift away from the calibrated ones.",
+        f"The {metric.title} {ways[0]} to {fall['peak']:.1f} % at {peak} and then {ways[1]} to {fall['final']:.1f} %: "
+        "rates drift away from the calibrated ones.",
         "Calibrate for the T that will be used, and look for the first layer whose error stops falling.",
     )
 
