@@ -384,8 +384,8 @@ def _graph(rows: dict[str, Any], tensors: dict[str, Tensor], stage: Stage, prefi
             node = graph.create_node("call_module", row["name"], inputs, {}, name=row["name"])
         else:
             node = graph.placeholder(row["name"])
-        if node.name != row["name"] or is_reserved(node.name):
-            raise ValueError(f"node name {row['name']!r}")
+        if node.name != row["name"] or is_reserved(node.name) or (node.op == "placeholder") is bool(made):
+            raise ValueError(f"node name {row['name']!r}")  # the first one, and no other, is the input
         node.meta["origin"], node.meta["shape"] = Origin(*row["origin"]), tuple(row["shape"])
         made[node.name] = node
     graph.output(tuple(made[name] for name in rows["returns"]))

@@ -93,6 +93,16 @@ def changed(document: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict
     return copied
 
 
+@pytest.mark.parametrize("inputs", [0, 2])
+def test_a_network_has_one_input(written: Path, tmp_path: Path, inputs: int) -> None:
+    header, tensors = opened(written)
+    first, *others = header["nodes"]
+    header["nodes"] = [] if inputs == 0 else [first, {**first, "name": "another"}, *others]
+    with pytest.raises(SnnConvertError) as caught:
+        run(sealed(tmp_path / "net.snn", header, tensors), DATA, None, Terminal(quiet=True))
+    assert caught.value.exit_code == 2
+
+
 def test_a_header_edited_by_hand(written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It means what it says, or it is refused; `info`, `run` and a compilation for other steps end in no other way."""
     header, tensors = opened(written)
