@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
 from msgspec import Meta
 
+from snnconvert.report import findings
 from snnconvert.report.blocks import Block, Notices, On, Text
-from snnconvert.report.findings import warnings_for
 from snnconvert.report.section import Document, Section
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def compute(measured: Measured) -> dict[str, Any]:
 def complete(document: dict[str, Any]) -> None:
     """What was given comes first; then what the numbers call for."""
     given = document.get("warnings", [])
-    document["warnings"] = given + [row for row in warnings_for(document) if row not in given]
+    document["warnings"] = given + [row for row in findings.warnings_for(document) if row not in given]
 
 
 # what makes the figures worthless stands before them; all else after the picture
