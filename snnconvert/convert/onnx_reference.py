@@ -12,6 +12,7 @@ import onnxruntime
 import torch
 from torch import Tensor, fx
 
+from snnconvert.budget import budget
 from snnconvert.convert.onnx_ops.reading import open_model
 from snnconvert.errors import InternalError
 from snnconvert.files import named_in_utf8
@@ -207,6 +208,8 @@ def _run(
         parts = [session.run(values, {name: one[index] for name, one in arrays.items()}) for index in range(count)]
         return {name: np.stack([np.array(part[index]) for part in parts]) for index, name in enumerate(values)}
     size = sides[0] if sides and isinstance(sides[0], int) else count if together else 1
+    if (needed := size * sum(one[0].nbytes for one in arrays.values())) > budget():
+        raise ValueError(f"the file is for batches of {size:,}, whose inputs alone take {needed / 2**30:,.0f} GiB")
     filled = {name: np.concatenate([one, np.repeat(one[:1], -count % size, axis=0)]) for name, one in arrays.items()}
     starts = range(0, count, size)
     parts = [session.run(values, {name: one[start : start + size] for name, one in filled.items()}) for start in starts]
