@@ -136,3 +136,8 @@ def planes(low: int, high: int) -> int:
 def integrate(state: State, current: Tensor) -> State:
     """v <- v + current."""
     return State(state.v + current, state.sent)
+
+
+def reached(v: Tensor, threshold: Tensor) -> Tensor:
+    """1 where a membrane is at its threshold or above, else 0, in the type of `v`."""
+    return (v >= threshold).to(v.dtype)

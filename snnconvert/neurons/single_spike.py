@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from snnconvert.neurons.base import NeuronModel, State
+from snnconvert.neurons.base import reached as at_threshold
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,14 +27,10 @@ def step(state: State, threshold: Tensor, reached: Callable[[Tensor, Tensor], Te
     return spikes, State(state.v, state.sent + spikes)
 
 
-def _reached(v: Tensor, threshold: Tensor) -> Tensor:
-    return (v >= threshold).to(v.dtype)
-
-
 def fire(state: State, threshold: Tensor, levels: int) -> tuple[Tensor, State]:
     """One binary spike at most, in the whole run."""
     del levels
-    return step(state, threshold, _reached)
+    return step(state, threshold, at_threshold)
 
 
 SINGLE = NeuronModel(
