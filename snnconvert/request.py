@@ -345,6 +345,10 @@ class Request:
         choices=by_name,
     )
 
+    def __post_init__(self) -> None:
+        if self.levels is not None:
+            object.__setattr__(self, "levels", read_levels(self.levels))
+
     @property
     def labels(self) -> str | None:
         """The array or column of labels; None for the usual names."""

@@ -68,7 +68,7 @@ def test_levels_are_asked_for_where_they_may_vary(name: str) -> None:
     if not row.offered:
         with pytest.raises(OptionError, match="not known"):
             check_request(Request("zoo:digits-cnn", neuron=name))
-    elif row.adjustable:
+    elif row.adjustable or row.several:
         check_request(Request("zoo:digits-cnn", neuron=name, levels=row.levels + 1))
     else:
         with pytest.raises(OptionError, match="does not fit"):

@@ -51,7 +51,7 @@ _OWN = ("name", "source", "glob", "sha256", "set")
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)(?::-([^}]*))?\}")
 # Options that mean something to one calibration method, neuron or schedule only.
-_OF = {"calibration": ("options",), "neuron": ("levels",), "schedule": tuple(owners())}
+_OF = {"calibration": ("options",), "neuron": ("levels", "budget", "spike_budget"), "schedule": tuple(owners())}
 # Of a name; file systems allow 255 bytes, and suffixes are added.
 _LONGEST = 200
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
