@@ -93,7 +93,7 @@ def test_a_neuron_is_written_exactly_or_refused_by_its_layers(neuron: str, to: s
 
 def test_the_reason_is_what_the_equations_do() -> None:
     reasons = {name: why_not(NEURONS[name], 1, on_a_grid=True) for name in NEURONS}
-    assert {name for name, reason in reasons.items() if reason} == {"leaking", "rounding", "looking"}
+    assert {name for name, reason in reasons.items() if reason} == {"clif", "leaking", "rounding", "looking"}
     assert "do not stay whole numbers" in reasons["leaking"]
     assert "they use round" in reasons["rounding"]
     assert "cannot be traced" in reasons["looking"]
