@@ -49,8 +49,10 @@ def forecast(network: Ann, found: Sequence[Candidate], how: How, images: Tensor,
 
 
 def expected(network: Ann, found: Sequence[Candidate], how: How, images: Tensor, measured: int) -> Expected | None:
-    """What calibration, comparing and measuring take; None if the method does not say."""
+    """What calibration, comparing and measuring take; None if the method does not say, or nothing fits."""
     tried = [one for one in found if one.schedule is not None]
+    if not tried:
+        return None
     schedule, neuron = tried[0].schedule, tried[0].neuron
     assert schedule is not None
     shaped = with_identity_sites(network, schedule)

@@ -153,9 +153,9 @@ def not_a_checkpoint(folder: Path) -> list[str]:
     return ["run", str(folder / "model.snn"), "--data", str(images(folder / "good.npz"))]
 
 
-def levels_of_a_binary_neuron(folder: Path) -> list[str]:
+def levels_of_a_neuron_of_one_unit(folder: Path) -> list[str]:
     del folder
-    return [GOOD, "--levels", "7"]
+    return [GOOD, "--neuron", "ternary-late", "--levels", "7"]
 
 
 def bistable_with_another_neuron(folder: Path) -> list[str]:
@@ -295,7 +295,7 @@ CASES = [
     wait_that_does_not_fit,
     wait_beside_a_comparison,
     columns_the_wrong_way_round,
-    levels_of_a_binary_neuron,
+    levels_of_a_neuron_of_one_unit,
     bistable_with_another_neuron,
     percentile_outside,
     output_over_the_model,

@@ -90,11 +90,18 @@ def neurons(made: IntegerExport) -> int:
 
 
 @needs_compiler
-@pytest.mark.parametrize("neuron", [name for name, row in NEURONS.items() if row.offered])
+@pytest.mark.parametrize("neuron", [name for name, row in NEURONS.items() if row.offered and row.equations is None])
 def test_every_neuron_in_c(tmp_path: Path, neuron: str) -> None:
     snn = random_snn(4, "streaming", NeuronChoice(neuron, NEURONS[neuron].levels))
     found, golden, _ = exported(snn, tmp_path, Widths(scale_per="layer"), seed=4)
     assert found == golden
+
+
+@pytest.mark.parametrize("neuron", [name for name, row in NEURONS.items() if row.offered and row.equations])
+def test_neurons_that_are_trained_have_no_integers(tmp_path: Path, neuron: str) -> None:
+    snn = random_snn(4, "streaming", NeuronChoice(neuron, NEURONS[neuron].levels))
+    with pytest.raises(UnsupportedError, match=f"no integer form: a neuron '{neuron}'"):
+        exported(snn, tmp_path, Widths(scale_per="layer"), seed=4)
 
 
 @needs_compiler
