@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from snnconvert.allocator import keep_freed_memory
-from snnconvert.calibrate import METHODS, Task
+from snnconvert.calibrate import DRAFT_IMAGES, METHODS, Task
 from snnconvert.calibrate.observe import in_canonical_order, observed
 from snnconvert.capacity import Budget, spent
 from snnconvert.compile.balance import with_identity_sites
@@ -48,7 +48,6 @@ from snnconvert.graph.schedule import Bistable, Schedule, Streaming, Wait
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Ann, NeuronChoice
 from snnconvert.simulate.measure import Batch, measure
-from snnconvert.stages import DRAFT_IMAGES
 
 DATA = Path(os.environ.get("SNNCONVERT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -163,7 +162,9 @@ class Bench:
         row = METHODS[key["method"]]
         if key["budget"]:
             quick = replace(task, images=task.images[:DRAFT_IMAGES], options={**task.options, **row.quick})
-            task = replace(task, neuron=spent(task.ann, row(quick), task.images, Budget(key["budget"])))
+            task = replace(
+                task, neuron=spent(task.ann, compile_network(row(quick)), task.images, Budget(key["budget"]))
+            )
         calibration = row(task)
         seconds, processor = time.perf_counter() - begun, time.process_time() - used
         snn = compile_network(calibration)

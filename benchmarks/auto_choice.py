@@ -29,7 +29,7 @@ import torch
 from coverage import labelled_model, pack_rows
 
 from snnconvert.allocator import keep_freed_memory
-from snnconvert.calibrate import METHODS, Task
+from snnconvert.calibrate import DRAFT_IMAGES, METHODS, Task
 from snnconvert.calibrate.observe import answers, in_canonical_order
 from snnconvert.compile.balance import with_identity_sites
 from snnconvert.compile.network import compile_network
@@ -37,7 +37,6 @@ from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.passes.logits import keep_logits
 from snnconvert.convert.units import with_units
 from snnconvert.errors import SnnConvertError
-from snnconvert.forecast import DRAFT_IMAGES
 from snnconvert.graph.types import Snn
 from snnconvert.search import JUDGED_BY, RANKING_IMAGES, Trial, best_of, candidates
 from snnconvert.simulate.agreement import rank

@@ -28,7 +28,7 @@ from snnconvert.compile.spikify import neuron_in
 from snnconvert.errors import OptionError
 from snnconvert.graph.dialect import neurons_of, op_of, output_nodes, role_of, sites
 from snnconvert.graph.kinds import Neuron, Role
-from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, Snn
+from snnconvert.graph.types import Ann, NeuronChoice, Snn
 from snnconvert.graph.walk import Rule, applied, walk
 from snnconvert.progress import Progress, silent
 from snnconvert.simulate.chunks import chunk_size, watchable
@@ -79,9 +79,7 @@ def given_out(
     """
     if isinstance(levels, tuple):
         return by_hand(network, neuron, levels)
-    calibrated = draft().calibrated
-    assert calibrated is not None
-    return spent(network, calibrated, images, budget, progress)
+    return spent(network, draft(), images, budget, progress)
 
 
 def by_hand(network: Ann, neuron: NeuronChoice, levels: tuple[int, ...]) -> NeuronChoice:
@@ -100,23 +98,20 @@ def by_hand(network: Ann, neuron: NeuronChoice, levels: tuple[int, ...]) -> Neur
     return _with_units(neuron, dict(zip(names, levels, strict=True)))
 
 
-def spent(
-    network: Ann, calibrated: Calibrated, images: Tensor, budget: Budget, progress: Progress = silent
-) -> NeuronChoice:
-    """The neuron of `calibrated`, with units at each site as `budget` allows.
+def spent(network: Ann, snn: Snn, images: Tensor, budget: Budget, progress: Progress = silent) -> NeuronChoice:
+    """The neuron of `snn`, with units at each site as `budget` allows.
 
     Args:
-        network: what was calibrated.
-        calibrated: of as many units a step everywhere.
+        network: what was converted.
+        snn: of as many units a step everywhere.
         images: calibration inputs in canonical order, (n, *sample).
         budget: what may be spent.
         progress: called as the effects are measured.
     """
-    neuron = neuron_in(calibrated.schedule, calibrated.neuron)
-    snn = compile_network(calibrated)
+    neuron = neuron_in(snn.schedule, snn.neuron)
     effects = effects_of(network, snn, images[: watchable(snn, IMAGES)], progress)
-    size = {node.name: math.prod(node.meta["shape"]) for node, _ in sites(calibrated.network.graph)}
-    table = _spikes(calibrated, images[:IMAGES]) if budget.spikes else lambda name, levels: float(levels * size[name])
+    size = {node.name: math.prod(node.meta["shape"]) for node, _ in sites(network.graph)}
+    table = _spikes(snn, images[:IMAGES]) if budget.spikes else lambda name, levels: float(levels * size[name])
     return _with_units(neuron, greedy(effects, table, budget.share, neuron.levels))
 
 
@@ -188,15 +183,17 @@ def _erring(added: dict[str, Tensor], halved: str) -> Rule[Tensor]:
     return rule
 
 
-def _spikes(calibrated: Calibrated, images: Tensor) -> Callable[[str, int], float]:
+def _spikes(snn: Snn, images: Tensor) -> Callable[[str, int], float]:
     """Spikes of a site, all images together, where all sites may send so many units a step."""
     known: dict[int, dict[str, float]] = {}
+    calibrated = snn.calibrated
+    assert calibrated is not None
 
     def cost(name: str, levels: int) -> float:
         if levels not in known:
-            snn = compile_network(calibrated, neuron=replace(calibrated.neuron, levels=levels, sites=()))
-            size = max(1, min(len(images), chunk_size(snn)))
-            runs = [LayerEngine(snn).run(images[start : start + size]) for start in range(0, len(images), size)]
+            made = compile_network(calibrated, neuron=replace(calibrated.neuron, levels=levels, sites=()))
+            size = max(1, min(len(images), chunk_size(made)))
+            runs = [LayerEngine(made).run(images[start : start + size]) for start in range(0, len(images), size)]
             known[levels] = {site: float(sum(run.spikes[site].sum() for run in runs)) for site in runs[0].spikes}
         return known[levels][name]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from snnconvert.calibrate import METHODS, Task
+from snnconvert.calibrate import DRAFT_IMAGES, METHODS, Task
 from snnconvert.calibrate.expected import SENT, Expected
 from snnconvert.compile.balance import with_identity_sites
 from snnconvert.graph.dialect import op_of, role_of
@@ -20,9 +20,6 @@ from snnconvert.graph.kinds import Role
 from snnconvert.graph.types import Ann
 from snnconvert.search import RANKING_IMAGES, Candidate
 
-# images on which costly methods compare schedules; 32 to 512 choose within 0.3 points of the best (three networks,
-# `python benchmarks/constants_search.py`)
-DRAFT_IMAGES = 64
 # nothing is said of what takes less, in seconds
 LONG = 30.0
 # of Python and its libraries; and how often a network's weights and the images are held at once

@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Container
+from importlib import import_module
 from typing import Any
 
 from snnconvert.errors import OptionError
 
 _failed: dict[tuple[str, str], str] = {}
+
+
+def named(place: str) -> Any:
+    """The object at MODULE:NAME, imported now: tables name what is heavy."""
+    module, name = place.split(":")
+    return getattr(import_module(module), name)
 
 
 def load(group: str, add: Callable[[str, Any, str], object]) -> None:

@@ -39,6 +39,7 @@ _MEASURING = ("convert", "run", "report")
 _of_convert = partial(option, commands=("convert",))
 _of_models = partial(option, commands=("convert", "check"), panel=MODEL)
 _of_checkpoints = partial(option, commands=("convert", "run"), panel=SNN)
+_of_budgets = partial(_of_convert, None, panel=SNN, metavar="PERCENT")
 _of_networks = partial(option, commands=("convert",), panel=SNN)
 _of_zoos = ("convert", "zoo run")
 # what `run` compiles a calibration again for; the fields of `recompile.Change`
@@ -175,19 +176,12 @@ class Request:
         metavar="N|N,N,...|auto",
         read=read_levels,
     )
-    budget: float | None = _of_convert(
-        None,
+    budget: float | None = _of_budgets(
         "Units that --levels auto may add, over all neurons; 15% of them where nothing is said.",
-        panel=SNN,
-        metavar="PERCENT",
         read=partial(read_budget, "budget"),
     )
-    spike_budget: float | None = _of_convert(
-        None,
-        "The same of spikes: how many more --levels auto may add.",
-        panel=SNN,
-        metavar="PERCENT",
-        read=partial(read_budget, "spike_budget"),
+    spike_budget: float | None = _of_budgets(
+        "The same of spikes: how many more --levels auto may add.", read=partial(read_budget, "spike_budget")
     )
     schedule: str = option(
         AUTO,

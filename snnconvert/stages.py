@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnconvert.calibrate import METHODS, Task
+from snnconvert.calibrate import DRAFT_IMAGES, METHODS, Task
 from snnconvert.capacity import given_out
 from snnconvert.compile.balance import with_identity_sites
 from snnconvert.compile.network import compile_network
@@ -32,7 +32,7 @@ from snnconvert.data.parts import offered_by
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.data.selection import Inputs
 from snnconvert.errors import DataError, InternalError, OptionError
-from snnconvert.forecast import DRAFT_IMAGES, forecast
+from snnconvert.forecast import forecast
 from snnconvert.graph.dialect import class_count, outputs_of
 from snnconvert.graph.parts import Part, fitting
 from snnconvert.graph.schedule import SCHEDULES, Schedule, owners
@@ -360,7 +360,7 @@ def _method(request: Request, schedule: Schedule) -> str:
 def _method_options(request: Request) -> dict[str, Any]:
     """The calibration method's own options, and those that follow from what the network is for."""
     free = request.read_from is None and request.early_exit is None  # who wants to stop early reads every step
-    options = {**request.options, **({} if free else {"read_out": False})}
+    options = request.options if free else {**request.options, "read_out": False}
     return {**options, "read_at": request.calibrate_for} if request.calibrate_for else options
 
 

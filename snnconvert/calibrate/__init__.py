@@ -14,6 +14,7 @@ from snnconvert import plugins
 from snnconvert.calibrate import options
 from snnconvert.errors import OptionError, did_you_mean
 from snnconvert.options import Declared, declared
+from snnconvert.plugins import named
 
 if TYPE_CHECKING:
     from snnconvert.calibrate.expected import Expected
@@ -48,12 +49,13 @@ class Method:
 
     def __call__(self, task: Task) -> Calibrated:
         """Calibrate."""
-        calibration: Calibrated = _function(self.place)(task)
+        function = named(self.place) if isinstance(self.place, str) else self.place
+        calibration: Calibrated = function(task)
         return calibration
 
     def expected(self, task: Task) -> Expected | None:
         """What calibrating will take; None where nothing is known, or nothing to speak of."""
-        found: Expected | None = _function(self.foreseen)(task) if self.foreseen else None
+        found: Expected | None = named(self.foreseen)(task) if self.foreseen else None
         return found
 
     @property
@@ -62,15 +64,9 @@ class Method:
         return {row.key: row for row in declared(self.options).values()}
 
 
-def _function(place: str | Callable[..., Any]) -> Callable[..., Any]:
-    """The function at MODULE:FUNCTION."""
-    if not isinstance(place, str):
-        return place
-    module, name = place.split(":")
-    found: Callable[..., Any] = getattr(import_module(module), name)
-    return found
-
-
+# images on which costly methods compare schedules; 32 to 512 choose within 0.3 points of the best (three networks,
+# `python benchmarks/constants_search.py`)
+DRAFT_IMAGES = 64
 METHODS = {
     "reconstruct": Method(
         "closed loop: weights, biases and thresholds solved layer by layer against the spikes really sent",

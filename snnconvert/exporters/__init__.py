@@ -5,15 +5,15 @@ The table is light: an exporter's module, and torch with it, is imported when it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snnconvert.errors import OptionError, did_you_mean
 from snnconvert.options import declared, option, read_table
+from snnconvert.plugins import named
 
 if TYPE_CHECKING:
     from snnconvert.exporters.task import Reader, Task, Written
@@ -56,23 +56,17 @@ class Exporter:
         Raises:
             UnsupportedError: what the form cannot hold exactly, naming layers and reasons; nothing is written.
         """
-        written: Written = _function(self.writer)(task)
+        written: Written = named(self.writer)(task)
         return written
 
     def read(self, task: Task, written: Written) -> Reader:
         """What runs it."""
-        reader: Reader = _function(self.reader)(task, written)
+        reader: Reader = named(self.reader)(task, written)
         return reader
 
     def missing(self) -> tuple[str, ...]:
         """The packages that are not installed."""
         return tuple(name for name in self.packages if find_spec(name) is None)
-
-
-def _function(place: str) -> Callable[..., Any]:
-    module, name = place.split(":")
-    found: Callable[..., Any] = getattr(import_module(module), name)
-    return found
 
 
 EXPORTERS: dict[str, Exporter] = {

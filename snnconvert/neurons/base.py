@@ -138,6 +138,11 @@ def integrate(state: State, current: Tensor) -> State:
     return State(state.v + current, state.sent)
 
 
-def reached(v: Tensor, threshold: Tensor) -> Tensor:
-    """1 where a membrane is at its threshold or above, else 0, in the type of `v`."""
-    return (v >= threshold).to(v.dtype)
+def fire_by(equations: Equations) -> Fire:
+    """The `fire` of a model of binary spikes with equations of its own: whoever is at the threshold or above fires."""
+
+    def fire(state: State, threshold: Tensor, levels: int) -> tuple[Tensor, State]:
+        del levels
+        return equations(state, threshold, lambda v, limit: (v >= limit).to(v.dtype))
+
+    return fire

@@ -17,8 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from snnconvert.neurons.base import NeuronModel, State
-from snnconvert.neurons.base import reached as at_threshold
+from snnconvert.neurons.base import NeuronModel, State, fire_by
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,15 +46,9 @@ def step(state: State, threshold: Tensor, reached: Callable[[Tensor, Tensor], Te
     return spikes, State(v * (1 - 1 / TAU), m)
 
 
-def fire(state: State, threshold: Tensor, levels: int) -> tuple[Tensor, State]:
-    """One binary spike at most."""
-    del levels
-    return step(state, threshold, at_threshold)
-
-
 CLIF = NeuronModel(
     "clif",
-    fire,
+    fire_by(step),
     range=lambda _: (0, 1),
     source="Huang et al., ICML 2024, arXiv 2402.04663",
     memory=True,

@@ -13,8 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from snnconvert.neurons.base import NeuronModel, State
-from snnconvert.neurons.base import reached as at_threshold
+from snnconvert.neurons.base import NeuronModel, State, fire_by
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,15 +26,9 @@ def step(state: State, threshold: Tensor, reached: Callable[[Tensor, Tensor], Te
     return spikes, State(state.v, state.sent + spikes)
 
 
-def fire(state: State, threshold: Tensor, levels: int) -> tuple[Tensor, State]:
-    """One binary spike at most, in the whole run."""
-    del levels
-    return step(state, threshold, at_threshold)
-
-
 SINGLE = NeuronModel(
     "single",
-    fire,
+    fire_by(step),
     range=lambda _: (0, 1),
     source="after Datta et al., IJCNN 2021, arXiv 2107.12374",
     memory=True,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, Protocol
 
 from snnconvert.errors import OptionError
+from snnconvert.plugins import named
 
 
 class Asked(Protocol):
@@ -55,8 +55,7 @@ class Study:
 
     def function(self) -> Callable[..., Any]:
         """The function that makes it."""
-        module, name = self.place.split(":")
-        found: Callable[..., Any] = getattr(import_module(module), name)
+        found: Callable[..., Any] = named(self.place)
         return found
 
 

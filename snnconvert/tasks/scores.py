@@ -11,12 +11,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from snnconvert.plugins import named
 from snnconvert.tasks import TaskChoice
 from snnconvert.tasks.intervals import Z_95, paired_drop_interval, ratio_interval, wilson_interval
 
@@ -299,8 +299,7 @@ def drop_interval(original: Scores, spiking: Scores) -> list[float] | None:
 
 
 def _class(task: TaskChoice) -> Any:
-    module, name = task.row.scores.split(":")
-    return getattr(import_module(module), name)
+    return named(task.row.scores)
 
 
 def _shares(right: Array) -> Curve:

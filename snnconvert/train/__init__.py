@@ -7,8 +7,9 @@ that learns (`student.py`) and its neurons (`neurons.py`) are the same for all o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
+
+from snnconvert.plugins import named
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,7 @@ class TrainingMethod:
 
     def load(self) -> Any:
         """The class, which is one below `train.method.Method`."""
-        module, name = self.place.split(":")
-        return getattr(import_module(f"snnconvert.train.methods.{module}"), name)
+        return named(f"snnconvert.train.methods.{self.place}")
 
 
 TRAINING_METHODS = {

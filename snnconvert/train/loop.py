@@ -1,7 +1,8 @@
-"""The loop: steps of Adam, whose rate rises at first and falls along half a cosine, until the time or they are used up.
+"""The loop: steps of Adam with looks at held-out images, until the time or the steps are used up.
 
-In between held-out images are looked at. Adam moves every number equally far, but folded batch normalisation leaves
-channels whose weights are ten times those of others: weights move in proportion to their channel's own spread.
+The rate rises at first and falls along half a cosine. Adam moves every number equally far, but folded batch
+normalisation leaves channels whose weights are ten times those of others: weights move in proportion to their channel's
+own spread.
 
 What chooses the best network is the exact one: whatever is learned is compiled, and run by the engine that will run it.
 A run writes down where it is (`kept.py`), and goes on from there.

@@ -15,10 +15,9 @@ from torch import Tensor, fx
 from snnconvert.compile.network import compile_network
 from snnconvert.compile.spikify import neuron_at, neuron_in
 from snnconvert.data.datasets import Dataset
-from snnconvert.graph.dialect import op_of
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Ann, Calibrated
-from snnconvert.graph.walk import walk
+from snnconvert.graph.walk import applied, walk
 from snnconvert.train.loop import Judge
 
 FACTORS = (0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 2.4, 2.8)
@@ -67,7 +66,7 @@ def _hoyer(calibrated: Calibrated, images: Tensor) -> dict[str, Tensor]:
     found = {name: torch.ones_like(one.threshold) for name, one in calibrated.sites.items()}
 
     def rule(node: fx.Node, inputs: list[Tensor]) -> Tensor:
-        value: Tensor = op_of(node)(*inputs)
+        value = applied(node, inputs)
         if node.name not in found:
             return value
         threshold = calibrated.sites[node.name].threshold

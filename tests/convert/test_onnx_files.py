@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper
 from onnx_graphs import CONV, WEIGHT, Nodes, checked, floats, save
 
 from snnconvert.convert.onnx_import import import_onnx
+from snnconvert.convert.onnx_reference import compare_with_onnxruntime
 from snnconvert.errors import ClaimError, DataError, ModelFileError, OptionError, UnsupportedError
 
 # --- input shapes ---------------------------------------------------------------------------------
@@ -136,3 +138,10 @@ def test_an_attribute_that_is_no_number_is_named(tmp_path: Path, value: float) -
     with pytest.raises(UnsupportedError, match="cannot be converted") as caught:
         import_onnx(save(tmp_path / "model.onnx", net, {}))
     assert f"its attribute alpha is {value}" in caught.value.render()
+
+
+def test_a_batch_beyond_the_memory_is_not_compared(tmp_path: Path) -> None:
+    path = save(tmp_path / "net.onnx", CONV, WEIGHT, shape=(10**9, 3, 8, 8))
+    comparison = compare_with_onnxruntime(import_onnx(path), path, torch.rand(2, 3, 8, 8))
+    assert not comparison.ran
+    assert "batches of 1,000,000,000, whose inputs alone take 715 GiB" in comparison.reason

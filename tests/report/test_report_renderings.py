@@ -6,12 +6,12 @@ import hashlib
 import io
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from make_document import make_document, make_parts
+from pages import HOSTILE, Page, executed, hostile_document
 from rich.console import Console
 
 from snnconvert.cost.energy import energy
@@ -27,66 +27,12 @@ from snnconvert.report.sections.settling import MOST_SMALL_CHARTS, small_layers
 from snnconvert.report.verdict import answer_step, difference, verdict
 from snnconvert.tasks import inputs_called
 
-HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{7*7}}[red]x[/red]\x1b[31m|@me ${evil}"
 OPERATIONS = {"macs": 1e6, "multiplies": 0.0, "neurons": 1000, "weights": 9216}
-
-
-def hostile_document() -> dict[str, Any]:
-    """A report in which every free string is hostile."""
-    parts = make_parts()
-    for key in ("name", "location", "sha256", "format"):
-        parts["model"][key] = HOSTILE
-    parts["model"]["notes"] = [HOSTILE]
-    parts["tool"] = {"version": HOSTILE, "command_line": HOSTILE}
-    for key in ("evaluation", "calibration"):
-        parts[key] |= {"source": HOSTILE, "fingerprint": HOSTILE + key}
-    parts["calibration"] |= {"method": HOSTILE, "options": {HOSTILE: HOSTILE}}
-    parts["preprocessing"] = {HOSTILE: [HOSTILE]}
-    parts["schedule"] |= {"kind": HOSTILE}
-    parts["neuron"] = {"model": HOSTILE}
-    parts["comparison"] = {"runtime": HOSTILE, "max_difference": 1.0}
-    parts["timings"] = {HOSTILE: 1.0}
-    parts["next_commands"] = [HOSTILE]
-    parts["warnings"] = [{"code": "hostile", "text": HOSTILE, "hint": HOSTILE}]
-    for index, layer in enumerate(parts["layers"]):
-        layer |= {"name": f"{HOSTILE}{index}", "origin": HOSTILE}
-    parts["ablation"] |= {"before": HOSTILE, "left_out": HOSTILE}
-    for row in parts["ablation"]["arms"]:
-        row["neurons"] = HOSTILE
-    for row in parts["ablation"]["layers"]:
-        row |= {"name": HOSTILE, "origin": HOSTILE}
-    for row in parts["candidates"]:
-        row |= {"name": HOSTILE, "reason": HOSTILE, "options": {HOSTILE: HOSTILE}}
-    return assemble(parts)
-
-
-class Page(HTMLParser):
-    """Collects tags with their attributes, the text of scripts and the visible text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[tuple[dict[str, str | None], str]] = []
-        self.words: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        if self.cdata_elem == "script":
-            self.scripts.append((self.tags[-1][1], data))
-        elif self.cdata_elem is None:
-            self.words.append(data)
 
 
 @pytest.fixture(scope="module")
 def hostile_page() -> str:
     return render_html(hostile_document())
-
-
-def executed(page: Page) -> list[str]:
-    return [text for attributes, text in page.scripts if attributes.get("type") is None and text.strip()]
 
 
 def test_page_loads_nothing_from_elsewhere(hostile_page: str) -> None:
@@ -403,31 +349,3 @@ def test_without_the_ann_no_goal_is_called_missed() -> None:
     (line,) = [layer for layer in charts(document)["curve"]["layer"] if "strokeDash" in layer["encoding"]]
     assert line["encoding"]["strokeDash"]["scale"]["range"] == [[1, 0]]
     assert not any("original" in json.dumps(layer) for layer in charts(document)["curve"]["layer"])
-
-
-def test_a_static_page_holds_pictures_and_no_script() -> None:
-    text = render_html(make_document(layers=24), static=True)
-    page = Page(text)
-    assert page.scripts == []
-    assert "script-src 'none'" in text
-    assert "JavaScript" not in text
-    drawn = [attrs for tag, attrs in page.tags if tag == "svg"]
-    assert len(drawn) == text.count('class="chart"') == len(charts(make_document(layers=24)))
-    names = [attrs["id"] for _, attrs in page.tags if attrs.get("id")]
-    assert len(names) == len(set(names))
-    assert len(text.encode()) < 200_000
-    assert all(attrs.get("aria-label") for _, attrs in page.tags if attrs.get("class") == "chart")
-
-
-def test_hostile_strings_stay_text_in_pictures() -> None:
-    page = Page(render_html(hostile_document(), static=True))
-    assert page.scripts == []
-    assert not {tag for tag, _ in page.tags} & {"img", "iframe", "foreignobject", "a", "use"}
-    assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
-
-
-def test_a_page_can_share_its_library() -> None:
-    text = render_html(make_document(), library="../../charts.js")
-    assert '<script src="../../charts.js"></script>' in text
-    assert len(text) < 150_000
-    assert executed(Page(text))  # what draws is still in the page, pinned by its digest

@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
-from tiny_zoo import factory, write_folder, write_manifest, write_onnx
+from tiny_zoo import check_pages, factory, write_folder, write_manifest, write_onnx
 from typer.testing import CliRunner
 
 from snnconvert.cli.zoo import zoo_app
@@ -78,16 +78,6 @@ def label_by(network: Path, data: Path) -> None:
     images = np.load(data)["x"]
     logits = open_model(str(network)).graph(torch.from_numpy(images[:, None]).float() / 255)[0]
     np.savez(data.with_name("labelled.npz"), x=images, y=logits.argmax(1).numpy())
-
-
-def check_pages(out: Path) -> None:
-    """The matrix links to its reports, whose charts are all drawn by one file."""
-    page = (out / "zoo.html").read_text()
-    assert "3 of 9 models converted" in page
-    assert 'href="models/good/good.html"' in page
-    report = out / "models" / "good" / "good.html"
-    assert '<script src="../../charts.js"></script>' in report.read_text("utf-8")
-    assert (report.parent / "../../charts.js").stat().st_size > 5e5 > report.stat().st_size
 
 
 def test_one_bad_model_never_costs_the_others(folder: Path) -> None:

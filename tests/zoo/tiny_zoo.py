@@ -91,3 +91,13 @@ def write_onnx(path: Path, operator: str = "Relu", seed: int = 0) -> None:
     ]
     graph = helper.make_graph(nodes, "g", values[:1], values[1:], stored)
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+def check_pages(out: Path) -> None:
+    """The matrix links to its reports, whose charts are all drawn by one file."""
+    page = (out / "zoo.html").read_text()
+    assert "3 of 9 models converted" in page
+    assert 'href="models/good/good.html"' in page
+    report = out / "models" / "good" / "good.html"
+    assert '<script src="../../charts.js"></script>' in report.read_text("utf-8")
+    assert (report.parent / "../../charts.js").stat().st_size > 5e5 > report.stat().st_size

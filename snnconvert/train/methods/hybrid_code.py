@@ -18,10 +18,9 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from snnconvert.errors import OptionError
-from snnconvert.graph.dialect import op_of
 from snnconvert.graph.edit import copied
 from snnconvert.graph.walk import walk
 from snnconvert.simulate.over_time import by_frames
@@ -66,15 +65,7 @@ class HybridCode(Method):
     @torch.no_grad()
     def _activations(self, images: Tensor) -> dict[str, Tensor]:
         """Of the original network, by site."""
-        names, found = {node.name for node in self.student.sites}, dict[str, Tensor]()
-
-        def rule(node: fx.Node, inputs: list[Tensor]) -> Tensor:
-            value: Tensor = op_of(node)(*inputs)
-            if node.name in names:
-                found[node.name] = value.float()
-            return value
-
+        names = {node.name for node in self.student.sites}
         with self.student.precision():
-            for _ in walk(self.original, self.student.laid_out(images), rule):
-                pass
-        return found
+            values = walk(self.original, self.student.laid_out(images))
+            return {node.name: value.float() for node, _, value in values if node.name in names}

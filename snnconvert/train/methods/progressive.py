@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from snnconvert.graph.dialect import op_of
+from snnconvert.graph.walk import applied
 from snnconvert.train.images import Batch
 from snnconvert.train.method import Method
 from snnconvert.train.rates import over_means, sent
@@ -47,8 +47,7 @@ class Progressive(Method):
         del site
         if self.order.index(node) < self.stage:
             return rate.detach().to(current.dtype)
-        value: Tensor = op_of(node)(current)
-        return value
+        return applied(node, [current])
 
     @torch.no_grad()
     def _tops(self) -> dict[str, float]:
