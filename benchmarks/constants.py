@@ -61,6 +61,7 @@ CLOSED_LOOP = [
     *cases("reconstruct", ("if", 4), ("ternary", 4), networks=SMALL),
     *cases("reconstruct", ("if", 16), networks=SMALL[:1]),
 ]
+LONG = cases("reconstruct", ("if", 16), ("if", 32), networks=("onepixel_lenet", "mlperf_tiny", "resnet20", "simpnet"))
 SITE, WALK = "snnconvert.calibrate.reconstruct_site", "snnconvert.calibrate.reconstruct"
 MSE, BISTABLE = "snnconvert.calibrate.mse", "snnconvert.graph.schedule.bistable"
 
@@ -158,7 +159,7 @@ SWEEPS = {
         "",
         "output positions, all images together, of every least squares and search",
         (16_384, 8_192, 32_768),
-        CLOSED_LOOP,
+        CLOSED_LOOP + LONG,
     ),
     "headroom": Sweep("", "least bound, in largest activations seen", (0.0, 0.5, 1.0), CLOSED_LOOP),
     "rate_norm": Sweep("", "also start from the bounds of the Rate Norm Layer", (False, True), CLOSED_LOOP),
@@ -216,7 +217,16 @@ def converted(bench: Bench, constant: str, value: Any, case: Case, draw: int) ->
     window = case.get("window", 0)
     steps = case["timesteps"] if not window else (bench.depth + case["windows"]) * window
     patches, options = settled(constant, value, case["method"])
-    key = {"neuron": "if", "levels": 1, "wait": 0, "window": window, **case, "timesteps": steps, "draw": draw}
+    key = {
+        "neuron": "if",
+        "levels": 1,
+        "budget": 0.0,
+        "wait": 0,
+        "window": window,
+        **case,
+        "timesteps": steps,
+        "draw": draw,
+    }
     with patches:
         row = bench.convert(key | {"calibration_images": CALIBRATION, "calibrate_on": "own", "options": options})
     figures = ("ann_correct", "correct", "agreed", "spikes_per_image", "read_from", "calibration_processor_seconds")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
+import time
 from pathlib import Path
 
 # parameters of mallopt(3)
@@ -17,6 +18,9 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 # Blocks up to this size come from memory that stays; larger ones are asked for and handed back one by one.
 _LARGEST_KEPT = 1 << 30
 _NEVER = (1 << 31) - 1
+# asking takes at most one part of so many of the time
+_SHARE_OF_ASKING = 200
+_next_asked = [0.0]
 SIGNS = ("allocate memory", "not enough memory", "out of memory")
 
 
@@ -41,11 +45,17 @@ def hand_back_memory() -> None:
 def hand_back_beyond(most: int) -> None:
     """Give free memory to the system where more than `most` bytes are resident and not in use.
 
-    Kept pieces that do not fit together add up to many times what is in use.
+    Kept pieces that do not fit together add up to many times what is in use. The library counts what is in use by
+    walking over all free pieces, so that it is asked seldom enough to take no time.
     """
+    begun = time.monotonic()
+    if begun < _next_asked[0] or _resident() <= most:
+        return
     ask = _statistics()
     if ask is not None and _resident() - ask.uordblks - ask.hblkhd > most:
         hand_back_memory()
+    ended = time.monotonic()
+    _next_asked[0] = ended + _SHARE_OF_ASKING * (ended - begun)
 
 
 def _resident() -> int:

@@ -21,6 +21,7 @@ from torch import Tensor, fx
 
 from snnconvert.allocator import hand_back_beyond
 from snnconvert.calibrate.sent_spikes import Spikes
+from snnconvert.simulate.chunks import widest
 from snnconvert.simulate.frames import Frames
 from snnconvert.simulate.kernels.bits import Bits
 from snnconvert.simulate.kernels.layout import is_channels_last
@@ -31,6 +32,7 @@ DISK_SHARE = 0.5
 SMALLEST_FILE = 2**16
 # free memory that is kept for the next chunk: many times what a chunk needs, unless one image is large
 KEPT_BYTES = 2**31
+CHUNK_BYTES = 64 * 2**20
 
 
 def disk_space() -> int:
@@ -152,6 +154,11 @@ def in_turn(chunks: list[Chunk]) -> Iterator[Chunk]:
     for chunk in chunks:
         yield chunk
         hand_back_beyond(KEPT_BYTES)
+
+
+def chunk_images(graph: fx.GraphModule, frames: int) -> int:
+    """Images per chunk, so that all frames of the widest value fit in a fixed amount of memory."""
+    return max(1, min(64, CHUNK_BYTES // (4 * widest(graph) * frames)))
 
 
 def split_images(images: Tensor, size: int, held_out: float, room: Room | None = None) -> list[Chunk]:

@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from snnconvert.graph.dialect import arguments, op_of
 from snnconvert.graph.edit import kind_of
-from snnconvert.graph.kinds import Pad, Role, Weighted
+from snnconvert.graph.kinds import Pad, Role, Slice, Weighted
 
 MOVES_CHANNELS = ("Concat", "Slice", "Select")
 
@@ -32,15 +32,36 @@ def pixels_read(op: Weighted, pixels: Tensor, source: tuple[int, ...], width: in
     return torch.where((rows < 0) | (columns < 0), -1, rows * source[2] + columns)
 
 
-def keeps_pixels(node: fx.Node) -> bool:
-    """Whether a value at a pixel is made of its inputs' values at that pixel: added up, scaled, or channels moved."""
+def pixels_before(node: fx.Node, pixels: Tensor) -> Tensor | None:
+    """The pixels of its inputs that the values of `node` at `pixels` are made of, one for each.
+
+    They are the same where values are added up or scaled, or channels moved; others where rows or columns are left out;
+    None where several pixels, or none, make one.
+    """
     op, shape = op_of(node), tuple(node.meta["shape"])
     maps = [tuple(one.meta["shape"]) for one in arguments(node)]
+    if len(shape) != 3:
+        return None
+    if isinstance(op, Slice) and op.dim > 1:
+        rows, columns = torch.div(pixels, shape[2], rounding_mode="floor"), torch.remainder(pixels, shape[2])
+        place = [rows, columns]
+        place[op.dim - 2] = op.start + op.step * place[op.dim - 2]
+        return place[0] * int(maps[0][2]) + place[1]
     if op.role == Role.AFFINE:
-        return len(shape) == 3 and all(value.shape[-2:] == (1, 1) for value in op.buffers())
-    if kind_of(node) == "Add":
-        return all(one == shape for one in maps)
-    return kind_of(node) in MOVES_CHANNELS and op.arguments()["dim"] == 1 and len(shape) == 3
+        keeps = all(value.shape[-2:] == (1, 1) for value in op.buffers())
+    elif isinstance(op, Pad):
+        keeps = not any(op.pads[:4])
+    elif kind_of(node) == "Add":
+        keeps = all(one == shape for one in maps)
+    else:
+        keeps = kind_of(node) in MOVES_CHANNELS and op.arguments()["dim"] == 1
+    return pixels if keeps else None
+
+
+def drops_pixels(node: fx.Node) -> bool:
+    """Whether a node leaves out rows or columns, and does nothing else."""
+    op = op_of(node)
+    return isinstance(op, Slice) and op.dim > 1
 
 
 def pads_zeros(node: fx.Node) -> bool:

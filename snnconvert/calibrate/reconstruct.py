@@ -36,13 +36,13 @@ from snnconvert.calibrate.least_squares import (
     solvable,
     sum_of,
 )
-from snnconvert.calibrate.live_values import Room, disk_space, in_turn, split_images
+from snnconvert.calibrate.live_values import Room, chunk_images, disk_space, in_turn, split_images
 from snnconvert.calibrate.mse import best_bounds
 from snnconvert.calibrate.observe import Range, channel_axis, ranges
 from snnconvert.calibrate.options import Reconstruct
 from snnconvert.calibrate.packed_units import bits_per_frame
 from snnconvert.calibrate.rate_norm import objectives_of
-from snnconvert.calibrate.reconstruct_networks import Networks, chunk_images
+from snnconvert.calibrate.reconstruct_networks import Networks
 from snnconvert.calibrate.reconstruct_neuron import SiteNeuron
 from snnconvert.calibrate.reconstruct_site import Presynaptic, SiteStep
 from snnconvert.calibrate.task import Task

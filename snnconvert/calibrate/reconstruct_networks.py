@@ -18,7 +18,7 @@ from torch import Tensor, fx
 
 from snnconvert.calibrate.live_values import Chunk
 from snnconvert.calibrate.packed_units import mean_sent, share_sent
-from snnconvert.calibrate.pixels import at_pixels, inside_padding, keeps_pixels, pads_zeros, pixels_read
+from snnconvert.calibrate.pixels import at_pixels, drops_pixels, inside_padding, pads_zeros, pixels_before, pixels_read
 from snnconvert.calibrate.sent_spikes import Sent, Spikes, wired
 from snnconvert.compile.exact import on_grid
 from snnconvert.graph.dialect import arguments, op_of, output_nodes, role_of
@@ -26,7 +26,6 @@ from snnconvert.graph.edit import kind_of
 from snnconvert.graph.kinds import Conv, Events, MaxPool, Op, Role, Weighted
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.walk import Pull, applied, upstream
-from snnconvert.simulate.chunks import widest
 from snnconvert.simulate.frames import Frames, over_time
 from snnconvert.simulate.kernels import choose
 from snnconvert.simulate.kernels.bits import Bits
@@ -35,13 +34,7 @@ from snnconvert.simulate.kernels.native import MOST_TERMS, Convolution, Current,
 from snnconvert.simulate.moving_input import check_input
 from snnconvert.simulate.over_time import by_frames, compensated, running_maximum
 
-CHUNK_BYTES = 16 * 2**20
 DENSE_FROM = 0.4
-
-
-def chunk_images(graph: fx.GraphModule, frames: int) -> int:
-    """Images per chunk, so that all frames of the widest value fit in a fixed amount of memory."""
-    return max(1, min(64, CHUNK_BYTES // (4 * widest(graph) * frames)))
 
 
 class Networks:
@@ -199,11 +192,13 @@ class Networks:
             return stored.at(pixels) if stored.by_channel else None
         if stored is not None or not self.sites_of(node) or op_of(node).role != Role.WIRING:
             return None
-        if pixels is not None and not keeps_pixels(node):
-            return None
-        parts = [self._sent(chunk, source, pixels) for source in arguments(node)]
+        before = None if pixels is None else pixels_before(node, pixels)
+        known = pixels is None or before is not None
+        parts = [self._sent(chunk, source, before) for source in arguments(node)] if known else [None]
         if not all(parts):
             return None
+        if pixels is not None and drops_pixels(node):
+            return parts[0]
         moved = tuple(node.meta["shape"]) if pixels is None else (node.meta["shape"][0], len(pixels), 1)
         return wired(op_of(node), [part for part in parts if part], moved)
 
@@ -216,15 +211,45 @@ class Networks:
         sent = self._sent(chunk, node, pixels)
         if sent is not None:
             return Frames(sent.values(), constant=False)
-        if not stored and keeps_pixels(node):
-            return self._evaluate(op_of(node), [self.frames_at(chunk, one, pixels) for one in sources])
+        before = None if stored else pixels_before(node, pixels)
+        if before is not None and self.native is not None and self._adds_up(chunk, node):
+            terms = self._summands_at(chunk, node, pixels)
+            batch, at = len(chunk.images), (shape[0], len(pixels), 1)
+            return Frames(self.native.currents(terms, self.schedule.frames, batch, at), constant=False)
+        if before is not None:
+            inputs = [self.frames_at(chunk, one, before) for one in sources]
+            return inputs[0] if drops_pixels(node) else self._evaluate(op_of(node), inputs)
         if not stored and kind_of(node) == "Conv" and 2 * len(pixels) <= math.prod(shape[1:]):
-            op, before = op_of(node, Conv), tuple(sources[0].meta["shape"])
-            read = pixels_read(op, pixels, before, shape[2])
-            if read.numel() <= math.prod(before[1:]):
+            op, source = op_of(node, Conv), tuple(sources[0].meta["shape"])
+            read = pixels_read(op, pixels, source, shape[2])
+            if read.numel() <= math.prod(source[1:]):
                 return self._convolved_at(chunk, node, op, read)
         value = self.frames(chunk, node)
+        if not stored and len(pixels) == math.prod(shape[1:]) and torch.equal(pixels, torch.arange(len(pixels))):
+            return Frames(value.tensor.flatten(2).unsqueeze(-1), value.constant)  # nobody else keeps it
         return Frames(at_pixels(value.tensor, pixels), value.constant)
+
+    def _summands_at(self, chunk: Chunk, node: fx.Node, pixels: Tensor) -> list[Summand]:
+        """`summands` of a sum of maps at some pixels; what operators cause is a current."""
+        sent = self._sent(chunk, node, pixels)
+        if sent is not None and sent.planes and self.native is not None:
+            at = (node.meta["shape"][0], len(pixels), 1)
+            return [ScaledSpikes(sent.for_kernels(self.native), per_element(sent.amplitude, at))]
+        if not self._adds_up(chunk, node):
+            return [self._added_up(chunk, node, pixels)]
+        first, *others = arguments(node)
+        terms = self._summands_at(chunk, first, pixels)
+        if len(terms) + len(others) > MOST_TERMS:
+            terms = [self._added_up(chunk, first, pixels)]
+        for other in others:
+            more = self._summands_at(chunk, other, pixels)
+            terms += more if len(more) == 1 else [self._added_up(chunk, other, pixels)]
+        return terms
+
+    def _adds_up(self, chunk: Chunk, node: fx.Node) -> bool:
+        """Whether kernels may add up what `node` does."""
+        few = kind_of(node) == "Add" and len(arguments(node)) <= MOST_TERMS
+        return few and self.native is not None and node not in chunk.frames
 
     def _convolved_at(self, chunk: Chunk, node: fx.Node, op: Conv, read: Tensor) -> Frames:
         """A convolution of the pixels `read`, (outputs, kernel height, kernel width), -1 where they are padding.
@@ -308,8 +333,8 @@ class Networks:
                 return [term]
         return [self._added_up(chunk, node)]
 
-    def _added_up(self, chunk: Chunk, node: fx.Node) -> Current:
-        value = self.frames(chunk, node)
+    def _added_up(self, chunk: Chunk, node: fx.Node, pixels: Tensor | None = None) -> Current:
+        value = self.frames(chunk, node) if pixels is None else self.frames_at(chunk, node, pixels)
         return Current(value.tensor, value.constant and self.schedule.frames > 1)
 
     def _folded_op(self, node: fx.Node, form: Weighted, sent: Sent) -> tuple[Weighted | None, Packed | None]:

@@ -86,7 +86,7 @@ class Sent:
     def laid_out(self, outside: Tensor, height: int, width: int) -> Sent:
         """Spikes of pixels in a row as maps, silent where `outside` (pixels) says so; what is here is overwritten."""
         if isinstance(self.spikes, Bits):
-            self.spikes.bytes[:, outside] = 0
+            self.spikes.bytes.index_fill_(1, outside.nonzero().squeeze(1), 0)
             return self.moved(replace(self.spikes, shape=(self.spikes.shape[0], height, width)))
         self.spikes[:, :, outside] = 0
         return self.moved(self.spikes.view(*self.spikes.shape[:2], height, width))

@@ -18,7 +18,7 @@ from snnconvert.calibrate.reconstruct_networks import Networks
 from snnconvert.calibrate.sent_spikes import Sent, Spikes
 from snnconvert.graph.dialect import Builder, calls
 from snnconvert.graph.edit import copied
-from snnconvert.graph.kinds import Add, Concat, Conv, MaxPool, Op, Pad, Relu, Role
+from snnconvert.graph.kinds import Add, Concat, Conv, MaxPool, Op, Pad, Relu, Role, Slice
 from snnconvert.graph.schedule import Streaming
 from snnconvert.graph.types import Origin
 
@@ -76,6 +76,17 @@ def _dilated(call: Call, draw: torch.Generator, x: fx.Node) -> fx.Node:
     return call(Conv(weight, None, stride=(1, 1), padding=(0, 2), dilation=(1, 2)), x)
 
 
+def _narrower_beside(call: Call, draw: torch.Generator, x: fx.Node) -> fx.Node:
+    """A residual block's shortcut that leaves out rows and columns, and fills up channels."""
+    some = call(Slice(dim=3, start=1, stop=14, step=2), call(Slice(dim=2, start=0, stop=14, step=2), x))
+    return call(Add(), call(conv(draw, 12, 8, stride=2), x), call(Pad(pads=(0, 0, 0, 0, 2, 2)), some))
+
+
+def _sum_of_sums(call: Call, draw: torch.Generator, x: fx.Node) -> fx.Node:
+    parts = [call(conv(draw, 8, 8), x), call(Add(), x, call(conv(draw, 8, 8), x))]
+    return call(Add(), *parts, call(Add(), call(conv(draw, 8, 8), x), x))
+
+
 HALVED = MaxPool(kernel=(2, 2), stride=(2, 2), padding=(0, 0), dilation=(1, 1))
 WIRINGS: dict[str, Callable[[Call, torch.Generator, fx.Node], fx.Node]] = {
     "pointwise": lambda call, draw, x: call(conv(draw, 6, 8, size=1), x),
@@ -85,6 +96,8 @@ WIRINGS: dict[str, Callable[[Call, torch.Generator, fx.Node], fx.Node]] = {
     # more on one side than on the other, and a crop
     "padded": lambda call, draw, x: call(conv(draw, 6, 8, stride=2), call(Pad(pads=(0, 1, 2, -1)), x)),
     "residual": _residual,
+    "sum of sums": _sum_of_sums,
+    "narrower beside": _narrower_beside,
     "side by side": _side_by_side,
     # no activation between the two; and there the padding is of what the first one sends, bias and all
     "bottleneck": lambda call, draw, x: call(conv(draw, 6, 4, size=1), call(conv(draw, 4, 8, size=1), x)),
