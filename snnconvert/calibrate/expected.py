@@ -32,13 +32,13 @@ def nanoseconds(node: fx.Node, images: int, frames: int, options: Reconstruct) -
     op, size, share = op_of(node), float(math.prod(node.meta["shape"])), (1 + options.rounds) / 3
     if op.role == Role.SITE:
         channels = node.meta["shape"][channel_axis(node)]
-        tried = min(options.rows * channels, images * size)
+        tried = min(options.rows_for(frames) * channels, images * size)
         return float(frames * (images * size + TRIED * share * tried))
     if op.role != Role.WEIGHTED:
         return frames * images * size
     weight = op.get_buffer("weight")
     inputs, outputs = weight[0].numel(), weight.shape[0]
-    rows = min(max(options.rows, ROWS_PER_INPUT * inputs), images * size / outputs)
+    rows = min(max(options.rows_for(frames), ROWS_PER_INPUT * inputs), images * size / outputs)
     solving = inputs * (inputs + outputs) * rows + inputs * inputs * (inputs + 4 * outputs)
     currents = 3 * share * CURRENT * rows * outputs + SENT * images * size
     return SOLVED * solving + currents * inputs * frames

@@ -29,6 +29,10 @@ _headroom = partial(
 )
 
 
+# runs of up to so many frames have all rows, longer ones at least one of so many
+ALL_UP_TO, FEWEST = 8, 4
+
+
 @dataclass(frozen=True)
 class RateNorm:
     """Of `--calibration rnl`."""
@@ -74,7 +78,7 @@ class Reconstruct:
     rows: int = option(
         32_768,
         "Output positions, all images together, on which thresholds are tried and operators solved (these on eight for "
-        "each input at least).",
+        "each input at least); of more than 8 steps as many fewer as there are more steps, a quarter at least.",
         least=1,
     )
     memory: float = option(
@@ -97,6 +101,14 @@ class Reconstruct:
         "weight in every least squares, search and judgement.",
         least=1,
     )
+
+    def rows_for(self, frames: int) -> int:
+        """Positions for a run of so many frames: the longer it is, the finer its rates, the less is left to correct.
+
+        With 8,192 as with 32,768 networks agree at T = 16 and 32 (constants.md), at T = 8 they lose (RESULTS.md).
+        """
+        shortest = min((*self.read_at, frames))
+        return max(self.rows // FEWEST, self.rows * ALL_UP_TO // max(shortest, ALL_UP_TO), 1)
 
 
 @dataclass(frozen=True)

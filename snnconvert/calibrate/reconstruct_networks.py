@@ -222,7 +222,7 @@ class Networks:
         if not stored and kind_of(node) == "Conv" and 2 * len(pixels) <= math.prod(shape[1:]):
             op, source = op_of(node, Conv), tuple(sources[0].meta["shape"])
             read = pixels_read(op, pixels, source, shape[2])
-            if read.numel() <= math.prod(source[1:]):
+            if read.numel() <= 3 * math.prod(source[1:]):
                 return self._convolved_at(chunk, node, op, read)
         value = self.frames(chunk, node)
         if not stored and len(pixels) == math.prod(shape[1:]) and torch.equal(pixels, torch.arange(len(pixels))):

@@ -151,7 +151,7 @@ class SiteStep:
         images = sum(len(chunk.images) for chunk in self.chunks)
         frames = self.networks.schedule.frames
         affordable = int(TRIAL_SHARE * self.options.memory * 2**30) // (4 * frames * channels)
-        rows = min(max(self.options.rows, ROWS_PER_INPUT * inputs), max(MIN_ROWS, affordable))
+        rows = min(max(self.options.rows_for(frames), ROWS_PER_INPUT * inputs), max(MIN_ROWS, affordable))
         drawn = torch.randperm(total, generator=torch.Generator().manual_seed(total))
         return drawn[: math.ceil(rows / images)].sort().values
 
