@@ -83,8 +83,8 @@ class Reconstruct:
     )
     memory: float = option(
         2.0,
-        "GiB for what later layers read, the rest of which is kept in temporary files, and up to one and a half times "
-        "as much for the currents on which thresholds are tried; of a large network fewer positions are used.",
+        "GiB for what later layers read, the rest of which is kept in temporary files, and up to half as much for the "
+        "currents on which thresholds are tried; of a large network fewer positions are used.",
         above=0,
     )
     judged: bool = option(True, "Keep a bias correction only where the error falls; otherwise always.")

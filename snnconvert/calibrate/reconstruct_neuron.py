@@ -153,27 +153,30 @@ class Trial:
     targets: list[Tensor]
     held_out: list[bool]
 
-    def errors(self, candidates: Candidates, *, others: list[Tensor] | None = None) -> Tensor:
-        """Squared errors of the rates, shape (candidates, 2, channels): fitted and held-out images.
+    def judged(self, candidates: Candidates, *, others: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Squared errors of the rates on fitted and held-out images, and what the rates of the fitted ones lack.
 
-        With `others`, shaped like `currents`, every candidate moves its share of the way to these.
+        With `others`, shaped like `currents`, every candidate moves its share of the way to these. Returns sums of
+        shape (candidates, 2, channels) and (candidates, channels).
         """
-        result = torch.zeros(len(candidates.threshold), 2, candidates.threshold.shape[1], dtype=torch.float64)
+        count, channels = candidates.threshold.shape
+        errors = torch.zeros(count, 2, channels, dtype=torch.float64)
+        lacking = torch.zeros(count, channels, dtype=torch.float64)
         for chunk, (current, target, held) in enumerate(zip(self.currents, self.targets, self.held_out, strict=True)):
-            other = None if others is None else others[chunk]
-            result[:, int(held)] += self.neuron.tried(current, target, candidates, other).errors
-        if not any(self.held_out):
-            result[:, 1] = result[:, 0]
-        return result
-
-    def mean_residual(self, threshold: Tensor, initial: Tensor) -> Tensor:
-        """The mean residual of the rates over the fitted images, (channels,)."""
-        total, count = torch.zeros(len(threshold), dtype=torch.float64), 0
-        for current, target, held in zip(self.currents, self.targets, self.held_out, strict=True):
+            tried = self.neuron.tried(current, target, candidates, None if others is None else others[chunk])
+            errors[:, int(held)] += tried.errors
             if not held:
-                total += self.neuron.tried(current, target, candidates_of([threshold], [initial])).lacking[0]
-                count += target.numel() // len(threshold)
-        return total / max(count, 1)
+                lacking += tried.lacking
+        if not any(self.held_out):
+            errors[:, 1] = errors[:, 0]
+        return errors, lacking
+
+    @property
+    def fitted(self) -> int:
+        """Values of every channel on the fitted images."""
+        return sum(
+            one.numel() // one.shape[1] for one, held in zip(self.targets, self.held_out, strict=True) if not held
+        )
 
     def rates(self, chunk: int, threshold: Tensor, initial: Tensor) -> Tensor:
         """The rates of one chunk, shaped like its targets."""

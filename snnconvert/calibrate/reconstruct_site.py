@@ -40,7 +40,7 @@ FINE_STARTS = (-0.12, 0.12)
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)
 SHARES = (1.0, 0.5, 1.5)
 # of `memory`, for the currents that thresholds are tried on and as much for a change of them; and the fewest rows
-TRIAL_SHARE, MIN_ROWS = 0.75, 1024
+TRIAL_SHARE, MIN_ROWS = 0.25, 1024
 
 
 @dataclass
@@ -65,23 +65,40 @@ class Presynaptic:
 class _Fit:
     """What has been found so far: (channels,) each, and the errors (2, channels) on fitted and held-out images.
 
-    `least` are thresholds that no channel may go below.
+    `lacking` is what rates lack on the fitted images; `least` are thresholds that no channel may go below.
     """
 
     threshold: Tensor
     initial: Tensor
     errors: Tensor
+    lacking: Tensor
     least: Tensor
 
-    def take(self, trial: Trial, thresholds: list[Tensor], initials: list[Tensor]) -> None:
-        """Move every channel to the parameters, of those given in turn, that are better than what it has."""
+    @classmethod
+    def nothing(cls, threshold: Tensor, initial: Tensor, least: Tensor) -> _Fit:
+        """Before the first trial, than which everything is better."""
+        unknown = torch.full((2, len(threshold)), math.inf, dtype=torch.float64)
+        return cls(threshold, initial, unknown, unknown[0], least)
+
+    def take(self, trial: Trial, thresholds: list[Tensor], initials: list[Tensor]) -> Tensor:
+        """Move every channel to the parameters, of those given in turn, that are better than what it has.
+
+        Returns the errors of all of them, (given, 2, channels).
+        """
         thresholds = [torch.maximum(one, self.least) for one in thresholds]
-        errors = trial.errors(candidates_of(thresholds, initials))
-        for threshold, initial, tried in zip(thresholds, initials, errors, strict=True):
-            improved = better(tried, self.errors)
+        errors, lacking = trial.judged(candidates_of(thresholds, initials))
+        for threshold, initial, *tried in zip(thresholds, initials, errors, lacking, strict=True):
+            improved = self.better(*tried)
             self.threshold = torch.where(improved, threshold, self.threshold)
             self.initial = torch.where(improved, initial, self.initial)
-            self.errors = torch.where(improved, tried, self.errors)
+        return errors
+
+    def better(self, errors: Tensor, lacking: Tensor) -> Tensor:
+        """The channels that have less error so; what is known of them is then this."""
+        improved = better(errors, self.errors)
+        self.errors = torch.where(improved, errors, self.errors)
+        self.lacking = torch.where(improved, lacking, self.lacking)
+        return improved
 
 
 class SiteStep:
@@ -175,15 +192,13 @@ class SiteStep:
     def _search(self, trial: Trial, least: Tensor, start: Tensor, *others: Tensor) -> _Fit:
         start = torch.maximum(start, least)
         initial = torch.full_like(start, self.networks.schedule.initial)
-        (self.first_errors,) = trial.errors(candidates_of([start], [initial]))
-        fit = _Fit(start.clone(), initial, self.first_errors, least)
-        if self.options.thresholds:
-            thresholds = [*(start * factor for factor in FACTORS), *others]
-            fit.take(trial, thresholds, [initial] * len(thresholds))
-            if not self.networks.schedule.windowed:
-                few = self.networks.schedule.frames <= FEW_FRAMES
-                starts = [torch.full_like(start, fraction) for fraction in STARTS + (MORE_STARTS if few else ())]
-                fit.take(trial, [fit.threshold] * len(starts), starts)
+        fit = _Fit.nothing(start, initial, least)
+        more = [*(start * factor for factor in FACTORS), *others] if self.options.thresholds else []
+        self.first_errors = fit.take(trial, [start, *more], [initial] * (1 + len(more)))[0]
+        if self.options.thresholds and not self.networks.schedule.windowed:
+            few = self.networks.schedule.frames <= FEW_FRAMES
+            starts = [torch.full_like(start, fraction) for fraction in STARTS + (MORE_STARTS if few else ())]
+            fit.take(trial, [fit.threshold] * len(starts), starts)
         return fit
 
     def _refine(self, trial: Trial, fit: _Fit) -> None:
@@ -220,10 +235,8 @@ class SiteStep:
         chosen = torch.zeros_like(fit.threshold)
         count = len(SHARES)
         shared = candidates_of([fit.threshold] * count, [fit.initial] * count, share=torch.tensor(SHARES))
-        for share, tried in zip(SHARES, trial.errors(shared, others=others), strict=True):
-            improved = better(tried, fit.errors)
-            chosen = torch.where(improved, torch.full_like(chosen, share), chosen)
-            fit.errors = torch.where(improved, tried, fit.errors)
+        for share, *tried in zip(SHARES, *trial.judged(shared, others=others), strict=True):
+            chosen = torch.where(fit.better(*tried), torch.full_like(chosen, share), chosen)
         replace_op(self.networks.graph, presynaptic.node, changed(op, change, chosen))
         for current, other in zip(trial.currents, others, strict=True):
             current.lerp_(other, shaped(chosen))
@@ -231,9 +244,9 @@ class SiteStep:
 
     def _shift(self, trial: Trial, fit: _Fit, weighted: fx.Node) -> int:
         """Correct the bias by the mean residual of the rates; the number of channels that keep it."""
-        shift = trial.mean_residual(fit.threshold, fit.initial)
+        shift = fit.lacking / max(trial.fitted, 1)
         moved = candidates_of([fit.threshold], [fit.initial], shift=shift.float().unsqueeze(0))
-        (shifted,) = trial.errors(moved)
+        (shifted,), _ = trial.judged(moved)
         improved = better(shifted, fit.errors) if self.options.judged else torch.ones_like(shift, dtype=torch.bool)
         fit.errors = torch.where(improved, shifted, fit.errors)
         op = op_of(weighted)
