@@ -89,6 +89,16 @@ def read_budget(name: str, given: Any) -> float:
     return found
 
 
+def read_budgets(name: str, given: Any) -> tuple[float, ...]:
+    """Shares: 0%,15%,40%.
+
+    Raises:
+        OptionError: anything else.
+    """
+    parts = given if isinstance(given, list | tuple) else [given]
+    return tuple(read_budget(name, one) for part in parts for one in str(part).split(","))
+
+
 @dataclass(frozen=True)
 class Request:
     """Everything a user can ask of a conversion; the defaults are those of the command line."""
@@ -182,6 +192,14 @@ class Request:
     )
     spike_budget: float | None = _of_budgets(
         "The same of spikes: how many more --levels auto may add.", read=partial(read_budget, "spike_budget")
+    )
+    budgets: tuple[float, ...] = _of_convert(
+        (),
+        "Measure a network with each of these budgets of units as well (of spikes, beside --spike-budget), e.g. "
+        "0%,15%,40%: accuracy against capacity in the report.",
+        panel=OUTPUT,
+        metavar="PERCENT,...",
+        read=partial(read_budgets, "budgets"),
     )
     schedule: str = option(
         AUTO,
@@ -411,6 +429,12 @@ class Request:
         alike = None if neuron.levels == NEURONS[neuron.model].levels else (neuron.levels,)
         return replace(self, neuron=neuron.model, levels=self.levels if self.units_by_site else alike)
 
+    def with_budget(self, share: float) -> Request:
+        """The same request with so many more units, or spikes if it counts these, where they help most."""
+        if self.spike_budget is None:
+            return replace(self, levels=AUTO, budget=share)
+        return replace(self, levels=AUTO, spike_budget=share)
+
     @property
     def compared(self) -> tuple[int, ...]:
         """The steps that this network has to serve, ascending, where there are several: it is compared at each of them
@@ -483,11 +507,13 @@ def _check_neuron(request: Request) -> None:
             options=(*budgets, "levels"),
         )
     row = SCHEDULES.get(request.schedule)
-    if row is not None and row.own_neuron is not None and (request.units_by_site or request.levels is not None):
+    several = request.units_by_site or request.levels is not None
+    if row is not None and row.own_neuron is not None and (several or request.budgets):
+        flags = flags or ("--levels" if several else "--budgets")
         raise OptionError(
             f"--schedule {request.schedule} brings neurons of its own, whose units follow from its windows",
-            hint=f"choose --schedule {' or '.join(_kinds(own_neuron=None))}, or leave {flags or '--levels'} out",
-            options=("schedule", "levels", *budgets),
+            hint=f"choose --schedule {' or '.join(_kinds(own_neuron=None))}, or leave {flags} out",
+            options=("schedule", "levels", "budgets", *budgets),
         )
 
 

@@ -197,11 +197,12 @@ def kept(snn: Snn, inputs: Inputs, evaluation: Evaluation, studies: Mapping[str,
 
 def studied(request: Request, converted: Converted, timings: dict[str, float], progress: Progress) -> Mapping[str, Any]:
     """The results of all studies that `request` asks for, by name."""
-    free = replace(request, calibrate_for=(), frontier=(), early_exit=None, studies=())
+    free = replace(request, calibrate_for=(), frontier=(), budgets=(), early_exit=None, studies=())
     alone = replace(free, schedule=converted.snn.schedule.kind).with_neuron(converted.snn.neuron)
 
-    def convert_for(steps: int, progress: Progress, *, freely: bool = False) -> Snn:
+    def convert_for(steps: int, progress: Progress, *, freely: bool = False, budget: float | None = None) -> Snn:
         wanted, images, inputs = replace(free if freely else alone, timesteps=steps), converted.images, converted.inputs
+        wanted = wanted if budget is None else wanted.with_budget(budget)
         return spiking(wanted, converted.ann, converted.network, images=images, inputs=inputs, progress=progress)
 
     measure = partial(
@@ -211,7 +212,7 @@ def studied(request: Request, converted: Converted, timings: dict[str, float], p
         device=request.device,
         reference=converted.evaluation.reference,
     )
-    wishes = (request.compared, request.timesteps, request.frontier, request.precision, request.target)
+    wishes = (request.compared, request.timesteps, request.frontier, request.budgets, request.precision, request.target)
     means = Means(measure, convert_for, *wishes, progress)
     found = {}
     for name, study in STUDIES.items():

@@ -69,13 +69,20 @@ def test_several_units_obey_the_equations_of_several(neuron: str, model: str) ->
 @pytest.mark.parametrize("option", ["budget", "spike_budget"])
 def test_a_budget_is_not_exceeded_and_helps(option: str) -> None:
     usual = {**USUAL, "calibration": "reconstruct", "timesteps": 2}
-    plain = snnconvert.convert_model("zoo:digits-cnn", **usual)
+    also = {"budgets": "40%,0"} if option == "budget" else {}
+    plain = snnconvert.convert_model("zoo:digits-cnn", **also, **usual)
     spent = snnconvert.convert_model("zoo:digits-cnn", **{option: "40%"}, **usual)
     units = units_of(spent.snn)
     assert len(set(units)) > 1
     if option == "budget":
         assert 0 < spent.report["neuron"]["added"] <= 0.4
         assert spent.curve[-1]["agreement"] >= plain.curve[-1]["agreement"]
+        nothing, room = plain.report["capacity"]
+        assert (nothing["budget"], nothing["added"], set(nothing["units"])) == (0.0, 0.0, {1})
+        assert nothing["spikes_per_image"] == plain.report["analysis"]["final"]["spikes_per_image"]
+        assert (room["budget"], room["added"]) == (0.4, spent.report["neuron"]["added"])
+        assert room["units"] == [layer["units"] for layer in spent.report["layers"]]
+        assert (room["metric"], room["value"]) == ("accuracy", spent.report["analysis"]["final"]["value"])
     assert spent.report["layers"][0]["units"] < max(layer["units"] for layer in spent.report["layers"])
 
 

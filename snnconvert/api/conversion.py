@@ -280,7 +280,7 @@ def converted_in_fewest_steps(order: Order) -> Conversion:
     )
     if by_labels and request.data is None and not request.model.startswith("zoo:"):
         raise unlabelled
-    for option in ("calibrate_for", "frontier"):
+    for option in ("calibrate_for", "frontier", "budgets"):
         if getattr(request, option):
             raise OptionError(
                 f"--{option.replace('_', '-')} does not fit --timesteps auto",

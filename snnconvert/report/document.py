@@ -201,7 +201,7 @@ def _of_classifiers_alone(document: dict[str, Any]) -> dict[str, Any]:
     """A report of version 2 from before there were other tasks than classification, with the keys that came since."""
     if document.get("schema") != SCHEMA:
         return document
-    found = curve_figures.with_later_keys({"task": made.CLASSIFIER, "frontier": None, **document})
+    found = curve_figures.with_later_keys({"task": made.CLASSIFIER, "frontier": None, "capacity": None, **document})
     return found | {"holds_from": summary.step_of_the_answer(found)}
 
 

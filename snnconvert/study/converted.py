@@ -24,8 +24,10 @@ class Measure(Protocol):
 class ConvertFor(Protocol):
     """Converts the network once more."""
 
-    def __call__(self, steps: int, progress: Progress, *, freely: bool = False) -> Snn:
+    def __call__(self, steps: int, progress: Progress, *, freely: bool = False, budget: float | None = None) -> Snn:
         """For so many steps alone; `freely` with a schedule and neuron of its own choice, as far as none was asked for.
+
+        With a `budget` layers get more units within it.
 
         Raises:
             OptionError: nothing fits into so many steps.
@@ -63,6 +65,7 @@ class Means:
         steps: the numbers of steps to compare with networks for them alone, in the same schedule.
         timesteps: those of the network itself, as they were asked for.
         frontier: those to fit networks for, in the schedule and with the neuron that serve them best.
+        budgets: shares of units, or of spikes, that networks of their own may add.
         precision: of the weights, as asked for.
         target: the chip that was named, or None.
         progress: called as work goes on.
@@ -73,6 +76,7 @@ class Means:
     steps: tuple[int, ...]
     timesteps: int
     frontier: tuple[int, ...]
+    budgets: tuple[float, ...]
     precision: str
     target: str | None
     progress: Progress

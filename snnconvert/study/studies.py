@@ -33,6 +33,10 @@ class Asked(Protocol):
     def frontier(self) -> tuple[int, ...]:
         """Numbers of steps for which networks are fitted freely."""
 
+    @property
+    def budgets(self) -> tuple[float, ...]:
+        """Shares of units, or of spikes, that networks of their own may add."""
+
 
 @dataclass(frozen=True)
 class Study:
@@ -103,6 +107,12 @@ STUDIES = {
         "what networks reach that are fitted for one number of steps each, with the schedule that serves it best",
         "--frontier",
         lambda request: bool(request.frontier),
+    ),
+    "capacity": Study(
+        "snnconvert.study.variants:capacity",
+        "what networks reach some of whose layers send more units a step, within several budgets",
+        "--budgets",
+        lambda request: bool(request.budgets),
     ),
 }
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from snnconvert.compile.precision import in_precision
 from snnconvert.errors import OptionError
 from snnconvert.graph.schedule import Schedule
+from snnconvert.graph.types import Snn
 from snnconvert.simulate.measure import FitCurve
 from snnconvert.study.converted import Converted, Means
 
@@ -60,6 +61,28 @@ def frontier(converted: Converted, means: Means) -> tuple[Fitted, ...]:
         else:
             found.append(_fitted(steps, means))
     return tuple(found)
+
+
+@dataclass(frozen=True)
+class Roomier:
+    """A network whose layers share a budget of more units, and its curve on the same images."""
+
+    budget: float
+    snn: Snn
+    curve: FitCurve
+
+
+def capacity(_: Converted, means: Means) -> tuple[Roomier, ...]:
+    """A network for each of `means.budgets`, ascending, in the schedule and with the neuron of this one."""
+    return tuple(_with_budget(one, means) for one in sorted({*means.budgets}))
+
+
+def _with_budget(budget: float, means: Means) -> Roomier:
+    def progress(what: str, done: int, total: int) -> None:
+        means.progress(f"budget {budget:.0%}: {what}", done, total)
+
+    snn = means.convert_for(means.timesteps, progress, budget=budget)
+    return Roomier(budget, snn, means.measure(snn, progress=progress))
 
 
 def _fitted(steps: int, means: Means) -> Fitted:

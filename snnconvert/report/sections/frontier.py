@@ -12,6 +12,7 @@ from snnconvert.tasks import METRICS
 
 if TYPE_CHECKING:
     from snnconvert.report.measured import Measured
+    from snnconvert.simulate.measure import FitCurve
 
 
 class Fitted(TypedDict):
@@ -43,16 +44,21 @@ def compute(measured: Measured) -> dict[str, Any]:
             "neuron": one.neuron,
             "spikes_per_image": None if one.curve is None else one.curve.spikes[-1],
             "reason": one.reason,
-            "metrics": {} if one.curve is None else {name: vars(of) for name, of in one.curve.metrics().items()},
+            "metrics": {} if one.curve is None else figures(one.curve),
         }
         for one in networks
     ]
     return {"frontier": rows or None}
 
 
-def judge(document: dict[str, Any]) -> None:
-    """Keep of each network the figure that the report judges by, once that is known."""
-    for row in document["frontier"] or []:
+def figures(curve: FitCurve) -> dict[str, Any]:
+    """All metrics of a network, until it is known by which the report judges."""
+    return {name: vars(of) for name, of in curve.metrics().items()}
+
+
+def judge(document: dict[str, Any], key: str) -> None:
+    """Keep of each network in a list of the document the figure that the report judges by, once that is known."""
+    for row in document[key] or []:
         if "metrics" in row:
             known = row.pop("metrics").get(document["milestones"]["basis"])
             row["metric"] = document["milestones"]["basis"]

@@ -224,14 +224,19 @@ def neuron_of(snn: Snn) -> dict[str, Any]:
     }
 
 
-def _added(snn: Snn) -> dict[str, float]:
-    """The units that some layers have more than one, where layers differ."""
+def units_of(snn: Snn) -> tuple[list[int], float]:
+    """The units a step of each layer of neurons in order, and those beyond one over all neurons."""
     from snnconvert.graph.dialect import neurons_of
 
-    units = [(math.prod(node.meta["shape"]), op.levels) for node, op in neurons_of(snn.graph).items()]
-    if len({levels for _, levels in units}) == 1:
-        return {}
-    return {"added": sum(size * (levels - 1) for size, levels in units) / max(sum(size for size, _ in units), 1)}
+    found = [(math.prod(node.meta["shape"]), op.levels) for node, op in neurons_of(snn.graph).items()]
+    added = sum(size * (levels - 1) for size, levels in found) / max(sum(size for size, _ in found), 1)
+    return [levels for _, levels in found], added
+
+
+def _added(snn: Snn) -> dict[str, float]:
+    """The units that some layers have more than one, where layers differ."""
+    units, added = units_of(snn)
+    return {"added": added} if len(set(units)) > 1 else {}
 
 
 def _left_out(record: dict[str, Any]) -> list[str]:

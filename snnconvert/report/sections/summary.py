@@ -47,7 +47,8 @@ def complete(document: dict[str, Any]) -> None:
     document.setdefault("gates", None)
     document.setdefault("next_commands", [])
     document["holds_from"] = step_of_the_answer(document)
-    frontier.judge(document)
+    for key in ("frontier", "capacity"):
+        frontier.judge(document, key)
 
 
 def step_of_the_answer(document: Document) -> int | None:
