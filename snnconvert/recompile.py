@@ -11,7 +11,7 @@ from snnconvert.calibrate.observe import in_canonical_order
 from snnconvert.compile.balance import with_identity_sites
 from snnconvert.compile.network import compiled_again
 from snnconvert.compile.precision import in_precision
-from snnconvert.data.selection import calibration_images_again
+from snnconvert.data.selection import calibrated_on
 from snnconvert.errors import OptionError
 from snnconvert.graph.schedule import MOST_TIMESTEPS, SCHEDULES, Schedule, owners
 from snnconvert.graph.types import Calibrated, NeuronChoice, Snn
@@ -155,9 +155,10 @@ def _command(location: str, change: Change, extra: list[str]) -> str:
 def _with_own_early_exit(snn: Snn, calibrated: Calibrated, progress: Progress) -> tuple[Snn, str]:
     """`snn` with a limit of its own, found on the calibration images, or without; and what became of it."""
     assert calibrated.early_exit is not None
-    images = calibration_images_again(snn)
-    if images is None:
+    found = calibrated_on(snn)
+    if found is None:
         return snn, "early exit is switched off: its limit was found for the other schedule, and the images are gone"
+    images = found.images()
     try:
         made = with_early_exit(snn, in_canonical_order(images), calibrated.early_exit.share, progress)
     except OptionError as error:

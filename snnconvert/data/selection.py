@@ -238,21 +238,23 @@ def images_for(snn: Snn, data: str, limit: int | None, labels: str | None = None
     return select_again(snn.evaluation, dataset, limit)
 
 
-def calibration_images_again(snn: Snn) -> Tensor | None:
-    """The images (n, *sample) that `snn` was calibrated on, found where they were; None where they are not there."""
+def calibrated_on(snn: Snn, given: Dataset | None = None) -> Dataset | None:
+    """The images that `snn` was calibrated on, found in `given` or where they were; None where they are not there."""
     recorded = snn.calibration
     source, count, seed = recorded.get("source"), int(recorded.get("samples") or 0), int(recorded.get("seed") or 0)
-    if recorded.get("synthetic", True) or not source:
+
+    def drawn(place: Dataset) -> Dataset | None:
+        indices = balanced_sample(place.classes_of_images, len(place), count, seed)
+        return place.subset(indices) if place.fingerprint(indices) == recorded.get("fingerprint") else None
+
+    if recorded.get("synthetic", True):
         return None
+    if given is not None and (found := drawn(given)) is not None:
+        return found
     try:
-        dataset = as_prepared(snn, source)
+        return drawn(as_prepared(snn, source)) if source else None
     except SnnConvertError:
         return None
-    drawn = [balanced_sample(dataset.classes_of_images, len(dataset), count, seed)]  # of a set of its own, or held out
-    if 0 < count < len(dataset):
-        drawn.append(split_calibration(dataset, count, seed)[0])
-    found = (dataset.subset(indices) for indices in drawn)
-    return next((one.images() for one in found if one.fingerprint() == recorded.get("fingerprint")), None)
 
 
 def as_prepared(snn: Snn, data: str, labels: str | None = None) -> Dataset:

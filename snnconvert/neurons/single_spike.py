@@ -1,8 +1,10 @@
 """Integrate and fire, once: a neuron that has sent a spike is silent until the end.
 
-    v <- v + I;  s = [v >= threshold] (1 - sent);  sent <- sent + s
+    v <- v + I;  fired = sent or [v >= threshold];  s = fired - sent;  sent <- fired
 
-Nothing is reset, and a gradient through `sent` knows that a spike which comes earlier does not come later.
+Nothing is reset. The derivative of `fired` is that of the first v at the threshold: what makes a spike come earlier
+takes it from later steps, and whether there is one at all has a derivative too, however far v is beyond the threshold
+at the end.
 What it says is when it fires: what arrives early has charged the neurons behind it for longer. A spike is one value for
 the whole run, so that thresholds are fitted for one level, and it has to be trained. After Datta et al., IJCNN 2021
 (arXiv 2107.12374), without their leak.
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 def step(state: State, threshold: Tensor, reached: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, State]:
     """One step; `reached(v, threshold)` says who would fire."""
     assert state.sent is not None
-    spikes = reached(state.v, threshold) * (1 - state.sent)
-    return spikes, State(state.v, state.sent + spikes)
+    fired = state.sent.where(state.sent > 0, reached(state.v, threshold))
+    return fired - state.sent, State(state.v, fired)
 
 
 SINGLE = NeuronModel(

@@ -6,9 +6,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from snnconvert.compile.network import compile_network
 from snnconvert.data.datasets import Dataset
-from snnconvert.data.selection import as_prepared, images_for
+from snnconvert.data.selection import as_prepared, calibrated_on, images_for
 from snnconvert.errors import DataError, OptionError, SnnConvertError
 from snnconvert.graph.checkpoint import digest, graph_tensors
 from snnconvert.graph.dialect import output_nodes
@@ -21,17 +24,20 @@ from snnconvert.simulate.early_exit import with_early_exit
 from snnconvert.simulate.measure import FitCurve
 from snnconvert.stages import for_task, open_ann
 from snnconvert.study.evaluate import Evaluation, evaluate, rerun
+from snnconvert.tasks import TaskChoice
 from snnconvert.train import TRAINING_METHODS
 from snnconvert.train.images import TrainingImages, training_images
 from snnconvert.train.kept import Kept, key_of
 from snnconvert.train.loop import Judge, Loop, Say
-from snnconvert.train.method import Method
+from snnconvert.train.method import Method, temperature_for
 from snnconvert.train.options import FineTuning, check_asked
 from snnconvert.train.scratch import draw
 from snnconvert.train.start import start_for
 from snnconvert.train.student import Student
 
 DRAWN_ON = 64
+# images that tell how sure the teacher is, and what temperature that asks for
+TOLD_BY = 256
 NOT_EVALUATED = ("synthetic", "calibration images")
 
 
@@ -86,17 +92,16 @@ def tune(
     teacher = _teacher(snn, calibrated, asked)
     given = data if data is not None else images_for(snn, _named(asked.data), None)
     evaluated = _evaluated(snn, asked, evaluation_data)
-    images = training_images(given, evaluated.whole, held_out=asked.held_out, augment=asked.augment, seed=asked.seed)
+    chosen: dict[str, Any] = {"held_out": asked.held_out, "augment": asked.augment, "seed": asked.seed}
+    images = training_images(given, evaluated.whole, calibrated=calibrated_on(snn, given), **chosen)
     if asked.label_weight and given.classes_of_images is None:
         raise DataError(f"{given.name} has no class labels", hint="leave --label-weight out: the original teaches")
     schedule = schedule_of(calibrated, snn.schedule, Change(timesteps=asked.timesteps))
     start, scale = start_for(calibrated, schedule, teacher, images.learned)
     student = _student(start, schedule, images, asked)
-    method: Method = TRAINING_METHODS[asked.method].load()(student, snn.task, asked)
     held_out = images.held_out.images()
-    judge = Judge(teacher.graph, snn.task, held_out)
-    network = digest(graph_tensors(calibrated.network.graph))
-    kept = Kept(keep, key_of(asked, network, given.fingerprint()))
+    kept = Kept(keep, key_of(asked, digest(graph_tensors(calibrated.network.graph)), given.fingerprint()))
+    method = _method(student, teacher, snn.task, asked, held_out)
     state = kept.load()
     if state is not None:
         say(f"going on from step {state.step}, where {kept.path} says an earlier run was")
@@ -105,15 +110,15 @@ def tune(
         method=method,
         teacher=teacher.graph,
         images=images,
-        judge=judge,
-        asked=asked,
+        judge=Judge(teacher.graph, snn.task, held_out),
+        asked=method.asked,
         precision=snn.precision,
         keep=kept.save,
         say=say,
     )
     method.prepare(loop.few)
     loop.run(state, progress)
-    outcome = _Outcome(snn, teacher, loop, asked, scale, progress)
+    outcome = _Outcome(snn, teacher, loop, method.asked, scale, progress)
     made, record, more = outcome.network()
     found = outcome.measured(made, record, evaluated.images, evaluated.notes + more)
     kept.remove()
@@ -125,6 +130,15 @@ def _student(start: Calibrated, schedule: Schedule, images: TrainingImages, aske
     if asked.from_scratch:
         draw(found, images.learned.images(range(min(DRAWN_ON, len(images)))), asked.seed)
     return found
+
+
+def _method(student: Student, teacher: Ann, task: TaskChoice, asked: FineTuning, images: Tensor) -> Method:
+    """How to train; the temperature, where none is asked for, follows from the teacher's answers to some images."""
+    if asked.temperature is None:
+        with torch.inference_mode():
+            asked = replace(asked, temperature=temperature_for(teacher.graph(images[:TOLD_BY]), task))
+    made: Method = TRAINING_METHODS[asked.method].load()(student, task, asked)
+    return made
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,13 @@ def _generator(seed: int, number: int, purpose: int) -> torch.Generator:
 
 
 def training_images(
-    data: Dataset, evaluation: Dataset | None, *, held_out: int, augment: str, seed: int
+    data: Dataset,
+    evaluation: Dataset | None,
+    *,
+    held_out: int,
+    augment: str,
+    seed: int,
+    calibrated: Dataset | None = None,
 ) -> TrainingImages:
     """What to train on, of `data`.
 
@@ -92,6 +98,8 @@ def training_images(
         held_out: how many of them choose the best network; at most a fifth is taken.
         augment: as in `FineTuning`.
         seed: draws those that are held out.
+        calibrated: images that the network was calibrated on. It fits them better than others, and they would prefer
+            it to what is learned: none is held out, while there are others.
 
     Raises:
         DataError: too few images, or some that are evaluated on.
@@ -105,10 +113,14 @@ def training_images(
     digests = data.digests()
     if evaluation is not None:
         _refuse_shared(data, digests, evaluation)
+    fitted = set() if calibrated is None else set(calibrated.digests())
     count = min(held_out, len(data) // HELD_OUT_SHARE)
-    apart, rest = split_calibration(data, count, seed)
+    free = np.array([index for index, digest in enumerate(digests) if digest not in fitted], np.int64)
+    if len(free) <= count:
+        free = np.arange(len(data), dtype=np.int64)
+    apart = free[split_calibration(data.subset(free), count, seed)[0]]
     known = {digests[index] for index in apart}
-    rest = np.array([index for index in rest.tolist() if digests[index] not in known], np.int64)
+    rest = np.array([index for index, digest in enumerate(digests) if digest not in known], np.int64)
     if not len(rest):
         raise DataError(f"all {data.noun}s of {data.name} are the same", hint="give different ones to train on")
     mirrored, shift = _variation(augment, data.sample_shape)

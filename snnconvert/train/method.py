@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # thresholds learn by their logarithm, of which a step of Adam is a smaller part than of a weight
 THRESHOLDS_RATE = 5.0
+# the temperature, in distances between the teacher's two best answers, and at most
+HEAT_BY_MARGIN, MOST_HEAT = 0.3, 3.0
 
 
 class Method:
@@ -36,12 +38,14 @@ class Method:
         asked: the options.
 
     Attributes:
+        heat: the temperature of answers that are compared.
         extra: what the method adds to what learns, by names that the student does not use.
         forward: makes the outputs of all frames, or their mean, with gradients.
     """
 
     def __init__(self, student: Student, task: TaskChoice, asked: FineTuning) -> None:
         self.student, self.task, self.asked = student, task, asked
+        self.heat = asked.temperature or 1.0
         self.extra: dict[str, Tensor] = {}
         self.forward: Callable[[Tensor], list[Tensor]] = student
         if asked.backward == "sparse":
@@ -89,9 +93,9 @@ class Method:
         return found
 
     def _distance(self, mean: Tensor, wanted: Tensor) -> Tensor:
-        if self.task.kind not in ("classification", "segmentation") or mean[0].numel() == 1:
+        if not _softened(self.task, mean):
             return F.mse_loss(mean, wanted) / wanted.var().clamp(min=1e-12)
-        axis, heat = self.task.axis + 1, self.asked.temperature
+        axis, heat = self.task.axis + 1, self.heat
         own, other = (F.log_softmax(one / heat, axis) for one in (mean, wanted))
         return heat**2 * F.kl_div(own, other, log_target=True, reduction="none").sum(axis).mean()
 
@@ -119,3 +123,22 @@ class Method:
         if isinstance(self.forward, SparseBackward):
             return {"details": {"active": self.forward.share}}
         return {}
+
+
+def _softened(task: TaskChoice, answers: Tensor) -> bool:
+    """Whether answers (batch, *output) are compared as probabilities of classes."""
+    return task.kind in ("classification", "segmentation") and answers[0].numel() > 1
+
+
+def temperature_for(answers: list[Tensor], task: TaskChoice) -> float:
+    """At which a teacher's answers, each (batch, *output), say neither one class alone nor all classes alike.
+
+    Networks differ tenfold in how far their best answer is ahead of the next. Where that is little, answers softened by
+    3 ask for outputs of the same size alone, and who learns them decides less and less as the teacher does.
+    """
+    found = answers[task.outputs[0] if task.outputs else 0].float()
+    if not _softened(task, found) or found.shape[task.axis + 1] < 2:
+        return MOST_HEAT
+    best = found.topk(2, task.axis + 1).values
+    margin = float((best.select(task.axis + 1, 0) - best.select(task.axis + 1, 1)).median())
+    return min(MOST_HEAT, HEAT_BY_MARGIN * margin) if margin > 0 else MOST_HEAT

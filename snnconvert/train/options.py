@@ -64,7 +64,12 @@ class FineTuning:
         least=0,
         most=1,
     )
-    temperature: float = _more(3.0, "Of the softened answers that are compared.", above=0)
+    temperature: float | None = _more(
+        None,
+        "Of the softened answers that are compared.",
+        above=0,
+        usual="0.3 of the median distance between the teacher's two best answers, at most 3",
+    )
     learning_rate: float = _more(5e-4, "Of Adam; it falls to 0 along half a cosine.", above=0)
     batch_size: int = _more(32, "Images in one step.", least=1)
     augment: str = _more(

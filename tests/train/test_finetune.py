@@ -9,21 +9,27 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import snnconvert
+from snnconvert.api.network import SpikingNetwork
 from snnconvert.compile.network import difference
 from snnconvert.data.bundled import dataset_for
+from snnconvert.data.selection import calibrated_on, images_for
 from snnconvert.errors import DataError, OptionError
 from snnconvert.graph.checkpoint import load_snn
 from snnconvert.graph.dialect import neurons_of
 from snnconvert.graph.walk import walk
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.step_engine import StepEngine
+from snnconvert.tasks import CLASSIFIER
 from snnconvert.threads import threads
+from snnconvert.train.images import training_images
+from snnconvert.train.method import temperature_for
 from snnconvert.train.start import _hoyer
 from tests.test_tiny import command
 
@@ -122,6 +128,33 @@ def test_images_of_the_evaluation_are_refused(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("tables")
+def test_images_that_calibrated_choose_no_network(folder: Path) -> None:
+    """The network is fitted to them: held out, they would prefer it to whatever is learned."""
+    snn = load_snn(folder / "d.snn")
+    stored = np.load(TRAIN)
+    data = images_for(SpikingNetwork.of(snn), str(TRAIN), None)
+    known = calibrated_on(snn, data)
+    assert known is not None
+    assert len(known) == 64
+    assert known.fingerprint() == snn.calibration["fingerprint"]
+    chosen: dict[str, Any] = {"held_out": 200, "augment": "none", "seed": snn.calibration["seed"]}
+    found = training_images(data, None, calibrated=known, **chosen)
+    assert len(found.held_out) == 200
+    assert len(found.learned) + len(found.held_out) == len(stored["x"])
+    assert not set(found.held_out.digests()) & set(known.digests())
+    assert set(training_images(data, None, **chosen).held_out.digests()) & set(known.digests())
+    alone = training_images(known, None, calibrated=known, held_out=12, augment="none", seed=0)
+    assert len(alone.held_out) == 12  # there are no others
+
+
+@pytest.mark.parametrize(("ahead", "expected"), [(1.0, 0.3), (2.5, 0.75), (100.0, 3.0), (0.0, 3.0)])
+def test_the_temperature_follows_how_sure_the_teacher_is(ahead: float, expected: float) -> None:
+    answers = torch.zeros(5, 10)
+    answers[:, 3] = ahead
+    assert temperature_for([answers], CLASSIFIER) == pytest.approx(expected)
+    assert temperature_for([answers[:, :1]], CLASSIFIER) == 3.0
+
+
 def test_neurons_without_a_derivative_are_refused(folder: Path) -> None:
     from snnconvert.neurons import NEURONS
 

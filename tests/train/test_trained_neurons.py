@@ -124,6 +124,19 @@ def test_what_a_complementary_neuron_remembers_has_a_gradient() -> None:
     assert float(leaf.grad.abs().max()) > 0
 
 
+def test_a_spike_that_comes_earlier_does_not_come_later() -> None:
+    """A neuron of one spike learns when it fires and whether, though its membrane ends far beyond the threshold."""
+    x = torch.tensor([0.3, 0.4, 0.4, 0.9], dtype=torch.float64).requires_grad_()
+    theta, start = torch.tensor([1.0], dtype=torch.float64), torch.tensor([0.0], dtype=torch.float64)
+    sent = fired(Firing(NEURONS["single"], 1, len(x)), x[:, None], theta, start).flatten()
+    assert sent.tolist() == [0, 0, 1, 0]
+    (whether,) = torch.autograd.grad(sent.sum(), x, retain_graph=True)
+    assert whether.tolist() == [1, 1, 1, 0]  # by the membrane at the moment of the spike; later currents do not count
+    (when,) = torch.autograd.grad((torch.arange(4.0) * sent).sum(), x)
+    # v = 0.7 in the second step is near enough: what raises it makes the spike come a step earlier
+    assert when.tolist() == [1, 1, 2, 0]
+
+
 @pytest.mark.skipif(native.load() is None, reason="the native library was not built")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("model", ["if", "ternary"])

@@ -1,6 +1,6 @@
 """Neurons of one spike, trained by what the membranes of the output are at the end and by when spikes charge them.
 
-    L = (1 - c) D(teacher, sum_t y_t / T) + c D(teacher, sum_t (T + 1 - t) y_t / sum_t (T + 1 - t)),    c = 1/2
+    L = (1 - c) D(teacher, sum_t y_t / T) + c D(teacher, sum_t (T + 1 - t) y_t / sum_t (T + 1 - t)),    c = 1/10
 
 with y_t what comes to the output in step t. The first is the membrane at the end; in the second a spike counts the more
 the earlier it comes, by T + 1 - t, which is linear in its time. D is the distance of the other methods. Weights,
@@ -24,7 +24,7 @@ from snnconvert.simulate.over_time import by_frames
 from snnconvert.train.images import Batch
 from snnconvert.train.method import Method
 
-SHARE_OF_TIME = 0.5
+SHARE_OF_TIME = 0.1
 
 
 class SingleSpike(Method):
