@@ -13,7 +13,7 @@ that may be negative a second neuron of opposite weights sends -1. Slow and lite
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -92,10 +92,11 @@ class EventEngine:
         if not self._carries(node):
             return None
         (source,) = arguments(node)
-        if op.role == Role.DELAY:
-            return self._later(node, source, events)
+        if op.role == Role.DELAY:  # every spike that comes in, a window later
+            arrived = self._arriving(source, events)
+            return replace(arrived, times=arrived.times + 1.0)
         if op.role == Role.MAXPOOL:
-            return self._first_of_each(node, events[source])
+            return self._first_of_each(node, self._arriving(source, events))
         neuron = op_of(node, Neuron)
         v = self._integrated(source, events, constant)
         threshold = np.broadcast_to(neuron.threshold.numpy(), node.meta["shape"]).reshape(-1)
@@ -106,14 +107,16 @@ class EventEngine:
         which = np.flatnonzero(spikes)[order]
         return Events(times[order], which, np.sign(share[which]), tuple(node.meta["shape"]))
 
-    def _later(self, node: fx.Node, source: fx.Node, events: dict[fx.Node, Events]) -> Events:
-        """Every spike that comes in, a window later; on their way they may have been moved to other places."""
+    def _arriving(self, node: fx.Node, events: dict[fx.Node, Events]) -> Events:
+        """Spikes at the places of `node`, to which wiring has moved them, sorted by time."""
+        if node in events:
+            return events[node]
         times, neurons, signs = [], [], []
-        for start, path in self._paths(source):
-            arrived = events[start]
-            for time, neuron, sign in zip(arrived.times, arrived.neurons.tolist(), arrived.signs, strict=True):
+        for start, path in self._paths(node):
+            sent = events[start]
+            for time, neuron, sign in zip(sent.times.tolist(), sent.neurons.tolist(), sent.signs, strict=True):
                 for place in self._pushed(path, neuron)[0]:
-                    times.append(time + 1.0)
+                    times.append(time)
                     neurons.append(place)
                     signs.append(sign)
         order = np.argsort(times, kind="stable")

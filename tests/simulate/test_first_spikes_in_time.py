@@ -52,7 +52,8 @@ class Residual(nn.Module):
 
 
 class Wired(nn.Module):
-    """Spikes that wiring moves: a shortcut of padded and left-out values, which is held back, and a concatenation."""
+    """Spikes that wiring moves: a shortcut of padded and left-out values, which is held back, and a concatenation
+    of which the maximum is taken."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,6 +69,7 @@ class Wired(nn.Module):
         shortcut = nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 1))
         x = torch.relu(self.same(torch.relu(self.down(x))) + shortcut)
         x = torch.cat([torch.relu(self.left(x)), torch.relu(self.right(x))], 1)
+        x = nn.functional.max_pool2d(x, 3, stride=1, padding=1)
         return torch.as_tensor(self.head(nn.functional.avg_pool2d(x, 4).flatten(1)))
 
 
