@@ -21,12 +21,14 @@ class TrainingMethod:
         source: where it comes from.
         place: MODULE:CLASS, below `snnconvert.train.methods`.
         options: the options of `FineTuning` that mean something to this method only, or to some methods.
+        continuous: whether it trains first spikes in continuous time, too: the original network's activations.
     """
 
     help: str
     source: str
     place: str
     options: tuple[str, ...] = ()
+    continuous: bool = False
 
     def load(self) -> Any:
         """The class, which is one below `train.method.Method`."""
@@ -38,12 +40,14 @@ TRAINING_METHODS = {
         "the original network's softened answers are learned through time, weights, thresholds and membrane starts",
         "Hinton et al. 2015; backpropagation through time, Neftci et al. 2019",
         "distill:Distill",
-        options=("backward",),
+        options=("backward", "l1"),
+        continuous=True,
     ),
     "stepwise": TrainingMethod(
         "the answer after every step learns from the original and from the last answer",
         "after Yu et al. 2025, arXiv 2501.15925",
         "stepwise:Stepwise",
+        options=("l1",),
     ),
     "rnl": TrainingMethod(
         "Rate Norm Layer: weights under clipped activations, or one p for all thresholds against the frozen original",
@@ -85,7 +89,8 @@ TRAINING_METHODS = {
         "distillation while synapses come and go, until --connectivity of them are left",
         "Chen et al., IJCAI 2021, arXiv 2105.04916",
         "rewire:Rewire",
-        options=("connectivity",),
+        options=("connectivity", "l1"),
+        continuous=True,
     ),
     "ternary": TrainingMethod(
         "distillation of ternary neurons whose spikes have an amplitude that learns, folded at the end",
@@ -96,5 +101,6 @@ TRAINING_METHODS = {
         "distillation with batch normalisation over time in front of neurons, folded at the end",
         "Zheng et al., AAAI 2021, arXiv 2011.05280",
         "batch_norm:BatchNorm",
+        options=("l1",),
     ),
 }

@@ -97,6 +97,7 @@ def tune(
     if asked.label_weight and given.classes_of_images is None:
         raise DataError(f"{given.name} has no class labels", hint="leave --label-weight out: the original teaches")
     schedule = schedule_of(calibrated, snn.schedule, Change(timesteps=asked.timesteps))
+    _refuse_steps(schedule, asked)
     start, scale = start_for(calibrated, schedule, teacher, images.learned)
     student = _student(start, schedule, images, asked)
     held_out = images.held_out.images()
@@ -123,6 +124,16 @@ def tune(
     found = outcome.measured(made, record, evaluated.images, evaluated.notes + more)
     kept.remove()
     return found
+
+
+def _refuse_steps(schedule: Schedule, asked: FineTuning) -> None:
+    if schedule.continuous and not TRAINING_METHODS[asked.method].continuous:
+        able = " or ".join(name for name, row in TRAINING_METHODS.items() if row.continuous)
+        raise OptionError(
+            f"--method {asked.method} trains spikes in steps; this network sends them in continuous time",
+            hint=f"choose --method {able}, or convert with --schedule streaming",
+            options=("method",),
+        )
 
 
 def _student(start: Calibrated, schedule: Schedule, images: TrainingImages, asked: FineTuning) -> Student:

@@ -217,7 +217,12 @@ class Loop:
         goal = [one.float().clone() for one in answers]
         adam.zero_grad()
         with torch.enable_grad():
-            self.method.loss(batch, goal).backward()  # type: ignore[no-untyped-call]
+            self.student.counts = bool(self.asked.l1)
+            loss = self.method.loss(batch, goal)
+            if self.student.counts:
+                loss = loss + self.asked.l1 * self.student.sent_units()
+            self.student.counts = False
+            loss.backward()  # type: ignore[no-untyped-call]
         learned = self.method.learns()
         before = {name: learned[name].detach().clone() for name in paces}
         adam.step()
@@ -230,9 +235,11 @@ class Loop:
         start = time.perf_counter()
         score = self.judge.exact(self.compiled())
         done = min(1.0, self._share(clock))
-        if not self.state.best or (score > self.state.score and self.method.counts(done)):
+        # agreement alone would choose the network from before spikes were saved
+        counts = self.method.counts(done) and (not self.asked.l1 or done >= 1)
+        if not self.state.best or (score > self.state.score and counts):
             self.state.best = _copied(self.learned)
-            self.state.score = score if self.method.counts(done) else -math.inf
+            self.state.score = score if counts else -math.inf
         clock.store()
         epochs = self.state.step * min(self.asked.batch_size, len(self.images)) / len(self.images)
         row = {"step": self.state.step, "epochs": round(epochs, 4), "score": score}

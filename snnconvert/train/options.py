@@ -94,6 +94,12 @@ class FineTuning:
     )
     rnl_stage: str = _more("2", "1: weights under clipped activations; 2: p alone (rnl).", choices=("1", "2"))
     omega: float | None = _more(None, "Weight of the rate inference loss (rnl).", least=0, usual="1 / (3 T)")
+    l1: float = _more(
+        0.0,
+        "Weight of the mean number of units that a neuron sends a step, for sparser spikes; of first spikes in "
+        "continuous time, of its value over its window, whose zeros never spike. The last network is kept then.",
+        least=0,
+    )
     connectivity: float = _more(0.1, "Share of the synapses that is left (rewire).", above=0, most=1)
     seed: int = _more(0, "Order of the images, and which are held out.", least=0, most=2**32 - 1)
     device: str = _more("cpu", "cpu, or cuda where there is one.")
@@ -111,6 +117,12 @@ def check_asked(asked: FineTuning) -> None:
             f"--minutes {asked.minutes:g} and --epochs {asked.epochs:g} both say when to stop",
             hint="give one of the two",
             options=("minutes", "epochs"),
+        )
+    if asked.l1 and asked.backward == "sparse":
+        raise OptionError(
+            f"--l1 {asked.l1:g} does not fit --backward sparse, which knows no gradient of what is sent",
+            hint="leave one of the two out",
+            options=("l1", "backward"),
         )
     own = {name: method for method, row in TRAINING_METHODS.items() for name in row.options}
     for name in own:

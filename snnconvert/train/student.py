@@ -7,6 +7,7 @@ and what is the same in all frames is computed once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +15,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, fx
 
-from snnconvert.calibrate.task import REACH_IMAGES, reach
+from snnconvert.calibrate.first_spike import calibrate_first_spike
+from snnconvert.calibrate.task import REACH_IMAGES, Task, reach
 from snnconvert.compile.spikify import neuron_at, neuron_in
 from snnconvert.errors import OptionError
 from snnconvert.graph.dialect import calls, op_of, origin_of, output_nodes, sites
@@ -22,7 +24,7 @@ from snnconvert.graph.edit import copied
 from snnconvert.graph.flow import Flow, flows
 from snnconvert.graph.kinds import Op, Role, Weighted
 from snnconvert.graph.schedule import Schedule
-from snnconvert.graph.types import Calibrated, SiteCalibration
+from snnconvert.graph.types import Ann, Calibrated, SiteCalibration
 from snnconvert.graph.walk import walk
 from snnconvert.simulate.over_time import by_frames, compensated, running_maximum
 from snnconvert.train.neurons import Firing, fired, trainable
@@ -63,7 +65,8 @@ Fire = Callable[[fx.Node, Site, Tensor, bool], Tensor]
 class Student:
     """Args:
         calibrated: where training starts; not changed.
-        schedule: the steps it is trained for: streaming, or a wait.
+        schedule: the steps it is trained for: streaming, or a wait; or first spikes in continuous time, which are the
+            network's activations.
         device: where to compute.
         arithmetic: of convolutions and matrix products: float32 or bfloat16.
         width, triangle: of the surrogate, as in `Firing`.
@@ -73,6 +76,7 @@ class Student:
         sites: its layers of neurons by node.
         fire: what becomes of currents.
         after: what becomes of the values of other nodes, where a method adds something.
+        counts: whether what is sent is kept for `sent_units`.
 
     Raises:
         OptionError: a schedule or neuron that has no derivative here; with what to do.
@@ -107,7 +111,9 @@ class Student:
             kept = getattr(op, name).detach().float().clone()
             laid = kept.contiguous(memory_format=torch.channels_last) if kept.ndim == 4 else kept
             setattr(op, name, laid.requires_grad_())
-        self.fire: Fire = as_neurons
+        self.fire: Fire = as_activations if schedule.continuous else as_neurons
+        self.counts = False
+        self._sent: list[Tensor] = []
         self.after: dict[fx.Node, Callable[[Tensor], Tensor]] = {}
 
     def _learned(self) -> Iterator[tuple[fx.Node, Op, str]]:
@@ -119,7 +125,7 @@ class Student:
     def parameters(self) -> dict[str, Tensor]:
         """Everything that learns, by name, in data-flow order."""
         found = {f"{node.name}.{name}": getattr(op, name) for node, op, name in self._learned()}
-        for node, site in self.sites.items():
+        for node, site in self.sites.items() if not self.schedule.continuous else ():
             found |= {f"{node.name}.growth": site.growth, f"{node.name}.initial": site.initial}
         return found
 
@@ -167,7 +173,11 @@ class Student:
         op, frames = op_of(node), self.schedule.frames
         if node in self.sites:
             constant = len(inputs[0]) == batch and (frames > 1 or self.flow[node.all_input_nodes[0]] == Flow.CONSTANT)
-            return self.fire(node, self.sites[node], inputs[0], constant)
+            site = self.sites[node]
+            sent = self.fire(node, site, inputs[0], constant)
+            if self.counts:
+                self._sent.append((sent / site.threshold.detach()).abs().float().sum() / len(sent))
+            return sent
         if self.flow[node] == Flow.CONSTANT or not op.reads:
             value: Tensor = op(*inputs)
             return value
@@ -185,6 +195,12 @@ class Student:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.arithmetic == "bfloat16"):
             yield
 
+    def sent_units(self) -> Tensor:
+        """Units that a neuron has sent a step since this was called last, on average over neurons, with gradients."""
+        found, self._sent = torch.stack(self._sent).sum(), []
+        neurons = sum(math.prod(node.meta["shape"]) for node in self.sites)
+        return torch.div(found, neurons)
+
     # --- back ---
 
     @torch.no_grad()
@@ -199,15 +215,23 @@ class Student:
             (own,) = (one for one in graph.graph.nodes if one.name == node.name)
             learned = getattr(op, name).detach().cpu().contiguous().clone()
             setattr(op_of(own), name, learned)
-        found = {node.name: _calibration(site) for node, site in self.sites.items()}
+        network = replace(self.calibrated.network, graph=graph)
         return replace(
             self.calibrated,
-            network=replace(self.calibrated.network, graph=graph),
-            sites=found,
+            network=network,
+            sites=self._windows(network, images.cpu()) or {n.name: _calibration(s) for n, s in self.sites.items()},
             schedule=self.schedule,
             reach=reach(graph, images[:REACH_IMAGES].cpu()),
             early_exit=None,
         )
+
+    def _windows(self, network: Ann, images: Tensor) -> dict[str, SiteCalibration]:
+        """In continuous time windows as long as what was learned asks for; else nothing."""
+        if not self.schedule.continuous:
+            return {}
+        given = self.calibrated.record["options"]
+        task = Task(network, images, self.schedule, self.calibrated.neuron, {"zeta": given["zeta"]})
+        return calibrate_first_spike(task).sites
 
 
 def _single(value: Tensor) -> Tensor:
@@ -228,16 +252,25 @@ def as_neurons(node: fx.Node, site: Site, current: Tensor, constant: bool) -> Te
     return sent if site.worth is None else (sent * site.worth).to(sent.dtype)
 
 
+def as_activations(node: fx.Node, site: Site, current: Tensor, constant: bool) -> Tensor:
+    """The original network's activation, which a first spike in continuous time tells exactly."""
+    del site, constant
+    value: Tensor = op_of(node)(current)
+    return value
+
+
 def _over_time(value: Tensor, frames: int, batch: int) -> Tensor:
     """A value that is the same in all frames, repeated for each; others as they are, (frames * batch, *sample)."""
     return value if len(value) == frames * batch else value.repeat(frames, *[1] * (value.dim() - 1))
 
 
 def _refuse_untrainable(calibrated: Calibrated, schedule: Schedule) -> None:
-    if schedule.windowed or schedule.once or schedule.continuous:
+    if schedule.continuous:
+        return
+    if schedule.windowed or schedule.once:
         raise OptionError(
             f"{schedule.describe()} cannot be trained: its neurons do not fire step by step",
-            hint="convert with --schedule streaming (or wait), and train that",
+            hint="convert with --schedule streaming, wait, or ttfs without --time-bits, and train that",
             options=("schedule",),
         )
     neuron = neuron_in(schedule, calibrated.neuron)
