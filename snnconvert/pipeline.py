@@ -52,7 +52,7 @@ def run(
     with timed(timings, "open"):
         ann, facts = open_ann(request, memory)
     with timed(timings, "data"):
-        request, inputs = chosen_inputs(request, ann, memory)
+        request, inputs = chosen_inputs(request.for_network(ann), ann, memory)
         ann = for_task(request, ann, inputs.task)
     with timed(timings, "calibrate"):
         images = in_canonical_order(inputs.calibration)

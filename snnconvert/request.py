@@ -25,7 +25,7 @@ from snnconvert.tasks import choices
 
 if TYPE_CHECKING:
     from snnconvert.capacity import Budget
-    from snnconvert.graph.types import NeuronChoice
+    from snnconvert.graph.types import Ann, NeuronChoice
 
 # units of one step fit into 16 bits: more would leave too few of a float32 sum's 24 for the weights
 MOST_LEVELS = 2**16 - 1
@@ -213,7 +213,9 @@ class Request:
     wait: int | None = _of_checkpoints(
         None, "Steps that a layer integrates before it emits (wait).", least=1, usual="1"
     )
-    window: int | None = _of_checkpoints(None, "Steps per window (bistable).", least=1, usual="tries 2 to 8")
+    window: int | None = _of_checkpoints(
+        None, "Steps per window (bistable, serial).", least=1, usual="tries 2 to 8; serial: 8"
+    )
     time_bits: int | None = _of_checkpoints(
         None,
         "Bits of a spike's time, so that a layer's window has 2^B slots (ttfs); without it and -T time is continuous, "
@@ -404,6 +406,20 @@ class Request:
         tried = [kind for kind, row in SCHEDULES.items() if row.tried or kind in self.schedule.split(",")]
         usual = self.neuron in (Request.neuron, AUTO) and not self.units_by_site and self.units == 1
         return tuple(kind for kind in tried if usual or SCHEDULES[kind].own_neuron is None)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the schedule gives products, normalisations and smooth functions a form of spikes."""
+        return not self.automatic and SCHEDULES[self.schedule].whole
+
+    def for_network(self, ann: Ann) -> Request:
+        """The same in the schedule in which all of `ann` spikes, where --strict-spiking leaves no other."""
+        from snnconvert.convert.units import needs_windows
+
+        untold = self.schedule == AUTO and not self.gives("timesteps") and self.neuron == Request.neuron
+        if self.strict_spiking and untold and not (self.compared or self.units_by_site) and needs_windows(ann):
+            return replace(self, schedule=next(kind for kind, row in SCHEDULES.items() if row.whole))
+        return self
 
     @property
     def automatic(self) -> bool:

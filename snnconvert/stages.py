@@ -16,6 +16,7 @@ from snnconvert.capacity import given_out
 from snnconvert.compile.balance import with_identity_sites
 from snnconvert.compile.network import compile_network
 from snnconvert.compile.precision import in_precision
+from snnconvert.convert.attention import with_spiking_operators
 from snnconvert.convert.doors import choose_named, import_fitting, open_model
 from snnconvert.convert.encoder import with_input_encoder, with_replay
 from snnconvert.convert.linear import with_spiking_sums
@@ -154,10 +155,10 @@ def for_task(request: Request, ann: Ann, task: TaskChoice | None = None) -> Ann:
     """
     task = task or task_of(request.task, outputs_of(ann.graph), ann.input_shape, None)
     ann = keep_logits(replace(ann, task=task))
-    refuse_without_sites(ann)
+    refuse_without_sites(with_spiking_operators(ann) if request.whole else ann)
     if request.strict_spiking:
         declined = request.approximate == "analog"
-        refuse_analog(ann, spared=not declined, untried=declined)
+        refuse_analog(ann, spared=not declined, untried=declined, whole=request.whole)
     return ann
 
 
@@ -171,7 +172,8 @@ def with_encoder(request: Request, ann: Ann, images: Tensor, inputs: Inputs) -> 
     """
     with torch.inference_mode():
         refuse_overflow(ann.source.name, ann.graph(images[:CHECKED_IMAGES])[0])
-    ann, network = with_units(ann, images, way=request.approximate, strict=request.strict_spiking)
+    strict = request.strict_spiking
+    ann, network = with_units(ann, images, way=request.approximate, strict=strict, whole=request.whole)
     network = with_spiking_sums(network) if request.spiking_sums else network
     if request.input_encoder == "spiking":
         network = with_input_encoder(network)

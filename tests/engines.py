@@ -20,6 +20,7 @@ from snnconvert.simulate.first_spike_engine import FirstSpikeEngine
 from snnconvert.simulate.kernels import native_available
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.result import Simulation
+from snnconvert.simulate.serial_engine import SerialEngine
 from snnconvert.simulate.step_engine import StepEngine
 
 
@@ -42,6 +43,8 @@ def oracle_of(snn: Snn) -> BistableEngine | FirstSpikeEngine | StepEngine:
     """The literal engine that the layer engine has to equal in every spike."""
     if snn.schedule.once:
         return FirstSpikeEngine(snn)
+    if snn.schedule.whole:
+        return SerialEngine(snn)
     return BistableEngine(snn) if snn.schedule.windowed else StepEngine(snn)
 
 

@@ -94,7 +94,7 @@ def test_every_field_of_a_request_is_an_option_whose_default_it_takes() -> None:
 def test_choices_are_the_rows_of_the_tables() -> None:
     assert set(declared(Request)["calibration"].choices) == set(METHODS)
     assert declared(Request)["neuron"].choices == (*offered(), AUTO)
-    assert declared(Request)["schedule"].choices == (*SCHEDULES, AUTO, "auto,ttfs")
+    assert declared(Request)["schedule"].choices == (*SCHEDULES, AUTO, "auto,ttfs", "auto,serial")
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,11 @@ METHODS = {
         options.FirstSpikeWindows,
         "snnconvert.calibrate.first_spike:calibrate_first_spike",
     ),
+    "windows": Method(
+        "windows of one layer after the other: the largest activations, and steps that products of spikes can share",
+        options.Windows,
+        "snnconvert.calibrate.windows:calibrate_windows",
+    ),
     "robust-norm": Method(
         "a published baseline: a high percentile per layer, membranes that start empty",
         options.RobustNorm,

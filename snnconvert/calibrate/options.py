@@ -22,8 +22,8 @@ _headroom = partial(
     _on_the_command_line,
     0.0,
     "No threshold is lower than what lets the neuron follow this many times the largest calibration activation "
-    "(reconstruct, mse). With 1 nothing that the calibration images cause is cut off; more makes room for images that "
-    "go further, and costs early answers.",
+    "(reconstruct, mse, windows). With 1 nothing that the calibration images cause is cut off; more makes room for "
+    "images that go further, and costs early answers.",
     least=0,
     usual="0",
 )
@@ -118,6 +118,13 @@ class FirstSpikeWindows:
     zeta: float = _on_the_command_line(
         0.5, "Windows of time to first spike are (1 + zeta) times the largest activation (first-spike).", least=0
     )
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Of `--calibration windows`."""
+
+    headroom: float = _headroom()
 
 
 @dataclass(frozen=True)

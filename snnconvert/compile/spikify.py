@@ -77,7 +77,8 @@ def spikify(graph: fx.GraphModule, calibrated: Calibrated, schedule: Schedule, n
 class _Walk:
     def __init__(self, graph: fx.GraphModule, calibrated: Calibrated, schedule: Schedule, neuron: NeuronChoice) -> None:
         self.graph, self.calibrated, self.neuron = graph, calibrated, neuron_in(schedule, neuron)
-        self.windowed, self.frames = schedule.windowed, schedule.frames
+        self.windowed, self.frames, self.whole = schedule.windowed, schedule.frames, schedule.whole
+        self.window, self.fitted_window = schedule.steps_per_frame, calibrated.schedule.steps_per_frame
         self.once = schedule.once
         self.continuous = schedule.continuous  # nothing is a whole number of anything: float64 has to do
         self.fitted = neuron_in(calibrated.schedule, calibrated.neuron)
@@ -114,6 +115,7 @@ class _Walk:
             Role.POOL: self._pool,
             Role.MAXPOOL: self._pool,
             Role.JOIN: self._join,
+            Role.PRODUCT: self._product,
             Role.ANALOG: self._analog,
             Role.DELAY: self._delay,
             Role.EVENTS: self._events,
@@ -123,7 +125,7 @@ class _Walk:
     # --- one handler per role ---
 
     def _site(self, node: fx.Node, _: Op) -> Value:
-        (source,) = arguments(node)
+        source, *others = arguments(node)
         if self.values[source].domain == Flow.SPIKES:
             self._as_current(source, node)
         elif (
@@ -132,17 +134,21 @@ class _Walk:
             value = self.values[source]
             self._snap(source, node, power_of_two_above(value.bound) * 2.0**-INPUT_BITS, value)
         found = self.calibrated.sites[node.name]
-        model, levels = neuron_at(node, self.neuron)
+        site, (model, usual) = op_of(node, Activation), neuron_at(node, self.neuron)
+        levels = site.levels_in(self.window, usual)
         # what a full frame is worth stays as it was calibrated: more units are smaller ones
-        finer = self.fitted.units_at(node.name) / levels
+        finer = site.levels_in(self.fitted_window, self.fitted.units_at(node.name)) / levels
         threshold = found.threshold.float() * finer
         initial = found.initial.float() * threshold
-        highest = op_of(node, Activation).ceiling
-        ceiling = None if math.isinf(highest) else highest
-        made = Neuron(threshold, initial, model=model.name, levels=levels, ceiling=ceiling)
+        ceiling = None if math.isinf(site.ceiling) else site.ceiling
+        usually = Neuron(threshold, initial, model=model.name, levels=levels, ceiling=ceiling)
+        second = [self.values[one].amplitude for one in others]
+        made = site.neuron(usually, self.window, next((one for one in second if one is not None), torch.ones(1)))
+        if not made.plain:
+            self._refuse_unless_whole(node)
         replace_op(self.graph, node, made.double() if self.windowed else made)
         worth = threshold if found.amplitude is None else found.amplitude.float() * finer
-        return Value(Flow.SPIKES, float(model.peak(levels)), amplitude=worth.double(), signed=model.negative)
+        return Value(Flow.SPIKES, made.largest(), amplitude=worth.double(), signed=made.row.negative)
 
     def _weighted(self, node: fx.Node, _: Op) -> Value:
         op = op_of(node, Weighted)
@@ -240,6 +246,27 @@ class _Walk:
         if self.windowed and found.domain == Flow.CURRENT:
             self._in_float64(node)
         return found
+
+    def _product(self, node: fx.Node, op: Op) -> Value:
+        self._refuse_unless_whole(node)
+        sources = arguments(node)
+        if any(self.values[source].domain != Flow.SPIKES for source in sources):
+            raise InternalError(f"{node.name} reads what is no spikes")
+        made = op.on_units(*(self._full_amplitude(source)[0] for source in sources))
+        if made is None:
+            raise OptionError(
+                f"the thresholds around {origin_of(node)} differ where its spikes are multiplied one by one",
+                hint="leave --calibration out: --schedule serial brings the one that knows such products",
+            )
+        replace_op(self.graph, node, made.double())
+        return Value(Flow.CURRENT, math.inf)
+
+    def _refuse_unless_whole(self, node: fx.Node) -> None:
+        if not self.whole:
+            raise OptionError(
+                f"{origin_of(node)} was converted for --schedule serial: it needs all that it reads before it sends",
+                hint="run it in that schedule, with another --window if you like; or convert the model for this one",
+            )
 
     def _in_float64(self, join: fx.Node) -> None:
         """Let a sum of float32 currents, each exact on a grid of its own, be exact too: a window's sum must not depend

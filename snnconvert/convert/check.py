@@ -24,8 +24,9 @@ from snnconvert.convert.doors import open_model
 from snnconvert.convert.onnx_reference import onnx_operator_table
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.passes.logits import keep_logits
+from snnconvert.convert.units import needs_windows
 from snnconvert.errors import NodeFault, UnsupportedError
-from snnconvert.graph.dialect import arguments, calls, op_of, origin_of, outputs_of
+from snnconvert.graph.dialect import arguments, calls, op_of, origin_of, outputs_of, role_of
 from snnconvert.graph.flow import Flow, through
 from snnconvert.graph.kinds import Concat, Conv, Linear, MatMul, Op, Role
 from snnconvert.graph.parts import Part
@@ -74,6 +75,7 @@ _APPROXIMATED = {
     ),
     "units": Finding("approximated", _UNITS_FITTED, "--approximate analog keeps it analog", site=True),
 }
+_WINDOWS = Finding("spiking", "sent as spikes, in windows of one layer after the other", "", site=True)
 _MAXPOOL = {
     SPIKES: Finding("spiking", "on spikes, exact: the maximum of the counts"),
     CURRENT: Finding("linear", "on sums, exact in the total: the maximum of the totals"),
@@ -93,15 +95,16 @@ _LINEAR = {
     Role.POOL: Finding("linear", "an average, folded into the next weights where it can be"),
     Role.AFFINE: Finding("linear", "scale and shift"),
 }
+_SERIAL = "--schedule serial, which sends it as spikes"
 # kind: what it is, and what would have a spiking form instead
 _ANALOG = {
     "Multiply": ("a product of two activations", "leave the gate or product out of the network"),
-    "MatMul": ("a product of two activations", "constant weights instead of a product of activations"),
+    "MatMul": ("a product of two activations", f"constant weights instead, or {_SERIAL}"),
     "Divide": ("a quotient of two activations", "a constant divisor"),
-    "LayerNorm": ("no spiking form", "batch normalisation, which folds away"),
+    "LayerNorm": ("no spiking form", f"batch normalisation, which folds away, or {_SERIAL}"),
     "GroupNorm": ("no spiking form", "batch normalisation, which folds away"),
     "Choose": ("a choice by a comparison", "a ReLU instead"),
-    "Softmax": ("no spiking form", "ReLU attention"),
+    "Softmax": ("no spiking form", f"ReLU attention, or {_SERIAL}"),
     "Embedding": ("rows of a table by whole numbers of the input", "the rows themselves as the input"),
 }
 
@@ -209,11 +212,11 @@ def check(opened: Ann, *, way: str = "auto", strict: bool = False, spiking_sums:
     task = task_of(AUTO, outputs_of(whole.graph), whole.input_shape, None)
     canonical = keep_logits(replace(whole, task=task))
     offered = set(candidates(canonical.graph))
-    units = set() if way == "analog" else offered
+    windows = strict and needs_windows(canonical)
+    units = set() if windows or way == "analog" else offered
     reads = _reads(canonical.graph, units, sent=offered - units)
-    if spiking_sums:
-        weighted = {node for node, op in calls(canonical.graph) if op.role == Role.WEIGHTED}
-        reads |= {node: SPIKES for node, read in reads.items() if read == CURRENT and node in weighted}
+    if windows or spiking_sums:
+        reads |= {node: SPIKES for node in _sent(canonical.graph, reads) if windows or role_of(node) == Role.WEIGHTED}
     known: dict[str, list[tuple[fx.Node, Op]]] = {}
     for node, op in calls(canonical.graph):
         known.setdefault(origin_of(node).name, []).append((node, op))
@@ -225,6 +228,8 @@ def check(opened: Ann, *, way: str = "auto", strict: bool = False, spiking_sums:
             found = _APPROXIMATED[way]
         elif name in known:
             found, count, read = _judged(known[name], reads)
+            if windows and found.verdict == "analog":
+                found, read = _WINDOWS, SPIKES if count else ""
         elif name in scores:
             found = _SCORES
         elif name in _names(whole.graph):
@@ -255,6 +260,11 @@ def check(opened: Ann, *, way: str = "auto", strict: bool = False, spiking_sums:
         notes=canonical.source.notes,
         refusal=refusal,
     )
+
+
+def _sent(graph: fx.GraphModule, reads: dict[fx.Node, str]) -> list[fx.Node]:
+    """Nodes that read sums, which neurons may send as spikes."""
+    return [node for node, _ in calls(graph) if reads[node] == CURRENT]
 
 
 def _unsupported(model: str, error: UnsupportedError) -> Check:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.convert.approximate import Approximation, approximate, candidates, remarks
+from snnconvert.convert.attention import with_spiking_operators
+from snnconvert.convert.passes.logits import keep_logits
 from snnconvert.errors import ModelFileError, UnsupportedError, listed
 from snnconvert.graph.dialect import calls, origin_of, sites, verify
 from snnconvert.graph.edit import copied, finish, insert_after
@@ -19,7 +21,9 @@ IMAGES = 64
 LARGEST_ERROR = 0.05
 
 
-def with_units(ann: Ann, images: Tensor | None, *, way: str = "auto", strict: bool = False) -> tuple[Ann, Ann]:
+def with_units(
+    ann: Ann, images: Tensor | None, *, way: str = "auto", strict: bool = False, whole: bool = False
+) -> tuple[Ann, Ann]:
     """The network to compare with, and the network to convert; both say in their notes what was approximated.
 
     Args:
@@ -29,17 +33,19 @@ def with_units(ann: Ann, images: Tensor | None, *, way: str = "auto", strict: bo
             computed in the mean, and the result sent by signed neurons, so that what follows reads spikes. "auto":
             units, unless they change the network's outputs by more than `LARGEST_ERROR`.
         strict: refuse whatever stays analog.
+        whole: whether the schedule has forms of spikes for products, layer norms, softmaxes and smooth functions.
 
     Raises:
         UnsupportedError: if no activation spikes; or `strict`, naming every analog node.
     """
     records: tuple[Approximation, ...] = ()
-    network, notes = ann, ann.source.notes
+    network = with_spiking_operators(ann) if whole else ann
+    exact, notes = network, network.source.notes
     if way != "analog":
-        network, records = approximate(ann, images)
-        found = _error(ann, network, images) if network is not ann and way == "auto" and not strict else 0.0
+        network, records = approximate(exact, images)
+        found = _error(ann, network, images) if network is not exact and way == "auto" and not strict else 0.0
         if found > LARGEST_ERROR:
-            network, records = ann, ()
+            network, records = exact, ()
             notes = (*notes, f"written as spiking units, {_functions(ann)} would change the outputs by {found:.1%}")
     network = _sent(network)
     refuse_without_sites(network, offered=False)
@@ -87,6 +93,14 @@ def analog_nodes(graph: fx.GraphModule) -> list[fx.Node]:
     return [node for node, op in calls(graph) if op.role == Role.ANALOG]
 
 
+def needs_windows(ann: Ann) -> bool:
+    """Whether all of `ann` has a form of spikes in windows of one layer after the other, and in nothing else."""
+    ann = keep_logits(ann)
+    offered = set(candidates(ann.graph))
+    left = [node for node in analog_nodes(ann.graph) if node not in offered]
+    return bool(left) and not analog_nodes(with_spiking_operators(ann).graph)
+
+
 def refuse_without_sites(ann: Ann, *, offered: bool = True) -> None:
     """A conversion without a single spiking neuron is none.
 
@@ -101,16 +115,18 @@ def refuse_without_sites(ann: Ann, *, offered: bool = True) -> None:
     )
 
 
-def refuse_analog(ann: Ann, *, spared: bool, untried: bool = False) -> None:
+def refuse_analog(ann: Ann, *, spared: bool, untried: bool = False, whole: bool = False) -> None:
     """What `--strict-spiking` asks for.
 
     Args:
         spared: whether candidates for units are none of its business, since they may still become some.
         untried: whether the hint may advise units: they were declined, not tried in vain.
+        whole: as for `with_units`.
 
     Raises:
         UnsupportedError: naming every analog node (but those that may still become units, where these are `spared`).
     """
+    ann = with_spiking_operators(ann) if whole else ann
     offered = set(candidates(ann.graph))
     refused = [node for node in analog_nodes(ann.graph) if not spared or node not in offered]
     if refused:
@@ -119,6 +135,8 @@ def refuse_analog(ann: Ann, *, spared: bool, untried: bool = False) -> None:
         if helped:
             which = "them" if helped == len(refused) else f"{helped} of them"
             hint = f"--approximate units writes {which} as spiking units where these fit; or {hint}"
+        if not whole and helped < len(refused) and len(analog_nodes(with_spiking_operators(ann).graph)) < len(refused):
+            hint = f"--schedule serial sends products, layer norms, softmaxes and smooth functions as spikes; or {hint}"
         raise UnsupportedError(
             f"{ann.source.name} has {len(refused)} node(s) without a spiking form, and --strict-spiking was given",
             hint=hint,

@@ -21,9 +21,9 @@ from snnconvert.data.datasets import Dataset
 from snnconvert.data.sampling import balanced_sample
 from snnconvert.errors import OptionError
 from snnconvert.files import parsed_toml, read_toml
-from snnconvert.graph.dialect import calls, neurons_of, origin_of, role_of
+from snnconvert.graph.dialect import arguments, calls, neurons_of, op_of, origin_of, role_of
 from snnconvert.graph.flow import Flow, flows
-from snnconvert.graph.kinds import Neuron, Role, Weighted
+from snnconvert.graph.kinds import Neuron, Op, Role, Weighted
 from snnconvert.graph.types import Snn
 from snnconvert.progress import Progress, silent
 from snnconvert.simulate.integer import IntegerCurve, integer_curve
@@ -167,6 +167,8 @@ def _broken(snn: Snn, target: Target) -> Iterator[tuple[str, str, Any, Any, str]
     flow = flows(snn.graph)
     for node, op in calls(snn.graph):
         where = str(origin_of(node))
+        if target.analogue_operators is False:
+            yield from _beyond_thresholds(where, node, op)
         if isinstance(op, Neuron):
             size, readers = math.prod(node.meta["shape"]), len(_readers(node))
             if target.reset not in (None, op.row.reset):
@@ -193,6 +195,15 @@ def _broken(snn: Snn, target: Target) -> Iterator[tuple[str, str, Any, Any, str]
                 yield where, "pools", list(target.pools), side, f"pooling over {'x'.join(map(str, op.window))}"
         elif op.role == Role.ANALOG and target.analogue_operators is False and flow[node] != Flow.CONSTANT:
             yield where, "analogue_operators", False, True, f"a {op.plain_name} on real values in every step"
+
+
+def _beyond_thresholds(where: str, node: fx.Node, op: Op) -> Iterator[tuple[str, str, Any, Any, str]]:
+    """What neurons do besides comparing a sum with a threshold."""
+    what = "products of two streams of spikes" if op.role == Role.PRODUCT else ""
+    if op.role == Role.NEURON and not op_of(node, Neuron).plain:
+        what = f"neurons with {'thresholds that spikes set' if len(arguments(node)) > 1 else 'functions of membranes'}"
+    if what:
+        yield where, "analogue_operators", False, True, what
 
 
 def _weighted(where: str, op: Weighted, target: Target) -> Iterator[tuple[str, str, Any, Any, str]]:
@@ -254,7 +265,8 @@ def chip_section(
         wanted.append((target.weight_bits or 16, target.state_bits or 32))
     if sweep:
         wanted += [(weight, state) for weight in SWEEP_WEIGHT_BITS for state in SWEEP_STATE_BITS]
-    wanted = list(dict.fromkeys(wanted)) if data is not None and data.labels is not None else []
+    # products of spikes and thresholds that these set are nothing that the chip's integers are known for
+    wanted = [] if data is None or data.labels is None or snn.schedule.whole else list(dict.fromkeys(wanted))
     runs = []
     for number, (weight_bits, state_bits) in enumerate(wanted):
         assert data is not None

@@ -91,6 +91,12 @@ def run_export(snn: Snn | str | Path, asked: Export, progress: Progress = silent
             f"--to {asked.to} has no spikes in continuous time, which this network sends",
             hint="convert with slots: --schedule ttfs --time-bits 4",
         )
+    if network.schedule.whole and (asked.form or "") not in row.events:
+        raise OptionError(
+            f"--to {asked.to} has no windows of one layer after the other, nor products and thresholds that spikes set",
+            hint="hand the checkpoint on with --to huggingface; --to onnx --ann writes the original network; what is "
+            "converted with --schedule bistable can be exported, with layer norms and softmaxes that stay analog",
+        )
     if (asked.form or "") not in row.events:
         _refuse_events(network, asked)
     path = asked.output

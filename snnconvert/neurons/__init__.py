@@ -13,6 +13,7 @@ from snnconvert.neurons.burst import BURST, GRADED
 from snnconvert.neurons.complementary import CLIF
 from snnconvert.neurons.first_spike import FIRST_SPIKE
 from snnconvert.neurons.integrate_and_fire import IF, IF_ZERO
+from snnconvert.neurons.power_of_two import POWER_OF_TWO
 from snnconvert.neurons.signed import SIGNED
 from snnconvert.neurons.single_spike import SINGLE
 from snnconvert.neurons.ternary import TERNARY, TERNARY_LATE
@@ -33,7 +34,20 @@ __all__ = [
 GROUP = "snnconvert.neurons"
 NEURONS: dict[str, NeuronModel] = {
     model.name: model
-    for model in (IF, TERNARY, TERNARY_LATE, BURST, GRADED, IF_ZERO, CLIF, SINGLE, SIGNED, BISTABLE, FIRST_SPIKE)
+    for model in (
+        IF,
+        TERNARY,
+        TERNARY_LATE,
+        BURST,
+        GRADED,
+        IF_ZERO,
+        CLIF,
+        SINGLE,
+        SIGNED,
+        BISTABLE,
+        FIRST_SPIKE,
+        POWER_OF_TWO,
+    )
 }
 _OWN = frozenset(NEURONS)
 

@@ -167,11 +167,12 @@ def _rising(document: Document) -> dict[str, str] | None:
 
 
 def _bound(document: Document) -> dict[str, str] | None:
-    # Early excess is normal below the first layer (inputs still settle) and is only marked in the charts.
+    # Early excess is normal below the first layer (inputs still settle) and is only marked in the charts; what is sent
+    # in a single window has nothing to settle.
     late = [
         (layer, max(point["ratio"] for point in layer["violations"] if point["t"] >= layer["fit"][-1]["t"] / 2))
         for layer in document["layers"]
-        if layer["violations"] and layer["fit"] and layer["violations"][-1]["t"] >= layer["fit"][-1]["t"] / 2
+        if layer["violations"] and len(layer["fit"]) > 1 and layer["violations"][-1]["t"] >= layer["fit"][-1]["t"] / 2
     ]
     if not late:
         return None

@@ -35,7 +35,7 @@ from snnconvert.simulate.result import Probe, Simulation, one_after_the_other
 from snnconvert.simulate.spike_layers import LaidOut, SpikeLayers
 from snnconvert.simulate.stream_engine import in_pieces
 from snnconvert.simulate.window_layers import WindowLayers
-from snnconvert.simulate.window_neurons import count_window_spikes, send_windows
+from snnconvert.simulate.window_neurons import count_window_spikes, send_whole, send_windows
 from snnconvert.threads import threads_for
 
 
@@ -203,12 +203,20 @@ class LayerEngine:
         self, node: fx.Node, op: Neuron, values: dict[fx.Node, Value], batch: int
     ) -> tuple[Value, tuple[Tensor, Tensor] | Tensor] | None:
         """Spikes and counts of a neuron layer from one call, or None where torch has to do it."""
+        if not op.plain:
+            return self._whole(node, op, values)
         if self.windows is not None:
             sent = self.windows.neurons(node, op, values, batch)
             return None if sent is None else (Frames(sent[0], constant=False), sent[1])
         if self.fused is not None:
             return self._on_device(self.fused, node, op, values, batch)
         return None if self.spiking is None else self.spiking.neurons(node, op, values, batch)
+
+    def _whole(self, node: fx.Node, op: Neuron, values: dict[fx.Node, Value]) -> tuple[Frames, tuple[Tensor, Tensor]]:
+        """What neurons send that have several inputs, or send a function of their membrane: one frame of one window."""
+        inputs = [self._frames(source, values).tensor for source in arguments(node)]
+        sent, counts = send_whole(op, inputs, self.schedule)  # type: ignore[arg-type]
+        return Frames(sent if self.moved is None else self.moved(sent), constant=False), counts
 
     def _on_device(
         self, fused: FusedNeurons, node: fx.Node, op: Neuron, values: dict[fx.Node, Value], batch: int

@@ -52,6 +52,8 @@ class WindowLayers:
 
         None where torch has to do it.
         """
+        if not op.plain:
+            return None
         shape = tuple(node.meta["shape"])
         terms = self._terms(arguments(node)[0], shape, values)
         if terms is None or op.threshold.dtype != torch.float64:

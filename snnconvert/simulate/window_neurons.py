@@ -5,6 +5,7 @@ Equal to the step-by-step oracle (`bistable_engine`) in every spike; single spik
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -17,6 +18,30 @@ from snnconvert.simulate.kernels.layout import out_tensor
 
 PIECE = 2**16
 PAIRS_FROM = 2**19
+
+
+def send_whole(op: Neuron, inputs: Sequence[Tensor], schedule: Windowed) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """What neurons send in their one window, of which they have everything before it.
+
+    Args:
+        op: neurons that are not `plain`.
+        inputs: of its first input the sum, of others what came in, (batch, *sample) each.
+        schedule: one of a single window.
+
+    Returns:
+        The units, float32, and spikes and units sent in each step, summed over the batch (int64).
+    """
+    membrane, *others = (one.double() for one in inputs)
+    found = op.in_window(membrane)
+    if found is None:
+        threshold, initial = op.scaled(*others)
+        units = window_units(membrane + initial, threshold, op.levels, negative=op.row.negative).float()
+        return units, count_window_spikes(units.unsqueeze(0), schedule, signed=True)
+    units, fires = found
+    spikes = torch.zeros(schedule.window, dtype=torch.int64)
+    spikes[: len(fires)] = fires
+    carried = torch.tensor([2 ** max(op.slots - 1 - slot, 0) for slot in range(schedule.window)])
+    return units.float(), (spikes, spikes * carried)
 
 
 def send_windows(op: Neuron, current: Tensor, schedule: Windowed) -> Tensor:

@@ -105,7 +105,7 @@ class Attribution:
             unit = op.threshold
             low, high = op.limits
             site = self.sites.get(node.name)
-            active: Tensor = activation(op, membrane) / unit if site is None else site(membrane) / unit
+            active: Tensor = site(membrane) / unit if site is not None and op.plain else activation(op, membrane) / unit
             x = membrane / unit
             clipped = x.clamp(low, high)
             # The guard keeps a value that is on a step of the quantiser from falling off it by rounding.
@@ -226,7 +226,7 @@ def neuron_inputs(
 
     for node, inputs, _ in walk(graph, batch.double(), rule):
         if role_of(node) == Role.NEURON:
-            yield node, inputs[0]
+            yield node, op_of(node, Neuron).driven(*inputs)
 
 
 def activations(graph: fx.GraphModule, batch: Tensor, names: set[str]) -> dict[str, Tensor]:

@@ -177,7 +177,9 @@ class OperationCounter:
 
     def _add(self, node: fx.Node, by_frame: Tensor) -> None:
         op = op_of(node)
-        spikes, bits = _spikes_and_bits(by_frame, self._levels(node), self.schedule, negative=op.sends_negative)
+        coded = op_of(node, Neuron).slots if op.role == Role.NEURON else 0
+        negative = op.sends_negative
+        spikes, bits = _spikes_and_bits(by_frame, self._levels(node), self.schedule, negative=negative, slots=coded)
         self._book(node, spikes.flatten(1), bits.flatten(1))
         spikes, bits = spikes.sum(0, keepdim=True), bits.sum(0, keepdim=True)
         peak = float(by_frame.abs().max()) if by_frame.numel() and self._levels(node) > 1 else 1.0
@@ -268,6 +270,7 @@ class OperationCounter:
         updates = self._steps(layer.name, "updates")
         updates += size * np.array(self.schedule.updates(self.depths[node.name]))
         if isinstance(op, Neuron):
+            updates[self._last_steps(self.depths[node.name])] += size * op.compared
             layer.neurons = size
             if not self.schedule.windowed:
                 layer.payload_bits = op.row.payload_bits(op.levels)
@@ -277,6 +280,9 @@ class OperationCounter:
             return
         source = arguments(node)[0]
         domain = self.domains[source]
+        alone = op.additions([one.meta["shape"] for one in arguments(node)], node.meta["shape"])
+        if alone:
+            self._steps(layer.name, "accumulates")[self._last_steps(self.depths[node.name])] += alone
         steps = 1 if self.domains[node] == Flow.CONSTANT else self.schedule.frames * self.schedule.steps_per_frame
         if isinstance(op, Weighted):
             every, present = op.counting(), op.counting(only_nonzero=True)
@@ -294,6 +300,10 @@ class OperationCounter:
                 self._multiply(layer, node, synapses)
                 seen = self.inputs[node] if node in self.inputs else filled * self.images * steps
                 layer.effective_macs += float(present(seen).sum())
+        elif op.role == Role.PRODUCT:
+            products = op.multiply_accumulates([one.meta["shape"] for one in arguments(node)], node.meta["shape"])
+            layer.synapses += products
+            layer.padded += products
         elif op.role == Role.ANALOG or (op.role == Role.AFFINE and domain != Flow.SPIKES):
             products = op.multiply_accumulates([one.meta["shape"] for one in arguments(node)], node.meta["shape"])
             layer.synapses += products
@@ -319,7 +329,9 @@ def _moved(op: Op, sources: list[_Maps], present: Tensor | None) -> _Maps:
     return _Maps(spikes, bits, unit, seen if present is None else present)
 
 
-def _spikes_and_bits(by_frame: Tensor, levels: int, schedule: Schedule, *, negative: bool) -> tuple[Tensor, Tensor]:
+def _spikes_and_bits(
+    by_frame: Tensor, levels: int, schedule: Schedule, *, negative: bool, slots: int = 0
+) -> tuple[Tensor, Tensor]:
     """Number of spikes and of set bits at every place, summed over the batch, shape (frames, *sample), float64."""
     if not schedule.windowed and levels == 1:
         # Summing is several times as fast as counting; float32 is exact up to 2^24 spikes.
@@ -329,7 +341,9 @@ def _spikes_and_bits(by_frame: Tensor, levels: int, schedule: Schedule, *, negat
         sent = (by_frame != 0).sum(1).double().cpu()
         return sent, sent
     codes = by_frame.abs().to("cpu", torch.int64)
-    if schedule.windowed and not schedule.positional:
+    if slots:  # signed powers of two, no two of which follow each other: 3 n and n differ where one is sent
+        codes = codes ^ (3 * codes)
+    elif schedule.windowed and not schedule.positional:
         sent = codes.sum(1).double()
         return sent, sent
     bits = torch.zeros_like(codes[:, 0])

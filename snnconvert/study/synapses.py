@@ -82,6 +82,8 @@ def reaches(snn: Snn, flow: dict[fx.Node, Flow]) -> dict[fx.Node, list[Reach]]:
             if op.role == Role.NEURON:
                 ones = torch.ones(1, *node.meta["shape"], dtype=torch.float64).flatten()
                 found[node].append(Reach(node.name, "spikes", depths[node.name], ones))
+            if op.role == Role.PRODUCT or (op.role == Role.NEURON and len(arguments(node)) > 1):
+                _count_factors(node, op, depths, found, flow)
                 continue
             if op.role not in (Role.WEIGHTED, Role.AFFINE, Role.DELAY) or flow[arguments(node)[0]] != Flow.SPIKES:
                 continue
@@ -99,6 +101,30 @@ def reaches(snn: Snn, flow: dict[fx.Node, Flow]) -> dict[fx.Node, list[Reach]]:
                 name = READ_OUT if layer is None else layer.name
                 found[leaf].append(Reach(name, kind, depth, each.detach().flatten()))
     return found
+
+
+def _count_factors(
+    node: fx.Node, op: Op, depths: dict[str, int], found: dict[fx.Node, list[Reach]], flow: dict[fx.Node, Flow]
+) -> None:
+    """What spikes cause that are multiplied with counts, or raise the thresholds of other neurons.
+
+    A factor that is complete before the other begins meets no counts: it is only counted itself.
+    """
+    sources, layer = arguments(node), layer_of(node, op)
+    shapes = [source.meta["shape"] for source in sources]
+    latest = max(depths[source.name] for source in sources)
+    for index, source in enumerate(sources):
+        product, depth = op.role == Role.PRODUCT, depths[source.name]
+        if flow[source] != Flow.SPIKES or (index == 0 and not product):
+            continue
+        leaves: dict[fx.Node, Tensor] = {}
+        value = Pull(applied, partial(_leaf, found, leaves))(source)
+        each = op.reached(index, shapes) if depth == latest else 1
+        # thresholds: of all neurons that one value is for
+        total = value.sum() * each if product else value.expand(1, *node.meta["shape"]).sum()
+        for leaf, one in zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True):
+            name = READ_OUT if layer is None else layer.name
+            found[leaf].append(Reach(name, "synapses", depth, one.detach().flatten()))
 
 
 def _leaf(sources: dict[fx.Node, list[Reach]], leaves: dict[fx.Node, Tensor], node: fx.Node) -> Tensor | None:

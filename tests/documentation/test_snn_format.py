@@ -17,7 +17,7 @@ from snnconvert.compile.network import compile_network
 from snnconvert.data.bundled import dataset_for
 from snnconvert.graph.checkpoint import describe, graph_tensors, load_snn, save_snn
 from snnconvert.graph.kinds import FUNCTIONS, KINDS
-from snnconvert.graph.schedule import SCHEDULES, Bistable, FirstSpike, Schedule, Streaming, Wait
+from snnconvert.graph.schedule import SCHEDULES, Bistable, FirstSpike, Schedule, Serial, Streaming, Wait
 from snnconvert.graph.types import NeuronChoice, Snn
 from snnconvert.neurons import NEURONS, offered
 from snnconvert.pipeline import Request, run
@@ -59,6 +59,7 @@ def schedules(depth: int) -> dict[str, Schedule]:
         "streaming, late": Streaming(7, depth, read_from=2),
         "wait": Wait(6 + 2 * depth, depth, wait=2),
         "first spike": FirstSpike(8 * (depth + 1), depth, time_bits=3),
+        "serial": Serial(5 * (depth + 1), depth, window=5),
         **{
             f"bistable, {phases}, {residual}": Bistable(
                 3 * (depth + 5), depth, window=3, phases=phases, residual=residual
@@ -73,7 +74,7 @@ CASES = [
     *[(name, "streaming", neuron, "float32") for name in MODELS for neuron in offered()],
     *[(name, "wait", neuron, "float32") for name in MODELS for neuron in ("if", "ternary", "graded")],
     *[(name, row, "if", "float32") for name in MODELS for row in schedules(1) if row.startswith("bistable")],
-    *[(name, "first spike", "if", "float32") for name in MODELS],
+    *[(name, row, "if", "float32") for name in MODELS for row in ("first spike", "serial")],
     ("digits-resnet", "streaming, late", "if", "float32"),
     *[(name, "streaming", "if", precision) for name in MODELS for precision in ("int8", "bfloat16")],
 ]

@@ -21,6 +21,16 @@ from snnconvert.graph.kinds.analog import (
     Reduce,
     Softmax,
 )
+from snnconvert.graph.kinds.attention import (
+    Centre,
+    CodedNeuron,
+    DividingNeuron,
+    Exponential,
+    Function,
+    Product,
+    Quotient,
+    Squares,
+)
 from snnconvert.graph.kinds.base import Op, Role, Shape, Stage
 from snnconvert.graph.kinds.events import Events
 from snnconvert.graph.kinds.joins import Add
@@ -71,6 +81,14 @@ _CLASSES: tuple[type[Op], ...] = (
     Snap,
     Synchronous,
     Events,
+    Centre,
+    Product,
+    Squares,
+    Function,
+    Exponential,
+    Quotient,
+    CodedNeuron,
+    DividingNeuron,
 )
 
 KINDS: dict[str, type[Op]] = {kind.__name__: kind for kind in _CLASSES}
@@ -83,18 +101,23 @@ __all__ = [
     "Affine",
     "Analog",
     "AveragePool",
+    "Centre",
     "Choose",
     "Clamp",
     "Clip",
+    "CodedNeuron",
     "Concat",
     "Constant",
     "Conv",
     "ConvTranspose",
     "Divide",
+    "DividingNeuron",
     "Elementwise",
     "Embedding",
     "Events",
     "Expand",
+    "Exponential",
+    "Function",
     "GroupNorm",
     "Identity",
     "LayerNorm",
@@ -110,6 +133,8 @@ __all__ = [
     "Pad",
     "Permute",
     "Power",
+    "Product",
+    "Quotient",
     "RateNorm",
     "Reduce",
     "Relu",
@@ -122,6 +147,7 @@ __all__ = [
     "Slice",
     "Snap",
     "Softmax",
+    "Squares",
     "Stage",
     "SumPool",
     "Synchronous",

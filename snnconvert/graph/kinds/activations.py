@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from snnconvert.graph.kinds.base import Op, Role, Stage
+from snnconvert.graph.kinds.neurons import Neuron
 
 
 class Activation(Op):
@@ -26,6 +27,20 @@ class Activation(Op):
     def ceiling(self) -> float:
         """The largest value that it lets through."""
         return math.inf
+
+    def levels_in(self, window: int, usual: int) -> int:
+        """Units that its neurons send at most in a window of so many steps, `usual` ones of others."""
+        del window
+        return usual
+
+    def neuron(self, calibrated: Neuron, window: int, worth: Tensor) -> Neuron:
+        """What it becomes: the neuron that its calibration gives, in windows of so many steps.
+
+        Args:
+            worth: what a unit of its second input is worth, for sites of two.
+        """
+        del window, worth
+        return calibrated
 
 
 class Relu(Activation):

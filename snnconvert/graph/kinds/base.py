@@ -34,6 +34,7 @@ class Role(Enum):
     POOL = "linear average"
     MAXPOOL = "maximum over a window"
     JOIN = "sum of branches"
+    PRODUCT = "sum of products of spikes"
     SITE = "activation that becomes a neuron"
     ANALOG = "non-linear operator without a spiking form of its own"
     NEURON = "spiking neuron"
@@ -137,6 +138,10 @@ class Op(nn.Module):
         """
         return None
 
+    def on_units(self, *amplitudes: Tensor) -> Op | None:
+        """For products: itself on unit spikes that are worth `amplitudes`; None where they do not fit it."""
+        return None
+
     # --- arithmetic ---
 
     @property
@@ -167,6 +172,14 @@ class Op(nn.Module):
             inputs: shapes of one sample.
             output: the same.
         """
+        return 0
+
+    def reached(self, index: int, inputs: Sequence[Shape]) -> int:
+        """For products: additions that a spike of input `index` causes while, or after, the other is counted."""
+        return 0
+
+    def additions(self, inputs: Sequence[Shape], output: Shape) -> int:
+        """Additions of one sample that no spike causes; those of joins are charged to nobody."""
         return 0
 
     def work(self, *inputs: Tensor) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -25,6 +27,9 @@ class Neuron(Op):
     role = Role.NEURON
     stages = (Stage.SNN,)
     fields = ("model", "levels", "ceiling")
+    # whether what it sends follows from one input and from thresholds that stay: what kernels and exporters know
+    plain: ClassVar[bool] = True
+    slots: int = 0  # powers of two that its windows hold, whatever those of others do; 0 if they do as all others
     threshold: Tensor
     initial: Tensor
 
@@ -76,6 +81,25 @@ class Neuron(Op):
 
     def forward(self, x: Tensor) -> Tensor:
         return (x / self.threshold).clamp(*self.limits)
+
+    def scaled(self, *others: Tensor) -> tuple[Tensor, Tensor]:
+        """Threshold and membrane start in a window, for what came in before it besides the membrane's own input."""
+        del others
+        return self.threshold, self.initial
+
+    def in_window(self, membrane: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The units that a window sends for a membrane, and the spikes of each slot; None where `scaled` says it."""
+        del membrane
+        return None
+
+    def driven(self, *inputs: Tensor) -> Tensor:
+        """The membrane with which a plain neuron of its threshold would send the same."""
+        return inputs[0]
+
+    @property
+    def compared(self) -> int:
+        """Comparisons and additions of a neuron in a run besides its updates."""
+        return 0
 
 
 class Synchronous(Op):

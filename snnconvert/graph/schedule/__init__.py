@@ -17,6 +17,7 @@ from snnconvert.errors import OptionError
 from snnconvert.graph.schedule.base import MOST_TIMESTEPS, ROUNDINGS, Schedule
 from snnconvert.graph.schedule.bistable import PHASES, RESIDUALS, Bistable
 from snnconvert.graph.schedule.first_spike import MOST_BITS, FirstSpike
+from snnconvert.graph.schedule.serial import Serial
 from snnconvert.graph.schedule.streaming import Streaming
 from snnconvert.graph.schedule.wait import Wait
 
@@ -30,6 +31,7 @@ __all__ = [
     "Bistable",
     "FirstSpike",
     "Schedule",
+    "Serial",
     "Streaming",
     "Wait",
     "Windowed",
@@ -37,9 +39,9 @@ __all__ = [
     "schedule_from",
 ]
 
-SCHEDULES: dict[str, type[Schedule]] = {row.kind: row for row in (Streaming, Wait, Bistable, FirstSpike)}
+SCHEDULES: dict[str, type[Schedule]] = {row.kind: row for row in (Streaming, Wait, Bistable, FirstSpike, Serial)}
 # schedules whose neurons send in windows of steps, by weights of their phases
-Windowed = Bistable | FirstSpike
+Windowed = Bistable | FirstSpike | Serial
 
 
 def owners() -> dict[str, tuple[str, ...]]:

@@ -31,6 +31,8 @@ class Schedule(ABC):
         limited: whether the usual T limits it where nobody asks for a T; else T follows from its other fields.
         tried: whether `--schedule auto` tries it.
         own_neuron: the row of NEURONS that it brings along, if it does not serve the neurons of others.
+        whole: whether each neuron has all that it reads before it sends, so that products of spikes, largest values
+            and thresholds that are sums of spikes themselves have a form.
         anytime: whether a run of t steps is the beginning of one of T steps, so that one network answers for both.
         remedies: what helps against a cause of error (see `report.sections.attribution`) in this schedule, where
             that is not what helps in others.
@@ -47,6 +49,7 @@ class Schedule(ABC):
     limited: ClassVar[bool] = True
     tried: ClassVar[bool] = True
     own_neuron: ClassVar[str | None] = None
+    whole: ClassVar[bool] = False
     anytime: ClassVar[bool] = False
     remedies: ClassVar[Mapping[str, str]] = {}
 
