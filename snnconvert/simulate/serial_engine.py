@@ -73,7 +73,9 @@ class SerialEngine(BistableEngine):
         if op.role == Role.PRODUCT:
             return self._multiplied(node, inputs)
         if op.role == Role.MAXPOOL and arguments(node)[0] in self.spiking:
-            return self._max_pool(node, op_of(node, MaxPool), inputs[0], moment) if moment.sends else inputs[0] * 0
+            if not moment.sends:
+                return torch.zeros_like(self.constant[node])
+            return self._max_pool(node, op_of(node, MaxPool), inputs[0], moment)
         linear = None if kind_of(node) == "Snap" else self.linear[node]
         return self._as_a_whole(node, op, inputs, moment) if linear is None else linear(*inputs)
 
