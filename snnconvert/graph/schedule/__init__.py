@@ -15,11 +15,12 @@ from typing import Any
 
 from snnconvert.errors import OptionError
 from snnconvert.graph.schedule.base import MOST_TIMESTEPS, ROUNDINGS, Schedule
-from snnconvert.graph.schedule.bistable import PHASES, RESIDUALS, Bistable
+from snnconvert.graph.schedule.bistable import RESIDUALS, Bistable
 from snnconvert.graph.schedule.first_spike import MOST_BITS, FirstSpike
 from snnconvert.graph.schedule.serial import Serial
 from snnconvert.graph.schedule.streaming import Streaming
 from snnconvert.graph.schedule.wait import Wait
+from snnconvert.graph.schedule.windows import PHASES
 
 __all__ = [
     "MOST_BITS",

@@ -13,11 +13,10 @@ from typing import Any, ClassVar
 
 from snnconvert.errors import OptionError
 from snnconvert.graph.schedule.base import Schedule
+from snnconvert.graph.schedule.windows import LONGEST_WINDOW, PHASES, InPhases
 from snnconvert.neurons import BISTABLE
 
-PHASES = ("power2", "uniform")
 RESIDUALS = ("keep", "clear", "clamp")
-LONGEST_WINDOW = {"power2": 16, "uniform": 1024}
 # the windows that are tried where none is given
 WINDOWS = range(2, 9)
 # thresholds are fitted for the levels of a window times windows to the power of this. Agreement against 0.5 on held-out
@@ -26,19 +25,16 @@ REFINEMENT = 0.5
 
 
 @dataclass(frozen=True)
-class Bistable(Schedule):
+class Bistable(InPhases):
     """Neurons that integrate for one window and send for the next; a frame is what is sent in a window.
 
     Attributes:
-        window: K, steps per window.
-        phases: weights of the spikes in a window: power2 (2^(K-1-k) units at phase k) or uniform.
         residual: what becomes of the membrane after an emitting window: keep, clear (to its value at t = 0) or clamp
             (to what one unit is worth).
     """
 
     kind: ClassVar[str] = "bistable"
     label: ClassVar[str] = "bistable, window {window}"
-    windowed: ClassVar[bool] = True
     own_neuron: ClassVar[str | None] = BISTABLE.name
     remedies: ClassVar[Mapping[str, str]] = {
         "clipping": "Higher thresholds help: --calibration percentile --percentile 99.99. They make each spike "
@@ -49,14 +45,7 @@ class Bistable(Schedule):
         "it adds a step of latency per layer.",
     }
 
-    window: int = field(kw_only=True)
-    phases: str = field(default="power2", kw_only=True)
     residual: str = field(default="keep", kw_only=True)
-
-    @property
-    def delay(self) -> int:
-        """A window."""
-        return self.window
 
     @property
     def spacing(self) -> int:
@@ -65,21 +54,6 @@ class Bistable(Schedule):
         (With a second set of membranes the idle half of each cycle could serve another input.)
         """
         return 2 * self.window
-
-    @property
-    def steps_per_frame(self) -> int:
-        """A window."""
-        return self.window
-
-    @property
-    def levels(self) -> int:
-        """Units that a neuron can send in one window."""
-        return 2**self.window - 1 if self.positional else self.window
-
-    @property
-    def positional(self) -> bool:
-        """Whether the spikes of a window are the bits of a binary number."""
-        return self.phases == "power2"
 
     @property
     def keeps_membrane(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from snnconvert.errors import OptionError
 from snnconvert.graph.schedule.base import MOST_TIMESTEPS, Schedule
+from snnconvert.graph.schedule.windows import InWindows
 from snnconvert.neurons.first_spike import FIRST_SPIKE
 from snnconvert.options import Usual
 
@@ -19,7 +20,7 @@ MOST_BITS = 12
 
 
 @dataclass(frozen=True)
-class FirstSpike(Schedule):
+class FirstSpike(InWindows):
     """One spike a neuron at most, whose time is its value.
 
     Attributes:
@@ -28,7 +29,6 @@ class FirstSpike(Schedule):
 
     kind: ClassVar[str] = "ttfs"
     label: ClassVar[str] = "time to first spike, {time_bits} bits"
-    windowed: ClassVar[bool] = True
     own_neuron: ClassVar[str | None] = FIRST_SPIKE.name
     once: ClassVar[bool] = True
     from_timesteps: ClassVar[tuple[str, ...]] = ("time_bits",)
@@ -57,11 +57,6 @@ class FirstSpike(Schedule):
     def window(self) -> int:
         """Steps of a window."""
         return 1 if self.time_bits is None else 2**self.time_bits
-
-    @property
-    def delay(self) -> int:
-        """A window."""
-        return self.window
 
     @property
     def spacing(self) -> int:

@@ -8,12 +8,12 @@ it reads (a product of two streams, a largest value, a threshold that is itself 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from snnconvert.errors import OptionError
 from snnconvert.graph.schedule.base import MOST_TIMESTEPS, Schedule
-from snnconvert.graph.schedule.bistable import LONGEST_WINDOW, PHASES
+from snnconvert.graph.schedule.windows import LONGEST_WINDOW, PHASES, InPhases
 from snnconvert.neurons.bistable import BISTABLE
 from snnconvert.options import Usual
 
@@ -21,17 +21,11 @@ USUAL_WINDOW = 8
 
 
 @dataclass(frozen=True)
-class Serial(Schedule):
-    """Layers that send one after the other, each in a window of its own.
-
-    Attributes:
-        window: K, steps per window.
-        phases: weights of the spikes in a window: power2 (2^(K-1-k) units at phase k) or uniform.
-    """
+class Serial(InPhases):
+    """Layers that send one after the other, each in a window of its own."""
 
     kind: ClassVar[str] = "serial"
     label: ClassVar[str] = "serial, window {window}"
-    windowed: ClassVar[bool] = True
     own_neuron: ClassVar[str | None] = BISTABLE.name
     from_timesteps: ClassVar[tuple[str, ...]] = ("window",)
     limited: ClassVar[bool] = False
@@ -44,9 +38,6 @@ class Serial(Schedule):
     }
     residual: ClassVar[str] = "clear"
 
-    window: int = field(kw_only=True)
-    phases: str = field(default="power2", kw_only=True)
-
     @property
     def own_method(self) -> str | None:
         """The one that knows neurons of two inputs."""
@@ -58,11 +49,6 @@ class Serial(Schedule):
         return False
 
     @property
-    def delay(self) -> int:
-        """A window."""
-        return self.window
-
-    @property
     def spacing(self) -> int:
         """The whole run: a neuron is busy from its first input to the end of its window."""
         return self.timesteps
@@ -71,21 +57,6 @@ class Serial(Schedule):
     def frames(self) -> int:
         """One, if there is time for it."""
         return int(self.timesteps >= (self.depth + 1) * self.window)
-
-    @property
-    def steps_per_frame(self) -> int:
-        """A window."""
-        return self.window
-
-    @property
-    def levels(self) -> int:
-        """Units that a neuron can send in its window."""
-        return 2**self.window - 1 if self.positional else self.window
-
-    @property
-    def positional(self) -> bool:
-        """Whether the spikes of a window are the bits of a binary number."""
-        return self.phases == "power2"
 
     @property
     def keeps_membrane(self) -> bool:
