@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 def step(state: State, threshold: Tensor, reached: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, State]:
     """One step; `reached(v, threshold)` says who would fire."""
     assert state.sent is not None
-    fired = state.sent.where(state.sent > 0, reached(state.v, threshold))
+    before = (state.sent > 0).to(state.sent.dtype)
+    fired = state.sent * before + reached(state.v, threshold) * (1 - before)  # derivatives go where the spike was
     return fired - state.sent, State(state.v, fired)
 
 
