@@ -155,8 +155,11 @@ def test_the_temperature_follows_how_sure_the_teacher_is(ahead: float, expected:
     assert temperature_for([answers[:, :1]], CLASSIFIER) == 3.0
 
 
-def test_neurons_without_a_derivative_are_refused(folder: Path) -> None:
+def test_neurons_without_a_derivative_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from snnconvert.neurons import NEURONS
+
+    monkeypatch.setitem(NEURONS, "own", NEURONS["if"])  # so that it is gone afterwards
+    del NEURONS["own"]
 
     def fire(state: snnconvert.State, threshold: torch.Tensor, levels: int) -> tuple[torch.Tensor, snnconvert.State]:
         spikes = (state.v >= levels * threshold).to(state.v.dtype)
