@@ -248,8 +248,8 @@ class Networks:
 
     def _adds_up(self, chunk: Chunk, node: fx.Node) -> bool:
         """Whether kernels may add up what `node` does."""
-        few = kind_of(node) == "Add" and len(arguments(node)) <= MOST_TERMS
-        return few and self.native is not None and node not in chunk.frames
+        alike = kind_of(node) == "Add" and all(one.meta["shape"] == node.meta["shape"] for one in arguments(node))
+        return alike and len(arguments(node)) <= MOST_TERMS and node not in chunk.frames
 
     def _convolved_at(self, chunk: Chunk, node: fx.Node, op: Conv, read: Tensor) -> Frames:
         """A convolution of the pixels `read`, (outputs, kernel height, kernel width), -1 where they are padding.

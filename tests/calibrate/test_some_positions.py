@@ -18,7 +18,7 @@ from snnconvert.calibrate.reconstruct_networks import Networks
 from snnconvert.calibrate.sent_spikes import Sent, Spikes
 from snnconvert.graph.dialect import Builder, calls
 from snnconvert.graph.edit import copied
-from snnconvert.graph.kinds import Add, Concat, Conv, MaxPool, Op, Pad, Relu, Role, Slice
+from snnconvert.graph.kinds import Add, AveragePool, Concat, Conv, MaxPool, Op, Pad, Relu, Role, Slice
 from snnconvert.graph.schedule import Streaming
 from snnconvert.graph.types import Origin
 
@@ -87,6 +87,12 @@ def _sum_of_sums(call: Call, draw: torch.Generator, x: fx.Node) -> fx.Node:
     return call(Add(), *parts, call(Add(), call(conv(draw, 8, 8), x), x))
 
 
+def _spread(call: Call, draw: torch.Generator, x: fx.Node) -> fx.Node:
+    """A sum within a sum, to which one value a channel is added everywhere."""
+    mean = call(AveragePool(kernel=(14, 14), stride=(14, 14), padding=(0, 0)), call(conv(draw, 8, 8, size=1), x))
+    return call(Add(), call(conv(draw, 8, 8), x), call(Add(), call(conv(draw, 8, 8), x), mean))
+
+
 HALVED = MaxPool(kernel=(2, 2), stride=(2, 2), padding=(0, 0), dilation=(1, 1))
 WIRINGS: dict[str, Callable[[Call, torch.Generator, fx.Node], fx.Node]] = {
     "pointwise": lambda call, draw, x: call(conv(draw, 6, 8, size=1), x),
@@ -97,6 +103,7 @@ WIRINGS: dict[str, Callable[[Call, torch.Generator, fx.Node], fx.Node]] = {
     "padded": lambda call, draw, x: call(conv(draw, 6, 8, stride=2), call(Pad(pads=(0, 1, 2, -1)), x)),
     "residual": _residual,
     "sum of sums": _sum_of_sums,
+    "spread": _spread,
     "narrower beside": _narrower_beside,
     "side by side": _side_by_side,
     # no activation between the two; and there the padding is of what the first one sends, bias and all
@@ -107,7 +114,7 @@ WIRINGS: dict[str, Callable[[Call, torch.Generator, fx.Node], fx.Node]] = {
     "padded with ones": lambda call, draw, x: call(conv(draw, 6, 8), call(Pad(pads=(0, 1, 0, 1), value=1.0), x)),
 }
 # what is computed everywhere in between; and what sums other numbers than multiples of a step
-EVERYWHERE = ("padded with ones",)
+EVERYWHERE = ("padded with ones", "spread")
 INEXACT = (*EVERYWHERE, "bottleneck", "padded bottleneck")
 
 
