@@ -35,8 +35,8 @@ def pixels_read(op: Weighted, pixels: Tensor, source: tuple[int, ...], width: in
 def pixels_before(node: fx.Node, pixels: Tensor) -> Tensor | None:
     """The pixels of its inputs that the values of `node` at `pixels` are made of, one for each.
 
-    They are the same where values are added up or scaled, or channels moved; others where rows or columns are left out;
-    None where several pixels, or none, make one.
+    They are `pixels` itself where values are added up or scaled, or channels moved; others where rows or columns are
+    left out, and that is all that `node` does; None where several pixels, or none, make one.
     """
     op, shape = op_of(node), tuple(node.meta["shape"])
     maps = [tuple(one.meta["shape"]) for one in arguments(node)]
@@ -56,12 +56,6 @@ def pixels_before(node: fx.Node, pixels: Tensor) -> Tensor | None:
     else:
         keeps = kind_of(node) in MOVES_CHANNELS and op.arguments()["dim"] == 1
     return pixels if keeps else None
-
-
-def drops_pixels(node: fx.Node) -> bool:
-    """Whether a node leaves out rows or columns, and does nothing else."""
-    op = op_of(node)
-    return isinstance(op, Slice) and op.dim > 1
 
 
 def pads_zeros(node: fx.Node) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor, fx
 
 from snnconvert.calibrate.live_values import Chunk
 from snnconvert.calibrate.packed_units import mean_sent, share_sent
-from snnconvert.calibrate.pixels import at_pixels, drops_pixels, inside_padding, pads_zeros, pixels_before, pixels_read
+from snnconvert.calibrate.pixels import at_pixels, inside_padding, pads_zeros, pixels_before, pixels_read
 from snnconvert.calibrate.sent_spikes import Sent, Spikes, wired
 from snnconvert.compile.exact import on_grid
 from snnconvert.graph.dialect import arguments, op_of, output_nodes, role_of
@@ -197,7 +197,7 @@ class Networks:
         parts = [self._sent(chunk, source, before) for source in arguments(node)] if known else [None]
         if not all(parts):
             return None
-        if pixels is not None and drops_pixels(node):
+        if before is not pixels:  # rows or columns are left out, and nothing else
             return parts[0]
         moved = tuple(node.meta["shape"]) if pixels is None else (node.meta["shape"][0], len(pixels), 1)
         return wired(op_of(node), [part for part in parts if part], moved)
@@ -218,7 +218,7 @@ class Networks:
             return Frames(self.native.currents(terms, self.schedule.frames, batch, at), constant=False)
         if before is not None:
             inputs = [self.frames_at(chunk, one, before) for one in sources]
-            return inputs[0] if drops_pixels(node) else self._evaluate(op_of(node), inputs)
+            return inputs[0] if before is not pixels else self._evaluate(op_of(node), inputs)
         if not stored and kind_of(node) == "Conv" and 2 * len(pixels) <= math.prod(shape[1:]):
             op, source = op_of(node, Conv), tuple(sources[0].meta["shape"])
             read = pixels_read(op, pixels, source, shape[2])

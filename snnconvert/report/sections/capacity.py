@@ -11,7 +11,7 @@ from snnconvert.report.blocks import Block, Chart, On, Table, Text
 from snnconvert.report.drawing import BLUE, data, finish, tips
 from snnconvert.report.section import Amount, Document, Section, Share, Spec, Step, means
 from snnconvert.report.sections import frontier, made
-from snnconvert.report.wording import DASH, count, fixed, percent
+from snnconvert.report.wording import count, percent
 from snnconvert.tasks import METRICS
 
 if TYPE_CHECKING:
@@ -54,19 +54,17 @@ def blocks(document: Document) -> Sequence[Block]:
     rows: list[Roomier] | None = document["capacity"]
     if not rows:
         return []
-    metric = METRICS[rows[0]["metric"]]
     cells = [
         (
             percent(100 * row["budget"], 0),
             percent(100 * row["added"], 1),
-            DASH if row["value"] is None else fixed(row["value"], 2),
-            DASH if row["interval"] is None else " to ".join(fixed(end, 2) for end in row["interval"]),
+            *frontier.value_and_interval(row),
             count(row["spikes_per_image"]),
             ",".join(map(str, row["units"])),
         )
         for row in rows
     ]
-    head = ("budget", "added", f"{metric.title}{', ' + metric.unit if metric.unit else ''}", "95 %", "spikes", "units")
+    head = ("budget", "added", frontier.title(rows[0]), "95 %", "spikes", "units")
     text = (
         "Each row is a network of its own on the same inputs, with the same steps. Layers get more units a step where "
         "that takes most off the error, until the budget is spent. Units are those of each layer, as --levels takes "
@@ -74,7 +72,11 @@ def blocks(document: Document) -> Sequence[Block]:
     )
     return [
         Text(text, soft=True),
-        Chart("capacity", f"{metric.title} against added units; the numbers are in the table below", on=On.PAGE),
+        Chart(
+            "capacity",
+            f"{METRICS[rows[0]['metric']].title} against added units; the numbers are in the table below",
+            on=On.PAGE,
+        ),
         Table(head, cells, On.PAGE | On.MARKDOWN, left=(5,), named=False),
     ]
 
@@ -84,14 +86,13 @@ def charts(document: Document) -> dict[str, Spec | None]:
     known = [row for row in rows or [] if row["value"] is not None]
     if len(known) < 2:
         return {}
-    metric = METRICS[known[0]["metric"]]
     points = [
         {"added": 100 * row["added"], "value": row["value"], "spikes": row["spikes_per_image"]}
         | dict(zip(("low", "high"), row["interval"] or (row["value"], row["value"]), strict=True))
         for row in known
     ]
     x = alt.X("added:Q").title("units added, % of one unit a step everywhere")
-    scale, title = alt.Scale(zero=False), f"{metric.title}{', ' + metric.unit if metric.unit else ''}"
+    scale, title = alt.Scale(zero=False), frontier.title(known[0])
     band = alt.Chart(data(points)).mark_area(color=BLUE, opacity=0.2)
     line = alt.Chart(data(points)).mark_line(color=BLUE, point=True)
     told = tips("added:Q added, % | .1f", "value:Q value | .2f", "spikes:Q spikes an image | .0f")

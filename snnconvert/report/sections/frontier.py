@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
 from snnconvert.report.blocks import Block, On, Table, Text
@@ -65,23 +65,34 @@ def judge(document: dict[str, Any], key: str) -> None:
             row["value"], row["interval"] = (known["values"][-1], known["intervals"][-1]) if known else (None, None)
 
 
+def title(row: Mapping[str, Any]) -> str:
+    """Of the column of figures that a row's belongs to."""
+    metric = METRICS[row["metric"]]
+    return f"{metric.title}{', ' + metric.unit if metric.unit else ''}"
+
+
+def value_and_interval(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Of a row that `judge` has been through, as cells of a table."""
+    value, interval = row["value"], row["interval"]
+    ends = DASH if interval is None else " to ".join(fixed(end, 2) for end in interval)
+    return DASH if value is None else fixed(value, 2), ends
+
+
 def blocks(document: Document) -> Sequence[Block]:
     rows: list[Fitted] | None = document["frontier"]
     if not rows:
         return []
-    metric = METRICS[rows[0]["metric"]]
     cells = [
         (
             str(row["T"]) + (" (this network)" if row["same"] else ""),
-            DASH if row["value"] is None else fixed(row["value"], 2),
-            DASH if row["interval"] is None else " to ".join(fixed(end, 2) for end in row["interval"]),
+            *value_and_interval(row),
             count(row["spikes_per_image"]),
             row["schedule"] or row.get("reason") or DASH,
             row["neuron"] or DASH,
         )
         for row in rows
     ]
-    head = ("T", f"{metric.title}{', ' + metric.unit if metric.unit else ''}", "95 %", "spikes", "schedule", "neuron")
+    head = ("T", title(rows[0]), "95 %", "spikes", "schedule", "neuron")
     text = "Each row is a network of its own, calibrated for T steps in all and measured on the same inputs."
     return [Text(text, soft=True), Table(head, cells, On.PAGE | On.MARKDOWN, left=(4, 5), named=False)]
 
