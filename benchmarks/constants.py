@@ -153,12 +153,12 @@ SWEEPS = {
         ((0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0), (0.03,), (0.01, 0.1, 1.0)),
         CLOSED_LOOP,
     ),
-    "rounds": Sweep("", "corrections of the weights", (2, 0, 1, 4), CLOSED_LOOP),
+    "rounds": Sweep("", "corrections of the weights", (2, 0, 1, 4), CLOSED_LOOP + LONG),
     "held_out": Sweep("", "share of the images that judge", (0.2, 0.1, 0.35), CLOSED_LOOP),
     "rows": Sweep(
         "",
         "output positions, all images together, of every least squares and search",
-        (16_384, 8_192, 32_768),
+        (16_384, 8_192, 4_096, 32_768),
         CLOSED_LOOP + LONG,
     ),
     "headroom": Sweep("", "least bound, in largest activations seen", (0.0, 0.5, 1.0), CLOSED_LOOP),
@@ -170,6 +170,8 @@ def settled(constant: str, value: Any, method: str) -> tuple[ExitStack, dict[str
     """Patches that give every constant its first value and `constant` this one, and the options of the method."""
     chosen = {name: sweep.values[0] for name, sweep in SWEEPS.items()} | ({constant: value} if constant else {})
     patches, options = ExitStack(), {}
+    # rows are those of the sweep, however long a run is
+    patches.enter_context(patch("snnconvert.calibrate.options.ALL_UP_TO", math.inf))
     for name, one in chosen.items():
         place = SWEEPS[name].place
         if place:

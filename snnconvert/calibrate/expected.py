@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from torch import fx
 
+from snnconvert.calibrate.least_squares import weights_solved
 from snnconvert.calibrate.observe import channel_axis
 from snnconvert.calibrate.options import Reconstruct
 from snnconvert.graph.dialect import op_of
-from snnconvert.graph.kinds import Role
+from snnconvert.graph.kinds import Role, Weighted
 
 # rows of the sample for each weight of an output: six, on the images that are fitted, lose nothing (accuracy.md)
 ROWS_PER_INPUT = 8
@@ -29,7 +30,7 @@ class Expected:
 
 def nanoseconds(node: fx.Node, images: int, frames: int, options: Reconstruct) -> float:
     """What the visit of an operator or a site takes."""
-    op, size, share = op_of(node), float(math.prod(node.meta["shape"])), (1 + options.rounds) / 3
+    op, size, share = op_of(node), float(math.prod(node.meta["shape"])), (1 + options.rounds_for(frames)) / 3
     if op.role == Role.SITE:
         channels = node.meta["shape"][channel_axis(node)]
         tried = min(options.rows_for(frames) * channels, images * size)
@@ -37,8 +38,9 @@ def nanoseconds(node: fx.Node, images: int, frames: int, options: Reconstruct) -
     if op.role != Role.WEIGHTED:
         return frames * images * size
     weight = op.get_buffer("weight")
-    inputs, outputs = weight[0].numel(), weight.shape[0]
+    outputs = weight.shape[0]
+    inputs = weight[0].numel() if weights_solved(op_of(node, Weighted)) else 1
     rows = min(max(options.rows_for(frames), ROWS_PER_INPUT * inputs), images * size / outputs)
     solving = inputs * (inputs + outputs) * rows + inputs * inputs * (inputs + 4 * outputs)
     currents = 3 * share * CURRENT * rows * outputs + SENT * images * size
-    return SOLVED * solving + currents * inputs * frames
+    return SOLVED * solving + currents * weight[0].numel() * frames

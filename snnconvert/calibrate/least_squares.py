@@ -26,11 +26,18 @@ KEPT_FACTOR = 2**25
 # rows that are multiplied in float32 before they are added up in float64
 BLOCK = 1024
 BIAS_PENALTY = 1e-6
+# the most inputs whose weights are solved for: the time of a Gram matrix and its factors grows with their cube
+MOST_INPUTS = 5000
 
 
 def solvable(op: Op) -> bool:
     """Whether `patches` knows the operator."""
     return op.gathers and op.get_buffer("weight").ndim <= 4
+
+
+def weights_solved(op: Weighted) -> bool:
+    """Whether weights are solved for, or only the bias, since a Gram matrix of that many inputs takes too long."""
+    return op.weight[0].numel() <= MOST_INPUTS
 
 
 def patches(op: Weighted, x: Tensor, positions: Tensor | None = None) -> Tensor:
@@ -57,7 +64,7 @@ def _patches_at(op: Weighted, x: Tensor, positions: Tensor) -> Tensor:
     reach = op.dilation[1] * (op.weight.shape[3] - 1) + 1
     width = (x.shape[3] + 2 * op.padding[1] - reach) // op.stride[1] + 1
     read = pixels_read(op, positions, tuple(x.shape[1:]), width).flatten(1)  # (positions, pixels of the kernel)
-    taken = x.permute(0, 2, 3, 1).flatten(1, 2)[:, read.clamp(min=0).flatten()]
+    taken = x.permute(0, 2, 3, 1).flatten(1, 2).index_select(1, read.clamp(min=0).flatten())
     taken = taken.view(len(x), *read.shape, op.groups, -1).masked_fill((read < 0)[..., None, None], 0)
     rows = x.new_ones(op.groups, len(x), len(positions), op.weight[0].numel() + 1)
     by_group = rows[..., :-1].view(op.groups, len(x), len(positions), -1, read.shape[1])
@@ -83,7 +90,8 @@ class NormalEquations:
 
     def __init__(self, op: Weighted) -> None:
         groups = op.groups
-        inputs, outputs = op.weight[0].numel() + 1, op.weight.shape[0] // groups
+        self.left_out = 0 if weights_solved(op) else op.weight[0].numel()
+        inputs, outputs = op.weight[0].numel() + 1 - self.left_out, op.weight.shape[0] // groups
         self.gram = torch.zeros(groups, inputs, inputs, dtype=torch.float64)
         self.cross = torch.zeros(groups, inputs, outputs, dtype=torch.float64)
         self.power = torch.zeros(groups, outputs, dtype=torch.float64)
@@ -92,7 +100,8 @@ class NormalEquations:
 
     def add(self, rows: Tensor, residual: Tensor, *, gram: bool = True) -> None:
         """Add a block: `rows` from `patches`, `residual` from `outputs_by_group`."""
-        u, r = rows.flatten(1, 2).contiguous(), residual.flatten(1, 2).contiguous()  # sums in one order
+        used = rows[..., self.left_out :]
+        u, r = used.flatten(1, 2).contiguous(), residual.flatten(1, 2).contiguous()  # sums in one order
         for some, wanted in zip(torch.split(u, BLOCK, 1), torch.split(r, BLOCK, 1), strict=True):
             turned = some.transpose(1, 2)
             if gram:
@@ -106,7 +115,7 @@ class NormalEquations:
     def cleared(self) -> NormalEquations:
         """The same Gram matrix, waiting for new residuals."""
         fresh = object.__new__(NormalEquations)
-        fresh.gram, fresh.rows, fresh.factors = self.gram, self.rows, self.factors
+        fresh.gram, fresh.rows, fresh.factors, fresh.left_out = self.gram, self.rows, self.factors, self.left_out
         fresh.cross, fresh.power = torch.zeros_like(self.cross), torch.zeros_like(self.power)
         return fresh
 
@@ -118,7 +127,8 @@ class NormalEquations:
 
     def solve(self, penalty: float) -> Tensor:
         """dW for lambda = `penalty`, shape (groups, inputs + 1, outputs per group)."""
-        return torch.cholesky_solve(self.cross / max(self.rows, 1), self._factor(penalty))
+        solution = torch.cholesky_solve(self.cross / max(self.rows, 1), self._factor(penalty))
+        return F.pad(solution, (0, 0, self.left_out, 0))
 
     def _factor(self, penalty: float) -> Tensor:
         """The Cholesky factor of the Gram matrix with its ridge; all but large ones are kept for the corrections."""
@@ -126,7 +136,7 @@ class NormalEquations:
             return self.factors[penalty]
         gram = self.gram / max(self.rows, 1)
         diagonal = torch.diagonal(gram, dim1=1, dim2=2)
-        mean = diagonal[:, :-1].mean(1, keepdim=True).clamp(min=1e-12)
+        mean = diagonal[:, : max(gram.shape[1] - 1, 1)].mean(1, keepdim=True).clamp(min=1e-12)
         ridge = torch.cat([mean.expand(-1, gram.shape[1] - 1) * penalty, mean * 0 + BIAS_PENALTY], 1)
         factor: Tensor = torch.linalg.cholesky(gram + torch.diag_embed(ridge))
         if factor.numel() <= KEPT_FACTOR:
@@ -135,6 +145,7 @@ class NormalEquations:
 
     def errors(self, change: Tensor) -> Tensor:
         """Sum of squared residuals per output channel after `change`, shape (outputs,)."""
+        change = change[:, -self.gram.shape[1] :]
         explained = (change * self.cross).sum(1) * 2 - (change * (self.gram @ change)).sum(1)
         return (self.power - explained).flatten()
 
@@ -164,7 +175,7 @@ def merged(parts: Sequence[NormalEquations]) -> NormalEquations:
     joined = object.__new__(NormalEquations)
     joined.gram, joined.cross = sum_of([one.gram for one in parts]), sum_of([one.cross for one in parts])
     joined.power, joined.rows = sum_of([one.power for one in parts]), sum(one.rows for one in parts)
-    joined.factors = {}
+    joined.factors, joined.left_out = {}, parts[0].left_out
     return joined
 
 

@@ -109,7 +109,8 @@ class Values(Generic[V]):
     def __setitem__(self, node: fx.Node, value: V) -> None:
         self.pop(node)
         tensor, wrapped = _unwrapped(value)
-        self._kept[node] = (wrapped, self.room.taken(tensor))
+        whole = tensor if is_channels_last(tensor) else tensor.contiguous()
+        self._kept[node] = (wrapped, self.room.taken(whole))
 
     def __contains__(self, node: fx.Node) -> bool:
         return node in self._kept

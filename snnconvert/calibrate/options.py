@@ -29,8 +29,10 @@ _headroom = partial(
 )
 
 
-# runs of up to so many frames have all rows, longer ones at least one of so many
+# runs of up to so many frames have all rows, longer ones one of so many
 ALL_UP_TO, FEWEST = 8, 4
+# and those of up to so many are corrected twice, longer ones once
+TWICE_UP_TO = 16
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,14 @@ class Reconstruct:
 
     weights: bool = option(True, "Solve for weights and biases; otherwise for thresholds and bias corrections only.")
     thresholds: bool = option(True, "Search for thresholds and membrane starts; otherwise they stay those of mse.")
-    rounds: int = option(2, "Corrections of the weights by what the rates lack.", least=0)
+    rounds: int | None = option(
+        None, "Corrections of the weights by what the rates lack.", least=0, usual="2, 1 for more than 16 steps"
+    )
     held_out: float = option(0.2, "Share of the images on which every step has to prove itself.", least=0, most=0.9)
     rows: int = option(
         32_768,
         "Output positions, all images together, on which thresholds are tried and operators solved (these on eight for "
-        "each input at least); of more than 8 steps as many fewer as there are more steps, a quarter at least.",
+        "each input at least); a quarter of them for more than 8 steps.",
         least=1,
     )
     memory: float = option(
@@ -102,13 +106,21 @@ class Reconstruct:
         least=1,
     )
 
+    def rounds_for(self, frames: int) -> int:
+        """Corrections for a run of so many frames: rates of longer ones are finer, and leave less to correct.
+
+        At T = 32 four networks agree as often after one as after two, at T = 16 they lose half a point (constants.md).
+        """
+        if self.rounds is not None:
+            return self.rounds
+        return 2 if min((*self.read_at, frames)) <= TWICE_UP_TO else 1
+
     def rows_for(self, frames: int) -> int:
-        """Positions for a run of so many frames: the longer it is, the finer its rates, the less is left to correct.
+        """Positions for a run of so many frames.
 
         With 8,192 as with 32,768 networks agree at T = 16 and 32 (constants.md), at T = 8 they lose (RESULTS.md).
         """
-        shortest = min((*self.read_at, frames))
-        return max(self.rows // FEWEST, self.rows * ALL_UP_TO // max(shortest, ALL_UP_TO), 1)
+        return self.rows if min((*self.read_at, frames)) <= ALL_UP_TO else max(self.rows // FEWEST, 1)
 
 
 @dataclass(frozen=True)

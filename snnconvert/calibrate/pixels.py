@@ -17,8 +17,9 @@ MOVES_CHANNELS = ("Concat", "Slice", "Select")
 
 def at_pixels(values: Tensor, pixels: Tensor) -> Tensor:
     """(batch, channels, height, width) at some pixels, (batch, channels, pixels, 1), channels last in memory."""
-    by_pixel = values.permute(0, 2, 3, 1).flatten(1, 2)[:, pixels]
-    return by_pixel.permute(0, 2, 1).unsqueeze(-1)
+    by_pixel = values.permute(0, 2, 3, 1).flatten(1, 2)
+    some = by_pixel.index_select(1, pixels) if values.stride(1) == 1 else by_pixel[:, pixels]
+    return some.permute(0, 2, 1).unsqueeze(-1)
 
 
 def pixels_read(op: Weighted, pixels: Tensor, source: tuple[int, ...], width: int) -> Tensor:

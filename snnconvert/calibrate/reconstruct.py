@@ -35,6 +35,7 @@ from snnconvert.calibrate.least_squares import (
     patches,
     solvable,
     sum_of,
+    weights_solved,
 )
 from snnconvert.calibrate.live_values import Room, chunk_images, disk_space, in_turn, split_images
 from snnconvert.calibrate.mse import best_bounds
@@ -359,7 +360,7 @@ class Reconstruction:
         """Output positions that enter the least squares."""
         shape = node.meta["shape"]
         total = math.prod(shape[:-1] if op.features_last else shape[1:])
-        return self.step.positions(total, op.outputs, op.weight[0].numel())
+        return self.step.positions(total, op.outputs, op.weight[0].numel() if weights_solved(op) else 0)
 
     # --- (b) and (c) ---
 

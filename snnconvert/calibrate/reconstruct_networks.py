@@ -364,28 +364,26 @@ class Networks:
             return Frames(running_maximum(op, tensors[0], self.schedule.frames), constant=False)
         if op.role == Role.ANALOG:
             return Frames(compensated(op, tensors, self.schedule.frames, torch.float32), constant=False)
-        if op.role == Role.WEIGHTED and tensors[0].ndim == 4:
-            tensors = [tensors[0].contiguous(memory_format=torch.channels_last)]
         return Frames(op(*tensors), constant=False)
 
     def store(self, chunk: Chunk, node: fx.Node) -> None:
         """Keep the value of a pool or of a branching node; events are there from the start."""
         if role_of(node) == Role.EVENTS:
             return
-        chunk.ann[node] = self.ann(chunk, node).contiguous()
+        chunk.ann[node] = self.ann(chunk, node)
         pools = role_of(node) == Role.MAXPOOL and self.sites_of(node)
         sent = self._sent(chunk, arguments(node)[0]) if pools else self._sent(chunk, node)
         if sent is not None and not pools:
-            chunk.mean[node], chunk.frames[node] = self.mean(chunk, node).contiguous(), sent.kept(self.schedule.frames)
+            chunk.mean[node], chunk.frames[node] = self.mean(chunk, node), sent.kept(self.schedule.frames)
             return
         if sent is not None and sent.by_channel:
             pooled = sent.moved(self._pooled(op_of(node, MaxPool), sent, tuple(node.meta["shape"])))
             means = mean_sent(self.by_frames(pooled.units), pooled.amplitude, pooled.peak, self.read_at)
             spread = replace(pooled, density=share_sent(pooled.units))
-            chunk.mean[node], chunk.frames[node] = means.contiguous(), spread.kept(self.schedule.frames)
+            chunk.mean[node], chunk.frames[node] = means, spread.kept(self.schedule.frames)
             return
         frames = self.frames(chunk, node)
-        chunk.mean[node], chunk.frames[node] = self.averaged(frames).contiguous(), frames
+        chunk.mean[node], chunk.frames[node] = self.averaged(frames), frames
 
     def _pooled(self, op: MaxPool, sent: Sent, shape: tuple[int, ...]) -> Tensor | Bits:
         """Increments of the running maximum, (frames * batch, *shape)."""

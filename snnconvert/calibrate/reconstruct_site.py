@@ -137,7 +137,7 @@ class SiteStep:
         entry: dict[str, Any] = {"error_start": first, "error_threshold": float(fit.errors[1].sum()) / power}
         if isinstance(presynaptic, Presynaptic):
             entry["rounds"] = []
-            for _ in range(self.options.rounds):
+            for _ in range(self.options.rounds_for(self.networks.schedule.frames)):
                 count = self._correct(node, trial, found, fit, presynaptic)
                 self._refine(trial, fit)
                 entry["rounds"].append({"accepted": count, "error": float(fit.errors[1].sum()) / power})
@@ -266,5 +266,5 @@ class SiteStep:
         else:
             sent = neuron.sent(terms, len(chunk.images), tuple(node.meta["shape"]), site)
         mean = neuron.mean(self.networks.by_frames(sent.units), site.threshold)
-        chunk.ann[node], chunk.mean[node] = ann.contiguous(), mean.contiguous()
+        chunk.ann[node], chunk.mean[node] = ann, mean
         chunk.frames[node] = sent.kept(neuron.schedule.frames)

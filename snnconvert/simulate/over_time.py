@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from snnconvert.graph.kinds import Neuron, Op, Role
+from snnconvert.graph.kinds import Neuron, Op
 from snnconvert.neurons import State
 
 
@@ -68,11 +68,6 @@ def compensated(op: Op, inputs: list[Tensor], frames: int, dtype: torch.dtype = 
 
 
 def cast(op: Op, tensors: list[Tensor]) -> list[Tensor]:
-    """Inputs in the precision of the operator's own tensors; convolutions of float32 in channels-last memory order."""
+    """Inputs in the precision of the operator's own tensors."""
     own = next((buffer for buffer in op.buffers()), None)
-    if own is None:
-        return tensors
-    cast = [tensor.to(own.dtype) for tensor in tensors]
-    if op.role == Role.WEIGHTED and cast[0].ndim == 4 and own.dtype == torch.float32:
-        cast = [cast[0].contiguous(memory_format=torch.channels_last)]
-    return cast
+    return tensors if own is None else [tensor.to(own.dtype) for tensor in tensors]

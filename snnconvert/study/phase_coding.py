@@ -178,8 +178,6 @@ class PhaseCoding(BistableEngine):
         for train, source in zip(inputs, arguments(node), strict=True):
             tensor = self._spread(train, steps, source)
             given.append(tensor if own is None else tensor.to(own.dtype))
-        if linear.role == Role.WEIGHTED and given[0].ndim == 4:
-            given = [given[0].contiguous(memory_format=torch.channels_last)]
         moved: Tensor = linear(*given)
         return Train(steps, moved)
 

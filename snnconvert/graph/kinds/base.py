@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from enum import Enum, IntEnum
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 
 Shape = tuple[int, ...]
@@ -185,3 +186,14 @@ class Op(nn.Module):
     def work(self, *inputs: Tensor) -> float:
         """About how long it takes on `inputs`, in multiply-adds or elements."""
         return float(sum(tensor.numel() for tensor in inputs))
+
+
+def pixel_by_pixel(maps: Tensor) -> Tensor:
+    """Float32 maps with channels last in memory, where torch convolves and pools up to ten times as fast on processors.
+
+    What operators make of them lies so again, so that only a network's inputs are moved. Others are what they were.
+    """
+    fits = maps.ndim == 4 and maps.dtype == torch.float32 and maps.device.type == "cpu"
+    if not fits or maps.shape[1] == 1 or torch.compiler.is_compiling() or maps.stride(1) == 1:
+        return maps
+    return maps.contiguous(memory_format=torch.channels_last)

@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 from torch.nn import functional as F
 
-from snnconvert.graph.kinds.base import Op, Role, Stage
+from snnconvert.graph.kinds.base import Op, Role, Stage, pixel_by_pixel
 
 
 class AveragePool(Op):
@@ -32,6 +32,7 @@ class AveragePool(Op):
 
     def forward(self, x: Tensor) -> Tensor:
         function = F.avg_pool1d if len(self.kernel) == 1 else F.avg_pool2d
+        x = pixel_by_pixel(x)
         pooled: Tensor = function(x, self.kernel, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
         return pooled
 
@@ -108,6 +109,7 @@ class MaxPool(Op):
 
     def forward(self, x: Tensor) -> Tensor:
         function = F.max_pool1d if len(self.kernel) == 1 else F.max_pool2d
+        x = pixel_by_pixel(x)
         pooled: Tensor = function(x, self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode)
         return pooled
 

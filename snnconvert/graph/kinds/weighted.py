@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from snnconvert.graph.kinds.base import Op, Role, Shape
+from snnconvert.graph.kinds.base import Op, Role, Shape, pixel_by_pixel
 
 
 class Weighted(Op):
@@ -125,6 +125,7 @@ class Conv(Weighted):
         function = (F.conv1d, F.conv2d, F.conv3d)[rank - 1]
         if rank == 2 and x.shape[1] == 1 and x.stride(1) != x.shape[2] * x.shape[3]:
             x = x.reshape(-1).view(x.shape)  # torch 2.13 is wrong on one channel whose stride is that of channels last
+        x = pixel_by_pixel(x)
         return function(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
