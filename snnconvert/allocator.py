@@ -21,6 +21,8 @@ _NEVER = (1 << 31) - 1
 # asking takes at most one part of so many of the time
 _SHARE_OF_ASKING = 200
 _next_asked = [0.0]
+# bytes that were resident after the library had been asked
+_left = [0]
 SIGNS = ("allocate memory", "not enough memory", "out of memory")
 
 
@@ -46,15 +48,15 @@ def hand_back_beyond(most: int) -> None:
     """Give free memory to the system where more than `most` bytes are resident and not in use.
 
     Kept pieces that do not fit together add up to many times what is in use. The library counts what is in use by
-    walking over all free pieces, so that it is asked seldom enough to take no time.
+    walking over all free pieces, so that it is asked seldom enough to take no time, unless far more is resident by now.
     """
-    begun = time.monotonic()
-    if begun < _next_asked[0] or _resident() <= most:
+    begun, resident = time.monotonic(), _resident()
+    if resident <= most or (begun < _next_asked[0] and resident <= _left[0] + most):
         return
     ask = _statistics()
     if ask is not None and _resident() - ask.uordblks - ask.hblkhd > most:
         hand_back_memory()
-    ended = time.monotonic()
+    ended, _left[0] = time.monotonic(), _resident()
     _next_asked[0] = ended + _SHARE_OF_ASKING * (ended - begun)
 
 

@@ -84,3 +84,13 @@ def test_only_what_is_beyond_the_limit_is_handed_back() -> None:
     early, late = map(int, found.split())
     assert early == 0
     assert late > 500
+
+
+GROWN = BEYOND.replace("blocks =", "import snnconvert.allocator as own\nown._next_asked[0] = float('inf')\nblocks =")
+
+
+@pytest.mark.skipif(not keep_freed_memory(), reason="the C library is not glibc")
+def test_however_lately_the_library_was_asked_memory_does_not_pile_up() -> None:
+    assert GROWN != BEYOND
+    found = subprocess.run([sys.executable, "-c", GROWN], capture_output=True, text=True, check=True).stdout
+    assert int(found.split()[1]) > 500
