@@ -213,7 +213,7 @@ class Networks:
             return Frames(sent.values(), constant=False)
         before = None if stored else pixels_before(node, pixels)
         if before is not None and self.native is not None and self._adds_up(chunk, node):
-            terms = self._summands_at(chunk, node, pixels)
+            terms = self.summands(chunk, node, pixels)
             batch, at = len(chunk.images), (shape[0], len(pixels), 1)
             return Frames(self.native.currents(terms, self.schedule.frames, batch, at), constant=False)
         if before is not None:
@@ -228,23 +228,6 @@ class Networks:
         if not stored and len(pixels) == math.prod(shape[1:]) and torch.equal(pixels, torch.arange(len(pixels))):
             return Frames(value.tensor.flatten(2).unsqueeze(-1), value.constant)  # nobody else keeps it
         return Frames(at_pixels(value.tensor, pixels), value.constant)
-
-    def _summands_at(self, chunk: Chunk, node: fx.Node, pixels: Tensor) -> list[Summand]:
-        """`summands` of a sum of maps at some pixels; what operators cause is a current."""
-        sent = self._sent(chunk, node, pixels)
-        if sent is not None and sent.planes and self.native is not None:
-            at = (node.meta["shape"][0], len(pixels), 1)
-            return [ScaledSpikes(sent.for_kernels(self.native), per_element(sent.amplitude, at))]
-        if not self._adds_up(chunk, node):
-            return [self._added_up(chunk, node, pixels)]
-        first, *others = arguments(node)
-        terms = self._summands_at(chunk, first, pixels)
-        if len(terms) + len(others) > MOST_TERMS:
-            terms = [self._added_up(chunk, first, pixels)]
-        for other in others:
-            more = self._summands_at(chunk, other, pixels)
-            terms += more if len(more) == 1 else [self._added_up(chunk, other, pixels)]
-        return terms
 
     def _adds_up(self, chunk: Chunk, node: fx.Node) -> bool:
         """Whether kernels may add up what `node` does."""
@@ -307,31 +290,37 @@ class Networks:
             return None
         return Convolution(sent.for_kernels(self.native), packed, tables)
 
-    def summands(self, chunk: Chunk, node: fx.Node) -> list[Summand]:
-        """The current at `node` for the kernel of the neurons that receive it, in the order of its sum.
+    def summands(self, chunk: Chunk, node: fx.Node, pixels: Tensor | None = None) -> list[Summand]:
+        """The current at `node`, everywhere or at some pixels, for the kernel that adds it up, in the order of its sum.
 
-        What spikes cause is not made into a current over time first.
+        What spikes cause everywhere is not made into a current over time first.
         """
-        shape, stored = tuple(node.meta["shape"]), chunk.frames.get(node)
-        if isinstance(stored, Spikes) and self.native is not None:
-            whole = stored.sent()
-            if whole.planes:
-                return [ScaledSpikes(whole.for_kernels(self.native), per_element(whole.amplitude, shape))]
-        if stored is None and kind_of(node) == "Add":
+        whole = tuple(node.meta["shape"])
+        shape = whole if pixels is None else (whole[0], len(pixels), 1)
+        sent = self._sent(chunk, node, pixels)
+        if sent is not None and sent.planes and self.native is not None:
+            return [ScaledSpikes(sent.for_kernels(self.native), per_element(sent.amplitude, shape))]
+        if self._adds_up(chunk, node):
             first, *others = arguments(node)
-            if all(tuple(one.meta["shape"]) == shape for one in (first, *others)):
-                terms = self.summands(chunk, first)
-                for other in others:
-                    more = self.summands(chunk, other)
-                    terms += more if len(more) == 1 else [self._added_up(chunk, other)]
-                return terms if len(terms) <= MOST_TERMS else [self._added_up(chunk, node)]
-        if stored is None and node.op == "call_module" and op_of(node).gathers:
-            sent = self._sent(chunk, arguments(node)[0])
-            folded, packed = (None, None) if sent is None else self._folded_op(node, op_of(node, Weighted), sent)
-            term = None if sent is None or folded is None else self._convolution(sent, packed, shape)
-            if term is not None and len(shape) != 2:
-                return [term]
-        return [self._added_up(chunk, node)]
+            terms = self.summands(chunk, first, pixels)
+            if len(terms) + len(others) > MOST_TERMS:
+                terms = [self._added_up(chunk, first, pixels)]
+            for other in others:
+                more = self.summands(chunk, other, pixels)
+                terms += more if len(more) == 1 else [self._added_up(chunk, other, pixels)]
+            return terms
+        term = self._gathered(chunk, node) if pixels is None and len(whole) != 2 else None
+        return [self._added_up(chunk, node, pixels) if term is None else term]
+
+    def _gathered(self, chunk: Chunk, node: fx.Node) -> Convolution | None:
+        """What an operator on spikes gathers, for a kernel; None elsewhere."""
+        if node in chunk.frames or node.op != "call_module" or not op_of(node).gathers:
+            return None
+        sent = self._sent(chunk, arguments(node)[0])
+        if sent is None:
+            return None
+        folded, packed = self._folded_op(node, op_of(node, Weighted), sent)
+        return None if folded is None else self._convolution(sent, packed, tuple(node.meta["shape"]))
 
     def _added_up(self, chunk: Chunk, node: fx.Node, pixels: Tensor | None = None) -> Current:
         value = self.frames(chunk, node) if pixels is None else self.frames_at(chunk, node, pixels)
