@@ -37,6 +37,8 @@ class TrainingImages:
         held_out: those that are not.
         mirrored: whether images are mirrored at random.
         shift: by how many pixels at most they are moved, rows and columns alike.
+        mixed: whether each has a share of another image of its step, at most half, mixed in: what the teacher answers
+            is known everywhere, and images to learn from do not run out (Beyer et al., CVPR 2022).
         seed: of order and variation. Both follow from it and the number of the step alone, so that a run which was
             interrupted goes on as if it had not been.
     """
@@ -45,6 +47,7 @@ class TrainingImages:
     held_out: Dataset
     mirrored: bool
     shift: int
+    mixed: bool
     seed: int
 
     def __len__(self) -> int:
@@ -74,6 +77,9 @@ class TrainingImages:
             moves = torch.randint(0, 2 * self.shift + 1, (len(images), 2), generator=generator).tolist()
             pairs = zip(padded, moves, strict=True)
             images = torch.stack([one[:, y : y + height, x : x + width] for one, (y, x) in pairs])
+        if self.mixed:
+            share = torch.rand(len(images), generator=generator).reshape(-1, *([1] * (images.ndim - 1))) / 2
+            images = torch.lerp(images, images.roll(1, 0), share)
         return images
 
 
@@ -123,8 +129,8 @@ def training_images(
     rest = np.array([index for index, digest in enumerate(digests) if digest not in known], np.int64)
     if not len(rest):
         raise DataError(f"all {data.noun}s of {data.name} are the same", hint="give different ones to train on")
-    mirrored, shift = _variation(augment, data.sample_shape)
-    return TrainingImages(data.subset(rest), data.subset(apart), mirrored, shift, seed)
+    variation = _variation(augment, data.sample_shape)
+    return TrainingImages(data.subset(rest), data.subset(apart), *variation, seed)
 
 
 def _refuse_shared(data: Dataset, digests: list[bytes], evaluation: Dataset) -> None:
@@ -139,8 +145,8 @@ def _refuse_shared(data: Dataset, digests: list[bytes], evaluation: Dataset) -> 
         )
 
 
-def _variation(augment: str, shape: tuple[int, ...]) -> tuple[bool, int]:
-    """Whether images are mirrored, and by how much they are moved."""
+def _variation(augment: str, shape: tuple[int, ...]) -> tuple[bool, int, bool]:
+    """Whether images are mirrored, by how much they are moved, and whether they are mixed."""
     picture = len(shape) == 3
     if augment == AUTO:
         augment = "flip,shift" if picture and shape[0] == 3 else "none"
@@ -150,4 +156,5 @@ def _variation(augment: str, shape: tuple[int, ...]) -> tuple[bool, int]:
             f"--augment {augment} is for images; one input here has the shape {'x'.join(map(str, shape))}",
             hint="leave --augment out",
         )
-    return "flip" in chosen, round(min(shape[1:]) * LARGEST_SHIFT) if "shift" in chosen else 0
+    shift = round(min(shape[1:]) * LARGEST_SHIFT) if "shift" in chosen else 0
+    return "flip" in chosen, shift, "mix" in chosen

@@ -11,7 +11,7 @@ from snnconvert.graph.schedule import MOST_TIMESTEPS
 from snnconvert.options import AUTO, check, option
 from snnconvert.train import TRAINING_METHODS
 
-AUGMENTATIONS = ("auto", "none", "flip", "shift", "flip,shift")
+AUGMENTATIONS = ("auto", "none", "flip", "shift", "flip,shift", "mix", "flip,shift,mix")
 ARITHMETIC = ("float32", "bfloat16")
 MINUTES = 15.0
 _of = partial(option, commands=("finetune",))
@@ -74,8 +74,8 @@ class FineTuning:
     batch_size: int = _more(32, "Images in one step.", least=1)
     augment: str = _more(
         AUTO,
-        "Vary the images of every step: mirrored, and moved by up to an eighth; auto: both for colour images, nothing "
-        "else.",
+        "Vary the images of every step: mirrored, moved by up to an eighth, and each with a share of another one mixed "
+        "in (labels, where they count, are those of the larger share); auto: the first two for colour images.",
         choices=AUGMENTATIONS,
     )
     arithmetic: str = _more(

@@ -147,6 +147,22 @@ def test_images_that_calibrated_choose_no_network(folder: Path) -> None:
     assert len(alone.held_out) == 12  # there are no others
 
 
+def test_images_are_mixed_with_at_most_half_of_another(folder: Path) -> None:
+    snn = load_snn(folder / "d.snn")
+    data = images_for(SpikingNetwork.of(snn), str(TRAIN), None)
+    plain, mixed = (
+        training_images(data, None, held_out=200, augment=how, seed=1).batch(3, 32) for how in ("none", "mix")
+    )
+    moved, others = mixed.images - plain.images, plain.images.roll(1, 0) - plain.images
+    share = (moved * others).flatten(1).sum(1) / others.square().flatten(1).sum(1)
+    torch.testing.assert_close(moved, share[:, None, None, None] * others, atol=1e-5, rtol=0)
+    assert 0 <= float(share.min()) < 0.1
+    assert 0.4 < float(share.max()) <= 0.5
+    assert plain.labels is not None
+    assert mixed.labels is not None
+    assert torch.equal(mixed.labels, plain.labels)
+
+
 @pytest.mark.parametrize(("ahead", "expected"), [(1.0, 0.3), (2.5, 0.75), (100.0, 3.0), (0.0, 3.0)])
 def test_the_temperature_follows_how_sure_the_teacher_is(ahead: float, expected: float) -> None:
     answers = torch.zeros(5, 10)
