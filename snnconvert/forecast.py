@@ -24,6 +24,8 @@ from snnconvert.search import RANKING_IMAGES, Candidate
 LONG = 30.0
 # of Python and its libraries; and how often a network's weights and the images are held at once
 BASE, COPIES = 0.6e9, 5
+# seconds of Python, its libraries, opening the network and looking at what a few images do inside
+START = 8.0
 How = Callable[..., tuple[str, dict[str, Any]]]
 
 
@@ -62,7 +64,7 @@ def expected(network: Ann, found: Sequence[Candidate], how: How, images: Tensor,
     if one is None or stand_in is None:
         return None
     each = SENT * 1e-9 * schedule.timesteps * _operations(network)
-    seconds = one.seconds + each * measured
+    seconds = START + one.seconds + each * measured
     if len(tried) > 1:
         seconds += len(tried) * (stand_in.seconds + each * min(RANKING_IMAGES, len(images)))
     held = sum(4.0 * buffer.numel() for buffer in network.graph.buffers()) + 4.0 * images.numel()
