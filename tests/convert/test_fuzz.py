@@ -28,7 +28,7 @@ from snnconvert.graph.types import Ann, NeuronChoice, Snn
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.step_engine import StepEngine
 
-EXAMPLES = int(os.environ.get("SNNCONVERT_FUZZ", "300"))
+EXAMPLES = int(os.environ.get("SNNCONVERT_FUZZ", "200"))
 WINDOW = 4
 
 

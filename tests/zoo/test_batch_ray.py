@@ -54,7 +54,7 @@ class Here:
 
 @pytest.mark.parametrize("shards", [1, 3, 1000])
 def test_parts_add_up_to_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: int) -> None:
-    write_folder(tmp_path, images=901)
+    write_folder(tmp_path, images=401)
     monkeypatch.chdir(tmp_path)
     request = Request(
         model="nets.py:good",
@@ -63,7 +63,7 @@ def test_parts_add_up_to_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         data="test.npz",
         calibration_data="train.npz",
         calibration="rnl",
-        limit=900,
+        limit=400,
         label_offset=0,
         preprocessing=Preprocessing(scale=100.0),
     )
@@ -76,9 +76,9 @@ def test_parts_add_up_to_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (tmp_path / "whole.snn").read_bytes() == (tmp_path / "parts.snn").read_bytes()
     assert found[0] == found[1]
     # The first 256 images are watched and stay together.
-    assert sum(spread.sizes) == 900 - 256
+    assert sum(spread.sizes) == 400 - 256
     assert max(spread.sizes) - min(spread.sizes) <= 1
-    assert load_snn(tmp_path / "parts.snn").evaluation["samples"] == 900
+    assert load_snn(tmp_path / "parts.snn").evaluation["samples"] == 400
 
 
 def test_errors_cross_processes() -> None:
