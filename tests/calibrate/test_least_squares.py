@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from snnconvert.calibrate import least_squares
 from snnconvert.calibrate.least_squares import (
     NormalEquations,
     changed,
@@ -77,6 +78,30 @@ def test_errors_are_the_squared_residuals() -> None:
     change = equations.solve(0.1)
     direct = (wanted - changed(op, change)(x)).double().square().sum((0, 2, 3))
     assert torch.allclose(equations.errors(change), direct, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("op", "shape"), OPERATORS)
+def test_of_very_wide_sums_the_bias_alone_is_solved(
+    op: Conv | Linear, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left of the residual has no mean, and no weight has moved; parts, errors and factors as of any other."""
+    monkeypatch.setattr(least_squares, "MOST_INPUTS", 5)
+    x = torch.randn(40, *shape, generator=DRAW)
+    lack = torch.randn(op(x).shape, generator=DRAW) + 2.0
+    parts = [NormalEquations(op), NormalEquations(op)]
+    for part, some in zip(parts, (slice(0, 25), slice(25, None)), strict=True):
+        part.add(patches(op, x[some]), outputs_by_group(op, lack[some]))
+    whole = merged(parts)
+    assert torch.equal(whole.errors(torch.zeros_like(whole.cross)), whole.power.flatten())
+    change = parts[0].cleared().with_cross_of(parts).solve(0.1) * 25 / 40  # factors of 25 images, residuals of 40
+    found = changed(op, whole.solve(0.1))
+    assert torch.equal(found.weight, op.weight)
+    left = outputs_by_group(op, lack - (found(x) - op(x)))
+    assert float(left.mean((1, 2)).abs().max()) < 1e-3
+    torch.testing.assert_close(change, whole.solve(0.1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        whole.errors(whole.solve(0.1)), left.double().square().sum((1, 2)).flatten(), rtol=1e-4, atol=1e-3
+    )
 
 
 def test_blocks_add_up() -> None:

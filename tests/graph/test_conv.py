@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from snnconvert.graph.kinds import Conv
+from snnconvert.graph.kinds import AveragePool, Conv, MaxPool
+from snnconvert.graph.kinds.base import pixel_by_pixel
 
 
 @pytest.mark.parametrize("stride", [(1, 1), (1, 2), (2, 1)])
@@ -30,3 +31,23 @@ def test_a_kernel_of_one_has_no_dilation() -> None:
     lines = Conv(torch.zeros(10, 1, 1, 1), None, stride=(3, 2), padding=(0, 1), dilation=(1, 2), groups=5)
     x = torch.ones(6, 5, 2, 1).contiguous(memory_format=torch.channels_last)
     assert torch.equal(lines(x), torch.zeros(6, 10, 1, 2))
+
+
+def test_maps_lie_pixel_by_pixel_from_the_first_operator_on() -> None:
+    x = torch.randn(2, 3, 9, 8)
+    conv = Conv(torch.randn(6, 3, 3, 3), None, stride=(1, 1), padding=(1, 1), dilation=(1, 1))
+    pools = (
+        MaxPool(kernel=(3, 3), stride=(2, 2), padding=(1, 1), dilation=(1, 1)),
+        AveragePool(kernel=(2, 2), stride=(2, 2), padding=(0, 0)),
+    )
+    for op in (conv, *pools):
+        made = op(x)
+        assert made.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(made, op.double()(x.double()).float(), rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_no_float_map_stays_as_it_is() -> None:
+    for given in (torch.zeros(2, 3, 4, 4).double(), torch.zeros(2, 3, 4), torch.zeros(2, 1, 4, 4)):
+        assert pixel_by_pixel(given) is given
+    last = torch.zeros(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    assert pixel_by_pixel(last) is last
