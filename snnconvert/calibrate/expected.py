@@ -31,7 +31,7 @@ class Expected:
 
 def nanoseconds(node: fx.Node, images: int, frames: int, options: Reconstruct) -> float:
     """What the visit of an operator or a site takes."""
-    op, size, share = op_of(node), float(math.prod(node.meta["shape"])), (1 + options.rounds_for(frames)) / 3
+    op, size, share = op_of(node), float(math.prod(node.meta["shape"])), (1 + options.rounds) / 3
     if op.role == Role.SITE:
         channels = node.meta["shape"][channel_axis(node)]
         tried = min(options.rows_for(frames) * channels, images * size)

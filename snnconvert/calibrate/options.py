@@ -31,8 +31,6 @@ _headroom = partial(
 
 # runs of up to so many frames have all rows, longer ones one of so many
 ALL_UP_TO, FEWEST = 8, 4
-# and those of up to so many are corrected twice, longer ones once
-TWICE_UP_TO = 16
 
 
 @dataclass(frozen=True)
@@ -75,9 +73,7 @@ class Reconstruct:
 
     weights: bool = option(True, "Solve for weights and biases; otherwise for thresholds and bias corrections only.")
     thresholds: bool = option(True, "Search for thresholds and membrane starts; otherwise they stay those of mse.")
-    rounds: int | None = option(
-        None, "Corrections of the weights by what the rates lack.", least=0, usual="2, 1 for more than 16 steps"
-    )
+    rounds: int = option(2, "Corrections of the weights by what the rates lack.", least=0)
     held_out: float = option(0.2, "Share of the images on which every step has to prove itself.", least=0, most=0.9)
     rows: int = option(
         32_768,
@@ -105,15 +101,6 @@ class Reconstruct:
         "weight in every least squares, search and judgement.",
         least=1,
     )
-
-    def rounds_for(self, frames: int) -> int:
-        """Corrections for a run of so many frames: rates of longer ones are finer, and leave less to correct.
-
-        At T = 32 four networks agree as often after one as after two, at T = 16 they lose half a point (constants.md).
-        """
-        if self.rounds is not None:
-            return self.rounds
-        return 2 if min((*self.read_at, frames)) <= TWICE_UP_TO else 1
 
     def rows_for(self, frames: int) -> int:
         """Positions for a run of so many frames.

@@ -137,7 +137,7 @@ class SiteStep:
         entry: dict[str, Any] = {"error_start": first, "error_threshold": float(fit.errors[1].sum()) / power}
         if isinstance(presynaptic, Presynaptic):
             entry["rounds"] = []
-            for _ in range(self.options.rounds_for(self.networks.schedule.frames)):
+            for _ in range(self.options.rounds):
                 count = self._correct(node, trial, found, fit, presynaptic)
                 self._refine(trial, fit)
                 entry["rounds"].append({"accepted": count, "error": float(fit.errors[1].sum()) / power})

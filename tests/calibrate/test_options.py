@@ -36,12 +36,8 @@ def test_what_does_not_fit_is_refused(method: str, given: dict[str, Any], messag
     assert hint in caught.value.hint
 
 
-def test_longer_runs_need_fewer_corrections_on_fewer_positions() -> None:
+def test_longer_runs_need_fewer_positions() -> None:
     usual = Reconstruct()
-    assert [usual.rounds_for(frames) for frames in (2, 16, 17, 32)] == [2, 2, 1, 1]
     assert [usual.rows_for(frames) for frames in (2, 8, 9, 64)] == [32_768, 32_768, 8_192, 8_192]
-    for given in (Reconstruct(rounds=0), Reconstruct(rounds=3)):
-        assert given.rounds_for(4) == given.rounds_for(64) == given.rounds
     early = Reconstruct(read_at=(4,))  # has to be right after four steps as well
-    assert early.rounds_for(64) == 2
     assert early.rows_for(64) == early.rows
