@@ -17,7 +17,7 @@ from snnconvert.graph.kinds import Role, Weighted
 ROWS_PER_INPUT = 8
 # nanoseconds: of all trials of a value in one frame; of a multiplication of the least squares, of the currents that
 # neurons are tried on, and of spikes that are sent on; of a value that is kept, in one frame. Seven networks take 0.8
-# to 1.7 times what these say (`python benchmarks/conversion_profile.py` prints both sides)
+# to 1.7 times what these say, one of many candidates half (`python benchmarks/conversion_profile.py` prints both sides)
 TRIED, SOLVED, CURRENT, SENT, KEPT = 20.0, 0.1, 0.04, 0.012, 4.0
 
 
