@@ -15,7 +15,6 @@ import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -181,7 +180,7 @@ def main() -> None:
         for steps in args.timesteps:
             begun = time.process_time()
             made = snnconvert.convert_model(
-                Path(DATA / "models" / one.file),
+                DATA / "models" / one.file,
                 data=pictures[:8],
                 calibration_data=training,
                 timesteps=steps,

@@ -38,10 +38,10 @@ def nanoseconds(node: fx.Node, images: int, frames: int, options: Reconstruct) -
         return float(frames * (KEPT * images * size + TRIED * share * tried))
     if op.role != Role.WEIGHTED:
         return KEPT * frames * images * size
-    weight = op.get_buffer("weight")
-    outputs = weight.shape[0]
-    inputs = weight[0].numel() if weights_solved(op_of(node, Weighted)) else 1
+    weighted = op_of(node, Weighted)
+    read, outputs = weighted.weight[0].numel(), len(weighted.weight)
+    inputs = read if weights_solved(weighted) else 1
     rows = min(max(options.rows_for(frames), ROWS_PER_INPUT * inputs), images * size / outputs)
     solving = inputs * (inputs + outputs) * rows + inputs * inputs * (inputs + 4 * outputs)
     currents = 3 * share * CURRENT * rows * outputs + SENT * images * size
-    return SOLVED * solving + currents * weight[0].numel() * frames
+    return SOLVED * solving + currents * read * frames
