@@ -140,3 +140,28 @@ def test_alike_units_are_one_number() -> None:
     assert snn.neuron == NeuronChoice("if", 2)
     assert snn.calibrated is not None
     assert units_of(compile_network(snn.calibrated, neuron=NeuronChoice("if", 1))) == [("if", 1)] * 4
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"levels": "auto"}, ["--levels", "auto"]),
+        ({"levels": "auto", "budget": 0.4}, ["--levels", "auto", "--budget", "40%"]),
+        ({"levels": "1,1,2,2"}, ["--levels", "1,1,2,2"]),
+        ({"levels": 2}, ["--levels", "2"]),
+        ({"levels": torch.tensor([1, 1, 2, 2])}, ["--levels", "1,1,2,2"]),
+    ],
+)
+def test_python_takes_what_the_command_line_takes(
+    given: dict[str, object], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    usual = ["-T", "4", "--schedule", "streaming", "--calibration", "mse", "--calibration-samples", "64"]
+    assert command(monkeypatch, "zoo:digits-cnn", *usual, "--limit", "100", *words, "-o", "a.snn", "--quiet") == 0
+    made = snnconvert.convert_model("zoo:digits-cnn", **given, **USUAL).snn
+    assert units_of(made) == units_of(snnconvert.load("a.snn"))
+
+
+def test_budgets_in_python_as_on_the_command_line() -> None:
+    made = snnconvert.convert_model("zoo:digits-cnn", budgets="0%,40%", **USUAL)
+    assert [row["budget"] for row in made.report["capacity"]] == [0.0, 0.4]

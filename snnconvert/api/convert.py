@@ -202,7 +202,7 @@ def _value(row: Declared, value: Any) -> Any:
     if isinstance(value, str) and value == AUTO and "convert" in row.option.auto:
         return AUTO if row.name != "timesteps" and not row.optional else None
     value = _plain(value)
-    if row.listed and isinstance(value, (str, int, float)) and not isinstance(value, bool):
+    if row.option.read is None and row.listed and isinstance(value, (str, int, float)) and not isinstance(value, bool):
         value = (value,)
     return row.value(value)
 
