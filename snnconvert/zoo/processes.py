@@ -40,7 +40,6 @@ class _Worker:
     log: Path
     buffer: bytes = b""
     ready: bool = False
-    first_resident: int | None = None
     task: Task | None = None
     attempt: int = 0
     deadline: float = 0.0
@@ -166,10 +165,9 @@ class Pool:
         elif "row" in event and worker.task is not None:
             task, worker.task = worker.task, None
             self.watcher.finished(task, event["row"])
-            resident = event["resident"]
-            worker.first_resident = worker.first_resident or resident
-            # After a failed allocation, or with memory that does not come back, a fresh process is safer.
-            if event["row"]["kind"] == "memory" or resident > worker.first_resident + _GROWTH:
+            # After a failed allocation, or with memory in pieces that large tensors do not fit into, which the next
+            # model's limit would count, a fresh process is safer.
+            if event["row"]["kind"] == "memory" or event["grown"] > _GROWTH:
                 self._dismiss(worker)
 
     def _died(self, worker: _Worker) -> None:

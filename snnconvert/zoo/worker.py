@@ -1,7 +1,7 @@
 """A process that converts one model after another: `python -m snnconvert.zoo.worker`.
 
 Tasks come as lines of JSON on stdin, events go as lines of JSON to stdout: {"ready"}, {"progress": [what, done,
-total]}, {"row": ..., "resident": bytes}. Everything that a conversion prints goes to the model's log. The process ends
+total]}, {"row": ..., "grown": bytes}. Everything that a conversion prints goes to the model's log. The process ends
 at once when stdin is closed, so it never outlives whoever started it.
 """
 
@@ -294,6 +294,7 @@ def main() -> None:
     tasks: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_read_tasks, args=(tasks,), daemon=True).start()
     prepare()
+    empty = _status_bytes("VmData") or 0
     reporter.send({"ready": os.getpid()})
     while True:
         task = tasks.get()
@@ -301,7 +302,8 @@ def main() -> None:
         row = convert_task(task, reporter.progress)
         gc.collect()
         hand_back_memory()
-        reporter.send({"row": row, "resident": _status_bytes("VmRSS") or 0})
+        # what was handed back in pieces still counts, as it does for `memory_limit`
+        reporter.send({"row": row, "grown": (_status_bytes("VmData") or 0) - empty})
 
 
 if __name__ == "__main__":
