@@ -73,7 +73,10 @@ CASES = {
         {"neuron": "ternary", "timesteps": 16},
     ),
     "mobilenet-v2": Case(
-        "mobilenet_v2_1.0_224_quant.onnx", "imagenet", {**SYMMETRIC, **CROPPED}, {"neuron": "ternary"}
+        "mobilenet_v2_1.0_224_quant.onnx",
+        "imagenet",
+        {**SYMMETRIC, **CROPPED},
+        {"neuron": "ternary", "label_offset": 1},
     ),
     "resnet50": Case(
         "resnet50_v1.5_w8.onnx",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+from torch import fx
 
 from snnconvert.calibrate.observe import in_canonical_order
 from snnconvert.compile.balance import with_identity_sites
@@ -13,10 +15,11 @@ from snnconvert.compile.network import compiled_again
 from snnconvert.compile.precision import in_precision
 from snnconvert.data.selection import calibrated_on
 from snnconvert.errors import OptionError
+from snnconvert.graph.dialect import neurons_of, sites
 from snnconvert.graph.schedule import MOST_TIMESTEPS, SCHEDULES, Schedule, owners
 from snnconvert.graph.types import Calibrated, NeuronChoice, Snn
 from snnconvert.neurons import NEURONS
-from snnconvert.options import Usual
+from snnconvert.options import AUTO, Usual
 from snnconvert.progress import Progress, silent
 from snnconvert.simulate.early_exit import with_early_exit
 
@@ -54,7 +57,7 @@ def recompiled(snn: Snn, change: Change, progress: Progress = silent) -> tuple[S
         raise OptionError(
             f"{snn.source.name} cannot be compiled again: its checkpoint does not hold the calibrated network",
             hint="convert the model again: "
-            + _command(snn.source.location, change, _chosen(snn.neuron, snn.calibration)),
+            + _command(snn.source.location, change, _chosen(snn.neuron, neurons_of(snn.graph), snn.calibration)),
         )
     schedule = schedule_of(calibrated, snn.schedule, change)
     hint = f"to calibrate for it: {conversion(calibrated, schedule, precision)}"
@@ -114,29 +117,37 @@ def conversion(calibrated: Calibrated, schedule: Schedule, precision: str = "flo
     own = {name: value for name, value in options.items() if value != schedule.default(name)}
     change = Change(schedule.kind, schedule.timesteps, precision, own)
     given = {"approximate": calibrated.approximate, "input_encoder": calibrated.input_encoder}
-    extra = _chosen(calibrated.neuron, calibrated.record, **given, linear=calibrated.linear)
+    layers = [node for node, _ in sites(calibrated.network.graph)]
+    extra = _chosen(calibrated.neuron, layers, calibrated.record, **given, linear=calibrated.linear)
     return _command(calibrated.network.source.location, change, extra)
 
 
 def _chosen(
     neuron: NeuronChoice,
+    layers: Iterable[fx.Node],
     record: Mapping[str, Any],
     *,
-    approximate: str = "auto",
+    approximate: str = AUTO,
     input_encoder: str = "analog",
-    linear: str = "analog",
+    linear: str = AUTO,
 ) -> list[str]:
-    """The options of a conversion that made these choices, as far as they are not the usual ones."""
-    units = ",".join(str(count) for _, count in neuron.sites) or str(neuron.levels)
+    """The options of a conversion that made these choices, as far as they are not the usual ones.
+
+    `layers` of neurons are in data-flow order, which `--levels` follows.
+    """
+    added = record.get("added_neurons")
+    units = added or [neuron.units_at(node.name) for node in layers]
+    units = units if len(set(units)) > 1 else units[:1]
     chosen = {
         "--neuron": (neuron.model, NeuronChoice().model),
-        "--levels": (units, str(NEURONS[neuron.model].levels)),
+        "--levels": (",".join(map(str, units)), str(NEURONS[neuron.model].levels)),
         "--calibration": (str(record.get("method", "reconstruct")), "reconstruct"),
-        "--approximate": (approximate, "auto"),
+        "--approximate": (approximate, AUTO),
         "--input-encoder": (input_encoder, "analog"),
-        "--linear": (linear, "analog"),
+        "--linear": (linear, AUTO),
     }
-    return [word for name, (value, usual) in chosen.items() if value != usual for word in (name, value)]
+    words = [word for name, (value, usual) in chosen.items() if value != usual for word in (name, value)]
+    return [*words, *(["--added-neurons"] if added else [])]
 
 
 def _command(location: str, change: Change, extra: list[str]) -> str:

@@ -193,6 +193,11 @@ class Request:
     spike_budget: float | None = _of_budgets(
         "The same of spikes: how many more --levels auto may add.", read=partial(read_budget, "spike_budget")
     )
+    added_neurons: bool = _of_convert(
+        False,
+        "Neurons of several units a step become so many neurons of one unit, for chips that send one spike a step.",
+        panel=SNN,
+    )
     budgets: tuple[float, ...] = _of_convert(
         (),
         "Measure a network with each of these budgets of units as well (of spikes, beside --spike-budget), e.g. "
@@ -326,8 +331,8 @@ class Request:
     linear: str = option(
         AUTO,
         "Operators that follow each other without an activation. analog: the second reads sums, and multiplies in "
-        "every step; spiking: a signed neuron between them sends the sum on, so that it adds; auto: spiking with "
-        "--strict-spiking, else analog.",
+        "every step; spiking: a signed neuron between them sends the sum on, so that it adds; auto: spiking, unless "
+        "other operators stay analog (and --strict-spiking is not given).",
         commands=("convert", "check"),
         panel=SNN,
         choices=(AUTO, "spiking", "analog"),
@@ -367,11 +372,6 @@ class Request:
     def labels(self) -> str | None:
         """The array or column of labels; None for the usual names."""
         return self.label_key if self.label_column is None else self.label_column
-
-    @property
-    def spiking_sums(self) -> bool:
-        """Whether sums that operators with weights read are sent as spikes."""
-        return self.linear == "spiking" or (self.linear == AUTO and self.strict_spiking)
 
     @property
     def units(self) -> int:
@@ -443,7 +443,8 @@ class Request:
     def with_neuron(self, neuron: NeuronChoice) -> Request:
         """The same request for this neuron alone."""
         alike = None if neuron.levels == NEURONS[neuron.model].levels else (neuron.levels,)
-        return replace(self, neuron=neuron.model, levels=self.levels if self.units_by_site else alike)
+        said = self.units_by_site or self.added_neurons
+        return replace(self, neuron=neuron.model, levels=self.levels if said else alike)
 
     def with_budget(self, share: float) -> Request:
         """The same request with so many more units, or spikes if it counts these, where they help most."""
@@ -521,6 +522,12 @@ def _check_neuron(request: Request) -> None:
             f"{both} say twice how units are given out",
             hint="leave one of the two out",
             options=(*budgets, "levels"),
+        )
+    if request.added_neurons and not request.units_by_site and not any(one.levels > 1 for one in request.neurons):
+        raise OptionError(
+            "--added-neurons changes nothing where every neuron sends one unit a step",
+            hint="say how many more there may be: --budget 15%, or --levels 2",
+            options=("added_neurons",),
         )
     row = SCHEDULES.get(request.schedule)
     several = request.units_by_site or request.levels is not None

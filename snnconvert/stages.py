@@ -13,13 +13,14 @@ from torch import Tensor
 
 from snnconvert.calibrate import DRAFT_IMAGES, METHODS, Task
 from snnconvert.capacity import given_out
+from snnconvert.compile.added import with_added_neurons
 from snnconvert.compile.balance import with_identity_sites
 from snnconvert.compile.network import compile_network
 from snnconvert.compile.precision import in_precision
 from snnconvert.convert.attention import with_spiking_operators
 from snnconvert.convert.doors import choose_named, import_fitting, open_model
 from snnconvert.convert.encoder import with_input_encoder, with_replay
-from snnconvert.convert.linear import with_spiking_sums
+from snnconvert.convert.linear import sums_spike, with_spiking_sums
 from snnconvert.convert.onnx_reference import Comparison, compare_with_onnxruntime
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.passes.logits import keep_logits
@@ -38,6 +39,7 @@ from snnconvert.graph.dialect import class_count, outputs_of
 from snnconvert.graph.parts import Part, fitting
 from snnconvert.graph.schedule import SCHEDULES, Schedule, owners
 from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, Snn
+from snnconvert.options import AUTO
 from snnconvert.progress import Progress, timed
 from snnconvert.request import Request
 from snnconvert.search import Candidate, Trial, candidates, choose, eligible, for_target, roughly, with_several_answers
@@ -166,15 +168,14 @@ def with_encoder(request: Request, ann: Ann, images: Tensor, inputs: Inputs) -> 
     """`ann` with its functions replaced by units, and the network to convert: that with the encoder asked for.
 
     Args:
-        request: how functions are approximated, and how images enter.
-        ann: a canonical network.
+        request, ann: how functions are approximated and images enter, and a canonical network.
         images, inputs: calibration inputs in canonical order, and where they come from.
     """
     with torch.inference_mode():
         refuse_overflow(ann.source.name, ann.graph(images[:CHECKED_IMAGES])[0])
-    strict = request.strict_spiking
-    ann, network = with_units(ann, images, way=request.approximate, strict=strict, whole=request.whole)
-    network = with_spiking_sums(network) if request.spiking_sums else network
+    way, strict = request.approximate, request.strict_spiking
+    ann, network = with_units(ann, images, way=way, strict=strict, whole=request.whole)
+    network = with_spiking_sums(network) if sums_spike(request.linear, ann, strict=strict) else network
     if request.input_encoder == "spiking":
         network = with_input_encoder(network)
     ann = replace(ann, source=network.source)
@@ -318,13 +319,12 @@ def spiking(
         row = METHODS[request.calibration]
         costly = row.costly and (len(images) > DRAFT_IMAGES or bool(row.quick))
         draft = partial(make, count=DRAFT_IMAGES) if costly else make
-        trials = choose(network, found, draft, images, progress)
-        if costly:
-            trials = [trial.by_stand_in() for trial in trials]
+        tried = choose(network, found, draft, images, progress)
+        trials = [trial.by_stand_in() if costly else trial for trial in tried]
     (best,) = [trial for trial in trials if trial.chosen]
-    schedule, neuron = best.candidate.schedule, best.candidate.neuron
+    schedule, neuron, snn = best.candidate.schedule, best.candidate.neuron, best.snn
     assert schedule is not None
-    shaped, snn = with_identity_sites(network, schedule), best.snn
+    shaped = with_identity_sites(network, schedule)
     if request.units_by_site:
         asked: dict[str, Any] = {"levels": request.levels, "budget": request.added}
         quick = partial(make, shaped, schedule, neuron, DRAFT_IMAGES)
@@ -369,13 +369,14 @@ def _method_options(request: Request) -> dict[str, Any]:
 
 def _calibrated(task: Task, request: Request, original: Ann, inputs: Inputs) -> Calibrated:
     """What the method that was asked for makes of `task`, with the choices that whoever compiles it has to know."""
-    found = METHODS[request.calibration](task)
+    made = METHODS[request.calibration](task)
+    found = with_added_neurons(made) if request.added_neurons else made
     return replace(
         found,
         original=original,
         approximate=request.approximate,
         input_encoder=request.input_encoder,
-        linear="spiking" if request.spiking_sums else "analog",
+        linear="spiking" if request.linear == AUTO and request.strict_spiking else request.linear,
         preprocessing=inputs.preprocessing,
         label_offset=request.label_offset,
         record={**inputs.calibration_record, **found.record},

@@ -51,7 +51,7 @@ def check(request: Request, terminal: Terminal, *, find: bool) -> None:
         output_name=request.output_name,
         way=request.approximate,
         strict=request.strict_spiking,
-        spiking_sums=request.spiking_sums,
+        linear=request.linear,
     )
     fits = _fits(request) if find and not found.refusal else []
     chip = fit(request) if request.target is not None and not found.refusal else None

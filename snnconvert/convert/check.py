@@ -21,6 +21,7 @@ from torch import fx
 
 from snnconvert.convert.approximate import candidates, function_of
 from snnconvert.convert.doors import open_model
+from snnconvert.convert.linear import sums_spike
 from snnconvert.convert.onnx_reference import onnx_operator_table
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.passes.logits import keep_logits
@@ -187,14 +188,14 @@ def check_model(
     output_name: str | None = None,
     way: str = "auto",
     strict: bool = False,
-    spiking_sums: bool = False,
+    linear: str = AUTO,
 ) -> Check:
     """Judge every node of what `model` names; see `open_model` for the arguments.
 
     Args:
         way: --approximate; with "analog" functions that could be written as spiking units count as analog.
         strict: refuse analog nodes.
-        spiking_sums: whether neurons send the sums that operators with weights read.
+        linear: --linear: what becomes of sums that operators with weights read.
 
     Raises:
         ModelFileError, OptionError, DataError: as `open_model` does. Unsupported nodes are verdicts, not errors.
@@ -203,10 +204,10 @@ def check_model(
         opened = open_model(model, arch=arch, input_shape=input_shape, output_name=output_name)
     except UnsupportedError as error:
         return _unsupported(model, error)
-    return check(opened, way=way, strict=strict, spiking_sums=spiking_sums)
+    return check(opened, way=way, strict=strict, linear=linear)
 
 
-def check(opened: Ann, *, way: str = "auto", strict: bool = False, spiking_sums: bool = False) -> Check:
+def check(opened: Ann, *, way: str = "auto", strict: bool = False, linear: str = AUTO) -> Check:
     """Judge every node of a network as a door left it."""
     whole = canonicalize(opened)
     task = task_of(AUTO, outputs_of(whole.graph), whole.input_shape, None)
@@ -215,7 +216,7 @@ def check(opened: Ann, *, way: str = "auto", strict: bool = False, spiking_sums:
     windows = strict and needs_windows(canonical)
     units = set() if windows or way == "analog" else offered
     reads = _reads(canonical.graph, units, sent=offered - units)
-    if windows or spiking_sums:
+    if windows or sums_spike(linear, canonical, strict=strict):
         reads |= {node: SPIKES for node in _sent(canonical.graph, reads) if windows or role_of(node) == Role.WEIGHTED}
     known: dict[str, list[tuple[fx.Node, Op]]] = {}
     for node, op in calls(canonical.graph):

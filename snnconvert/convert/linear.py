@@ -11,13 +11,27 @@ from dataclasses import replace
 
 from torch import fx
 
+from snnconvert.convert.units import analog_nodes
 from snnconvert.graph.dialect import arguments, calls, verify
 from snnconvert.graph.edit import copied, finish, insert_after
 from snnconvert.graph.flow import Flow, flows
 from snnconvert.graph.kinds import Identity, Role, Stage
 from snnconvert.graph.types import Ann
+from snnconvert.options import AUTO
 
 REMARK = "sums that operators with weights read are sent as signed spikes by neurons of their own"
+
+
+def sums_spike(linear: str, ann: Ann, *, strict: bool = False) -> bool:
+    """Whether sums that operators with weights read are sent as spikes.
+
+    Args:
+        linear: as for `--linear`. auto: where no operator stays analog, so that then every one of them only adds. The
+            cost, and what it saves in time, is in benchmarks/RESULTS.md.
+        ann: a canonical network whose functions are not yet units.
+        strict: whether every node has to spike.
+    """
+    return linear == "spiking" or (linear == AUTO and (strict or not analog_nodes(ann.graph)))
 
 
 def with_spiking_sums(ann: Ann) -> Ann:

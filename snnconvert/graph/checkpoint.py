@@ -188,7 +188,7 @@ def _describe_calibrated(calibrated: Calibrated) -> dict[str, Any]:
         "reach": calibrated.reach,
         "approximate": calibrated.approximate,
         "input_encoder": calibrated.input_encoder,
-        **({} if calibrated.linear == "analog" else {"linear": calibrated.linear}),
+        **({} if calibrated.linear == "auto" else {"linear": calibrated.linear}),
     }
 
 
@@ -341,7 +341,7 @@ def _restore(header: dict[str, Any], tensors: dict[str, Tensor]) -> Snn:
             sites={name: SiteCalibration.of(tensors, f"sites/{name}") for name in row["sites"]},
             original=None if kept is None else Ann(_graph(kept, tensors, Stage.ANN, ORIGINAL), **common),
             record=calibration,
-            linear=row.get("linear", "analog"),
+            linear=row.get("linear", "auto"),
             **{name: row[name] for name in ("input_bound", "reach", "approximate", "input_encoder")},
             **_restored_choices(row),
             **accounts,

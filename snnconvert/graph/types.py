@@ -145,7 +145,7 @@ class Calibrated:
         early_exit: in `schedule`, where it was asked for.
         approximate: what was asked for functions such as SiLU (`convert.units.WAYS`).
         input_encoder: how the input enters (`convert.encoder.WAYS`).
-        linear: whether sums that operators with weights read are "spiking", or "analog".
+        linear: what was to become of sums that operators with weights read: "spiking", "analog" or "auto".
         preprocessing: of images, JSON-able.
         label_offset: what is taken off the labels of data.
         record: JSON-able account of the method, its options, the images used and the candidates tried; read to be
@@ -162,7 +162,7 @@ class Calibrated:
     early_exit: EarlyExit | None = None
     approximate: str = "auto"
     input_encoder: str = "analog"
-    linear: str = "analog"
+    linear: str = "auto"
     preprocessing: dict[str, Any] = field(default_factory=dict)
     label_offset: int = 0
     record: dict[str, Any] = field(default_factory=dict)

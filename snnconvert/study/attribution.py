@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from snnconvert.compile.added import for_each
 from snnconvert.graph.dialect import calls, neurons_of, op_of, origin_of, role_of
 from snnconvert.graph.edit import copied
 from snnconvert.graph.kinds import Neuron, Op, Role, Snap
@@ -112,7 +113,8 @@ class Attribution:
             steps = torch.floor(x * frames + op.initial / unit + 1e-9)
             rounded = steps.clamp(low * frames, high * frames) / frames
             quantised = clipped if self.snn.schedule.continuous else rounded
-            rate, target = self.rates[node.name], reference[node.name] / unit
+            rate = self.rates[node.name]
+            target = for_each(reference[node.name], rate.shape[1]) / unit
             parts = (clipped - active, quantised - clipped, rate - quantised, active - target)
             causes = {cause: part * unit for cause, part in zip(CAUSES, parts, strict=True)}
             yield node.name, Split(causes, (rate - target) * unit, target * unit)

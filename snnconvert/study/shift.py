@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from snnconvert.calibrate.observe import observed
+from snnconvert.compile.added import for_each
 from snnconvert.graph.dialect import calls, neurons_of, origin_of
 from snnconvert.graph.types import Ann, Snn
 from snnconvert.study.converted import Converted, Means
@@ -61,12 +62,14 @@ def find_shift(network: Ann, snn: Snn, calibration: Tensor, evaluation: Tensor) 
 
 def cut_off(network: Ann, snn: Snn, images: Tensor) -> dict[str, float]:
     """Of every site: what is above its neurons' largest rate, relative to its activations (root of sums of squares)."""
-    bounds = {node.name: op.threshold * op.levels for node, op in neurons_of(snn.graph).items()}
+    neurons = neurons_of(snn.graph)
+    bounds = {node.name: op.threshold * op.levels for node, op in neurons.items()}
+    channels = {node.name: node.meta["shape"][0] for node in neurons}
     sums: dict[str, Tensor] = {}
     for seen in observed(network.graph, images, ""):
         for name, values in seen.after.items():
             if name in bounds:
-                size = values.abs().double()
+                size = for_each(values, channels[name]).abs().double()
                 above = (size - bounds[name]).clamp(min=0)
                 pair = torch.stack([above.square().sum(), size.square().sum()])
                 sums[name] = sums[name] + pair if name in sums else pair

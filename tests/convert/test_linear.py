@@ -60,7 +60,7 @@ def weighted_reading(snn: snnconvert.SpikingNetwork, what: Flow) -> list[str]:
 def test_every_operator_adds_but_the_first(spiking: snnconvert.Conversion) -> None:
     assert weighted_reading(spiking.snn, Flow.CURRENT) == []
     assert len(weighted_reading(spiking.snn, Flow.CONSTANT)) == 1
-    analog = converted()
+    analog = converted(linear="analog")
     assert len(weighted_reading(analog.snn, Flow.CURRENT)) >= 3
     of = "snn_multiplications"
     once = 6 * 6 * 6 * 9 * 2  # the input is the same in every step: the first layer multiplies once
@@ -76,8 +76,8 @@ def test_engine_and_oracle_are_one(spiking: snnconvert.Conversion) -> None:
 
 def test_check_counts_what_the_conversion_does() -> None:
     opened = import_fitting(network(), ((2, 6, 6),), {}, name="bottleneck")
-    assert check(opened).operations[CURRENT] > 0
-    assert check(opened, spiking_sums=True).operations[CURRENT] == 0
+    assert check(opened, linear="analog").operations[CURRENT] > 0
+    assert check(opened).operations[CURRENT] == check(opened, linear="spiking").operations[CURRENT] == 0
 
 
 def test_the_choice_is_kept(spiking: snnconvert.Conversion) -> None:
@@ -86,6 +86,16 @@ def test_the_choice_is_kept(spiking: snnconvert.Conversion) -> None:
     assert "--linear spiking" in conversion(calibrated, calibrated.schedule)
     assert calibrated.original is not None
     assert len(list(calls(calibrated.original.graph))) < len(list(calls(calibrated.network.graph)))
+
+
+def test_sums_are_left_where_other_operators_stay_analog() -> None:
+    torch.manual_seed(3)
+    smooth = nn.Sequential(*network(), nn.LayerNorm(4), nn.Linear(4, 4)).eval()
+    for way, sums in (("auto", True), ("analog", True), ("spiking", False)):
+        made = snnconvert.convert_model(
+            smooth, data=IMAGES, timesteps=8, schedule="streaming", neuron="ternary", calibration="mse", linear=way
+        )
+        assert bool(weighted_reading(made.snn, Flow.CURRENT)) == sums
 
 
 def test_nothing_is_added_where_nothing_reads_sums() -> None:
