@@ -161,6 +161,19 @@ SWEEPS = {
         (16_384, 8_192, 4_096, 32_768),
         CLOSED_LOOP + LONG,
     ),
+    "NOISE": Sweep(
+        "snnconvert.capacity",
+        "what noise counts where units are given out, beside what brings outputs nearer",
+        (0.25, 0.0, 1.0),
+        [
+            one | {"budget": 0.15}
+            for one in (
+                *cases("reconstruct", ("if", 4), ("ternary", 4), networks=("resnet20", "mlperf_tiny")),
+                *cases("reconstruct", ("if", 16), ("ternary", 8), networks=("simpnet",)),
+                *cases("reconstruct", ("if", 4), networks=("sri_resnet_a",)),
+            )
+        ],
+    ),
     "headroom": Sweep("", "least bound, in largest activations seen", (0.0, 0.5, 1.0), CLOSED_LOOP),
     "rate_norm": Sweep("", "also start from the bounds of the Rate Norm Layer", (False, True), CLOSED_LOOP),
 }
@@ -240,7 +253,8 @@ def shown(case: Case) -> str:
     """A conversion in few words."""
     if "window" in case:
         return f"{case['method']}, bistable, {case['windows']} windows of {case['window']}"
-    return f"{case['method']}, {case['neuron']}, T = {case['timesteps']}"
+    added = f", +{case['budget']:.0%} units" if "budget" in case else ""
+    return f"{case['method']}, {case['neuron']}, T = {case['timesteps']}{added}"
 
 
 def spread(values: list[float]) -> tuple[float, float]:

@@ -2,12 +2,17 @@
 
 What limits a run of few steps is the resolution of a few layers. r_i is what layer i adds to the error by itself: its
 rates less the activation of its own mean input (clipping, quantisation and unevenness of `study.attribution`). With all
-r_i the calibrated network, run on mean values, answers as it spikes; twice the units halve one of them. So the *effect*
-of layer i is how much nearer its outputs come to the original's, squared, where r_i / 2 is added instead of r_i. (Added
-to the original network instead, first layers would seem to matter most: but weights that were solved against spikes
-make up for what they read.) A layer of L units resolves L times as much, so that the next unit goes to
+r_i the calibrated network, run on mean values, answers as it spikes. The *effect* of layer i has two parts:
 
-    max over i of  4/3 effect_i (1 / L_i^2 - 1 / (L_i + 1)^2) / (cost of one more unit in layer i)
+    effect_i = max(nearer_i, 0) + NOISE * noise_i
+
+nearer_i is how much nearer its outputs come to the original's, squared, where r_i / 2 is added instead of r_i. It is
+below zero where weights behind a layer, which were solved against its spikes, make up for what is steady in r_i. What
+no weights can make up for is noise: r_i less its mean where a channel sends as many spikes; noise_i is how far the
+outputs move, squared, when the signs of that are drawn at random. A layer of L units resolves L times as much, so that
+the next unit goes to
+
+    max over i of  effect_i (1 / L_i^2 - 1 / (L_i + 1)^2) / (cost of one more unit in layer i)
 
 until the budget is spent. A unit costs the neurons of its layer, or the spikes that the layer sends more. Effects are
 measured once, on a quickly calibrated network of one unit everywhere, on calibration images.
@@ -18,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, fx
@@ -38,6 +44,8 @@ from snnconvert.study.attribution import LOCAL, Attribution, activation
 IMAGES = 64
 # a layer has no use for more: what it sends is then finer than what reaches it
 MOST_UNITS = 8
+# weight of the noise; `python benchmarks/constants.py NOISE`
+NOISE = 0.25
 
 
 @dataclass(frozen=True)
@@ -130,7 +138,7 @@ def greedy(effects: dict[str, float], cost: Callable[[str, int], float], share: 
         steps = []
         for name, now in units.items():
             price = cost(name, now + 1) - cost(name, now)
-            gain = 4 / 3 * effects[name] * ((start / now) ** 2 - (start / (now + 1)) ** 2)
+            gain = effects[name] * ((start / now) ** 2 - (start / (now + 1)) ** 2)
             if now < MOST_UNITS * start and price <= left and gain > 0:
                 steps.append((gain / max(price, 1e-9), price, name))
         if not steps:
@@ -142,7 +150,7 @@ def greedy(effects: dict[str, float], cost: Callable[[str, int], float], share: 
 
 @torch.inference_mode()
 def effects_of(network: Ann, snn: Snn, images: Tensor, progress: Progress = silent) -> dict[str, float]:
-    """How much nearer the outputs come to the original's, squared and relative, if a site errs half as much.
+    """How much of the outputs' error comes from the resolution of each site: squared, over that of all together.
 
     Args:
         network: the original.
@@ -150,20 +158,41 @@ def effects_of(network: Ann, snn: Snn, images: Tensor, progress: Progress = sile
         images: calibration inputs in canonical order, (n, *sample).
         progress: called with how many passes are done.
     """
-    neurons, after = [node.name for node in neurons_of(snn.graph)], dict[str, float]()
+    neurons = [node.name for node in neurons_of(snn.graph)]
+    error, left, noise = 0.0, dict.fromkeys(neurons, 0.0), dict.fromkeys(neurons, 0.0)
     size = min(chunk_size(snn), batch_of(network.graph))
+    signs = torch.Generator().manual_seed(len(images))
     for start in range(0, len(images), size):
         batch = images[start : start + size]
         watched = Attribution(snn, network, len(batch))
         LayerEngine(snn).run(batch, watched.begin(batch))
+        counts = {name: (rates * snn.schedule.frames).round().long() for name, rates in watched.rates.items()}
         added = {name: torch.stack([split.causes[cause] for cause in LOCAL]).sum(0) for name, split in watched.splits()}
-        wanted = _first_outputs(network.graph, batch, applied).double()
-        for index, name in enumerate(["", *neurons]):
-            outputs = _first_outputs(watched.graph, batch.double(), _erring(added, halved=name))
-            after[name] = after.get(name, 0.0) + float((outputs - wanted).square().sum())
+        run = partial(_first_outputs, watched.graph, batch.double())
+        wanted, given = _first_outputs(network.graph, batch, applied).double(), run(_erring(added))
+        error += _squared(given, wanted)
+        for index, name in enumerate(neurons):
+            left[name] += _squared(run(_erring(added | {name: added[name] / 2})), wanted)
+            random = _unexplained(added[name], counts[name])
+            drawn = torch.randint(0, 2, random.shape, generator=signs).mul(2).sub(1) * random
+            noise[name] += _squared(run(_erring(added | {name: added[name] - random + drawn})), given) / 2
             progress("effects of layers", start * len(neurons) + index * len(batch), len(images) * len(neurons))
-    before = after.pop("")
-    return {name: (before - error) / max(before, 1e-30) for name, error in after.items()}
+    return {name: (max(error - left[name], 0.0) + NOISE * noise[name]) / max(error, 1e-30) for name in neurons}
+
+
+def _squared(one: Tensor, other: Tensor) -> float:
+    return float((one - other).square().sum())
+
+
+def _unexplained(values: Tensor, counts: Tensor) -> Tensor:
+    """`values` (n, channels, ...) less their mean over those of a channel that have the same count."""
+    channels, least = values.shape[1], int(counts.min())
+    different = int(counts.max()) - least + 1
+    channel = torch.arange(channels).view(1, -1, *([1] * (values.ndim - 2)))
+    key = (channel * different + counts - least).flatten()
+    sums = torch.zeros(channels * different, dtype=values.dtype).index_add_(0, key, values.flatten())
+    means = sums / torch.bincount(key, minlength=len(sums)).clamp(min=1)
+    return values - means[key].view_as(values)
 
 
 def _first_outputs(graph: fx.GraphModule, batch: Tensor, rule: Rule[Tensor]) -> Tensor:
@@ -171,14 +200,14 @@ def _first_outputs(graph: fx.GraphModule, batch: Tensor, rule: Rule[Tensor]) -> 
     return next(value for node, _, value in walk(graph, batch, rule, wanted=[last]) if node is last)
 
 
-def _erring(added: dict[str, Tensor], halved: str) -> Rule[Tensor]:
-    """Neurons that send the activation of what they receive and an error of their own, at one of them half of it."""
+def _erring(added: dict[str, Tensor]) -> Rule[Tensor]:
+    """Neurons that send the activation of what they receive and an error of their own."""
 
     def rule(node: fx.Node, inputs: list[Tensor]) -> Tensor:
         if role_of(node) != Role.NEURON:
             return applied(node, inputs)
         op = op_of(node, Neuron)
-        return (activation(op, inputs[0]) + added[node.name] * (0.5 if node.name == halved else 1.0)) / op.threshold
+        return (activation(op, inputs[0]) + added[node.name]) / op.threshold
 
     return rule
 
