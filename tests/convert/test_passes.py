@@ -29,11 +29,38 @@ class Spelled(nn.Module):
         return self.linear((x * torch.sigmoid(x)).mean((2, 3)))
 
 
+class Factored(nn.Module):
+    """Weights in two factors: some that are fewer together, some that are fewer apart, and a border that tells."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        conv = nn.Conv2d
+        self.wide = nn.Sequential(conv(2, 9, 3, stride=2, padding=1), conv(9, 4, 1, stride=2), nn.ReLU())
+        self.ahead = nn.Sequential(conv(4, 8, 1, bias=False), conv(8, 6, 3, padding=2, dilation=2), nn.ReLU())
+        self.border = nn.Sequential(conv(6, 9, 1), conv(9, 6, 3, padding=1), nn.ReLU())
+        self.narrow = nn.Sequential(nn.Flatten(), nn.Linear(96, 2), nn.Linear(2, 24), nn.ReLU())
+        self.head = nn.Sequential(nn.Linear(24, 16), nn.Linear(16, 5, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.head(self.narrow(self.border(self.ahead(self.wide(x)))))
+        return found
+
+
+def test_factors_are_merged_where_one_operator_multiplies_no_more() -> None:
+    torch.manual_seed(0)
+    ann = import_module(Factored().eval(), SHAPE)
+    graph = canonicalize(ann).graph
+    assert torch.allclose(ann.graph(samples(5))[0], graph(samples(5))[0], atol=1e-5)
+    weights = [tuple(op.weight.shape) for _, op in calls(graph) if kind_of(_) in {"Conv", "Linear"}]
+    kept = [(9, 6, 1, 1), (6, 9, 3, 3), (2, 96), (24, 2)]  # a bias that zeros at the border lack; a bottleneck
+    assert weights == [(4, 2, 3, 3), (6, 4, 3, 3), *kept, (5, 24)]
+
+
 @pytest.mark.parametrize("rewrite", PASSES, ids=lambda rewrite: rewrite.__name__)
 def test_every_pass_fires_on_some_network_and_is_exact_on_all(rewrite: Pass) -> None:
     fired = []
-    spelled = import_module(Spelled().eval(), SHAPE)
-    for name, ann in {**{name: network(name) for name in NETWORKS}, "Spelled": spelled}.items():
+    spelled, factored = (import_module(one().eval(), SHAPE) for one in (Spelled, Factored))
+    for name, ann in {**{name: network(name) for name in NETWORKS}, "Spelled": spelled, "Factored": factored}.items():
         graph = copied(ann.graph)
         before = graph(samples(3))[0]
         for earlier in PASSES[: PASSES.index(rewrite)]:  # as canonicalize runs them: later ones need the earlier

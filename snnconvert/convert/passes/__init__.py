@@ -14,6 +14,7 @@ from torch import fx
 from snnconvert.convert.passes.fold_affine import fold_affine
 from snnconvert.convert.passes.leaky import split_leaky
 from snnconvert.convert.passes.max_pool import swap_max_pool
+from snnconvert.convert.passes.merge_weights import merge_weights
 from snnconvert.convert.passes.pointwise import name_functions
 from snnconvert.convert.passes.redundant import drop_redundant_activation, mean_to_pool
 from snnconvert.convert.passes.sink_affine import sink_affine
@@ -34,6 +35,7 @@ PASSES: tuple[Pass, ...] = (
     swap_max_pool,
     fold_affine,
     sink_affine,
+    merge_weights,
     spread_units,
 )
 
