@@ -109,10 +109,9 @@ class NeuronModel:
         """Whether a spike may be negative."""
         return self.range(1)[0] < 0
 
-    @property
-    def planes(self) -> int:
-        """Planes of bits that hold its spikes, whatever `levels` is."""
-        return planes(*self.range(2))
+    def planes(self, levels: int) -> int:
+        """Planes of bits that hold its spikes; 0 if bits do not."""
+        return planes(*self.range(levels))
 
     def peak(self, levels: int) -> int:
         """The largest number of units of either sign in one step."""

@@ -58,7 +58,7 @@ def frame_bytes(snn: Snn) -> tuple[float, float]:
         if op.role == Role.EVENTS:
             sent[node] = 1.0
         elif isinstance(op, Neuron) and op.row.native is not None:
-            sent[node] = (op.row.planes or 8) / 8
+            sent[node] = (op.row.planes(op.levels) or 8) / 8
         elif sources and op.keeps_spikes and all(source in sent for source in sources):
             sent[node] = 1.0 if op.role == Role.POOL else max(sent[source] for source in sources)
         elif not _in_passing(node, op):

@@ -20,7 +20,7 @@ from snnconvert.neurons import NeuronModel
 from snnconvert.simulate.kernels.bits import Bits, bytes_for, empty_bits, physical
 from snnconvert.simulate.kernels.layout import Packed, address, out_tensor, sample_of
 
-VERSION = 8
+VERSION = 9
 NO_NEURON = 6  # instead of a model's `native`
 MOST_TERMS = 8
 MOST_UNITS = 127  # in an int8 spike
@@ -163,10 +163,10 @@ class Native:
         """Spikes of a neuron layer that receives the sum of `terms`, added in order.
 
         Returns:
-            spikes (frames * batch, *shape), bits of models with planes, int8 of all others; and int64 counts
+            spikes (frames * batch, *shape), bits where a frame has at most one unit, else int8; and int64 counts
             (2, frames) of spikes and units.
         """
-        planes, count = membrane.model.planes, frames * batch
+        planes, count = membrane.model.planes(membrane.levels), frames * batch
         out = empty_bits(count, shape, planes) if planes else out_tensor(count, shape, torch.int8)
         layer = _Layer(levels=membrane.levels, wait=membrane.wait, spikes=address(out))
         layer.model = membrane.model.native

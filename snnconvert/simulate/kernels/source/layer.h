@@ -53,7 +53,7 @@ struct Layer {
     int64_t threshold_stride;
     const float* initial;
     int64_t initial_stride;
-    int8_t* spikes;   // output of a neuron: bits of model kIf (one plane) and of ternary ones (two), units of all others
+    int8_t* spikes;   // output of a neuron: bits where a frame has at most one unit (two planes where it may be -1), else units
     float* current;   // output without a neuron (model kNone)
     int64_t* counts;  // (2, frames): spikes, units
     int64_t threads;

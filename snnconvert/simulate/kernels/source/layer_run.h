@@ -104,7 +104,13 @@ inline void add_term(const Layer& layer, const Prepared& prepared, const Tile& t
 
 // Planes of what the neurons send, 0 for units.
 inline int64_t planes_of(const Layer& layer) {
-    return layer.model == kIf ? 1 : layer.model == kTernary || layer.model == kTernaryLate ? 2 : 0;
+    switch (layer.model) {
+        case kIf: return 1;
+        case kTernary: case kTernaryLate: return 2;
+        case kBurst: return layer.levels == 1 ? 1 : 0;
+        case kGraded: case kSigned: return layer.levels == 1 ? 2 : 0;
+        default: return 0;
+    }
 }
 
 // The convolution whose sums go into the neurons while they are in registers, or -1. It has to be the last summand; of
@@ -239,6 +245,7 @@ void run_layer(const Layer& layer, const Plan& plan, int64_t item, Workspace& wo
             sink.v = scratch.v;
             sink.sent = scratch.sent;
             sink.late = layer.model == kTernaryLate;
+            sink.forgets = layer.model == kSigned;
             sink.bits = sent.bits;
             sink.minus = sent.minus;
             sink.by_channel = by_channel;
@@ -255,7 +262,7 @@ void run_layer(const Layer& layer, const Plan& plan, int64_t item, Workspace& wo
             }
             work(sink);
         };
-        layer.model == kIf ? with(FireInto<false>{}) : with(FireInto<true>{});
+        sent.planes == 1 ? with(FireInto<false>{}) : with(FireInto<true>{});
         sent.finish(counts);
     };
 #endif

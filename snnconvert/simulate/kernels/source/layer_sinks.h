@@ -30,13 +30,14 @@ struct AddTo {
 };
 
 #if defined(SNN_AVX512)
-// Neurons at once, while the current is in a register: integrate-and-fire, or ternary ones (kTernary or kTernaryLate), which
-// may take back what they have sent. Channels come in sixteens.
+// Neurons at once, while the current is in a register: of spikes of 0 and 1, or of -1, 0 and 1 (kTernary, kTernaryLate, and
+// kGraded and kSigned of one unit), of which all but kSigned only take back what they have sent. Channels come in sixteens.
 template <bool kSigned>
 struct FireInto {
     float* v;
     float* sent;      // ternary: how much more was sent than taken back
     bool late;        // ternary: takes back at minus the threshold, not below zero
+    bool forgets;     // ternary: sends -1 whatever it has sent
     uint8_t* bits;
     uint8_t* minus;   // ternary: the second plane
     const float* threshold;
@@ -71,7 +72,7 @@ struct FireInto {
             __m512 before = _mm512_loadu_ps(sent + at);
             const __mmask16 low = late ? _mm512_cmp_ps_mask(membrane, _mm512_sub_ps(zero, limit), _CMP_LE_OQ)
                                        : _mm512_cmp_ps_mask(membrane, zero, _CMP_LT_OQ);
-            const __mmask16 less = _mm512_mask_cmp_ps_mask(low, before, zero, _CMP_GT_OQ);
+            const __mmask16 less = forgets ? low : _mm512_mask_cmp_ps_mask(low, before, zero, _CMP_GT_OQ);
             std::memcpy(minus + (at >> 3), &less, sizeof less);
             before = _mm512_mask_add_ps(before, fires, before, one);
             _mm512_storeu_ps(sent + at, _mm512_mask_sub_ps(before, less, before, one));
