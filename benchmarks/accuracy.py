@@ -7,6 +7,7 @@
     python benchmarks/accuracy.py resnet20 --timesteps 8 32 --methods robust-norm local-threshold-balancing \
         snn-calibration-light rnl mse reconstruct --images 2000
     python benchmarks/accuracy.py resnet20 --timesteps 2 4 8 --neurons if ternary --budgets 0 0.15 0.4
+    python benchmarks/accuracy.py resnet20 --timesteps 4 --neurons ternary --budgets 0.15 --budget-by channel
     python benchmarks/accuracy.py resnet20 --timesteps 8 16 --calibration-images 128
     python benchmarks/accuracy.py resnet20 --timesteps 8 16 --calibrate-on cifar100
     python benchmarks/accuracy.py resnet20 --timesteps 8 16 --calibrate-on synthetic
@@ -162,9 +163,9 @@ class Bench:
         row = METHODS[key["method"]]
         if key["budget"]:
             quick = replace(task, images=task.images[:DRAFT_IMAGES], options={**task.options, **row.quick})
-            task = replace(
-                task, neuron=spent(task.ann, compile_network(row(quick)), task.images, Budget(key["budget"]))
-            )
+            budget = Budget(key["budget"], by_channel=key["budget_by"] == "channel")
+            network, neuron = spent(task.ann, compile_network(row(quick)), task.images, budget)
+            task = replace(task, ann=network, neuron=neuron)
         calibration = row(task)
         seconds, processor = time.perf_counter() - begun, time.process_time() - used
         snn = compile_network(calibration)
@@ -187,7 +188,10 @@ def known(path: Path | None) -> list[dict[str, Any]]:
     """Results of earlier runs."""
     if path is None or not path.is_file():
         return []
-    return [{"calibrate_on": "own", "budget": 0.0, **json.loads(line)} for line in path.read_text().splitlines()]
+    return [
+        {"calibrate_on": "own", "budget": 0.0, "budget_by": "layer", **json.loads(line)}
+        for line in path.read_text().splitlines()
+    ]
 
 
 def mean(group: list[dict[str, Any]], name: str) -> float:
@@ -202,7 +206,7 @@ def table(results: list[dict[str, Any]]) -> str:
         "| spikes per image | calibration s |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    same = ("network", "method", "neuron", "levels", "wait", "window", "timesteps", "images", "budget")
+    same = ("network", "method", "neuron", "levels", "wait", "window", "timesteps", "images", "budget", "budget_by")
     drawn = ("calibration_images", "calibrate_on")
     groups: dict[str, list[dict[str, Any]]] = {}
     for result in results:
@@ -218,7 +222,8 @@ def table(results: list[dict[str, Any]]) -> str:
         left_out = sorted({one.get("read_from", 0) for one in group})
         plan += "" if left_out == [0] else f", leaves out {' or '.join(map(str, left_out))}"
         neuron = first["neuron"] if first["levels"] == 1 else f"{first['neuron']} ({first['levels']} levels)"
-        neuron += f", +{first['budget']:.0%}" if first["budget"] else ""
+        by_channel = " by channel" if first["budget_by"] == "channel" else ""
+        neuron += f", +{first['budget']:.0%}{by_channel}" if first["budget"] else ""
         lines.append(
             f"| {first['network']} | {first['method']} ({first['calibration_images']}{origin}) | {neuron} | {plan} "
             f"| {first['timesteps']} | {first['images']} | {len(group)} | {ann:.2f} "
@@ -238,6 +243,7 @@ def main() -> None:
     parser.add_argument("--neurons", nargs="+", default=["if"])
     parser.add_argument("--levels", type=int, default=1, help="units per step (burst, graded)")
     parser.add_argument("--budgets", nargs="+", type=float, default=[0.0], help="shares of units that may be added")
+    parser.add_argument("--budget-by", choices=["layer", "channel"], default="layer")
     parser.add_argument("--methods", nargs="+", choices=sorted(METHODS), default=["reconstruct"])
     parser.add_argument("--wait", type=int, default=0)
     parser.add_argument("--window", type=int, default=0, help="steps per window: bistable")
@@ -256,6 +262,7 @@ def main() -> None:
         asked = itertools.product(args.methods, args.neurons, args.timesteps, args.budgets, args.draws)
         for method, neuron, timesteps, budget, draw in asked:
             key = {"network": name, "method": method, "neuron": neuron, "levels": args.levels, "budget": budget}
+            key["budget_by"] = args.budget_by if budget else "layer"
             key |= {"wait": args.wait, "window": args.window, "timesteps": timesteps, "draw": draw}
             key |= {"images": len(bench.judged), "calibration_images": args.calibration_images}
             key |= {"options": args.options, "calibrate_on": args.calibrate_on}

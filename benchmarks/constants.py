@@ -236,6 +236,7 @@ def converted(bench: Bench, constant: str, value: Any, case: Case, draw: int) ->
         "neuron": "if",
         "levels": 1,
         "budget": 0.0,
+        "budget_by": "layer",
         "wait": 0,
         "window": window,
         **case,

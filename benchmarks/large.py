@@ -54,7 +54,9 @@ def converted(key: dict[str, Any]) -> dict[str, Any]:
     """One conversion, and what it cost."""
     case = NETWORKS[key["network"]]
     begun = time.process_time()
-    options = {"budget": f"{key['budget']:.0%}", "levels": "auto"} if key["budget"] else {"levels": str(key["levels"])}
+    options = {"levels": str(key["levels"])}
+    if key["budget"]:
+        options = {"budget": f"{key['budget']:.0%}", "budget_by": key["budget_by"]}
     made = convert_model(
         model_of(case),
         data=str(DATA / "imagenet_val1300"),
@@ -93,7 +95,8 @@ def table(results: list[dict[str, Any]]) -> str:
     ]
     for one in sorted(results, key=lambda one: [str(one[name]) for name in ("network", "neuron", "linear")]):
         neuron = one["neuron"] if one["levels"] == 1 else f"{one['neuron']}, {one['levels']} units"
-        neuron += f", +{one['budget']:.0%} units" if one["budget"] else ""
+        by_channel = " by channel" if one.get("budget_by") == "channel" else ""
+        neuron += f", +{one['budget']:.0%} units{by_channel}" if one["budget"] else ""
         neuron += ", sums analog" if one["linear"] == "analog" else ""
         low, high = one["interval"]
         lines.append(
@@ -114,6 +117,7 @@ def main() -> None:
     parser.add_argument("--timesteps", nargs="+", type=int, default=[32])
     parser.add_argument("--schedule", default="streaming")
     parser.add_argument("--budgets", nargs="+", type=float, default=[0.0], help="shares of units that may be added")
+    parser.add_argument("--budget-by", choices=["layer", "channel"], default="layer")
     parser.add_argument("--linear", nargs="+", default=["auto"], choices=["auto", "analog", "spiking"])
     parser.add_argument("--images", type=int, default=1300)
     parser.add_argument("--calibration-images", type=int, default=256)
@@ -128,7 +132,8 @@ def main() -> None:
             key = {"network": args.network, "neuron": neuron, "levels": args.levels, "timesteps": timesteps}
             key |= {"schedule": args.schedule, "budget": budget, "linear": linear, "images": args.images}
             key |= {"calibration_images": args.calibration_images}
-            if any(all(one[part] == key[part] for part in key) for one in known):
+            key |= {"budget_by": args.budget_by} if budget else {}
+            if any(all(one.get(part, "layer") == key[part] for part in key) for one in known):
                 continue
             known.append(converted(key))
             print(known[-1], flush=True)

@@ -9,13 +9,16 @@ r_i the calibrated network, run on mean values, answers as it spikes. The *effec
 nearer_i is how much nearer its outputs come to the original's, squared, where r_i / 2 is added instead of r_i. It is
 below zero where weights behind a layer, which were solved against its spikes, make up for what is steady in r_i. What
 no weights can make up for is noise: r_i less its mean where a channel sends as many spikes; noise_i is how far the
-outputs move, squared, when the signs of that are drawn at random. A layer of L units resolves L times as much, so that
-the next unit goes to
+outputs move, squared, if the signs of that are random: the sum of its squares times those of the outputs' derivatives
+(drawn directions of the outputs, one pass backward each). It is known of every channel, and tells how a layer's effect
+is shared among them. A layer of L units resolves L times as much, so that the next unit goes to
 
     max over i of  effect_i (1 / L_i^2 - 1 / (L_i + 1)^2) / (cost of one more unit in layer i)
 
 until the budget is spent. A unit costs the neurons of its layer, or the spikes that the layer sends more. Effects are
-measured once, on a quickly calibrated network of one unit everywhere, on calibration images.
+measured once, on a quickly calibrated network of one unit everywhere, on calibration images. By channels
+(`--budget-by channel`) i is a block of channels of a layer, those with the most noise together; blocks of as many units
+become a layer of their own (`convert.channels`).
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, fx
@@ -31,8 +35,10 @@ from torch import Tensor, fx
 from snnconvert.calibrate.observe import batch_of
 from snnconvert.compile.network import compile_network
 from snnconvert.compile.spikify import neuron_in
+from snnconvert.convert.channels import can_be_apart, with_channels_apart
 from snnconvert.errors import OptionError
 from snnconvert.graph.dialect import neurons_of, op_of, output_nodes, role_of, sites
+from snnconvert.graph.edit import kind_of
 from snnconvert.graph.kinds import Neuron, Role
 from snnconvert.graph.types import Ann, NeuronChoice, Snn
 from snnconvert.graph.walk import Rule, applied, walk
@@ -44,8 +50,15 @@ from snnconvert.study.attribution import LOCAL, Attribution, activation
 IMAGES = 64
 # a layer has no use for more: what it sends is then finer than what reaches it
 MOST_UNITS = 8
+# channels of a block: whole bytes of bits
+CHANNELS = 8
 # weight of the noise; `python benchmarks/constants.py NOISE`
 NOISE = 0.25
+# of the outputs, in which noise is measured; and images whose values are kept for a pass backward
+DIRECTIONS, AT_ONCE = 4, 4
+
+# a site, or a block of its channels
+Key = TypeVar("Key", str, tuple[str, int])
 
 
 @dataclass(frozen=True)
@@ -55,10 +68,12 @@ class Budget:
     Attributes:
         share: added units, or spikes, over those of a network of one unit a step everywhere.
         spikes: whether spikes are counted, not units.
+        by_channel: whether channels of a layer may differ.
     """
 
     share: float
     spikes: bool = False
+    by_channel: bool = False
 
 
 def given_out(
@@ -70,7 +85,7 @@ def given_out(
     draft: Callable[[], Snn],
     images: Tensor,
     progress: Progress = silent,
-) -> NeuronChoice:
+) -> tuple[Ann, NeuronChoice]:
     """`neuron` with units at each site of `network`: those in `levels`, or as `budget` allows.
 
     Args:
@@ -82,11 +97,14 @@ def given_out(
         images: calibration inputs in canonical order, (n, *sample).
         progress: called as the effects are measured.
 
+    Returns:
+        the network, with more sites where channels of one differ; and the neuron.
+
     Raises:
         OptionError: another number of sites.
     """
     if isinstance(levels, tuple):
-        return by_hand(network, neuron, levels)
+        return network, by_hand(network, neuron, levels)
     return spent(network, draft(), images, budget, progress)
 
 
@@ -106,8 +124,10 @@ def by_hand(network: Ann, neuron: NeuronChoice, levels: tuple[int, ...]) -> Neur
     return _with_units(neuron, dict(zip(names, levels, strict=True)))
 
 
-def spent(network: Ann, snn: Snn, images: Tensor, budget: Budget, progress: Progress = silent) -> NeuronChoice:
-    """The neuron of `snn`, with units at each site as `budget` allows.
+def spent(
+    network: Ann, snn: Snn, images: Tensor, budget: Budget, progress: Progress = silent
+) -> tuple[Ann, NeuronChoice]:
+    """The neuron of `snn`, with units at each site as `budget` allows; see `given_out`.
 
     Args:
         network: what was converted.
@@ -118,13 +138,42 @@ def spent(network: Ann, snn: Snn, images: Tensor, budget: Budget, progress: Prog
     """
     neuron = neuron_in(snn.schedule, snn.neuron)
     effects = effects_of(network, snn, images[: watchable(snn, IMAGES)], progress)
-    size = {node.name: math.prod(node.meta["shape"]) for node, _ in sites(network.graph)}
-    table = _spikes(snn, images[:IMAGES]) if budget.spikes else lambda name, levels: float(levels * size[name])
-    return _with_units(neuron, greedy(effects, table, budget.share, neuron.levels))
+    pixels = {node.name: math.prod(node.meta["shape"][1:]) for node, _ in sites(network.graph)}
+    if budget.by_channel:
+        parts = _blocks(effects, can_be_apart(network))
+        costs = {key: float(len(some) * pixels[key[0]]) for key, some in parts.items()}
+        gains = {key: float(effects[key[0]][some].sum()) for key, some in parts.items()}
+        units = greedy(gains, lambda key, levels: levels * costs[key], budget.share, neuron.levels)
+        apart, numbers = with_channels_apart(network, _groups(parts, units))
+        return apart, _with_units(neuron, numbers)
+    size = {name: float(count * len(effects[name])) for name, count in pixels.items()}
+    table = _spikes(snn, images[:IMAGES]) if budget.spikes else lambda name, levels: levels * size[name]
+    summed = {name: float(one.sum()) for name, one in effects.items()}
+    return network, _with_units(neuron, greedy(summed, table, budget.share, neuron.levels))
 
 
-def greedy(effects: dict[str, float], cost: Callable[[str, int], float], share: float, start: int) -> dict[str, int]:
-    """Units of every site, the next one always where the effect falls most for what it costs.
+def _blocks(effects: dict[str, Tensor], apart: set[str]) -> dict[tuple[str, int], Tensor]:
+    """Channels of each site, those with the most effect together; one block of those that cannot be apart."""
+    found: dict[tuple[str, int], Tensor] = {}
+    for name, one in effects.items():
+        order = one.argsort(descending=True, stable=True)
+        some = torch.split(order, CHANNELS if name in apart else len(order))
+        found |= {(name, place): block for place, block in enumerate(some)}
+    return found
+
+
+def _groups(parts: dict[tuple[str, int], Tensor], units: dict[tuple[str, int], int]) -> dict[str, dict[int, Tensor]]:
+    """The channels of each site by the units that they send, the fewest first."""
+    found: dict[str, dict[int, list[Tensor]]] = {}
+    for key, some in sorted(parts.items(), key=lambda item: units[item[0]]):
+        found.setdefault(key[0], {}).setdefault(units[key], []).append(some)
+    return {
+        name: {count: torch.cat(some).sort().values for count, some in groups.items()} for name, groups in found.items()
+    }
+
+
+def greedy(effects: dict[Key, float], cost: Callable[[Key, int], float], share: float, start: int) -> dict[Key, int]:
+    """Units of every site, or block of channels, the next one always where the effect falls most for what it costs.
 
     Args:
         effects: of the sites with `start` units each; see `effects_of`.
@@ -148,8 +197,8 @@ def greedy(effects: dict[str, float], cost: Callable[[str, int], float], share: 
         left -= max(price, 0.0)
 
 
-@torch.inference_mode()
-def effects_of(network: Ann, snn: Snn, images: Tensor, progress: Progress = silent) -> dict[str, float]:
+@torch.no_grad()
+def effects_of(network: Ann, snn: Snn, images: Tensor, progress: Progress = silent) -> dict[str, Tensor]:
     """How much of the outputs' error comes from the resolution of each site: squared, over that of all together.
 
     Args:
@@ -157,11 +206,13 @@ def effects_of(network: Ann, snn: Snn, images: Tensor, progress: Progress = sile
         snn: what it was converted to, with a neuron at every site of it.
         images: calibration inputs in canonical order, (n, *sample).
         progress: called with how many passes are done.
+
+    Returns:
+        the effects of a site's channels, (channels,) float64, which add up to that of the site.
     """
     neurons = [node.name for node in neurons_of(snn.graph)]
-    error, left, noise = 0.0, dict.fromkeys(neurons, 0.0), dict.fromkeys(neurons, 0.0)
+    error, left, noise = 0.0, dict.fromkeys(neurons, 0.0), dict[str, Tensor]()
     size = min(chunk_size(snn), batch_of(network.graph))
-    signs = torch.Generator().manual_seed(len(images))
     for start in range(0, len(images), size):
         batch = images[start : start + size]
         watched = Attribution(snn, network, len(batch))
@@ -169,15 +220,40 @@ def effects_of(network: Ann, snn: Snn, images: Tensor, progress: Progress = sile
         counts = {name: (rates * snn.schedule.frames).round().long() for name, rates in watched.rates.items()}
         added = {name: torch.stack([split.causes[cause] for cause in LOCAL]).sum(0) for name, split in watched.splits()}
         run = partial(_first_outputs, watched.graph, batch.double())
-        wanted, given = _first_outputs(network.graph, batch, applied).double(), run(_erring(added))
-        error += _squared(given, wanted)
+        wanted = _first_outputs(network.graph, batch, applied).double()
+        error += _squared(run(_erring(added)), wanted)
         for index, name in enumerate(neurons):
             left[name] += _squared(run(_erring(added | {name: added[name] / 2})), wanted)
-            random = _unexplained(added[name], counts[name])
-            drawn = torch.randint(0, 2, random.shape, generator=signs).mul(2).sub(1) * random
-            noise[name] += _squared(run(_erring(added | {name: added[name] - random + drawn})), given) / 2
             progress("effects of layers", start * len(neurons) + index * len(batch), len(images) * len(neurons))
-    return {name: (max(error - left[name], 0.0) + NOISE * noise[name]) / max(error, 1e-30) for name in neurons}
+        random = {name: _unexplained(added[name], counts[name]) for name in neurons}
+        for first in range(0, len(batch), AT_ONCE):
+            few = slice(first, first + AT_ONCE)
+            found = _noise(
+                watched.graph, batch[few].double(), *({n: v[few] for n, v in one.items()} for one in (added, random))
+            )
+            noise = {name: noise.get(name, 0.0) + one for name, one in found.items()}
+    effects = {}
+    for name, one in noise.items():
+        nearer, whole = max(error - left[name], 0.0), one.sum().clamp(min=1e-30)
+        effects[name] = one * (nearer / whole + NOISE) / max(error, 1e-30)
+    return effects
+
+
+def _noise(
+    graph: fx.GraphModule, batch: Tensor, added: dict[str, Tensor], random: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """How far the outputs move, squared, if the signs of `random` are drawn: by every site's channels."""
+    moved = {name: torch.zeros_like(one).requires_grad_() for name, one in added.items()}
+    with torch.enable_grad():
+        outputs = _first_outputs(graph, batch, _erring({name: one + moved[name] for name, one in added.items()}))
+    signs, found = torch.Generator().manual_seed(0), dict.fromkeys(added, torch.zeros(()))
+    for draw in range(DIRECTIONS):
+        along = torch.randint(0, 2, outputs.shape, generator=signs).mul(2).sub(1).to(outputs)
+        slopes = torch.autograd.grad(outputs, list(moved.values()), along, retain_graph=draw < DIRECTIONS - 1)
+        for name, slope in zip(moved, slopes, strict=True):
+            squares = (slope * random[name]).square().transpose(0, 1).flatten(1).sum(1)
+            found[name] = found[name] + squares / DIRECTIONS
+    return found
 
 
 def _squared(one: Tensor, other: Tensor) -> float:
@@ -201,9 +277,12 @@ def _first_outputs(graph: fx.GraphModule, batch: Tensor, rule: Rule[Tensor]) -> 
 
 
 def _erring(added: dict[str, Tensor]) -> Rule[Tensor]:
-    """Neurons that send the activation of what they receive and an error of their own."""
+    """Neurons that send the activation of what they receive and an error of their own; grids, which have no slope, are
+    left out."""
 
     def rule(node: fx.Node, inputs: list[Tensor]) -> Tensor:
+        if kind_of(node) == "Snap":
+            return inputs[0]
         if role_of(node) != Role.NEURON:
             return applied(node, inputs)
         op = op_of(node, Neuron)

@@ -136,17 +136,19 @@ def _chosen(
     `layers` of neurons are in data-flow order, which `--levels` follows.
     """
     added = record.get("added_neurons")
-    units = added or [neuron.units_at(node.name) for node in layers]
+    units = added if isinstance(added, list) else [neuron.units_at(node.name) for node in layers]
     units = units if len(set(units)) > 1 else units[:1]
+    by_channel = "budget" in record
     chosen = {
         "--neuron": (neuron.model, NeuronChoice().model),
-        "--levels": (",".join(map(str, units)), str(NEURONS[neuron.model].levels)),
+        "--levels": ("" if by_channel else ",".join(map(str, units)), str(NEURONS[neuron.model].levels)),
         "--calibration": (str(record.get("method", "reconstruct")), "reconstruct"),
         "--approximate": (approximate, AUTO),
         "--input-encoder": (input_encoder, "analog"),
         "--linear": (linear, AUTO),
     }
-    words = [word for name, (value, usual) in chosen.items() if value != usual for word in (name, value)]
+    words = [word for name, (value, usual) in chosen.items() if value not in ("", usual) for word in (name, value)]
+    words += ["--budget", str(record["budget"]), "--budget-by", "channel"] if by_channel else []
     return [*words, *(["--added-neurons"] if added else [])]
 
 

@@ -193,6 +193,13 @@ class Request:
     spike_budget: float | None = _of_budgets(
         "The same of spikes: how many more --levels auto may add.", read=partial(read_budget, "spike_budget")
     )
+    budget_by: str = _of_convert(
+        "layer",
+        "Whether all channels of a layer get as many units, or those that need them more; these become a layer of "
+        "their own.",
+        panel=SNN,
+        choices=("layer", "channel"),
+    )
     added_neurons: bool = _of_convert(
         False,
         "Neurons of several units a step become so many neurons of one unit, for chips that send one spike a step.",
@@ -388,13 +395,23 @@ class Request:
 
         if self.spike_budget is not None:
             return Budget(self.spike_budget, spikes=True)
-        return Budget(USUAL_BUDGET if self.budget is None else self.budget)
+        share = USUAL_BUDGET if self.budget is None else self.budget
+        return Budget(share, by_channel=self.budget_by == "channel")
+
+    @property
+    def spent(self) -> dict[str, Any]:
+        """What a record says of units by channel, which `--levels` cannot."""
+        return {"budget": self.added.share} if self.budget_by == "channel" else {}
 
     @property
     def units_by_site(self) -> bool:
         """Whether layers may differ in their units."""
-        spends = self.budget is not None or self.spike_budget is not None
-        return spends or self.levels == AUTO or (self.levels is not None and len(self.levels) > 1)
+        return self.spends or (self.levels is not None and len(self.levels) > 1)
+
+    @property
+    def spends(self) -> bool:
+        """Whether a budget decides how many units each layer has."""
+        return self.budget is not None or self.spike_budget is not None or self.levels == AUTO
 
     @property
     def schedules(self) -> tuple[str, ...]:
@@ -522,6 +539,12 @@ def _check_neuron(request: Request) -> None:
             f"{both} say twice how units are given out",
             hint="leave one of the two out",
             options=(*budgets, "levels"),
+        )
+    if request.budget_by == "channel" and (request.spike_budget is not None or not request.spends):
+        raise OptionError(
+            "--budget-by channel says how a budget of units is given out, and there is none",
+            hint="add --budget 15%" + (" instead of --spike-budget" if request.spike_budget is not None else ""),
+            options=("budget_by",),
         )
     if request.added_neurons and not request.units_by_site and not any(one.levels > 1 for one in request.neurons):
         raise OptionError(

@@ -328,11 +328,11 @@ def spiking(
     if request.units_by_site:
         asked: dict[str, Any] = {"levels": request.levels, "budget": request.added}
         quick = partial(make, shaped, schedule, neuron, DRAFT_IMAGES)
-        neuron, snn = given_out(shaped, neuron, **asked, draft=quick, images=images, progress=progress), None
-    snn = snn or make(shaped, schedule, neuron)
+        shaped, neuron = given_out(shaped, neuron, **asked, draft=quick, images=images, progress=progress)
+    snn = make(shaped, schedule, neuron) if snn is None or request.units_by_site else snn
     rows = [(replace(trial, snn=snn) if trial.chosen else trial).record() for trial in trials]
     assert snn.calibrated is not None
-    record = {**snn.calibrated.record, "schedules": rows}
+    record = {**snn.calibrated.record, **request.spent, "schedules": rows}
     return replace(snn, calibration=record, calibrated=replace(snn.calibrated, record=record))
 
 

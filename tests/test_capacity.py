@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import snnconvert
 from snnconvert.capacity import MOST_UNITS, greedy
 from snnconvert.compile.network import compile_network, difference
+from snnconvert.convert.channels import can_be_apart, with_channels_apart
+from snnconvert.convert.doors import import_fitting
+from snnconvert.convert.passes import canonicalize
 from snnconvert.errors import OptionError
-from snnconvert.graph.dialect import neurons_of
+from snnconvert.graph.dialect import neurons_of, sites
 from snnconvert.graph.types import NeuronChoice, Snn
 from snnconvert.recompile import Change, conversion, recompiled
 from snnconvert.request import Request, check_request, read_budget, read_levels
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.step_engine import StepEngine
+from tests.test_added_neurons import Wired
 from tests.test_tiny import command
 
+IMAGES = np.random.default_rng(0).integers(0, 17, (4, 1, 8, 8)).astype(np.uint8)
 USUAL = {"timesteps": 4, "schedule": "streaming", "calibration": "mse", "calibration_samples": 64, "limit": 100}
 
 
@@ -165,3 +172,48 @@ def test_python_takes_what_the_command_line_takes(
 def test_budgets_in_python_as_on_the_command_line() -> None:
     made = snnconvert.convert_model("zoo:digits-cnn", budgets="0%,40%", **USUAL)
     assert [row["budget"] for row in made.report["capacity"]] == [0.0, 0.4]
+
+
+def test_channels_that_need_them_get_more_units_than_others() -> None:
+    usual = {**USUAL, "budget": 0.4, "budget_by": "channel"}
+    one, added = (snnconvert.convert_model("zoo:digits-resnet", added_neurons=more, **usual) for more in (False, True))
+    assert one.snn.calibrated is not None
+    graph = one.snn.calibrated.network.graph
+    assert one.snn.calibrated.original is not None
+    wholes = {node.name: math.prod(node.meta["shape"]) for node, _ in sites(one.snn.calibrated.original.graph)}
+    units = {node.name: one.snn.neuron.units_at(node.name) for node, _ in sites(graph)}
+    sizes = {node.name: math.prod(node.meta["shape"]) for node, _ in sites(graph)}
+    apart = [name for name in sizes if name not in wholes]
+    assert len({units[name] for name in apart}) > 1
+    assert sum(sizes.values()) == sum(wholes.values())
+    spent = sum(units[name] * size for name, size in sizes.items()) / sum(wholes.values()) - 1
+    assert 0.2 < spent <= 0.4
+    assert sum(layer["neurons"] for layer in added.report["layers"]) == round((1 + spent) * sum(wholes.values()))
+    assert one.accuracy == added.accuracy
+    again = conversion(one.snn.calibrated, one.snn.schedule)
+    assert "--budget 0.4 --budget-by channel" in again
+    assert "--levels" not in again
+    fast, oracle = (engine(one.snn).run(one.snn.prepare(IMAGES)) for engine in (LayerEngine, StepEngine))
+    assert torch.equal(fast.outputs[0], oracle.outputs[0])
+
+
+def test_channels_apart_compute_the_same() -> None:
+    ann = canonicalize(import_fitting(Wired().eval(), ((2, 8, 8),), {}, name="wired"))
+    able = can_be_apart(ann)
+    assert 4 <= len(able) < len(list(sites(ann.graph)))  # a sum, and what one operator gives two sites, stay whole
+    groups = {}
+    for node, _ in sites(ann.graph):
+        order = torch.randperm(node.meta["shape"][0], generator=torch.Generator().manual_seed(1))
+        parts = order.tensor_split(3) if node.name in able else [order.sort().values]
+        groups[node.name] = {count + 1: part for count, part in enumerate(parts) if len(part)}
+    network, numbers = with_channels_apart(ann, groups)
+    x = torch.rand(5, 2, 8, 8, generator=torch.Generator().manual_seed(2))
+    assert torch.allclose(ann.graph(x)[0], network.graph(x)[0], atol=1e-5)
+    assert set(numbers) == {node.name for node, _ in sites(network.graph)}
+    assert len(numbers) == sum(map(len, groups.values()))
+
+
+@pytest.mark.parametrize("asked", [{}, {"spike_budget": 0.1}, {"levels": (1, 2, 1, 2)}])
+def test_channels_without_a_budget_to_give_out(asked: dict[str, object]) -> None:
+    with pytest.raises(OptionError, match="--budget-by channel says how a budget of units"):
+        check_request(Request("zoo:digits-cnn", budget_by="channel", **asked))  # type: ignore[arg-type]

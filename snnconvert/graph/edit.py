@@ -40,6 +40,17 @@ def insert_after(graph: fx.GraphModule, node: fx.Node, op: Op, *, suffix: str, u
     return added
 
 
+def insert_before(graph: fx.GraphModule, node: fx.Node, op: Op, *inputs: fx.Node, suffix: str) -> fx.Node:
+    """Put `op` on `inputs` in front of `node` and return the new node, with its origin and shape."""
+    target = _unused(graph, f"{node.name}_{suffix}")
+    op.eval()
+    graph.add_submodule(target, op)
+    with graph.graph.inserting_before(node):
+        added = graph.graph.create_node("call_module", target, tuple(inputs), {}, name=target)
+    added.meta.update(origin=node.meta["origin"], shape=node.meta["shape"])
+    return added
+
+
 def redirect(user: fx.Node, old: fx.Node, new: fx.Node) -> None:
     """Let `user` read `new` wherever it read `old`."""
 
