@@ -399,7 +399,7 @@ class Request:
         return Budget(share, by_channel=self.budget_by == "channel")
 
     @property
-    def spent(self) -> dict[str, Any]:
+    def budget_record(self) -> dict[str, Any]:
         """What a record says of units by channel, which `--levels` cannot."""
         return {"budget": self.added.share} if self.budget_by == "channel" else {}
 

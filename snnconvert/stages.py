@@ -332,7 +332,7 @@ def spiking(
     snn = make(shaped, schedule, neuron) if snn is None or request.units_by_site else snn
     rows = [(replace(trial, snn=snn) if trial.chosen else trial).record() for trial in trials]
     assert snn.calibrated is not None
-    record = {**snn.calibrated.record, **request.spent, "schedules": rows}
+    record = {**snn.calibrated.record, **request.budget_record, "schedules": rows}
     return replace(snn, calibration=record, calibrated=replace(snn.calibrated, record=record))
 
 
