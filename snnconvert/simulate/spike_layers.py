@@ -30,6 +30,9 @@ from snnconvert.simulate.kernels.native import (
 )
 from snnconvert.threads import threads_for
 
+# of spikes of several units: more make as many look-ups as a dense convolution has sums
+MOST_PLANES = 8
+
 Evaluate = Callable[[fx.Node, dict[fx.Node, Value]], Value]
 
 
@@ -77,7 +80,7 @@ class SpikeLayers:
         self.native, self.laid_out, self.ops, self.value = native, laid_out, ops, value
         self.schedule = laid_out.schedule
         self.lazy = {node for node, op in ops.items() if may_wait(node, op)} - set(outputs)
-        self.packed: dict[tuple[fx.Node, int], Packed | None] = {}
+        self.packed: dict[tuple[fx.Node, int, int], Packed | None] = {}
 
     def neurons(
         self, node: fx.Node, op: Neuron, values: dict[fx.Node, Value], batch: int
@@ -175,21 +178,37 @@ class SpikeLayers:
         packed = self._pack(node, planes)
         if packed is None:
             return None
+        if not isinstance(source.sent, Bits) and (looked_up := self._by_magnitudes(node, source.sent)) is not None:
+            return looked_up
         outputs = len(source.sent) * math.prod(node.meta["shape"]) // packed.outputs
         tables = source.bits is not None and tables_pay(
             packed, source.density / planes, outputs, self.native.instructions
         )
         return Convolution(source.sent, packed, tables) if tables or source.density < dense_from(packed) else None
 
-    def _pack(self, node: fx.Node, planes: int) -> Packed | None:
+    def _by_magnitudes(self, node: fx.Node, units: Tensor) -> Convolution | None:
+        """The operator at `node` on spikes of several units as planes of bits, where tables of sums then pay."""
+        low, high = (int(one) for one in units.aminmax()) if units.numel() else (0, 0)
+        magnitudes = max(-low, high).bit_length()
+        planes = magnitudes * (2 if low < 0 else 1)
+        packed = self._pack(node, planes, magnitudes) if 1 < planes <= MOST_PLANES else None
+        if packed is None or packed.groups > 1:
+            return None
+        bits = self.native.in_magnitudes(units, magnitudes, below=low < 0)
+        density, outputs = bits.density(), len(units) * math.prod(node.meta["shape"]) // packed.outputs
+        tables = tables_pay(packed, density / planes, outputs, self.native.instructions)
+        return Convolution(bits, packed, tables) if tables or density < dense_from(packed) else None
+
+    def _pack(self, node: fx.Node, planes: int, magnitudes: int = 1) -> Packed | None:
         """The weights of `node` for the kernels, or None where they do not serve."""
-        if (node, planes) not in self.packed:
+        key = node, planes, magnitudes
+        if key not in self.packed:
             op, rank = self.ops[node], len(arguments(node)[0].meta["shape"])
             packed = None
             if isinstance(op, Weighted) and (rank < 3 if op.features_last else rank in (2, 3)):
-                packed = pack(op, planes)
-            self.packed[node, planes] = packed
-        return self.packed[node, planes]
+                packed = pack(op, planes, magnitudes)
+            self.packed[key] = packed
+        return self.packed[key]
 
     # --- pools and wiring ---
 

@@ -41,7 +41,8 @@ class Bits:
         memory: uint8, with READ_BEYOND bytes more than there are.
         count: number of samples.
         shape: of one sample.
-        planes: 1; or 2, of which the first has the spikes of 1 and the second those of -1.
+        planes: 1; or 2, of which the first has the spikes of 1 and the second those of -1; or those of
+            `Native.in_magnitudes`.
     """
 
     memory: Tensor

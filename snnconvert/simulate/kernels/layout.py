@@ -6,6 +6,7 @@ A sample of shape (C, H, W) has H x W pixels of C channels; (N, C) has N pixels;
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,18 +127,21 @@ def tables_pay(packed: Packed, density: float, outputs: int, instructions: str) 
     return density >= for_many * (1 + OUTPUTS_WORTH_TABLES / outputs)
 
 
-def pack(op: Weighted, planes: int = 1) -> Packed | None:
+def pack(op: Weighted, planes: int = 1, magnitudes: int = 1) -> Packed | None:
     """`op` for the kernels, or None if it is of a form that they do not know.
 
     Args:
         op: a convolution or a linear layer.
-        planes: of the bits that it receives. Unless it has groups, each plane is so many channels of their own, the
-            second with negated weights.
+        planes: of the bits that it receives. Unless it has groups, each plane is so many channels of their own, those
+            of spikes below zero with negated weights.
+        magnitudes: planes of spikes of either sign, each worth twice the one before.
     """
     if op.weight.dtype != torch.float32 or not op.gathers:
         return None
-    if planes == 2 and op.groups == 1:
-        return pack(op.rebuilt(weight=_of_both_planes(op.weight)))
+    if planes > 1 and op.groups == 1:
+        worth = [2.0**place for place in range(magnitudes)]
+        signed = [-one for one in worth] if planes > magnitudes else []
+        return pack(op.rebuilt(weight=_of_planes(op.weight, [*worth, *signed])))
     stride: tuple[int, ...] = (1, 1)
     padding: tuple[int, ...] = (0, 0)
     dilation: tuple[int, ...] = (1, 1)
@@ -184,10 +188,10 @@ def pack(op: Weighted, planes: int = 1) -> Packed | None:
     )
 
 
-def _of_both_planes(weight: Tensor) -> Tensor:
-    """Weights (outputs, inputs, ...) for the bits of +1 and then of -1, each in whole bytes."""
+def _of_planes(weight: Tensor, worth: Sequence[float]) -> Tensor:
+    """Weights (outputs, inputs, ...) for planes of bits, each in whole bytes."""
     filled = F.pad(weight, (0, 0) * (weight.ndim - 2) + (0, -weight.shape[1] % 8))
-    return torch.cat([filled, -filled], 1)
+    return torch.cat([filled * one for one in worth], 1)
 
 
 def _as_integers(rows: Tensor, bias: Tensor) -> tuple[Tensor | None, Tensor | None]:

@@ -20,7 +20,7 @@ from snnconvert.neurons import NeuronModel
 from snnconvert.simulate.kernels.bits import Bits, bytes_for, empty_bits, physical
 from snnconvert.simulate.kernels.layout import Packed, address, out_tensor, sample_of
 
-VERSION = 9
+VERSION = 10
 NO_NEURON = 6  # instead of a model's `native`
 MOST_TERMS = 8
 MOST_UNITS = 127  # in an int8 spike
@@ -85,6 +85,7 @@ class _Bits(Structure):
         ("pixels", c_int64),
         ("channels", c_int64),
         ("planes", c_int64),
+        ("magnitudes", c_int64),
         ("units", c_void_p),
         ("bits", c_void_p),
         ("threads", c_int64),
@@ -221,6 +222,16 @@ class Native:
         self.call("snnconvert_condense", _both(bits, _memory(units, torch.int8, kept)))
         return bits
 
+    def in_magnitudes(self, units: Tensor, magnitudes: int, *, below: bool) -> Bits:
+        """Int8 spikes (count, *shape) as a plane of bits for each power of two, and as many for those below 0.
+
+        A convolution reads them as channels of their own, for which its weights are packed; nothing else knows them.
+        """
+        kept: list[Tensor] = []
+        bits = empty_bits(len(units), tuple(units.shape[1:]), magnitudes * (2 if below else 1))
+        self.call("snnconvert_condense", _both(bits, _memory(units, torch.int8, kept), magnitudes))
+        return bits
+
     def in_planes(self, units: Tensor, planes: int) -> Bits | Tensor:
         """Int8 spikes as bits in so many planes, or as they are for none."""
         return self.condensed(units, planes) if planes else units
@@ -243,8 +254,8 @@ class Native:
         packed = term.packed
         height, width, inputs = physical(sample_of(spikes))
         grouped = packed.groups > 1 and not packed.depthwise
-        if packed.groups == 1 and planes == 2:
-            inputs, planes = 2 * 8 * bytes_for(inputs), 1  # both planes as channels
+        if packed.groups == 1 and planes >= 2:
+            inputs, planes = planes * 8 * bytes_for(inputs), 1  # planes as channels
         elif isinstance(spikes, Bits) and grouped and (planes == 2 or packed.inputs // packed.groups % 8):
             spikes, planes = self.expanded(spikes), 0  # a group has to begin a byte
         if packed.outputs != channels or packed.inputs != inputs:
@@ -292,10 +303,11 @@ def _spikes(spikes: Bits | Tensor, kept: list[Tensor]) -> int:
     return address(spikes) if isinstance(spikes, Bits) else _memory(spikes, torch.int8, kept)
 
 
-def _both(bits: Bits, units: int) -> _Bits:
+def _both(bits: Bits, units: int, magnitudes: int = 1) -> _Bits:
     height, width, channels = physical(bits.shape)
     pixels = len(bits) * height * width
     made = _Bits(pixels=pixels, channels=channels, planes=bits.planes, units=units, bits=address(bits))
+    made.magnitudes = magnitudes
     made.threads = torch.get_num_threads()
     return made
 

@@ -161,7 +161,7 @@ char* room_for_tables(int64_t bytes) {
 
 extern "C" {
 
-SNN_EXPORT int64_t snnconvert_version() { return 9; }
+SNN_EXPORT int64_t snnconvert_version() { return 10; }
 
 SNN_EXPORT int64_t snnconvert_instructions() { return snn::best_instructions(); }
 

@@ -69,9 +69,10 @@ struct Pool {
     int64_t threads;
 };
 
-// Pixels as units of 0, 1 or -1 (pixels, channels) and as bits (pixels, planes, (channels + 7) / 8).
+// Pixels as units (pixels, channels) and as bits (pixels, planes, (channels + 7) / 8): of units of 0, 1 or -1; or, condensed
+// only, a plane for each of `magnitudes` bits of what is above zero and, with twice as many planes, of what is below.
 struct Bits {
-    int64_t pixels, channels, planes;
+    int64_t pixels, channels, planes, magnitudes;
     int8_t* units;
     uint8_t* bits;
     int64_t threads;

@@ -74,6 +74,31 @@ inline void expand_pixels(const uint8_t* bits, int64_t pixels, int64_t channels,
         expand(bits, planes == 2 ? bits + plane : nullptr, channels, to);
 }
 
+// n units of at most so many bits as a plane for each of them: of units above zero and, if asked for, of those below
+inline void condense_magnitudes(const int8_t* units, int64_t n, int64_t magnitudes, bool below, int64_t plane, uint8_t* bits) {
+#if defined(SNN_AVX512)
+    for (int64_t i = 0; i < n; i += 64) {
+        const __mmask64 valid = n - i >= 64 ? ~__mmask64{0} : (__mmask64{1} << (n - i)) - 1;
+        const __m512i bytes = _mm512_maskz_loadu_epi8(valid, units + i), size = _mm512_abs_epi8(bytes);
+        const __mmask64 less = _mm512_movepi8_mask(bytes);
+        const size_t count = n - i >= 64 ? 8 : static_cast<size_t>(bytes_for(n - i));
+        for (int64_t k = 0; k < magnitudes; k++) {
+            const __mmask64 set = _mm512_test_epi8_mask(size, _mm512_set1_epi8(static_cast<char>(1 << k)));
+            const __mmask64 above = set & ~less, under = set & less;
+            std::memcpy(bits + k * plane + i / 8, &above, count);
+            if (below) std::memcpy(bits + (magnitudes + k) * plane + i / 8, &under, count);
+        }
+    }
+#else
+    std::memset(bits, 0, static_cast<size_t>((below ? 2 : 1) * magnitudes * plane));
+    for (int64_t i = 0; i < n; i++) {
+        const int size = units[i] < 0 ? -units[i] : units[i];
+        uint8_t* to = bits + (units[i] < 0 ? magnitudes * plane : 0) + i / 8;
+        for (int64_t k = 0; k < magnitudes; k++) to[k * plane] |= static_cast<uint8_t>((size >> k & 1) << i % 8);
+    }
+#endif
+}
+
 inline void condense_pixels(const int8_t* units, int64_t pixels, int64_t channels, int64_t planes, uint8_t* bits) {
     const int64_t plane = bytes_for(channels);
     if (planes == 1 && channels % 8 == 0) return condense(units, pixels * channels, bits, nullptr);
@@ -101,7 +126,11 @@ void run_expand(const Bits& bits, int64_t first, int64_t last) {
 
 void run_condense(const Bits& bits, int64_t first, int64_t last) {
     uint8_t* to = bits.bits + first * bits.planes * bytes_for(bits.channels);
-    condense_pixels(bits.units + first * bits.channels, last - first, bits.channels, bits.planes, to);
+    const int8_t* units = bits.units + first * bits.channels;
+    if (bits.magnitudes == 1) return condense_pixels(units, last - first, bits.channels, bits.planes, to);
+    const int64_t plane = bytes_for(bits.channels);
+    for (int64_t p = first; p < last; p++, to += bits.planes * plane, units += bits.channels)
+        condense_magnitudes(units, bits.channels, bits.magnitudes, bits.planes > bits.magnitudes, plane, to);
 }
 
 }  // namespace
