@@ -22,13 +22,9 @@ def kernels() -> list[Native]:
 @pytest.mark.skipif(not kernels(), reason="the native kernels were not built")
 @pytest.mark.parametrize("native", kernels(), ids=lambda native: native.instructions)
 @pytest.mark.parametrize("tables", [False, True])
-@pytest.mark.parametrize(
-    ("channels", "least", "most", "kernel"),
-    [(5, 0, 3, 3), (8, -3, 3, 1), (20, -7, 7, 3), (70, -15, 15, 3), (16, 0, 2, 5)],
-)
-def test_planes_stand_for_units(
-    native: Native, tables: bool, channels: int, least: int, most: int, kernel: int
-) -> None:
+@pytest.mark.parametrize("case", [(5, 0, 3, 3), (8, -3, 3, 1), (20, -7, 7, 3), (70, -15, 15, 3), (16, 0, 2, 5)])
+def test_planes_stand_for_units(native: Native, tables: bool, case: tuple[int, int, int, int]) -> None:
+    channels, least, most, kernel = case
     generator = torch.Generator().manual_seed(channels)
     units = torch.randint(least, most + 1, (6, channels, 7, 9), generator=generator).to(torch.int8)
     units[torch.rand(units.shape, generator=generator) < 0.6] = 0
