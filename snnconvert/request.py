@@ -338,8 +338,8 @@ class Request:
     linear: str = option(
         AUTO,
         "Operators that follow each other without an activation. analog: the second reads sums, and multiplies in "
-        "every step; spiking: a signed neuron between them sends the sum on, so that it adds; auto: spiking, unless "
-        "other operators stay analog (and --strict-spiking is not given).",
+        "every step; spiking: a signed neuron between them sends the sum on, so that it adds; auto: spiking with "
+        "--strict-spiking, and with signed spikes (ternary, graded) unless other operators stay analog.",
         commands=("convert", "check"),
         panel=SNN,
         choices=(AUTO, "spiking", "analog"),
@@ -387,6 +387,13 @@ class Request:
         if isinstance(self.levels, tuple) and len(self.levels) == 1:
             return self.levels[0]
         return 1 if model is None else model.levels
+
+    def sums_spike(self, ann: Ann) -> bool:
+        """Whether sums that operators with weights of `ann` read are sent as spikes."""
+        from snnconvert.convert.linear import sums_spike
+
+        signed = all(NEURONS[one.model].negative for one in self.neurons)
+        return sums_spike(self.linear, ann, signed=signed, strict=self.strict_spiking)
 
     @property
     def added(self) -> Budget:

@@ -20,7 +20,7 @@ from snnconvert.compile.precision import in_precision
 from snnconvert.convert.attention import with_spiking_operators
 from snnconvert.convert.doors import choose_named, import_fitting, open_model
 from snnconvert.convert.encoder import with_input_encoder, with_replay
-from snnconvert.convert.linear import sums_spike, with_spiking_sums
+from snnconvert.convert.linear import with_spiking_sums
 from snnconvert.convert.onnx_reference import Comparison, compare_with_onnxruntime
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.passes.logits import keep_logits
@@ -175,7 +175,7 @@ def with_encoder(request: Request, ann: Ann, images: Tensor, inputs: Inputs) -> 
         refuse_overflow(ann.source.name, ann.graph(images[:CHECKED_IMAGES])[0])
     way, strict = request.approximate, request.strict_spiking
     ann, network = with_units(ann, images, way=way, strict=strict, whole=request.whole)
-    network = with_spiking_sums(network) if sums_spike(request.linear, ann, strict=strict) else network
+    network = with_spiking_sums(network) if request.sums_spike(ann) else network
     if request.input_encoder == "spiking":
         network = with_input_encoder(network)
     ann = replace(ann, source=network.source)

@@ -18,6 +18,7 @@ from snnconvert.convert.preprocessing_search import Fit, as_good, find_preproces
 from snnconvert.data.bundled import data_path
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import OptionError, UnsupportedError, listed
+from snnconvert.neurons import NEURONS
 from snnconvert.options import check as check_options
 from snnconvert.request import Request
 
@@ -52,6 +53,7 @@ def check(request: Request, terminal: Terminal, *, find: bool) -> None:
         way=request.approximate,
         strict=request.strict_spiking,
         linear=request.linear,
+        signed=all(NEURONS[one.model].negative for one in request.neurons),
     )
     fits = _fits(request) if find and not found.refusal else []
     chip = fit(request) if request.target is not None and not found.refusal else None

@@ -189,6 +189,7 @@ def check_model(
     way: str = "auto",
     strict: bool = False,
     linear: str = AUTO,
+    signed: bool = False,
 ) -> Check:
     """Judge every node of what `model` names; see `open_model` for the arguments.
 
@@ -196,6 +197,7 @@ def check_model(
         way: --approximate; with "analog" functions that could be written as spiking units count as analog.
         strict: refuse analog nodes.
         linear: --linear: what becomes of sums that operators with weights read.
+        signed: whether neurons send spikes of either sign.
 
     Raises:
         ModelFileError, OptionError, DataError: as `open_model` does. Unsupported nodes are verdicts, not errors.
@@ -204,10 +206,10 @@ def check_model(
         opened = open_model(model, arch=arch, input_shape=input_shape, output_name=output_name)
     except UnsupportedError as error:
         return _unsupported(model, error)
-    return check(opened, way=way, strict=strict, linear=linear)
+    return check(opened, way=way, strict=strict, linear=linear, signed=signed)
 
 
-def check(opened: Ann, *, way: str = "auto", strict: bool = False, linear: str = AUTO) -> Check:
+def check(opened: Ann, *, way: str = "auto", strict: bool = False, linear: str = AUTO, signed: bool = False) -> Check:
     """Judge every node of a network as a door left it."""
     whole = canonicalize(opened)
     task = task_of(AUTO, outputs_of(whole.graph), whole.input_shape, None)
@@ -216,7 +218,7 @@ def check(opened: Ann, *, way: str = "auto", strict: bool = False, linear: str =
     windows = strict and needs_windows(canonical)
     units = set() if windows or way == "analog" else offered
     reads = _reads(canonical.graph, units, sent=offered - units)
-    if windows or sums_spike(linear, canonical, strict=strict):
+    if windows or sums_spike(linear, canonical, signed=signed, strict=strict):
         reads |= {node: SPIKES for node in _sent(canonical.graph, reads) if windows or role_of(node) == Role.WEIGHTED}
     known: dict[str, list[tuple[fx.Node, Op]]] = {}
     for node, op in calls(canonical.graph):

@@ -22,16 +22,18 @@ from snnconvert.options import AUTO
 REMARK = "sums that operators with weights read are sent as signed spikes by neurons of their own"
 
 
-def sums_spike(linear: str, ann: Ann, *, strict: bool = False) -> bool:
+def sums_spike(linear: str, ann: Ann, *, signed: bool, strict: bool = False) -> bool:
     """Whether sums that operators with weights read are sent as spikes.
 
     Args:
-        linear: as for `--linear`. auto: where no operator stays analog, so that then every one of them only adds. The
-            cost, and what it saves in time, is in benchmarks/RESULTS.md.
+        linear: as for `--linear`. auto: with signed spikes where no operator stays analog, so that then every one of
+            them only adds. What it costs, and saves in time, is in benchmarks/RESULTS.md.
         ann: a canonical network whose functions are not yet units.
+        signed: whether the neurons at rectifying sites take back what was too much; with those that do not, sums of
+            few steps cost MobileNetV2 many points.
         strict: whether every node has to spike.
     """
-    return linear == "spiking" or (linear == AUTO and (strict or not analog_nodes(ann.graph)))
+    return linear == "spiking" or (linear == AUTO and (strict or (signed and not analog_nodes(ann.graph))))
 
 
 def with_spiking_sums(ann: Ann) -> Ann:

@@ -77,7 +77,8 @@ def test_engine_and_oracle_are_one(spiking: snnconvert.Conversion) -> None:
 def test_check_counts_what_the_conversion_does() -> None:
     opened = import_fitting(network(), ((2, 6, 6),), {}, name="bottleneck")
     assert check(opened, linear="analog").operations[CURRENT] > 0
-    assert check(opened).operations[CURRENT] == check(opened, linear="spiking").operations[CURRENT] == 0
+    assert check(opened).operations[CURRENT] == check(opened, linear="analog").operations[CURRENT]
+    assert check(opened, signed=True).operations[CURRENT] == check(opened, linear="spiking").operations[CURRENT] == 0
 
 
 def test_the_choice_is_kept(spiking: snnconvert.Conversion) -> None:
@@ -86,6 +87,12 @@ def test_the_choice_is_kept(spiking: snnconvert.Conversion) -> None:
     assert "--linear spiking" in conversion(calibrated, calibrated.schedule)
     assert calibrated.original is not None
     assert len(list(calls(calibrated.original.graph))) < len(list(calls(calibrated.network.graph)))
+
+
+@pytest.mark.parametrize(("neuron", "left"), [("if", True), ("burst", True), ("graded", False), ("ternary", False)])
+def test_sums_are_sent_by_signed_spikes_only_unless_asked_for(neuron: str, left: bool) -> None:
+    made = converted(neuron=neuron, calibration="mse")
+    assert bool(weighted_reading(made.snn, Flow.CURRENT)) == left
 
 
 def test_sums_are_left_where_other_operators_stay_analog() -> None:
