@@ -97,7 +97,7 @@ def table(results: list[dict[str, Any]]) -> str:
         neuron = one["neuron"] if one["levels"] == 1 else f"{one['neuron']}, {one['levels']} units"
         by_channel = " by channel" if one.get("budget_by") == "channel" else ""
         neuron += f", +{one['budget']:.0%} units{by_channel}" if one["budget"] else ""
-        neuron += ", sums analog" if one["linear"] == "analog" else ""
+        neuron += {"analog": ", sums analog", "spiking": ", sums as spikes"}.get(one["linear"], "")
         low, high = one["interval"]
         lines.append(
             f"| {one['network']} | {neuron} | {one['timesteps']} | {one['calibration_used']} | {one['judged']:,} "
