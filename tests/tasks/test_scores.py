@@ -8,7 +8,15 @@ import pytest
 from snnconvert.tasks import METRICS, TASKS, TaskChoice
 from snnconvert.tasks.scores import VOID, Scores, answer_of, drop_interval, scores_of
 
-RNG = np.random.default_rng(3)
+SEED = 3
+RNG = np.random.default_rng(SEED)
+
+
+@pytest.fixture(autouse=True)
+def the_same_draws_whatever_ran_before() -> None:
+    RNG.bit_generator.state = np.random.default_rng(SEED).bit_generator.state
+
+
 ANSWERS, INPUTS = 5, 40
 
 
