@@ -44,8 +44,9 @@ class Wired(nn.Module):
         return found
 
 
-def both(neuron: str, levels: object, **more: object) -> tuple[Snn, Snn]:
-    snn = snnconvert.convert_model(Wired().eval(), data=IMAGES, neuron=neuron, levels=levels, **USUAL, **more).snn
+def both(neuron: str, levels: object) -> tuple[Snn, Snn]:
+    asked = {"neuron": neuron, "levels": levels, "linear": "spiking", **USUAL}
+    snn = snnconvert.convert_model(Wired().eval(), data=IMAGES, **asked).snn
     assert snn.calibrated is not None
     return snn, compile_network(with_added_neurons(snn.calibrated))
 
@@ -65,7 +66,7 @@ def units_sent(snn: Snn) -> dict[str, Tensor]:
 def test_together_they_send_the_same_at_every_step(neuron: str, levels: object) -> None:
     one, added = both(neuron, levels)
     units = {node.name: op.levels for node, op in neurons_of(one.graph).items()}
-    assert len(units) == 9  # a slope below zero takes two
+    assert len(units) == 9  # a slope below zero takes two, a sum that weights read one
     assert all(op.levels == 1 for op in neurons_of(added.graph).values())
     wanted, found = units_sent(one), units_sent(added)
     for name, count in units.items():
