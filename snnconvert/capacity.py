@@ -138,18 +138,18 @@ def spent(
     """
     neuron = neuron_in(snn.schedule, snn.neuron)
     effects = effects_of(network, snn, images[: watchable(snn, IMAGES)], progress)
+    parts = _blocks(effects, can_be_apart(network) if budget.by_channel else set())
+    gains = {key: float(effects[key[0]][some].sum()) for key, some in parts.items()}
     pixels = {node.name: math.prod(node.meta["shape"][1:]) for node, _ in sites(network.graph)}
-    if budget.by_channel:
-        parts = _blocks(effects, can_be_apart(network))
-        costs = {key: float(len(some) * pixels[key[0]]) for key, some in parts.items()}
-        gains = {key: float(effects[key[0]][some].sum()) for key, some in parts.items()}
-        units = greedy(gains, lambda key, levels: levels * costs[key], budget.share, neuron.levels)
-        apart, numbers = with_channels_apart(network, _groups(parts, units))
-        return apart, _with_units(neuron, numbers)
-    size = {name: float(count * len(effects[name])) for name, count in pixels.items()}
-    table = _spikes(snn, images[:IMAGES]) if budget.spikes else lambda name, levels: levels * size[name]
-    summed = {name: float(one.sum()) for name, one in effects.items()}
-    return network, _with_units(neuron, greedy(summed, table, budget.share, neuron.levels))
+    sizes = {key: float(len(some) * pixels[key[0]]) for key, some in parts.items()}
+    sent = _spikes(snn, images[:IMAGES]) if budget.spikes else None
+
+    def cost(key: tuple[str, int], levels: int) -> float:
+        return levels * sizes[key] if sent is None else sent(key[0], levels)
+
+    units = greedy(gains, cost, budget.share, neuron.levels)
+    network, numbers = with_channels_apart(network, _groups(parts, units))
+    return network, _with_units(neuron, numbers)
 
 
 def _blocks(effects: dict[str, Tensor], apart: set[str]) -> dict[tuple[str, int], Tensor]:
@@ -228,9 +228,8 @@ def effects_of(network: Ann, snn: Snn, images: Tensor, progress: Progress = sile
         random = {name: _unexplained(added[name], counts[name]) for name in neurons}
         for first in range(0, len(batch), AT_ONCE):
             few = slice(first, first + AT_ONCE)
-            found = _noise(
-                watched.graph, batch[few].double(), *({n: v[few] for n, v in one.items()} for one in (added, random))
-            )
+            some, drawn = ({name: one[few] for name, one in values.items()} for values in (added, random))
+            found = _noise(watched.graph, batch[few].double(), some, drawn)
             noise = {name: noise.get(name, 0.0) + one for name, one in found.items()}
     effects = {}
     for name, one in noise.items():

@@ -392,8 +392,12 @@ class Request:
         """Whether sums that operators with weights of `ann` read are sent as spikes."""
         from snnconvert.convert.linear import sums_spike
 
-        signed = all(NEURONS[one.model].negative for one in self.neurons)
-        return sums_spike(self.linear, ann, signed=signed, strict=self.strict_spiking)
+        return sums_spike(self.linear, ann, signed=self.signed, strict=self.strict_spiking)
+
+    @property
+    def signed(self) -> bool:
+        """Whether every neuron to choose from sends spikes of either sign."""
+        return all(NEURONS[one.model].negative for one in self.neurons)
 
     @property
     def added(self) -> Budget:

@@ -18,7 +18,6 @@ from snnconvert.convert.preprocessing_search import Fit, as_good, find_preproces
 from snnconvert.data.bundled import data_path
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import OptionError, UnsupportedError, listed
-from snnconvert.neurons import NEURONS
 from snnconvert.options import check as check_options
 from snnconvert.request import Request
 
@@ -53,7 +52,7 @@ def check(request: Request, terminal: Terminal, *, find: bool) -> None:
         way=request.approximate,
         strict=request.strict_spiking,
         linear=request.linear,
-        signed=all(NEURONS[one.model].negative for one in request.neurons),
+        signed=request.signed,
     )
     fits = _fits(request) if find and not found.refusal else []
     chip = fit(request) if request.target is not None and not found.refusal else None

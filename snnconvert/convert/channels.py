@@ -31,8 +31,11 @@ def with_channels_apart(ann: Ann, groups: Mapping[str, Mapping[int, Tensor]]) ->
             int64. Together they are all that the site has.
 
     Returns:
-        the network, which computes the same; and the number of every site of it that is in `groups`.
+        the network, which computes the same, itself where no site has two groups; and the number of every site of it
+        that is in `groups`.
     """
+    if all(len(parts) == 1 for parts in groups.values()):
+        return ann, {name: number for name, parts in groups.items() for number in parts}
     graph, numbers = copied(ann.graph), dict[str, int]()
     channels = Channels(graph)
     for node in list(graph.graph.nodes):

@@ -27,11 +27,8 @@ def replace_op(graph: fx.GraphModule, node: fx.Node, op: Op) -> None:
 
 def insert_after(graph: fx.GraphModule, node: fx.Node, op: Op, *, suffix: str, users: list[fx.Node]) -> fx.Node:
     """Put `op` on the edges from `node` to `users` and return the new node, named after `node` and `suffix`."""
-    target = _unused(graph, f"{node.name}_{suffix}")
-    op.eval()
-    graph.add_submodule(target, op)
     with graph.graph.inserting_after(node):
-        added = graph.graph.create_node("call_module", target, (node,), {}, name=target)
+        added = _called(graph, f"{node.name}_{suffix}", op, node)
     origin = node.meta.get("origin", Origin(node.name, node.op))
     added.meta["origin"] = Origin(origin.name, f"{origin.operator} {suffix}")
     added.meta["shape"] = node.meta["shape"]
@@ -42,11 +39,8 @@ def insert_after(graph: fx.GraphModule, node: fx.Node, op: Op, *, suffix: str, u
 
 def insert_before(graph: fx.GraphModule, node: fx.Node, op: Op, *inputs: fx.Node, suffix: str) -> fx.Node:
     """Put `op` on `inputs` in front of `node` and return the new node, with its origin and shape."""
-    target = _unused(graph, f"{node.name}_{suffix}")
-    op.eval()
-    graph.add_submodule(target, op)
     with graph.graph.inserting_before(node):
-        added = graph.graph.create_node("call_module", target, tuple(inputs), {}, name=target)
+        added = _called(graph, f"{node.name}_{suffix}", op, *inputs)
     added.meta.update(origin=node.meta["origin"], shape=node.meta["shape"])
     return added
 
@@ -84,6 +78,14 @@ def finish(graph: fx.GraphModule) -> fx.GraphModule:
     graph.graph.lint()
     erase_dead(graph)
     return graph
+
+
+def _called(graph: fx.GraphModule, name: str, op: Op, *inputs: fx.Node) -> fx.Node:
+    """A new node where the graph inserts, which calls `op`."""
+    target = _unused(graph, name)
+    op.eval()
+    graph.add_submodule(target, op)
+    return graph.graph.create_node("call_module", target, inputs, {}, name=target)
 
 
 def _unused(graph: fx.GraphModule, name: str) -> str:

@@ -178,26 +178,27 @@ class SpikeLayers:
         packed = self._pack(node, planes)
         if packed is None:
             return None
-        if not isinstance(source.sent, Bits) and (looked_up := self._by_magnitudes(node, source.sent)) is not None:
-            return looked_up
-        outputs = len(source.sent) * math.prod(node.meta["shape"]) // packed.outputs
-        tables = source.bits is not None and tables_pay(
-            packed, source.density / planes, outputs, self.native.instructions
-        )
-        return Convolution(source.sent, packed, tables) if tables or source.density < dense_from(packed) else None
+        in_planes = None if isinstance(source.sent, Bits) else self._by_magnitudes(node, source.sent)
+        return in_planes or self._convolution(node, source.sent, packed, source.density, planes)
 
     def _by_magnitudes(self, node: fx.Node, units: Tensor) -> Convolution | None:
-        """The operator at `node` on spikes of several units as planes of bits, where tables of sums then pay."""
+        """The operator at `node` on spikes of several units as planes of bits, or None where those do not serve."""
         low, high = (int(one) for one in units.aminmax()) if units.numel() else (0, 0)
         magnitudes = max(-low, high).bit_length()
         planes = magnitudes * (2 if low < 0 else 1)
         packed = self._pack(node, planes, magnitudes) if 1 < planes <= MOST_PLANES else None
         if packed is None or packed.groups > 1:
             return None
-        bits = self.native.in_magnitudes(units, magnitudes, below=low < 0)
-        density, outputs = bits.density(), len(units) * math.prod(node.meta["shape"]) // packed.outputs
-        tables = tables_pay(packed, density / planes, outputs, self.native.instructions)
-        return Convolution(bits, packed, tables) if tables or density < dense_from(packed) else None
+        bits = self.native.condensed(units, planes, magnitudes)
+        return self._convolution(node, bits, packed, bits.density(), planes)
+
+    def _convolution(
+        self, node: fx.Node, sent: Bits | Tensor, packed: Packed, density: float, planes: int
+    ) -> Convolution | None:
+        """Spikes of a density, all planes together, through packed weights; None where a dense operator is faster."""
+        outputs = len(sent) * math.prod(node.meta["shape"]) // packed.outputs
+        tables = isinstance(sent, Bits) and tables_pay(packed, density / planes, outputs, self.native.instructions)
+        return Convolution(sent, packed, tables) if tables or density < dense_from(packed) else None
 
     def _pack(self, node: fx.Node, planes: int, magnitudes: int = 1) -> Packed | None:
         """The weights of `node` for the kernels, or None where they do not serve."""

@@ -34,8 +34,8 @@ def test_planes_stand_for_units(native: Native, tables: bool, case: tuple[int, i
     both = kernel // 2, kernel // 2
     op = Conv(weight, bias, stride=(1, 1), padding=both, dilation=(1, 1))
     magnitudes, below = max(-least, most).bit_length(), least < 0
-    bits = native.in_magnitudes(units, magnitudes, below=below)
     planes = magnitudes * (2 if below else 1)
+    bits = native.condensed(units, planes, magnitudes)
     assert bits.planes == planes
     set_bits = sum(int((units.abs() >> place & 1).sum()) for place in range(magnitudes))
     assert bits.density() == pytest.approx(set_bits / units.numel(), rel=0.2)

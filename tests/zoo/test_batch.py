@@ -27,7 +27,6 @@ from snnconvert.gates.limits import Gates
 from snnconvert.graph.checkpoint import load_snn
 from snnconvert.report.document import load_report
 from snnconvert.report.verdict import verdict
-from snnconvert.zoo import processes
 from snnconvert.zoo.batch import Quiet, Settings, preflight, run_zoo
 from snnconvert.zoo.digests import Digests
 from snnconvert.zoo.manifest import load_manifest
@@ -79,25 +78,6 @@ def label_by(network: Path, data: Path) -> None:
     images = np.load(data)["x"]
     logits = open_model(str(network)).graph(torch.from_numpy(images[:, None]).float() / 255)[0]
     np.savez(data.with_name("labelled.npz"), x=images, y=logits.argmax(1).numpy())
-
-
-def test_what_a_model_leaves_in_memory_is_not_counted_to_the_next_one(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hired: list[int] = []
-    hire = processes.Pool._hire
-
-    def counted(pool: processes.Pool) -> None:
-        hire(pool)
-        hired.append(pool.started)
-
-    monkeypatch.setattr(processes.Pool, "_hire", counted)
-    path = write_manifest(folder, "".join(factory(name) for name in ("good", "other", "third")))
-    assert run(path, jobs=1)[0].exit_code == 0
-    assert hired == [1]  # small ones share a process
-    monkeypatch.setattr(processes, "_GROWTH", 1)
-    assert run(path, jobs=1, changes={"timesteps": 5})[0].exit_code == 0
-    assert hired == [1, 1, 2, 3]  # each is replaced while another is waiting
 
 
 def test_one_bad_model_never_costs_the_others(folder: Path) -> None:

@@ -29,17 +29,13 @@ def merge_weights(graph: fx.GraphModule) -> int:
         if made is None:
             continue
         (before,) = arguments(source)
-        shapes = [tuple(one.meta["shape"]) for one in (before, source, node)]
-        apart = _multiplications(first, shapes[0], shapes[1]) + _multiplications(second, shapes[1], shapes[2])
-        if _multiplications(made, shapes[0], shapes[2]) <= apart:
+        given, between, last = (tuple(one.meta["shape"]) for one in (before, source, node))
+        apart = first.multiply_accumulates([given], between) + second.multiply_accumulates([between], last)
+        if made.multiply_accumulates([given], last) <= apart:
             replace_op(graph, node, made)
             bypass(source)
             merged += 1
     return merged
-
-
-def _multiplications(op: Op, given: tuple[int, ...], made: tuple[int, ...]) -> int:
-    return op.multiply_accumulates([given], made)
 
 
 def _merged(first: Op, second: Op) -> Op | None:

@@ -42,7 +42,7 @@ class Bits:
         count: number of samples.
         shape: of one sample.
         planes: 1; or 2, of which the first has the spikes of 1 and the second those of -1; or those of
-            `Native.in_magnitudes`.
+            `Native.condensed` with several magnitudes.
     """
 
     memory: Tensor

@@ -215,20 +215,15 @@ class Native:
         self.call("snnconvert_sum_pool", pool)
         return out
 
-    def condensed(self, units: Tensor, planes: int = 1) -> Bits:
-        """Int8 spikes of 0 and 1, or with two planes of -1, 0 and 1, (count, *shape), as bits."""
-        kept: list[Tensor] = []
-        bits = empty_bits(len(units), tuple(units.shape[1:]), planes)
-        self.call("snnconvert_condense", _both(bits, _memory(units, torch.int8, kept)))
-        return bits
+    def condensed(self, units: Tensor, planes: int = 1, magnitudes: int = 1) -> Bits:
+        """Int8 spikes (count, *shape) as bits: of 0 and 1, or with two planes of -1, 0 and 1.
 
-    def in_magnitudes(self, units: Tensor, magnitudes: int, *, below: bool) -> Bits:
-        """Int8 spikes (count, *shape) as a plane of bits for each power of two, and as many for those below 0.
-
-        A convolution reads them as channels of their own, for which its weights are packed; nothing else knows them.
+        With more `magnitudes` there is a plane for each power of two and, if there are twice as many planes, one for
+        each below zero. A convolution reads these as channels of their own, for which its weights are packed; nothing
+        else knows them.
         """
         kept: list[Tensor] = []
-        bits = empty_bits(len(units), tuple(units.shape[1:]), magnitudes * (2 if below else 1))
+        bits = empty_bits(len(units), tuple(units.shape[1:]), planes)
         self.call("snnconvert_condense", _both(bits, _memory(units, torch.int8, kept), magnitudes))
         return bits
 

@@ -1,0 +1,35 @@
+"""Worker processes: when they serve the next model, and when another one does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tiny_zoo import factory, write_folder, write_manifest
+
+from snnconvert.zoo import processes
+from snnconvert.zoo.batch import Quiet, Settings, run_zoo
+from snnconvert.zoo.manifest import load_manifest
+
+
+def test_what_a_model_leaves_in_memory_is_not_counted_to_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hired: list[int] = []
+    hire = processes.Pool._hire
+
+    def counted(pool: processes.Pool) -> None:
+        hire(pool)
+        hired.append(pool.started)
+
+    def run(**settings: object) -> int:
+        return run_zoo(load_manifest(path), tmp_path / "out", Settings(jobs=1, **settings), Quiet()).exit_code  # type: ignore[arg-type]
+
+    monkeypatch.setattr(processes.Pool, "_hire", counted)
+    write_folder(tmp_path)
+    path = write_manifest(tmp_path, "".join(factory(name) for name in ("good", "other", "third")))
+    assert run() == 0
+    assert hired == [1]  # small ones share a process
+    monkeypatch.setattr(processes, "_GROWTH", 1)
+    assert run(changes={"timesteps": 5}) == 0
+    assert hired == [1, 1, 2, 3]  # each is replaced while another is waiting
