@@ -52,14 +52,15 @@ Plan::Plan(const Layer& layer) : blocks(1), block(layer.out_c), tabled(false), p
 }
 
 TrialPlan::TrialPlan(const Trials& trials) {
-    constexpr int64_t kWidest = 4096, kFloats = 1 << 15, kLeast = 128, kMost = 1024;
+    constexpr int64_t kWidest = 4096, kFloats = 1 << 15, kLeast = 128, kMost = 1024, kWorth = 1 << 13;
     const int64_t channels = trials.channels;
     elements = trials.batch * trials.pixels * channels;
     width = std::lcm(channels, kLanes);  // whole vectors, unless that takes very many pixels
     if (width > kWidest) width = channels;
     padded = (width + kLanes - 1) / kLanes * kLanes;
     rows = (elements + width - 1) / width;
-    each = std::max<int64_t>(1, (rows + kItems - 1) / kItems);
+    const int64_t worth = std::clamp<int64_t>(elements / kWorth, 1, kMostItems);  // an item has its own sums to clear
+    each = std::max<int64_t>(1, (rows + worth - 1) / worth);
     items = std::max<int64_t>(1, (rows + each - 1) / each);
     block = std::clamp(kFloats / std::max<int64_t>(1, trials.frames) / kLanes * kLanes, kLeast, kMost);
 }
@@ -137,6 +138,22 @@ int share_pixels(const Bits& bits, void (*work)(const Bits&, int64_t, int64_t)) 
     });
 }
 
+// Thresholds, starts and shifts of candidates for every value of a row, (3, candidates, padded).
+std::vector<float> laid_out(const Trials& trials, const TrialPlan& plan) {
+    const float* given[3] = {trials.threshold, trials.initial, trials.shift};
+    const float fill[3] = {1.0f, 0.0f, 0.0f};
+    std::vector<float> all;
+    all.reserve(static_cast<size_t>(3 * plan.parameters(trials)));
+    for (int which = 0; which < 3; which++)
+        for (int64_t k = 0; k < trials.candidates; k++) {
+            const float* from = given[which] == nullptr ? nullptr : given[which] + k * trials.channels;
+            for (int64_t pixel = 0; from != nullptr && pixel < plan.width; pixel += trials.channels)
+                all.insert(all.end(), from, from + trials.channels);
+            all.resize(static_cast<size_t>((which * trials.candidates + k + 1) * plan.padded), fill[which]);
+        }
+    return all;
+}
+
 // Memory that a thread keeps for its tables; aligned to an entry.
 char* room_for_tables(int64_t bytes) {
     struct Free {
@@ -161,7 +178,7 @@ char* room_for_tables(int64_t bytes) {
 
 extern "C" {
 
-SNN_EXPORT int64_t snnconvert_version() { return 10; }
+SNN_EXPORT int64_t snnconvert_version() { return 11; }
 
 SNN_EXPORT int64_t snnconvert_instructions() { return snn::best_instructions(); }
 
@@ -221,18 +238,22 @@ SNN_EXPORT int snnconvert_trials(const snn::Trials* trials, int64_t instructions
     try {
         std::vector<std::vector<float>> rooms(static_cast<size_t>(threads));
         const int64_t sums = plan.sums(*trials);
+        const std::vector<float> parameters = snn::laid_out(*trials, plan);
         std::vector<double> found(static_cast<size_t>(plan.items * sums), 0.0);
         const int failed = snn::share(plan.items, threads, [&](int64_t item, int64_t worker) {
             std::vector<float>& room = rooms[static_cast<size_t>(worker)];
             room.resize(static_cast<size_t>(plan.floats(*trials)));
-            kernels.trials(*trials, plan, item, room.data(), found.data() + item * sums);
+            kernels.trials(*trials, plan, parameters.data(), item, room.data(), found.data() + item * sums);
         });
         for (int64_t item = 0; item < plan.items; item++)
             for (int64_t k = 0; k < trials->candidates; k++)
-                for (int64_t i = 0; i < plan.width; i++) {
-                    const int64_t from = item * sums + k * plan.padded + i, to = k * trials->channels + i % trials->channels;
-                    trials->errors[to] += found[static_cast<size_t>(from)];
-                    trials->lacking[to] += found[static_cast<size_t>(from + plan.parameters(*trials))];
+                for (int64_t pixel = 0; pixel < plan.width; pixel += trials->channels) {
+                    const double* from = found.data() + item * sums + k * plan.padded + pixel;
+                    double *errors = trials->errors + k * trials->channels, *lacking = trials->lacking + k * trials->channels;
+                    for (int64_t c = 0; c < trials->channels; c++) {
+                        errors[c] += from[c];
+                        lacking[c] += from[plan.parameters(*trials) + c];
+                    }
                 }
         return failed;
     } catch (const std::exception&) {

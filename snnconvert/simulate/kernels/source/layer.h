@@ -122,7 +122,7 @@ struct Kernels {
     // work item `item` of a layer with phase weights (an image's tile); counts are added to
     void (*windows)(const WindowLayer&, const WindowPlan&, int64_t item, int64_t* counts);
     // rows of work item `item` of neurons that are tried; `room` is the worker's, `sums` the item's
-    void (*trials)(const Trials&, const TrialPlan&, int64_t item, float* room, double* sums);
+    void (*trials)(const Trials&, const TrialPlan&, const float* parameters, int64_t item, float* room, double* sums);
 };
 
 // rows of outputs in one work item

@@ -21,33 +21,97 @@ SNN_INLINE Vector moved_towards(const Vector& current, const Vector& next, float
 #endif
 }
 
-// What a neuron sends, and its reset; `sent` is the net number of units.
+// adds 16 values to as many sums
+SNN_INLINE void add_to(double* __restrict sums, const Vector& values) {
+#if defined(SNN_AVX512)
+    const __m512 all = reinterpret_cast<__m512>(values);
+    const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(all)), high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(all, 1));
+    _mm512_storeu_pd(sums, _mm512_add_pd(_mm512_loadu_pd(sums), low));
+    _mm512_storeu_pd(sums + 8, _mm512_add_pd(_mm512_loadu_pd(sums + 8), high));
+#else
+    float apart[16];
+    std::memcpy(apart, &values, sizeof values);
+    for (int lane = 0; lane < 16; lane++) sums[lane] += static_cast<double>(apart[lane]);
+#endif
+}
+
+SNN_INLINE Vector chosen(const Mask& set, const Vector& values, const Vector& others) {
+    return (Vector)(((Mask)values & set) | ((Mask)others & ~set));
+}
+
+SNN_INLINE Vector smaller_of(const Vector& a, const Vector& b) {
+#if defined(SNN_AVX512)
+    return reinterpret_cast<Vector>(_mm512_min_ps(reinterpret_cast<__m512>(b), reinterpret_cast<__m512>(a)));
+#else
+    return chosen(b < a, b, a);
+#endif
+}
+
+SNN_INLINE Vector larger_of(const Vector& a, const Vector& b) {
+#if defined(SNN_AVX512)
+    return reinterpret_cast<Vector>(_mm512_max_ps(reinterpret_cast<__m512>(b), reinterpret_cast<__m512>(a)));
+#else
+    return chosen(a < b, b, a);
+#endif
+}
+
+// Whole units of a threshold in a membrane, as `units` finds them: a unit more or less in the quotient is mended.
+SNN_INLINE Vector units_of(const Vector& v, const Vector& threshold, const Vector& inverse) {
+#if defined(SNN_AVX512)
+    const __m512 membrane = reinterpret_cast<__m512>(v), limit = reinterpret_cast<__m512>(threshold);
+    const __m512 one = _mm512_set1_ps(1.0f), quotient = _mm512_mul_ps(membrane, reinterpret_cast<__m512>(inverse));
+    __m512 n = _mm512_roundscale_ps(quotient, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    const __mmask16 over = _mm512_cmp_ps_mask(_mm512_mul_ps(n, limit), membrane, _CMP_GT_OQ);
+    n = _mm512_mask_sub_ps(n, over, n, one);
+    const __m512 next = _mm512_add_ps(n, one);
+    const __mmask16 under = _mm512_cmp_ps_mask(_mm512_mul_ps(next, limit), membrane, _CMP_LE_OQ);
+    return reinterpret_cast<Vector>(_mm512_mask_mov_ps(n, under, next));
+#else
+    const Vector one = Vector{} + 1.0f;
+    Vector n = v * inverse;
+    for (int lane = 0; lane < 16; lane++) n[lane] = std::floor(n[lane]);
+    n = n - where(n * threshold > v, one);
+    return n + where((n + one) * threshold <= v, one);
+#endif
+}
+
+// What a neuron sends, and its reset; `sent` is the net number of units, `inverse` that of the threshold.
 template <int64_t kModel>
-SNN_INLINE void advance(Vector& v, Vector& sent, const Vector& threshold, float levels) {
-    const Vector zero{}, one = zero + 1.0f;
-    if constexpr (kModel == kIf) {
+SNN_INLINE void advance(Vector& v, Vector& sent, const Vector& threshold, const Vector& inverse, float levels) {
+    const Vector zero{};
+    if constexpr (kModel == kIf || kModel == kTernary || kModel == kTernaryLate) {
+#if defined(SNN_AVX512)
+        __m512 membrane = reinterpret_cast<__m512>(v), total = reinterpret_cast<__m512>(sent);
+        const __m512 limit = reinterpret_cast<__m512>(threshold), unit = _mm512_set1_ps(1.0f), none = _mm512_setzero_ps();
+        const __mmask16 set = _mm512_cmp_ps_mask(membrane, limit, _CMP_GE_OQ);
+        if constexpr (kModel != kIf) {
+            const __m512 below = kModel == kTernary ? membrane : _mm512_add_ps(membrane, limit);
+            const __mmask16 low = _mm512_cmp_ps_mask(below, none, kModel == kTernary ? _CMP_LT_OQ : _CMP_LE_OQ);
+            const __mmask16 back = _mm512_mask_cmp_ps_mask(low, total, none, _CMP_GT_OQ);
+            membrane = _mm512_mask_add_ps(membrane, back, membrane, limit);
+            total = _mm512_mask_sub_ps(total, back, total, unit);
+        }
+        v = reinterpret_cast<Vector>(_mm512_mask_sub_ps(membrane, set, membrane, limit));
+        sent = reinterpret_cast<Vector>(_mm512_mask_add_ps(total, set, total, unit));
+#else
+        const Vector one = zero + 1.0f;
         const Mask set = v >= threshold;
         v -= where(set, threshold);
-        sent += where(set, one);
-    } else if constexpr (kModel == kTernary || kModel == kTernaryLate) {
-        const Mask set = v >= threshold;
-        const Mask low = kModel == kTernary ? v < zero : v <= -threshold;
-        const Mask back = low & (sent > zero);
-        v = v - where(set, threshold) + where(back, threshold);
-        sent += where(set, one) - where(back, one);
-    } else {
-        constexpr bool kMemory = kModel == kGraded;
-        float membrane[16], limit[16], total[16];
-        std::memcpy(membrane, &v, sizeof v);
-        std::memcpy(limit, &threshold, sizeof v);
-        std::memcpy(total, &sent, sizeof v);
-        for (int lane = 0; lane < 16; lane++) {
-            const float s = emitted<kModel>(membrane[lane], limit[lane], kMemory ? total[lane] : 0.0f, levels);
-            membrane[lane] = membrane[lane] - limit[lane] * s;
-            total[lane] = total[lane] + s;
+        if constexpr (kModel != kIf) {
+            const Mask low = kModel == kTernary ? v < zero : v <= -threshold;
+            const Mask back = low & (sent > zero);
+            v += where(back, threshold);
+            sent -= where(back, one);
         }
-        std::memcpy(&v, membrane, sizeof v);
-        std::memcpy(&sent, total, sizeof v);
+        sent += where(set, one);
+#endif
+    } else {
+        const Vector most = zero + levels;
+        Vector units = units_of(v, threshold, inverse);
+        if constexpr (kModel == kGraded) units = larger_of(units, -sent);
+        units = smaller_of(larger_of(units, kModel == kBurst ? zero : -most), most);
+        v = v - threshold * units;
+        sent = sent + units;
     }
 }
 
@@ -60,63 +124,81 @@ struct Column {
     double *errors, *lacking;
 };
 
+// What goes into a membrane besides the current.
+enum class Moved { kNot, kShifted, kShared };
+
 // So many candidates from `first` on through time.
-template <int64_t kModel, int kMany>
+template <int64_t kModel, int kMany, Moved kMoved>
 SNN_APART void try_some(const Trials& trials, const TrialPlan& plan, const Column& column, int64_t first) {
-    Vector v[kMany], sent[kMany], threshold[kMany], shift[kMany];
+    Vector v[kMany], sent[kMany], threshold[kMany], inverse[kMany];
+    const Vector largest = Vector{} + std::numeric_limits<float>::max();
     SNN_UNROLL
     for (int k = 0; k < kMany; k++) {
         const int64_t at = (first + k) * plan.padded + column.at;
         v[k] = load(column.initial + at);
         threshold[k] = load(column.threshold + at);
-        shift[k] = load(column.shift + at);
         sent[k] = Vector{};
+        inverse[k] = smaller_of(1.0f / threshold[k], largest);
     }
     const float levels = static_cast<float>(trials.levels);
     int64_t read = 0;
     for (int64_t time = 0; time < trials.frames + trials.wait; time++) {
         if (time < trials.frames) {
-            const int64_t from = trials.constant ? 0 : time * plan.block;
+            const int64_t from = trials.constant ? 0 : time * plan.stride();
             const Vector current = load(column.current + from);
-            if (trials.next != nullptr) {
-                const Vector next = load(column.next + from);
-                SNN_UNROLL
-                for (int k = 0; k < kMany; k++) v[k] += moved_towards(current, next, trials.share[first + k]);
-            } else if (trials.shift != nullptr) {
-                SNN_UNROLL
-                for (int k = 0; k < kMany; k++) v[k] += current + shift[k];
-            } else {
-                SNN_UNROLL
-                for (int k = 0; k < kMany; k++) v[k] += current;
+            SNN_UNROLL
+            for (int k = 0; k < kMany; k++) {
+                if constexpr (kMoved == Moved::kShared) {
+                    v[k] += moved_towards(current, load(column.next + from), trials.share[first + k]);
+                } else if constexpr (kMoved == Moved::kShifted) {
+                    v[k] += current + load(column.shift + (first + k) * plan.padded + column.at);
+                } else {
+                    v[k] += current;
+                }
             }
         }
         if (time < trials.wait) continue;
         SNN_UNROLL
-        for (int k = 0; k < kMany; k++) advance<kModel>(v[k], sent[k], threshold[k], levels);
+        for (int k = 0; k < kMany; k++) advance<kModel>(v[k], sent[k], threshold[k], inverse[k], levels);
         const int64_t frame = time - trials.wait + 1;
         if (read >= trials.reads || frame != trials.read_at[read]) continue;
         const int64_t element = read * plan.elements + column.element;
+        float wanted[16] = {};
+        std::memcpy(wanted, trials.target + element, sizeof(float) * static_cast<size_t>(column.valid));
         for (int k = 0; k < kMany; k++) {
             const Vector rate = sent[k] * (threshold[k] / static_cast<float>(frame));
             const int64_t at = (first + k) * plan.padded + column.at;
-            for (int64_t lane = 0; lane < column.valid; lane++) {
-                const float lacks = trials.target[element + lane] - rate[lane];
-                column.errors[at + lane] += static_cast<double>(lacks * lacks);
-                column.lacking[at + lane] += static_cast<double>(lacks);
-                if (trials.rates != nullptr && first + k + 1 == trials.candidates)
-                    trials.rates[element + lane] = rate[lane];
-            }
+            Vector lacks = load(wanted) - rate;
+            for (int64_t lane = column.valid; lane < 16; lane++) lacks[lane] = 0.0f;
+            add_to(column.errors + at, lacks * lacks);
+            add_to(column.lacking + at, lacks);
+            if (trials.rates != nullptr && first + k + 1 == trials.candidates)
+                store(trials.rates + element, rate, column.valid);
         }
         read++;
     }
 }
 
+// As many candidates side by side as there are registers for: each waits for its own last step.
+template <int64_t kModel, int kMany, Moved kMoved>
+inline void try_moved(const Trials& trials, const TrialPlan& plan, const Column& column, int64_t first) {
+    for (; first + kMany <= trials.candidates; first += kMany)
+        try_some<kModel, kMany, kMoved>(trials, plan, column, first);
+    if constexpr (kMany > 1) {
+        if (first < trials.candidates) try_moved<kModel, kMany / 2, kMoved>(trials, plan, column, first);
+    }
+}
+
 template <int64_t kModel>
 inline void try_all(const Trials& trials, const TrialPlan& plan, const Column& column) {
-    int64_t first = 0;
-    for (; first + 4 <= trials.candidates; first += 4) try_some<kModel, 4>(trials, plan, column, first);
-    for (; first + 2 <= trials.candidates; first += 2) try_some<kModel, 2>(trials, plan, column, first);
-    if (first < trials.candidates) try_some<kModel, 1>(trials, plan, column, first);
+#if defined(SNN_AVX512)
+    constexpr int kMany = 8;
+#else
+    constexpr int kMany = 4;
+#endif
+    if (trials.next != nullptr) return try_moved<kModel, 2, Moved::kShared>(trials, plan, column, 0);
+    if (trials.shift != nullptr) return try_moved<kModel, 2, Moved::kShifted>(trials, plan, column, 0);
+    try_moved<kModel, kMany, Moved::kNot>(trials, plan, column, 0);
 }
 
 inline void try_column(const Trials& trials, const TrialPlan& plan, const Column& column) {
@@ -129,26 +211,17 @@ inline void try_column(const Trials& trials, const TrialPlan& plan, const Column
 // Copies what a block of a row is in every frame.
 inline void copy_block(const Trials& trials, const TrialPlan& plan, const float* from, int64_t n, float* to) {
     const int64_t frames = trials.constant ? 1 : trials.frames, padded = (n + 15) / 16 * 16;
-    for (int64_t frame = 0; frame < frames; frame++, from += plan.elements, to += plan.block) {
+    for (int64_t frame = 0; frame < frames; frame++, from += plan.elements, to += plan.stride()) {
         std::memcpy(to, from, sizeof(float) * static_cast<size_t>(n));
         for (int64_t i = n; i < padded; i++) to[i] = 0.0f;
     }
 }
 
-// Rows of an item; `sums` (2, candidates, padded) are added to.
-void run_trials(const Trials& trials, const TrialPlan& plan, int64_t item, float* room, double* sums) {
-    float* parameters[3];
-    const float* given[3] = {trials.threshold, trials.initial, trials.shift};
-    const float fill[3] = {1.0f, 0.0f, 0.0f};
-    for (int which = 0; which < 3; which++, room += plan.parameters(trials)) {
-        parameters[which] = room;
-        for (int64_t k = 0; k < trials.candidates; k++)
-            for (int64_t i = 0; i < plan.padded; i++) {
-                const bool there = given[which] != nullptr && i < plan.width;
-                room[k * plan.padded + i] = there ? given[which][k * trials.channels + i % trials.channels] : fill[which];
-            }
-    }
-    float *current = room, *next = room + trials.frames * plan.block;
+// Rows of an item, with thresholds, starts and shifts (3, candidates, padded); `sums` (2, candidates, padded) are added to.
+void run_trials(const Trials& trials, const TrialPlan& plan, const float* parameters, int64_t item, float* room,
+                double* sums) {
+    const int64_t each = plan.parameters(trials);
+    float *current = room, *next = room + trials.frames * plan.stride();
     const int64_t first = item * plan.each * plan.width;
     const int64_t last = smaller(first + plan.each * plan.width, plan.elements);
     for (int64_t begin = first, n = 0; begin < last; begin += n) {
@@ -160,8 +233,8 @@ void run_trials(const Trials& trials, const TrialPlan& plan, int64_t item, float
             Column column{};
             column.element = begin + i, column.at = (begin + i) % plan.width, column.valid = smaller(int64_t{16}, n - i);
             column.current = current + i, column.next = next + i;
-            column.threshold = parameters[0], column.initial = parameters[1], column.shift = parameters[2];
-            column.errors = sums, column.lacking = sums + plan.parameters(trials);
+            column.threshold = parameters, column.initial = parameters + each, column.shift = parameters + 2 * each;
+            column.errors = sums, column.lacking = sums + each;
             try_column(trials, plan, column);
         }
     }

@@ -30,13 +30,15 @@ struct Trials {
 // How values are cut: an item's rows of whole pixels side by side, and blocks whose frames stay in the cache. It does not
 // depend on the number of threads, so that sums are always taken in the same order.
 struct TrialPlan {
-    static constexpr int64_t kItems = 32, kLanes = 16;
+    static constexpr int64_t kMostItems = 32, kLanes = 16;
     int64_t elements, width, padded, rows, each, items, block;
 
     explicit TrialPlan(const Trials& trials);
     int64_t parameters(const Trials& trials) const { return trials.candidates * padded; }
-    // floats of a worker: parameters three times, and the frames of a block, twice
-    int64_t floats(const Trials& trials) const { return 3 * parameters(trials) + 2 * trials.frames * block; }
+    // from frame to frame of a block: what is a power of two apart would share a line of the cache
+    int64_t stride() const { return block + kLanes; }
+    // floats of a worker: the frames of a block, twice
+    int64_t floats(const Trials& trials) const { return 2 * trials.frames * stride(); }
     // sums of an item
     int64_t sums(const Trials& trials) const { return 2 * parameters(trials); }
 };
