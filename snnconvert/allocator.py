@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 # parameters of mallopt(3)
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 # Blocks up to this size come from memory that stays; larger ones are asked for and handed back one by one.
 _LARGEST_KEPT = 1 << 30
 _NEVER = (1 << 31) - 1
@@ -29,7 +29,9 @@ SIGNS = ("allocate memory", "not enough memory", "out of memory")
 def keep_freed_memory() -> bool:
     """Reuse freed memory instead of handing it back at once; False where the C library is not glibc."""
     option = _function("mallopt")
-    return option is not None and bool(option(_MMAP_THRESHOLD, _LARGEST_KEPT)) and bool(option(_TRIM_THRESHOLD, _NEVER))
+    # one arena for all threads: those of other threads hold no block of more than 64 MB
+    wanted = ((_MMAP_THRESHOLD, _LARGEST_KEPT), (_TRIM_THRESHOLD, _NEVER), (_ARENA_MAX, 1))
+    return option is not None and all(option(*one) for one in wanted)
 
 
 def out_of_memory(error: Exception) -> bool:

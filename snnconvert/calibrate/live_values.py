@@ -9,7 +9,10 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -25,8 +28,10 @@ from snnconvert.simulate.chunks import widest
 from snnconvert.simulate.frames import Frames
 from snnconvert.simulate.kernels.bits import Bits
 from snnconvert.simulate.kernels.layout import is_channels_last
+from snnconvert.threads import threads
 
 V = TypeVar("V", Tensor, Frames | Spikes)
+R = TypeVar("R")
 # of the space that is free where temporary files are
 DISK_SHARE = 0.5
 SMALLEST_FILE = 2**16
@@ -67,18 +72,20 @@ class Room:
 
     def __init__(self, memory: float) -> None:
         self.memory, self.used, self.count = memory, 0, 0
+        self._counting = threading.Lock()
         self._directory: tempfile.TemporaryDirectory[str] | None = None
 
     def taken(self, tensor: Tensor) -> Tensor | _OnDisk:
         """`tensor`, or where it is kept instead."""
         size = tensor.numel() * tensor.element_size()
-        if self.used + size <= self.memory or size < SMALLEST_FILE:
-            self.used += size
-            return tensor
-        if self._directory is None:
-            self._directory = tempfile.TemporaryDirectory(prefix="snnconvert-")
-        self.count += 1
-        path = Path(self._directory.name) / str(self.count)
+        with self._counting:
+            if self.used + size <= self.memory or size < SMALLEST_FILE:
+                self.used += size
+                return tensor
+            if self._directory is None:
+                self._directory = tempfile.TemporaryDirectory(prefix="snnconvert-")
+            self.count += 1
+            path = Path(self._directory.name) / str(self.count)
         last = is_channels_last(tensor)
         ordered = tensor.permute(0, 2, 3, 1) if last else tensor.contiguous()
         ordered.reshape(-1).view(torch.uint8).numpy().tofile(path)
@@ -89,7 +96,8 @@ class Room:
         if isinstance(kept, _OnDisk):
             kept.path.unlink(missing_ok=True)
         else:
-            self.used -= kept.numel() * kept.element_size()
+            with self._counting:
+                self.used -= kept.numel() * kept.element_size()
 
 
 class Values(Generic[V]):
@@ -150,11 +158,38 @@ class Chunk:
         self.frames.pop(node)
 
 
-def in_turn(chunks: list[Chunk]) -> Iterator[Chunk]:
-    """One chunk after the other; what computing on one has left free does not add up."""
-    for chunk in chunks:
-        yield chunk
-        hand_back_beyond(KEPT_BYTES)
+def each(chunks: Sequence[Chunk], found: Callable[[Chunk], R]) -> Iterator[R]:
+    """What is `found` on each chunk, in their order; what computing has left free does not add up.
+
+    Chunks side by side, each on one thread, keep as many cores busy as torch may use, which threads inside operators do
+    not; and whoever adds up what comes, in its order, gets the same sums on any number of threads. Few results wait.
+    """
+    workers = min(torch.get_num_threads(), len(chunks))
+    if workers < 2:
+        for chunk in chunks:
+            yield found(chunk)
+            hand_back_beyond(KEPT_BYTES)
+        return
+    inference = torch.is_inference_mode_enabled()
+
+    def alone(chunk: Chunk) -> R:
+        with torch.inference_mode(inference):
+            return found(chunk)
+
+    with threads(1), ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[R]] = deque()
+        try:
+            for chunk in chunks:
+                waiting.append(pool.submit(alone, chunk))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+                    hand_back_beyond(KEPT_BYTES)
+            while waiting:
+                yield waiting.popleft().result()
+                hand_back_beyond(KEPT_BYTES)
+        finally:
+            for one in waiting:
+                one.cancel()
 
 
 def chunk_images(graph: fx.GraphModule, frames: int) -> int:

@@ -37,7 +37,7 @@ from snnconvert.calibrate.least_squares import (
     sum_of,
     weights_solved,
 )
-from snnconvert.calibrate.live_values import Room, chunk_images, disk_space, in_turn, split_images
+from snnconvert.calibrate.live_values import Chunk, Room, chunk_images, disk_space, each, split_images
 from snnconvert.calibrate.mse import best_bounds
 from snnconvert.calibrate.observe import Range, channel_axis, ranges
 from snnconvert.calibrate.options import Reconstruct
@@ -149,8 +149,8 @@ class Reconstruction:
         """Calibrate every operator and site."""
         self.networks.begin(self.chunks)
         images, frames = len(self.images), self.task.schedule.frames
-        each = (nanoseconds(node, images, frames, self.options) for node in self.visited)
-        work = list(accumulate(each, initial=0.0))
+        spent = (nanoseconds(node, images, frames, self.options) for node in self.visited)
+        work = list(accumulate(spent, initial=0.0))
         for index, node in enumerate(self.visited):
             op = op_of(node)
             if op.role == Role.WEIGHTED and self.options.weights:
@@ -158,8 +158,7 @@ class Reconstruction:
             if op.role == Role.SITE:
                 self._site(node)
             elif node in self.networks.stored:
-                for chunk in in_turn(self.chunks):
-                    self.networks.store(chunk, node)
+                self._store(node)
             for gone in self.last.get(index, ()):
                 for chunk in self.chunks:
                     chunk.forget(gone)
@@ -190,6 +189,10 @@ class Reconstruction:
     def _tried_at(self, node: fx.Node) -> Tensor:
         channels = node.meta["shape"][channel_axis(node)]
         return self.step.positions(math.prod(node.meta["shape"]) // channels, channels)
+
+    def _store(self, node: fx.Node) -> None:
+        for _ in each(self.chunks, lambda chunk: self.networks.store(chunk, node)):
+            pass
 
     # --- which node is read when ---
 
@@ -323,10 +326,13 @@ class Reconstruction:
         (source,) = arguments(node)
         cross_validated = node in self.read_out and op.weight[0].numel() <= CROSS_VALIDATED
         parts = [NormalEquations(op) for _ in range(FOLDS if cross_validated else 2)]
-        for chunk in in_turn(self.chunks):
+
+        def seen(chunk: Chunk) -> tuple[Tensor, Tensor]:
             rows = patches(op, self.networks.read(chunk, source, start), positions)
             lacking = self.networks.wanted(chunk, target, remember=True) - self.networks.read(chunk, target, start)
-            residual = outputs_by_group(op, lacking, positions)
+            return rows, outputs_by_group(op, lacking, positions)
+
+        for chunk, (rows, residual) in zip(self.chunks, each(self.chunks, seen), strict=True):
             if cross_validated:
                 for fold, part in enumerate(parts):
                     part.add(rows[:, fold::FOLDS], residual[:, fold::FOLDS])

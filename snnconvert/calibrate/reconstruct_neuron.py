@@ -127,9 +127,17 @@ class SiteNeuron:
 
 
 def at_positions(values: Tensor, axis: int, positions: Tensor) -> Tensor:
-    """(batch, *sample) with channels at `axis` as (batch, channels, positions, 1): some of every channel's values."""
+    """(batch, *sample) with channels at `axis` as (batch, channels, positions, 1): some of every channel's values.
+
+    Channels lie last in memory.
+    """
     by_channel = values.movedim(axis + 1, 1).flatten(2) if values.ndim > 2 else values.unsqueeze(2)
-    return by_channel[:, :, positions].unsqueeze(-1).contiguous(memory_format=torch.channels_last)
+    if by_channel.stride(1) != 1:
+        return by_channel[:, :, positions].unsqueeze(-1).contiguous(memory_format=torch.channels_last)
+    rows = by_channel.transpose(1, 2)
+    if len(positions) < rows.shape[1]:
+        rows = rows.index_select(1, positions)
+    return rows.contiguous().unsqueeze(1).permute(0, 3, 2, 1)
 
 
 def channel_sums(values: Tensor) -> Tensor:
@@ -137,58 +145,97 @@ def channel_sums(values: Tensor) -> Tensor:
     return values.sum((0, 2, 3), dtype=torch.float64)
 
 
-@dataclass
 class Trial:
     """A site being calibrated: the currents and targets of the images that thresholds are tried on.
 
-    Attributes:
-        currents: one float32 tensor (frames, batch, channels, positions, 1) per chunk of images.
-        targets: the ANN's activations, (reads * batch, channels, positions, 1) per chunk.
-        held_out: whether a chunk was held out from all fitting; where none was (there are too few images), those that
-            were fitted judge as well.
+    Images that are fitted lie side by side, and so do those held out, however small the chunks are that they come in.
+
+    Args:
+        neuron: what the site becomes.
+        held_out: whether a chunk was held out from all fitting, one after the other; where none was (there are too few
+            images), those that were fitted judge as well.
+        images: of each chunk.
     """
 
-    neuron: SiteNeuron
-    currents: list[Tensor]
-    targets: list[Tensor]
-    held_out: list[bool]
+    def __init__(self, neuron: SiteNeuron, held_out: Sequence[bool], images: Sequence[int]) -> None:
+        self.neuron, self.held_out = neuron, list(held_out)
+        self.places: list[slice] = []  # of each chunk among those of its kind
+        self.images = {False: 0, True: 0}
+        for held, count in zip(held_out, images, strict=True):
+            self.places.append(slice(self.images[held], self.images[held] + count))
+            self.images[held] += count
+        self.currents: dict[bool, Tensor] = {}
+        self.others: dict[bool, Tensor] = {}
+        self.targets: dict[bool, Tensor] = {}
 
-    def judged(self, candidates: Candidates, *, others: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    def place(self, chunk: int, current: Tensor, target: Tensor) -> None:
+        """Take in a chunk's float32 currents, (frames or 1, batch, channels, positions, 1), and the ANN's activations.
+
+        These are (reads * batch, channels, positions, 1).
+        """
+        self._put(self.currents, chunk, current)
+        self._put(self.targets, chunk, target.view(-1, current.shape[1], *target.shape[1:]))
+
+    def place_other(self, chunk: int, current: Tensor) -> None:
+        """Take in what a chunk's currents would be otherwise."""
+        self._put(self.others, chunk, current)
+
+    def _put(self, kept: dict[bool, Tensor], chunk: int, value: Tensor) -> None:
+        held, (first, _, channels, positions, _) = self.held_out[chunk], value.shape
+        if held not in kept:
+            room = torch.empty(first, self.images[held], positions, 1, channels)
+            kept[held] = room.permute(0, 1, 4, 2, 3)
+        kept[held][:, self.places[chunk]] = value
+
+    def moved(self, share: Tensor) -> None:
+        """Move the currents their `share`, (channels,), of the way to the others, which are forgotten."""
+        for held, other in self.others.items():
+            self.currents[held].lerp_(other, shaped(share))
+        self.others = {}
+
+    def judged(self, candidates: Candidates) -> tuple[Tensor, Tensor]:
         """Squared errors of the rates on fitted and held-out images, and what the rates of the fitted ones lack.
 
-        With `others`, shaped like `currents`, every candidate moves its share of the way to these. Returns sums of
-        shape (candidates, 2, channels) and (candidates, channels).
+        Where there are other currents, every candidate moves its share of the way to these. Returns sums of shape
+        (candidates, 2, channels) and (candidates, channels).
         """
         count, channels = candidates.threshold.shape
         errors = torch.zeros(count, 2, channels, dtype=torch.float64)
         lacking = torch.zeros(count, channels, dtype=torch.float64)
-        for chunk, (current, target, held) in enumerate(zip(self.currents, self.targets, self.held_out, strict=True)):
-            tried = self.neuron.tried(current, target, candidates, None if others is None else others[chunk])
-            errors[:, int(held)] += tried.errors
+        for held, current in self.currents.items():
+            target = self.targets[held].flatten(0, 1)
+            tried = self.neuron.tried(current, target, candidates, self.others.get(held))
+            errors[:, int(held)] = tried.errors
             if not held:
-                lacking += tried.lacking
-        if not any(self.held_out):
+                lacking = tried.lacking
+        if True not in self.currents:
             errors[:, 1] = errors[:, 0]
         return errors, lacking
 
     @property
     def fitted(self) -> int:
         """Values of every channel on the fitted images."""
-        return sum(
-            one.numel() // one.shape[1] for one, held in zip(self.targets, self.held_out, strict=True) if not held
-        )
+        return sum(one.numel() // one.shape[2] for held, one in self.targets.items() if not held)
 
-    def rates(self, chunk: int, threshold: Tensor, initial: Tensor) -> Tensor:
-        """The rates of one chunk, shaped like its targets."""
-        one = candidates_of([threshold], [initial])
-        found = self.neuron.tried(self.currents[chunk], self.targets[chunk], one, rates=True).rates
-        assert found is not None
-        return found
+    def residuals(self, threshold: Tensor, initial: Tensor, top: Tensor) -> list[Tensor]:
+        """What the rates of each chunk lack, (reads * batch, channels, positions, 1).
+
+        Rates that are at `top` already lack nothing.
+        """
+        one, found = candidates_of([threshold], [initial]), {}
+        for held, current in self.currents.items():
+            target = self.targets[held].flatten(0, 1)
+            rate = self.neuron.tried(current, target, one, rates=True).rates
+            assert rate is not None
+            residual = target - rate
+            residual.masked_fill_((rate >= top) & (residual > 0), 0.0)
+            found[held] = residual.view(self.targets[held].shape)
+        return [found[held][:, place].flatten(0, 1) for held, place in zip(self.held_out, self.places, strict=True)]
 
     def power(self) -> float:
         """Sum of the squared targets on the held-out images."""
-        judging = [target for target, held in zip(self.targets, self.held_out, strict=True) if held] or self.targets
-        return max(sum(float(target.double().square().sum()) for target in judging), 1e-30)
+        judging = self.targets.get(True, self.targets.get(False))
+        return max(0.0 if judging is None else float(judging.double().square().sum()), 1e-30)
 
 
 def candidates_of(thresholds: Sequence[Tensor], initials: Sequence[Tensor], **more: Tensor) -> Candidates:

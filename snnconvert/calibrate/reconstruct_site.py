@@ -11,7 +11,7 @@ from torch import Tensor, fx
 
 from snnconvert.calibrate.expected import ROWS_PER_INPUT
 from snnconvert.calibrate.least_squares import NormalEquations, changed, least_penalty, outputs_by_group, patches
-from snnconvert.calibrate.live_values import Chunk, in_turn
+from snnconvert.calibrate.live_values import Chunk, each
 from snnconvert.calibrate.observe import Range
 from snnconvert.calibrate.options import Reconstruct
 from snnconvert.calibrate.reconstruct_networks import Networks
@@ -147,16 +147,20 @@ class SiteStep:
         entry["channels"] = len(fit.threshold)
         threshold = found.shaped(fit.threshold)
         site = SiteCalibration(threshold, found.shaped(fit.initial))
-        for chunk in in_turn(self.chunks):
-            self._emit(chunk, node, neuron, site)
+        for _ in each(self.chunks, lambda chunk: self._emit(chunk, node, neuron, site)):
+            pass
         return site, entry
 
     def _trial(self, node: fx.Node, neuron: SiteNeuron, found: Range, positions: Tensor) -> Trial:
         """Currents and targets at some positions of every image."""
-        trial = Trial(neuron, self._currents_at(node, found.axis, positions), [], [])
-        for chunk in in_turn(self.chunks):
-            trial.targets.append(at_positions(self.networks.wanted(chunk, node), found.axis, positions))
-            trial.held_out.append(chunk.held_out)
+        trial = Trial(neuron, [one.held_out for one in self.chunks], [len(one.images) for one in self.chunks])
+
+        def seen(chunk: Chunk) -> tuple[Tensor, Tensor]:
+            current = self._current_at(chunk, node, found.axis, positions)
+            return current, at_positions(self.networks.wanted(chunk, node), found.axis, positions)
+
+        for index, (current, target) in enumerate(each(self.chunks, seen)):
+            trial.place(index, current, target)
         return trial
 
     def positions(self, total: int, channels: int, inputs: int = 0) -> Tensor:
@@ -175,9 +179,6 @@ class SiteStep:
     def _current(self, chunk: Chunk, node: fx.Node) -> Tensor:
         value = self.networks.frames(chunk, arguments(node)[0])
         return value.tensor.unsqueeze(0) if value.constant else self.networks.by_frames(value.tensor)
-
-    def _currents_at(self, node: fx.Node, axis: int, positions: Tensor) -> list[Tensor]:
-        return [self._current_at(chunk, node, axis, positions) for chunk in in_turn(self.chunks)]
 
     def _current_at(self, chunk: Chunk, node: fx.Node, axis: int, positions: Tensor) -> Tensor:
         """The current at some of every channel's values, (frames, batch, channels, positions, 1)."""
@@ -221,25 +222,27 @@ class SiteStep:
         op = op_of(presynaptic.node, Weighted)
         top = shaped(fit.threshold) * trial.neuron.levels
         (source,) = arguments(presynaptic.node)
-        for index, chunk in enumerate(in_turn(self.chunks)):
-            rate = trial.rates(index, fit.threshold, fit.initial)
-            residual = trial.targets[index] - rate
-            residual = torch.where((rate >= top) & (residual > 0), torch.zeros_like(residual), residual)
-            rows = patches(op, self.networks.mean(chunk, source), presynaptic.positions)
+        residuals = trial.residuals(fit.threshold, fit.initial, top)
+
+        def read(chunk: Chunk) -> Tensor:
+            return patches(op, self.networks.mean(chunk, source), presynaptic.positions)
+
+        for chunk, rows, residual in zip(self.chunks, each(self.chunks, read), residuals, strict=True):
             lacking = residual.squeeze(-1).transpose(1, 2) if op.features_last else residual
             (held if chunk.held_out else normal).add(rows, outputs_by_group(op, lacking), gram=False)
         penalty, _ = least_penalty(PENALTIES, lambda one: held.errors(normal.solve(one)))
         change = presynaptic.every.with_cross_of([normal, held]).solve(penalty)
         replace_op(self.networks.graph, presynaptic.node, changed(op, change))
-        others = self._currents_at(node, found.axis, presynaptic.positions)
+        others = each(self.chunks, lambda chunk: self._current_at(chunk, node, found.axis, presynaptic.positions))
+        for index, other in enumerate(others):
+            trial.place_other(index, other)
         chosen = torch.zeros_like(fit.threshold)
         count = len(SHARES)
         shared = candidates_of([fit.threshold] * count, [fit.initial] * count, share=torch.tensor(SHARES))
-        for share, *tried in zip(SHARES, *trial.judged(shared, others=others), strict=True):
+        for share, *tried in zip(SHARES, *trial.judged(shared), strict=True):
             chosen = torch.where(fit.better(*tried), torch.full_like(chosen, share), chosen)
         replace_op(self.networks.graph, presynaptic.node, changed(op, change, chosen))
-        for current, other in zip(trial.currents, others, strict=True):
-            current.lerp_(other, shaped(chosen))
+        trial.moved(chosen)
         return int((chosen > 0).sum())
 
     def _shift(self, trial: Trial, fit: _Fit, weighted: fx.Node) -> int:

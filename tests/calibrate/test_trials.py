@@ -52,7 +52,8 @@ def test_sums_do_not_depend_on_threads() -> None:
     neuron = SiteNeuron(NEURONS["ternary"], 1, Streaming(16, 2), choose(), (16,))
     draw = torch.Generator().manual_seed(0)
     current = torch.randn(16, 32, 16, 40, 1, generator=draw)
-    trial = Trial(neuron, [current], [torch.rand(32, 16, 40, 1, generator=draw)], [False])
+    trial = Trial(neuron, [False], [32])
+    trial.place(0, current, torch.rand(32, 16, 40, 1, generator=draw))
     candidates = candidates_of(
         [torch.full((16,), 0.7 + 0.1 * k) for k in range(COUNT)], [torch.full((16,), 0.5)] * COUNT
     )
