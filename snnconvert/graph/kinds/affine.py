@@ -25,7 +25,7 @@ class Affine(Op):
         self.tensor("shift", shift)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.scale + self.shift
+        return (x * self.scale).add_(self.shift)  # one tensor, which takes half of the time
 
     def largest(self, *inputs: float) -> float:
         """Scaled, and shifted outwards."""
