@@ -20,11 +20,14 @@ from torch.nn import functional as F
 
 from snnconvert.calibrate.pixels import pixels_read
 from snnconvert.graph.kinds import Op, Weighted
+from snnconvert.threads import threads
 
 # entries of a Cholesky factor that is kept (8 bytes each)
 KEPT_FACTOR = 2**25
 # rows that are multiplied in float32 before they are added up in float64
 BLOCK = 1024
+# of a group, by which a penalty is chosen: every penalty that is tried is solved for and judged at each of them
+OUTPUTS = 128
 BIAS_PENALTY = 1e-6
 # the most inputs whose weights are solved for: the time of a Gram matrix and its factors grows with their cube
 MOST_INPUTS = 5000
@@ -82,48 +85,103 @@ def outputs_by_group(op: Weighted, y: Tensor, positions: Tensor | None = None) -
 
 
 class NormalEquations:
-    """Sums of U^T U, U^T R and R^2 over any number of blocks, float64; within a block of `BLOCK` rows float32.
+    """Sums of U^T U, U^T R and R^2 over any number of blocks, float64; within `BLOCK` rows float32.
+
+    Rows that come in few at a time wait until they are so many: to add up a large product costs as much as some hundred
+    rows.
 
     Args:
         op: the operator to solve for; outputs are numbered as its output channels.
+
+    Attributes:
+        left_out: the first inputs, which are not solved for.
     """
 
     def __init__(self, op: Weighted) -> None:
         groups = op.groups
         self.left_out = 0 if weights_solved(op) else op.weight[0].numel()
         inputs, outputs = op.weight[0].numel() + 1 - self.left_out, op.weight.shape[0] // groups
-        self.gram = torch.zeros(groups, inputs, inputs, dtype=torch.float64)
-        self.cross = torch.zeros(groups, inputs, outputs, dtype=torch.float64)
-        self.power = torch.zeros(groups, outputs, dtype=torch.float64)
-        self.rows = 0
+        self._gram = torch.zeros(groups, inputs, inputs, dtype=torch.float64)
+        self._cross = torch.zeros(groups, inputs, outputs, dtype=torch.float64)
+        self._power = torch.zeros(groups, outputs, dtype=torch.float64)
+        self._rows, self._skewed = 0, False
         self.factors: dict[float, Tensor] = {}
+        self._waiting: list[tuple[Tensor, Tensor]] = []
 
-    def add(self, rows: Tensor, residual: Tensor, *, gram: bool = True) -> None:
+    @property
+    def rows(self) -> int:
+        """How many have been added to the Gram matrix."""
+        self._settle()
+        return self._rows
+
+    @property
+    def gram(self) -> Tensor:
+        """U^T U, (groups, inputs + 1, inputs + 1)."""
+        self._settle()
+        if self._skewed:  # what is below the diagonal is the same again
+            half = self._gram.shape[1] // 2
+            self._gram[:, half:, :half] = self._gram[:, :half, half:].transpose(1, 2)
+            self._skewed = False
+        return self._gram
+
+    @property
+    def cross(self) -> Tensor:
+        """U^T R, (groups, inputs + 1, outputs per group)."""
+        self._settle()
+        return self._cross
+
+    @property
+    def power(self) -> Tensor:
+        """R^2, (groups, outputs per group)."""
+        self._settle()
+        return self._power
+
+    def add(self, rows: Tensor, residual: Tensor) -> None:
         """Add a block: `rows` from `patches`, `residual` from `outputs_by_group`."""
         used = rows[..., self.left_out :]
-        u, r = used.flatten(1, 2).contiguous(), residual.flatten(1, 2).contiguous()  # sums in one order
-        for some, wanted in zip(torch.split(u, BLOCK, 1), torch.split(r, BLOCK, 1), strict=True):
-            turned = some.transpose(1, 2)
-            if gram:
-                self.gram += turned @ some
-            self.cross += turned @ wanted
-            self.power += wanted.double().square().sum(1)
-        if gram:
-            self.rows += u.shape[1]
-            self.factors.clear()
+        self._waiting.append((used.flatten(1, 2), residual.flatten(1, 2)))
+        if sum(u.shape[1] for u, _ in self._waiting) >= BLOCK:
+            self._settle(all_of_them=False)
 
-    def cleared(self) -> NormalEquations:
+    def _settle(self, *, all_of_them: bool = True) -> None:
+        """Take in the rows that wait, or as many whole blocks as there are."""
+        if not self._waiting:
+            return
+        u, r = (torch.cat(parts, 1) for parts in zip(*self._waiting, strict=True))
+        kept = 0 if all_of_them else u.shape[1] % BLOCK
+        whole = u.shape[1] - kept
+        self._waiting = [(u[:, whole:].clone(), r[:, whole:].clone())] if kept else []
+        blocks = zip(torch.split(u[:, :whole], BLOCK, 1), torch.split(r[:, :whole], BLOCK, 1), strict=True)
+        with threads(1):  # sums that do not depend on how many there are
+            for some, wanted in blocks:
+                self._add_block(some, wanted)
+
+    def _add_block(self, some: Tensor, wanted: Tensor) -> None:
+        half = some.shape[2] // 2
+        left, right = some[..., :half], some[..., half:]
+        self._gram[:, :half, :half] += left.transpose(1, 2) @ left
+        self._gram[:, half:, half:] += right.transpose(1, 2) @ right
+        self._gram[:, :half, half:] += left.transpose(1, 2) @ right
+        self._add_wanted(some, wanted)
+        self._rows, self._skewed = self._rows + some.shape[1], True
+        self.factors.clear()
+
+    def _add_wanted(self, some: Tensor, wanted: Tensor) -> None:
+        self._cross += some.transpose(1, 2) @ wanted
+        self._power += wanted.double().square().sum(1)
+
+    def cleared(self) -> Residuals:
         """The same Gram matrix, waiting for new residuals."""
-        fresh = object.__new__(NormalEquations)
-        fresh.gram, fresh.rows, fresh.factors, fresh.left_out = self.gram, self.rows, self.factors, self.left_out
-        fresh.cross, fresh.power = torch.zeros_like(self.cross), torch.zeros_like(self.power)
-        return fresh
+        return Residuals(self, torch.zeros_like(self.cross), torch.zeros_like(self.power))
 
     def with_cross_of(self, parts: Sequence[NormalEquations]) -> NormalEquations:
         """The same Gram matrix and its factors, with the residuals of `parts`, whose rows are its own."""
-        fresh = self.cleared()
-        fresh.cross, fresh.power = sum_of([one.cross for one in parts]), sum_of([one.power for one in parts])
-        return fresh
+        return Residuals(self, sum_of([one.cross for one in parts]), sum_of([one.power for one in parts]))
+
+    def sampled(self) -> NormalEquations:
+        """The same for some of the outputs, at most `OUTPUTS` of a group: enough to choose a penalty by."""
+        step = -(-self.cross.shape[2] // OUTPUTS)
+        return self if step == 1 else Residuals(self, self.cross[..., ::step], self.power[:, ::step])
 
     def solve(self, penalty: float) -> Tensor:
         """dW for lambda = `penalty`, shape (groups, inputs + 1, outputs per group)."""
@@ -170,13 +228,45 @@ def least_penalty(penalties: Sequence[float], errors: Callable[[float], Tensor])
     return penalties[best], known[best]
 
 
-def merged(parts: Sequence[NormalEquations]) -> NormalEquations:
-    """The sums over the blocks of all `parts`; they stay as they are."""
-    joined = object.__new__(NormalEquations)
-    joined.gram, joined.cross = sum_of([one.gram for one in parts]), sum_of([one.cross for one in parts])
-    joined.power, joined.rows = sum_of([one.power for one in parts]), sum(one.rows for one in parts)
-    joined.factors, joined.left_out = {}, parts[0].left_out
-    return joined
+def best_penalty(
+    penalties: Sequence[float], splits: Sequence[tuple[NormalEquations, NormalEquations]]
+) -> tuple[float, Tensor]:
+    """The penalty with the least error of what is fitted (first of each pair), judged by the second; and all errors."""
+
+    def errors(pairs: Sequence[tuple[NormalEquations, NormalEquations]], penalty: float) -> Tensor:
+        return sum_of([judge.errors(fit.solve(penalty)) for fit, judge in pairs])
+
+    some = [(fit.sampled(), judge.sampled()) for fit, judge in splits]
+    best, found = least_penalty(penalties, lambda penalty: errors(some, penalty))
+    return best, found if some[0][0] is splits[0][0] else errors(splits, best)
+
+
+class Residuals(NormalEquations):
+    """Other right-hand sides for a Gram matrix, whose factors they share.
+
+    Args:
+        of: the Gram matrix.
+        cross: U^T R, (groups, inputs + 1, outputs per group).
+        power: R^2, (groups, outputs per group).
+    """
+
+    def __init__(self, of: NormalEquations, cross: Tensor, power: Tensor) -> None:
+        self._gram, self._rows, self.factors, self.left_out = of.gram, of.rows, of.factors, of.left_out
+        self._cross, self._power = cross, power
+        self._waiting, self._skewed = [], False
+
+    def _add_block(self, some: Tensor, wanted: Tensor) -> None:
+        self._add_wanted(some, wanted)
+
+
+class Merged(NormalEquations):
+    """The sums over the blocks of all `parts`, which stay as they are."""
+
+    def __init__(self, parts: Sequence[NormalEquations]) -> None:
+        self._gram, self._cross = sum_of([one.gram for one in parts]), sum_of([one.cross for one in parts])
+        self._power, self._rows = sum_of([one.power for one in parts]), sum(one.rows for one in parts)
+        self.factors, self.left_out = {}, parts[0].left_out
+        self._waiting, self._skewed = [], False
 
 
 def sum_of(tensors: Sequence[Tensor]) -> Tensor:

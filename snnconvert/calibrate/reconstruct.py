@@ -27,10 +27,10 @@ from torch import Tensor, fx
 from snnconvert.calibrate.expected import Expected, nanoseconds
 from snnconvert.calibrate.histogram import histograms
 from snnconvert.calibrate.least_squares import (
+    Merged,
     NormalEquations,
+    best_penalty,
     changed,
-    least_penalty,
-    merged,
     outputs_by_group,
     patches,
     solvable,
@@ -338,17 +338,17 @@ class Reconstruction:
                     part.add(rows[:, fold::FOLDS], residual[:, fold::FOLDS])
             else:
                 parts[chunk.held_out].add(rows, residual)
+        splits: list[tuple[NormalEquations, NormalEquations]]
         if cross_validated:
-            splits = [(merged(parts[:fold] + parts[fold + 1 :]), part) for fold, part in enumerate(parts)]
+            others = [parts[:fold] + parts[fold + 1 :] for fold in range(len(parts))]
+            splits = [(Merged(some), part) for some, part in zip(others, parts, strict=True)]
         else:
             splits = [(parts[0], parts[1] if parts[1].rows else parts[0])]
         judged = max(sum(judge.rows for _, judge in splits), 1)
         before = sum_of([judge.errors(torch.zeros_like(judge.cross)) for _, judge in splits])
-        best, found = least_penalty(
-            PENALTIES, lambda penalty: sum_of([judge.errors(fit.solve(penalty)) for fit, judge in splits])
-        )
+        best, found = best_penalty(PENALTIES, splits)
         accepted = found < before
-        everything = merged(parts)
+        everything = Merged(parts)
         solved = changed(op, everything.solve(best), accepted.double())
         after = float(torch.where(accepted, found, before).sum()) / judged
         entry = {

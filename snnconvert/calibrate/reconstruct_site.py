@@ -229,8 +229,9 @@ class SiteStep:
 
         for chunk, rows, residual in zip(self.chunks, each(self.chunks, read), residuals, strict=True):
             lacking = residual.squeeze(-1).transpose(1, 2) if op.features_last else residual
-            (held if chunk.held_out else normal).add(rows, outputs_by_group(op, lacking), gram=False)
-        penalty, _ = least_penalty(PENALTIES, lambda one: held.errors(normal.solve(one)))
+            (held if chunk.held_out else normal).add(rows, outputs_by_group(op, lacking))
+        some, judge = normal.sampled(), held.sampled()
+        penalty, _ = least_penalty(PENALTIES, lambda one: judge.errors(some.solve(one)))
         change = presynaptic.every.with_cross_of([normal, held]).solve(penalty)
         replace_op(self.networks.graph, presynaptic.node, changed(op, change))
         others = each(self.chunks, lambda chunk: self._current_at(chunk, node, found.axis, presynaptic.positions))

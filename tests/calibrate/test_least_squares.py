@@ -8,10 +8,10 @@ from torch import Tensor
 
 from snnconvert.calibrate import least_squares
 from snnconvert.calibrate.least_squares import (
+    Merged,
     NormalEquations,
     changed,
     least_penalty,
-    merged,
     outputs_by_group,
     patches,
     solvable,
@@ -91,7 +91,7 @@ def test_of_very_wide_sums_the_bias_alone_is_solved(
     parts = [NormalEquations(op), NormalEquations(op)]
     for part, some in zip(parts, (slice(0, 25), slice(25, None)), strict=True):
         part.add(patches(op, x[some]), outputs_by_group(op, lack[some]))
-    whole = merged(parts)
+    whole = Merged(parts)
     assert torch.equal(whole.errors(torch.zeros_like(whole.cross)), whole.power.flatten())
     change = parts[0].cleared().with_cross_of(parts).solve(0.1) * 25 / 40  # factors of 25 images, residuals of 40
     found = changed(op, whole.solve(0.1))
@@ -115,7 +115,7 @@ def test_blocks_add_up() -> None:
         return equations
 
     whole = over((x, lack))
-    halves = merged([over((x[:4], lack[:4])), over((x[4:], lack[4:]))])
+    halves = Merged([over((x[:4], lack[:4])), over((x[4:], lack[4:]))])
     assert whole.rows == halves.rows == 8 * 36
     assert torch.allclose(whole.solve(0.01), halves.solve(0.01), atol=1e-6)
     assert torch.equal(whole.cleared().cross, torch.zeros_like(whole.cross))
