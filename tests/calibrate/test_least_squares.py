@@ -8,8 +8,10 @@ from torch import Tensor
 
 from snnconvert.calibrate import least_squares
 from snnconvert.calibrate.least_squares import (
+    BLOCK,
     Merged,
     NormalEquations,
+    best_penalty,
     changed,
     least_penalty,
     outputs_by_group,
@@ -151,3 +153,46 @@ def test_the_least_penalty_is_found_with_few_trials() -> None:
         assert found == penalties[best]
         assert float(error.sum()) == 1.5
         assert len(tried) == len(set(tried)) <= 3 + abs(best - 3)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_sums_do_not_depend_on_how_rows_come_in(groups: int) -> None:
+    """Blocks are cut where rows are counted, whoever brings them; and only half of a symmetric product is computed."""
+    draw = torch.Generator().manual_seed(5)
+    op = Linear(torch.randn(6, 7, generator=draw), None) if groups == 1 else made(6, 4, 2)
+    inputs = op.weight[0].numel() + 1
+    rows = torch.randn(groups, 1, 2 * BLOCK + 77, inputs, generator=draw)
+    residual = torch.randn(groups, 1, rows.shape[2], 6 // groups, generator=draw)
+    found = []
+    for size in (1, 300, BLOCK, 5000):
+        equations = NormalEquations(op)
+        for some, wanted in zip(rows.split(size, 2), residual.split(size, 2), strict=True):
+            equations.add(some, wanted)
+        found.append(equations)
+        assert equations.rows == rows.shape[2]
+    for other in found[1:]:
+        assert torch.equal(found[0].gram, other.gram)
+        assert torch.equal(found[0].cross, other.cross)
+        assert torch.equal(found[0].power, other.power)
+    wide = rows[:, 0].double()
+    assert torch.allclose(found[0].gram, wide.transpose(1, 2) @ wide, rtol=1e-4, atol=1e-2)
+    assert torch.equal(found[0].gram, found[0].gram.transpose(1, 2))
+
+
+def test_a_penalty_is_chosen_on_some_outputs_and_judged_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = torch.Generator().manual_seed(6)
+    op = Linear(torch.randn(40, 12, generator=draw), None)
+    x = torch.randn(2, 60, 12, generator=draw)
+    noisy = x @ torch.randn(12, 40, generator=draw) * 0.05 + torch.randn(2, 60, 40, generator=draw)
+    pair = NormalEquations(op), NormalEquations(op)
+    for part, some, wanted in zip(pair, x, noisy, strict=True):
+        part.add(patches(op, some), outputs_by_group(op, wanted))
+    penalties = (0.001, 0.01, 0.1, 1.0, 10.0)
+    every = best_penalty(penalties, [pair])
+    monkeypatch.setattr(least_squares, "OUTPUTS", 8)
+    assert pair[0].sampled().cross.shape[2] == 8
+    assert pair[0].sampled().factors is pair[0].factors
+    chosen, errors = best_penalty(penalties, [pair])
+    assert chosen == every[0]
+    assert torch.equal(errors, every[1])
+    assert errors.shape == (40,)
