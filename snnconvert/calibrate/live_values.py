@@ -10,11 +10,12 @@ import math
 import shutil
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -38,6 +39,8 @@ SMALLEST_FILE = 2**16
 # free memory that is kept for the next chunk: many times what a chunk needs, unless one image is large
 KEPT_BYTES = 2**31
 CHUNK_BYTES = 64 * 2**20
+# seconds that a chunk takes
+WORTH_A_THREAD = 0.005
 
 
 def disk_space() -> int:
@@ -164,29 +167,34 @@ def each(chunks: Sequence[Chunk], found: Callable[[Chunk], R]) -> Iterator[R]:
     Chunks side by side, each on one thread, keep as many cores busy as torch may use, which threads inside operators do
     not; and whoever adds up what comes, in its order, gets the same sums on any number of threads. Few results wait.
     """
-    workers = min(torch.get_num_threads(), len(chunks))
-    if workers < 2:
-        for chunk in chunks:
-            yield found(chunk)
-            hand_back_beyond(KEPT_BYTES)
-        return
-    inference = torch.is_inference_mode_enabled()
+    workers, inference = min(torch.get_num_threads(), len(chunks)), torch.is_inference_mode_enabled()
 
     def alone(chunk: Chunk) -> R:
         with torch.inference_mode(inference):
             return found(chunk)
 
-    with threads(1), ThreadPoolExecutor(workers) as pool:
+    with threads(1):
+        begun = time.perf_counter()
+        first = [alone(chunk) for chunk in chunks[:1]]
+        small = time.perf_counter() - begun < WORTH_A_THREAD
+        for one in chain(first, _side_by_side(chunks[1:], alone, 1 if small else workers)):
+            yield one
+            hand_back_beyond(KEPT_BYTES)
+
+
+def _side_by_side(chunks: Sequence[Chunk], found: Callable[[Chunk], R], workers: int) -> Iterator[R]:
+    if workers < 2:
+        yield from map(found, chunks)
+        return
+    with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[R]] = deque()
         try:
             for chunk in chunks:
-                waiting.append(pool.submit(alone, chunk))
+                waiting.append(pool.submit(found, chunk))
                 if len(waiting) > workers:
                     yield waiting.popleft().result()
-                    hand_back_beyond(KEPT_BYTES)
             while waiting:
                 yield waiting.popleft().result()
-                hand_back_beyond(KEPT_BYTES)
         finally:
             for one in waiting:
                 one.cancel()

@@ -15,6 +15,11 @@ from snnconvert.calibrate.reconstruct import calibrate_reconstruct
 from snnconvert.threads import threads
 
 
+@pytest.fixture(autouse=True)
+def every_chunk_is_worth_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_values, "WORTH_A_THREAD", 0.0)
+
+
 @pytest.fixture(params=[1, 2, 5])
 def some_threads(request: pytest.FixtureRequest) -> Iterator[int]:
     count: int = request.param
