@@ -80,7 +80,7 @@ sanitize: $(BIN)/.test-installed
 		ASAN_OPTIONS=detect_leaks=0 SNNCONVERT_KERNELS=native PYTHONPATH=. $(abspath $(BIN))/python -m pytest -n 2 -q \
 		-p no:cacheprovider tests/simulate/test_native_convolutions.py tests/simulate/test_kernels.py \
 		tests/train/test_trained_neurons.py \
-		tests/simulate/test_window_kernels.py
+		tests/simulate/test_window_kernels.py tests/calibrate/test_trials.py
 
 # mutations of every kind of file that is read, in watched processes: some half an hour; files of faults are kept
 MUTATIONS ?= 10000
