@@ -228,17 +228,24 @@ def least_penalty(penalties: Sequence[float], errors: Callable[[float], Tensor])
     return penalties[best], known[best]
 
 
-def best_penalty(
-    penalties: Sequence[float], splits: Sequence[tuple[NormalEquations, NormalEquations]]
-) -> tuple[float, Tensor]:
-    """The penalty with the least error of what is fitted (first of each pair), judged by the second; and all errors."""
+# what is fitted, and what judges it
+Split = tuple[NormalEquations, NormalEquations]
 
-    def errors(pairs: Sequence[tuple[NormalEquations, NormalEquations]], penalty: float) -> Tensor:
-        return sum_of([judge.errors(fit.solve(penalty)) for fit, judge in pairs])
 
+def _judged(splits: Sequence[Split], penalty: float) -> Tensor:
+    return sum_of([judge.errors(fit.solve(penalty)) for fit, judge in splits])
+
+
+def chosen_penalty(penalties: Sequence[float], splits: Sequence[Split]) -> tuple[float, Tensor]:
+    """The penalty with the least error at some of the outputs, and the errors of these."""
     some = [(fit.sampled(), judge.sampled()) for fit, judge in splits]
-    best, found = least_penalty(penalties, lambda penalty: errors(some, penalty))
-    return best, found if some[0][0] is splits[0][0] else errors(splits, best)
+    return least_penalty(penalties, lambda penalty: _judged(some, penalty))
+
+
+def best_penalty(penalties: Sequence[float], splits: Sequence[Split]) -> tuple[float, Tensor]:
+    """The same, and the errors of all outputs."""
+    best, found = chosen_penalty(penalties, splits)
+    return best, found if len(found) == splits[0][1].power.numel() else _judged(splits, best)
 
 
 class Residuals(NormalEquations):

@@ -29,6 +29,7 @@ from snnconvert.calibrate.histogram import histograms
 from snnconvert.calibrate.least_squares import (
     Merged,
     NormalEquations,
+    Split,
     best_penalty,
     changed,
     outputs_by_group,
@@ -338,7 +339,7 @@ class Reconstruction:
                     part.add(rows[:, fold::FOLDS], residual[:, fold::FOLDS])
             else:
                 parts[chunk.held_out].add(rows, residual)
-        splits: list[tuple[NormalEquations, NormalEquations]]
+        splits: list[Split]
         if cross_validated:
             others = [parts[:fold] + parts[fold + 1 :] for fold in range(len(parts))]
             splits = [(Merged(some), part) for some, part in zip(others, parts, strict=True)]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.calibrate.expected import ROWS_PER_INPUT
-from snnconvert.calibrate.least_squares import NormalEquations, changed, least_penalty, outputs_by_group, patches
+from snnconvert.calibrate.least_squares import NormalEquations, changed, chosen_penalty, outputs_by_group, patches
 from snnconvert.calibrate.live_values import Chunk, each
 from snnconvert.calibrate.observe import Range
 from snnconvert.calibrate.options import Reconstruct
@@ -230,8 +230,7 @@ class SiteStep:
         for chunk, rows, residual in zip(self.chunks, each(self.chunks, read), residuals, strict=True):
             lacking = residual.squeeze(-1).transpose(1, 2) if op.features_last else residual
             (held if chunk.held_out else normal).add(rows, outputs_by_group(op, lacking))
-        some, judge = normal.sampled(), held.sampled()
-        penalty, _ = least_penalty(PENALTIES, lambda one: judge.errors(some.solve(one)))
+        penalty, _ = chosen_penalty(PENALTIES, [(normal, held)])
         change = presynaptic.every.with_cross_of([normal, held]).solve(penalty)
         replace_op(self.networks.graph, presynaptic.node, changed(op, change))
         others = each(self.chunks, lambda chunk: self._current_at(chunk, node, found.axis, presynaptic.positions))
