@@ -39,7 +39,7 @@ class Path:
         self.spikes: Tensor = spikes.contiguous(memory_format=torch.channels_last)
         self.bits = native.condensed(self.spikes)
         outputs_in_all = TIMESTEPS * BATCH * size * size
-        self.by_tables = tables_pay(packed, density, outputs_in_all, native.instructions)
+        self.by_tables = tables_pay(packed, density, outputs_in_all)
         self.by_lists = density < dense_from(packed)
 
     def _run(self, term: Any) -> None:

@@ -285,7 +285,7 @@ class Networks:
         planes, tables = sent.planes, False
         if planes:
             outputs = len(sent.spikes) * math.prod(shape) // packed.outputs
-            tables = tables_pay(packed, sent.density / planes, outputs, self.native.instructions)
+            tables = tables_pay(packed, sent.density / planes, outputs)
         if sent.density > DENSE_FROM and not tables:
             return None
         return Convolution(sent.for_kernels(self.native), packed, tables)

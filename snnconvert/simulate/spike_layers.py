@@ -197,7 +197,7 @@ class SpikeLayers:
     ) -> Convolution | None:
         """Spikes of a density, all planes together, through packed weights; None where a dense operator is faster."""
         outputs = len(sent) * math.prod(node.meta["shape"]) // packed.outputs
-        tables = isinstance(sent, Bits) and tables_pay(packed, density / planes, outputs, self.native.instructions)
+        tables = isinstance(sent, Bits) and tables_pay(packed, density / planes, outputs)
         return Convolution(sent, packed, tables) if tables or density < dense_from(packed) else None
 
     def _pack(self, node: fx.Node, planes: int, magnitudes: int = 1) -> Packed | None:

@@ -24,9 +24,8 @@ MOST_INTEGER = 127
 MOST_SUM = 2**15 - 1
 MOST_TABLES = 320  # of one block of outputs; more were not measured
 OUTPUTS_WORTH_TABLES = 1024  # making a table costs as much as some 400 look-ups
-# densities from which look-ups are faster than lists, and than the faster lists of kernels three columns wide; and than
-# the lists of processors without AVX-512
-TABLES_FROM, TABLES_FROM_COLUMNS, TABLES_FROM_PLAIN = 0.1, 0.18, 0.06
+# densities from which look-ups are faster than lists, and than the faster lists of kernels three columns wide
+TABLES_FROM, TABLES_FROM_COLUMNS = 0.1, 0.18
 SMALL_WEIGHTS = 70_000  # bytes: most of them stay in the first-level cache
 LARGE_WEIGHTS = 2_200_000  # bytes: they leave the second-level cache
 
@@ -106,14 +105,13 @@ def dense_from(packed: Packed) -> float:
     return 0.37 if size <= LARGE_WEIGHTS else 0.26
 
 
-def tables_pay(packed: Packed, density: float, outputs: int, instructions: str) -> bool:
+def tables_pay(packed: Packed, density: float, outputs: int) -> bool:
     """Whether sums of bits are looked up faster than they are added (benchmarks/speed.py).
 
     Args:
         packed: the weights.
         density: share of bits that are set.
         outputs: output pixels of all samples.
-        instructions: of the processor.
     """
     outputs //= torch.get_num_threads()  # every thread makes tables of its own
     if packed.groups > 1 or outputs < OUTPUTS_WORTH_TABLES:
@@ -123,7 +121,6 @@ def tables_pay(packed: Packed, density: float, outputs: int, instructions: str) 
     if packed.outputs <= LANES or (packed.inputs <= 2 * LANES and packed.kernel == (1, 1)):
         return True
     for_many = TABLES_FROM_COLUMNS if packed.columns is not None else TABLES_FROM
-    for_many = for_many if instructions == "avx512" else TABLES_FROM_PLAIN
     return density >= for_many * (1 + OUTPUTS_WORTH_TABLES / outputs)
 
 

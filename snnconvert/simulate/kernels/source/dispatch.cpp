@@ -81,7 +81,7 @@ int64_t best_instructions() {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi2"))
         return 2;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")) return 1;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")) return 1;
 #endif
     return 0;
 }

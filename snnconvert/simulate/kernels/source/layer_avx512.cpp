@@ -1,7 +1,5 @@
 // The kernels for x86-64 with AVX-512 (with VBMI2, which packs the indices of set lanes).
 #if defined(__x86_64__)
-#include <immintrin.h>
-
 #include "layer_standard.h"
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi2,bmi,bmi2,popcnt"))), \

@@ -13,12 +13,7 @@ struct Columns {
     int32_t* starts = nullptr;    // (in_w, rows + 1): first entry of a pixel
 
     static bool serve(const Term& term, int64_t out_rows) {
-#if defined(SNN_AVX512)
         return term.planes > 0 && term.columns != nullptr && ((out_rows - 1) * term.stride_h + term.k_h) * term.in_c < 65536;
-#else
-        (void)term, (void)out_rows;
-        return false;
-#endif
     }
 
     Columns() = default;
@@ -38,7 +33,6 @@ struct Columns {
         entries = reinterpret_cast<uint16_t*>(starts + room_for_starts(term));
     }
 
-#if defined(SNN_AVX512)
     SNN_APART void fill(const Term& term, const int8_t* image) const {
         Decoder<true> decoder(entries, nullptr);
         const int64_t in_w = term.in_w, in_c = term.in_c, bytes = bytes_for(in_c), line = in_w * bytes, height = rows;
@@ -52,7 +46,7 @@ struct Columns {
                     std::memcpy(&above, pixel, sizeof above);
                     std::memcpy(&below, pixel + line, sizeof below);
                     const auto before = static_cast<int32_t>(decoder.count());
-                    decoder.add(static_cast<__mmask64>(below) << 32 | above, y * 32);
+                    decoder.add(static_cast<uint64_t>(below) << 32 | above, y * 32);
                     *start++ = before;
                     *start++ = before + __builtin_popcount(above);
                 }
@@ -172,7 +166,6 @@ struct Columns {
         if (term.stride_w == 2) return walk_by_two<Sums, N, kRow>(layer, term, out_y, padded, at, c, out);
         walk<Sums, N, kRow>(layer, term, out_y, padded, at, c, out);
     }
-#endif
 };
 
 }  // namespace

@@ -7,7 +7,7 @@ namespace {
 template <int N, bool Unit, class Sink>
 inline void gather(const Events& events, const float* weights, int64_t row, const float* bias, int64_t at, int64_t c,
                    int64_t outputs, Sink& sink) {
-    constexpr int kChains = N == 1 ? 4 : N <= 4 ? 2 : 1;
+    constexpr int kChains = N == 1 ? 4 : 2 * N <= kVectorsAtOnce ? 2 : 1;
     Vector sum[kChains][N];
     for (int n = 0; n < N; n++) {
         sum[0][n] = load(bias + c + 16 * n);
@@ -40,9 +40,8 @@ inline void gather_all(const Events& events, const float* weights, int64_t row, 
         case 64: return gather<4, Unit>(events, weights, 64, bias, at, 0, outputs, sink);
     }
     int64_t c = 0;
-#if defined(SNN_AVX512)
-    for (; row - c >= 128; c += 128) gather<8, Unit>(events, weights, row, bias, at, c, outputs, sink);
-#endif
+    if constexpr (kVectorsAtOnce >= 8)
+        for (; row - c >= 128; c += 128) gather<8, Unit>(events, weights, row, bias, at, c, outputs, sink);
     for (; row - c >= 64; c += 64) gather<4, Unit>(events, weights, row, bias, at, c, outputs, sink);
     if (row - c >= 32) {
         gather<2, Unit>(events, weights, row, bias, at, c, outputs, sink);
@@ -137,10 +136,10 @@ inline void convolve_events(const Layer& layer, const Term& term, const Geometry
     });
 }
 
-#if defined(SNN_AVX512)
 template <class Sink>
 inline void convolve_by_columns(const Layer& layer, const Term& term, const Geometry& geometry, const Tile& tile,
                                 const int8_t* image, Sink& sink) {
+    constexpr int kMost = kVectorsAtOnce / 2;  // three sums each
     const Columns& columns = geometry.columns;
     const int64_t row = term.integers != nullptr ? (geometry.outputs + 31) / 32 * 32 : geometry.padded;
     columns.fill(term, image);
@@ -152,20 +151,23 @@ inline void convolve_by_columns(const Layer& layer, const Term& term, const Geom
                 case 32: columns.along<IntegerSums, 1, 32>(layer, term, y, row, at, 0, sink); continue;
                 case 64: columns.along<IntegerSums, 2, 64>(layer, term, y, row, at, 0, sink); continue;
             }
-            for (; row - c >= 128; c += 128) columns.along<IntegerSums, 4, 0>(layer, term, y, row, at, c, sink);
+            for (; row - c >= 32 * kMost; c += 32 * kMost)
+                columns.along<IntegerSums, kMost, 0>(layer, term, y, row, at, c, sink);
             for (; row - c >= 32; c += 32) columns.along<IntegerSums, 1, 0>(layer, term, y, row, at, c, sink);
             continue;
         }
         switch (row) {
             case 16: columns.along<FloatSums, 1, 16>(layer, term, y, row, at, 0, sink); continue;
             case 32: columns.along<FloatSums, 2, 32>(layer, term, y, row, at, 0, sink); continue;
-            case 64: columns.along<FloatSums, 4, 64>(layer, term, y, row, at, 0, sink); continue;
+            case 64:
+                for (; c < 64; c += 16 * kMost) columns.along<FloatSums, kMost, 64>(layer, term, y, row, at, c, sink);
+                continue;
         }
-        for (; row - c >= 64; c += 64) columns.along<FloatSums, 4, 0>(layer, term, y, row, at, c, sink);
+        for (; row - c >= 16 * kMost; c += 16 * kMost)
+            columns.along<FloatSums, kMost, 0>(layer, term, y, row, at, c, sink);
         for (; row - c >= 16; c += 16) columns.along<FloatSums, 1, 0>(layer, term, y, row, at, c, sink);
     }
 }
-#endif
 
 template <class Sink>
 inline void convolve(const Layer& layer, const Term& term, const Geometry& geometry, const Tile& tile, int64_t frame,
@@ -185,10 +187,8 @@ inline void convolve(const Layer& layer, const Term& term, const Geometry& geome
                                   : convolve_depthwise<2>(layer, term, tile, image, sink);
     if (geometry.tabled)
         return convolve_by_tables(layer, term, geometry.tables, image, tile.first, tile.width, tile.top, tile.bottom, sink);
-#if defined(SNN_AVX512)
     if (geometry.pointwise) return geometry.points.convolve(layer, term, image, tile.top, tile.bottom, sink);
     if (geometry.by_columns) return convolve_by_columns(layer, term, geometry, tile, image, sink);
-#endif
     if (term.planes > 0) return convolve_events<true>(layer, term, geometry, tile, image, scratch, sink);
     convolve_events<false>(layer, term, geometry, tile, image, scratch, sink);
 }

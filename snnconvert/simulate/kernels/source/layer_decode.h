@@ -70,7 +70,7 @@ struct LaneTable {
 
 constexpr LaneTable kLanes{};  // made by the compiler: nothing of this file may run unasked at load time
 
-typedef uint16_t Lanes __attribute__((vector_size(16), aligned(2), may_alias));
+typedef uint16_t Eight __attribute__((vector_size(16)));
 #endif
 
 template <bool Unit>
@@ -114,10 +114,14 @@ class Decoder {
         return {start_, values_start_, count()};
     }
 
-#if defined(SNN_AVX512)
     // all 64 of these flags; the first belongs to weight row `base`
-    SNN_INLINE void add(__mmask64 set, int64_t base) { list(set, base); }
+    SNN_INLINE void add(uint64_t set, int64_t base) {
+#if defined(SNN_AVX512)
+        list(set, base);
+#else
+        for (int64_t i = 0; i < 64; i += 8) list(set >> i & 0xff, base + i);
 #endif
+    }
 
    private:
     SNN_INLINE void add_bits(const int8_t* bits, int64_t n, int64_t base) {
@@ -149,7 +153,7 @@ class Decoder {
     }
 #else
     SNN_INLINE void list(unsigned flags, int64_t base) {
-        Lanes rows;
+        Eight rows;
         std::memcpy(&rows, kLanes.lanes[flags], sizeof rows);
         rows += static_cast<uint16_t>(base);
         std::memcpy(end_, &rows, sizeof rows);

@@ -5,28 +5,6 @@
 namespace snn {
 namespace {
 
-typedef int16_t Shorts __attribute__((vector_size(64), aligned(2), may_alias));
-typedef int16_t HalfShorts __attribute__((vector_size(32), may_alias));
-
-inline Shorts load_shorts(const int16_t* from) {
-    Shorts value;
-    std::memcpy(&value, from, sizeof value);
-    return value;
-}
-
-// lanes [16 * half, 16 * half + 16) as floats
-inline Vector half_as_floats(const Shorts& sums, int half) {
-#if defined(SNN_AVX512)
-    const __m512i all = reinterpret_cast<__m512i>(sums);
-    const __m256i part = half == 0 ? _mm512_castsi512_si256(all) : _mm512_extracti64x4_epi64(all, 1);
-    return reinterpret_cast<Vector>(_mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(part)));
-#else
-    HalfShorts part;
-    std::memcpy(&part, reinterpret_cast<const char*>(&sums) + 32 * half, sizeof part);
-    return __builtin_convertvector(part, Vector);
-#endif
-}
-
 // N vectors of 32 outputs from output `c` on
 template <int N, class Sink>
 inline void gather_shorts(const Term& term, const Events& events, int64_t row, int64_t at, int64_t c, int64_t outputs,

@@ -60,8 +60,9 @@ struct Lists {
             const int64_t first = start[columns.first], count = start[columns.last] - first;
             const uint16_t* from = entries + y * capacity + first;
             const auto shift = static_cast<uint16_t>(ky * wide - columns.origin * term.in_c);
-            for (int64_t i = 0; i < count; i += 32) {  // may copy too much: overwritten, or beyond the end
-                typedef uint16_t Rows __attribute__((vector_size(64), aligned(2), may_alias));
+            constexpr int64_t kEach = kRegister / 2;
+            for (int64_t i = 0; i < count; i += kEach) {  // may copy too much: overwritten, or beyond the end
+                typedef uint16_t Rows __attribute__((vector_size(kRegister)));
                 Rows rows;
                 std::memcpy(&rows, from + i, sizeof rows);
                 rows += shift;

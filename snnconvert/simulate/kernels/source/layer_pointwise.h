@@ -10,12 +10,7 @@ struct Pointwise {
     static constexpr int kPixels = 16;
 
     static bool serve(const Term& term) {
-#if defined(SNN_AVX512)
         return term.planes > 0 && term.groups == 1 && term.k_h == 1 && term.k_w == 1;
-#else
-        (void)term;
-        return false;
-#endif
     }
 
     Pointwise() = default;
@@ -24,7 +19,6 @@ struct Pointwise {
     int64_t floats() const { return kPixels * capacity / 2; }
     void place(float* to) { entries = reinterpret_cast<uint16_t*>(to); }
 
-#if defined(SNN_AVX512)
     // Lists what `pixels` outputs see, the first at row `y` and column `x`; `counts`: how much.
     SNN_APART void list(const Term& term, const int8_t* image, int64_t out_w, int64_t y, int64_t x, int64_t pixels,
                         int32_t* counts) const {
@@ -43,7 +37,7 @@ struct Pointwise {
     template <class Sums, int N, int64_t kRow, class Sink>
     SNN_APART void gather(const Term& term, const typename Sums::Weight* all, int64_t padded, const int32_t* counts,
                           int64_t pixels, int64_t at, int64_t c, int64_t out_c, Sink& out) const {
-        constexpr int kLanes = Sums::kLanes, kChains = N <= 2 ? 2 : 1;
+        constexpr int kLanes = Sums::kLanes, kChains = 2 * N <= kVectorsAtOnce && N <= 2 ? 2 : 1;
         Sink sink = out;  // a copy that no store can change
         const int64_t row = kRow != 0 ? kRow : padded;
         const auto* weights = all + c;
@@ -85,8 +79,9 @@ struct Pointwise {
             case 4: return gather<Sums, 4, 4 * kLanes>(term, weights, row, counts, pixels, at, 0, out_c, sink);
         }
         int64_t c = 0;
-        for (; row - c >= 8 * kLanes; c += 8 * kLanes)
-            gather<Sums, 8, 0>(term, weights, row, counts, pixels, at, c, out_c, sink);
+        if constexpr (kVectorsAtOnce >= 8)
+            for (; row - c >= 8 * kLanes; c += 8 * kLanes)
+                gather<Sums, 8, 0>(term, weights, row, counts, pixels, at, c, out_c, sink);
         for (; row - c >= 4 * kLanes; c += 4 * kLanes)
             gather<Sums, 4, 0>(term, weights, row, counts, pixels, at, c, out_c, sink);
         for (; row - c >= kLanes; c += kLanes)
@@ -107,7 +102,6 @@ struct Pointwise {
                 gather_all<FloatSums>(term, term.values, counts, pixels, p * out_c, out_c, sink);
         }
     }
-#endif
 };
 
 }  // namespace

@@ -23,8 +23,8 @@ void max_pool_as(const Pool& pool, int64_t item, Count lowest) {
     const int64_t first = larger<int64_t>(0, top * pool.stride_h - pool.pad_h);  // input rows [first, last)
     const int64_t reach = (bottom - 1) * pool.stride_h - pool.pad_h + (pool.k_h - 1) * pool.dilation_h + 1;
     const int64_t last = larger(first, smaller(reach, pool.in_h)), in = (last - first) * line;
-    constexpr int64_t kLanes = 64 / sizeof(Count);
-    typedef Count Block __attribute__((vector_size(64)));
+    constexpr int64_t kLanes = kRegister / sizeof(Count);
+    typedef Count Block __attribute__((vector_size(kRegister)));
     typedef int8_t Increment __attribute__((vector_size(kLanes)));
     Buffer<Count> received_buffer(in + 1), best_buffer((bottom - top) * out_line + 1);
     const int64_t pixel = pool.planes * bytes_for(c_n);  // bytes of one, if spikes are bits

@@ -116,20 +116,15 @@ inline int64_t planes_of(const Layer& layer) {
 // The convolution whose sums go into the neurons while they are in registers, or -1. It has to be the last summand; of
 // two the order does not matter.
 inline int64_t fused_term(const Layer& layer, const Tile& tile) {
-#if defined(SNN_AVX512)
     if (planes_of(layer) == 0 || layer.wait != 0 || tile.width % 16 != 0) return -1;
     for (int64_t k = layer.terms - 1; k >= 0; k--) {
         const Term& term = layer.term[k];
         const bool whole = term.groups == 1 || term.depthwise;
         if (term.kind == kConvolution && whole && (k == layer.terms - 1 || layer.terms == 2)) return k;
     }
-#else
-    (void)layer, (void)tile;
-#endif
     return -1;
 }
 
-#if defined(SNN_AVX512)
 // Neurons whose current lies in memory: N vectors of channels from `c` on, of all pixels of a tile.
 template <int N, bool kSigned>
 SNN_APART void fire_channels(const FireInto<kSigned>& out, const float* current, int64_t pixels, int64_t channels, int64_t c) {
@@ -145,10 +140,10 @@ SNN_APART void fire_channels(const FireInto<kSigned>& out, const float* current,
 template <bool kSigned>
 inline void fire_from(const FireInto<kSigned>& sink, const float* current, int64_t pixels, int64_t channels) {
     int64_t c = 0;
-    for (; c + 64 <= channels; c += 64) fire_channels<4>(sink, current, pixels, channels, c);
+    constexpr int kMany = kVectorsAtOnce / 2;
+    for (; c + 16 * kMany <= channels; c += 16 * kMany) fire_channels<kMany>(sink, current, pixels, channels, c);
     for (; c < channels; c += 16) fire_channels<1>(sink, current, pixels, channels, c);
 }
-#endif
 
 // Where the tile's spikes of one frame go, if they are bits.
 class Sent {
@@ -188,10 +183,8 @@ void run_layer(const Layer& layer, const Plan& plan, int64_t item, Workspace& wo
     const int64_t n = tile.elements, fused = fused_term(layer, tile);
     const auto is_scaled = [&](int64_t k) { return layer.term[k].kind == kScaledSpikes && layer.term[k].planes > 0; };
     const int64_t scaled = fused >= 0 && layer.terms == 2 && is_scaled(1 - fused) ? 1 - fused : -1;
-#if defined(SNN_AVX512)
     const bool in_memory = planes_of(layer) > 0 && layer.wait == 0 && tile.whole && tile.width % 16 == 0 &&
                            layer.terms == 1 && (layer.term[0].kind == kFrames || layer.term[0].kind == kConstant);
-#endif
     Prepared prepared[kMostTerms];
     int64_t reach = 0, extra = 0;
     for (int64_t k = 0; k < layer.terms; k++) {
@@ -211,11 +204,7 @@ void run_layer(const Layer& layer, const Plan& plan, int64_t item, Workspace& wo
                         sizeof(float) * static_cast<size_t>(tile.width));
     };
     spread(layer.initial, layer.initial_stride, scratch.v);
-#if defined(SNN_AVX512)
     const bool by_channel = (fused >= 0 || in_memory) && layer.threshold_stride == 0;
-#else
-    const bool by_channel = false;
-#endif
     if (!by_channel) spread(layer.threshold, layer.threshold_stride, scratch.threshold);
     if (layer.model != kIf) std::memset(scratch.sent, 0, sizeof(float) * static_cast<size_t>(n));
     float* free = scratch.extras;
@@ -238,7 +227,6 @@ void run_layer(const Layer& layer, const Plan& plan, int64_t item, Workspace& wo
         }
     }
     workspace.block = tile.first;
-#if defined(SNN_AVX512)
     // work(sink), whose currents, and what is known of them already, go into the neurons while they are in registers
     const auto into_neurons = [&](const Sent& sent, const float* current, int64_t step, const auto& work) {
         const auto with = [&](auto sink) {
@@ -265,21 +253,18 @@ void run_layer(const Layer& layer, const Plan& plan, int64_t item, Workspace& wo
         sent.planes == 1 ? with(FireInto<false>{}) : with(FireInto<true>{});
         sent.finish(counts);
     };
-#endif
     for (int64_t step = 0; step < layer.frames + layer.wait; step++) {
         const int64_t frame = step - layer.wait;
         const bool sends = layer.model != kNone && frame >= 0;
         const Sent sent(layer, tile, sends ? frame : 0, scratch);
         if (sends) fetch(layer, tile, layer.spikes, frame + 1, sent.planes);
         if (step < layer.frames) {
-#if defined(SNN_AVX512)
             if (in_memory) {
                 const Term& term = layer.term[0];
                 const float* from = term.values + tile.pixel(layer, term.kind == kFrames ? step : 0) * layer.out_c;
                 into_neurons(sent, nullptr, step, [&](auto& sink) { fire_from(sink, from, tile.pixels, layer.out_c); });
                 continue;
             }
-#endif
             const bool direct = layer.model == kNone && tile.whole;
             float* current = direct ? layer.current + tile.pixel(layer, step) * layer.out_c : scratch.current;
             bool first = true;
@@ -295,14 +280,12 @@ void run_layer(const Layer& layer, const Plan& plan, int64_t item, Workspace& wo
                 });
                 continue;
             }
-#if defined(SNN_AVX512)
             if (fused >= 0) {
                 const Prepared& last = prepared[fused];
                 into_neurons(sent, first ? nullptr : current, step,
                              [&](auto& sink) { convolve(layer, *last.term, last.geometry, tile, step, scratch, sink); });
                 continue;
             }
-#endif
             for (int64_t i = 0; i < n; i++) scratch.v[i] += current[i];
         }
         if (!sends) continue;

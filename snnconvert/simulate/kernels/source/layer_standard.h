@@ -7,5 +7,8 @@
 #include <cstring>
 #include <limits>
 #include <new>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #include "layer.h"

@@ -69,9 +69,9 @@ struct Tables {
                 const V added = row(i, k);
                 for (int64_t flags = 0; flags < 1 << i; flags++) {
                     V entry;
-                    std::memcpy(&entry, to + (flags * n + k) * static_cast<int64_t>(sizeof(V)), sizeof entry);
+                    read(entry, to + (flags * n + k) * static_cast<int64_t>(sizeof(V)));
                     entry += added;
-                    std::memcpy(to + ((flags + (1 << i)) * n + k) * static_cast<int64_t>(sizeof(V)), &entry, sizeof entry);
+                    write(to + ((flags + (1 << i)) * n + k) * static_cast<int64_t>(sizeof(V)), entry);
                 }
             }
     }
@@ -105,11 +105,7 @@ struct Tables {
     }
 };
 
-#if defined(SNN_AVX512)
-constexpr int kMostChains = 4;
-#else
-constexpr int kMostChains = 1;  // a vector is more than one register
-#endif
+constexpr int kMostChains = kVectorsAtOnce / 2;
 
 // adds what `run` bytes select, from one table each; kRun: their number, 0 if known at run time only
 template <int N, int kRun, class V>
@@ -119,7 +115,7 @@ SNN_INLINE void look_up(const char* tables, const uint8_t* bytes, int64_t run, V
         SNN_UNROLL
         for (int n = 0; n < N; n++) {
             V entry;
-            std::memcpy(&entry, tables + i * kTable + static_cast<int64_t>(byte) * kEntry + n * 64, sizeof entry);
+            read(entry, tables + i * kTable + static_cast<int64_t>(byte) * kEntry + n * 64);
             sum[chain % kMostChains][n] += entry;
         }
     };
@@ -244,8 +240,8 @@ SNN_APART void look_up_tile(const Layer& layer, const Term& term, const Tables& 
             }
             SNN_UNROLL
             for (int n = 0; n < N; n++)
-                if (kMostChains == 4)
-                    sum[0][n] = (sum[0][n] + sum[1 % kMostChains][n]) + (sum[2 % kMostChains][n] + sum[3 % kMostChains][n]);
+                for (int chains = kMostChains / 2; chains > 0; chains /= 2)
+                    for (int chain = 0; chain < chains; chain++) sum[chain][n] += sum[chain + chains][n];
             if constexpr (kPairs)
                 after.send_pair(sink, at, c, width, sum[0][0], x + 1 < out_w);
             else

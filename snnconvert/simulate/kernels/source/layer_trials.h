@@ -4,75 +4,31 @@
 namespace snn {
 namespace {
 
-typedef int32_t Mask __attribute__((vector_size(64), aligned(4), may_alias));
-
-SNN_INLINE Vector where(const Mask& set, const Vector& values) { return (Vector)((Mask)values & set); }
-
 // current + share * (next - current), the product and the sum rounded once
 SNN_INLINE Vector moved_towards(const Vector& current, const Vector& next, float share) {
-    const Vector step = next - current;
-#if defined(SNN_AVX512)
-    return reinterpret_cast<Vector>(_mm512_fmadd_ps(reinterpret_cast<__m512>(step), _mm512_set1_ps(share),
-                                                    reinterpret_cast<__m512>(current)));
-#else
-    Vector sum;
-    for (int lane = 0; lane < 16; lane++) sum[lane] = std::fma(step[lane], share, current[lane]);
-    return sum;
-#endif
+    return product_and(next - current, share, current);
 }
 
 // adds 16 values to as many sums
 SNN_INLINE void add_to(double* __restrict sums, const Vector& values) {
 #if defined(SNN_AVX512)
-    const __m512 all = reinterpret_cast<__m512>(values);
+    const __m512 all = raw(values);
     const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(all)), high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(all, 1));
     _mm512_storeu_pd(sums, _mm512_add_pd(_mm512_loadu_pd(sums), low));
     _mm512_storeu_pd(sums + 8, _mm512_add_pd(_mm512_loadu_pd(sums + 8), high));
 #else
     float apart[16];
-    std::memcpy(apart, &values, sizeof values);
+    store(apart, values);
     for (int lane = 0; lane < 16; lane++) sums[lane] += static_cast<double>(apart[lane]);
-#endif
-}
-
-SNN_INLINE Vector chosen(const Mask& set, const Vector& values, const Vector& others) {
-    return (Vector)(((Mask)values & set) | ((Mask)others & ~set));
-}
-
-SNN_INLINE Vector smaller_of(const Vector& a, const Vector& b) {
-#if defined(SNN_AVX512)
-    return reinterpret_cast<Vector>(_mm512_min_ps(reinterpret_cast<__m512>(b), reinterpret_cast<__m512>(a)));
-#else
-    return chosen(b < a, b, a);
-#endif
-}
-
-SNN_INLINE Vector larger_of(const Vector& a, const Vector& b) {
-#if defined(SNN_AVX512)
-    return reinterpret_cast<Vector>(_mm512_max_ps(reinterpret_cast<__m512>(b), reinterpret_cast<__m512>(a)));
-#else
-    return chosen(a < b, b, a);
 #endif
 }
 
 // Whole units of a threshold in a membrane, as `units` finds them: a unit more or less in the quotient is mended.
 SNN_INLINE Vector units_of(const Vector& v, const Vector& threshold, const Vector& inverse) {
-#if defined(SNN_AVX512)
-    const __m512 membrane = reinterpret_cast<__m512>(v), limit = reinterpret_cast<__m512>(threshold);
-    const __m512 one = _mm512_set1_ps(1.0f), quotient = _mm512_mul_ps(membrane, reinterpret_cast<__m512>(inverse));
-    __m512 n = _mm512_roundscale_ps(quotient, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-    const __mmask16 over = _mm512_cmp_ps_mask(_mm512_mul_ps(n, limit), membrane, _CMP_GT_OQ);
-    n = _mm512_mask_sub_ps(n, over, n, one);
-    const __m512 next = _mm512_add_ps(n, one);
-    const __mmask16 under = _mm512_cmp_ps_mask(_mm512_mul_ps(next, limit), membrane, _CMP_LE_OQ);
-    return reinterpret_cast<Vector>(_mm512_mask_mov_ps(n, under, next));
-#else
     const Vector one = Vector{} + 1.0f;
-    Vector n = v * inverse;
-    for (int lane = 0; lane < 16; lane++) n[lane] = std::floor(n[lane]);
-    n = n - where(n * threshold > v, one);
-    return n + where((n + one) * threshold <= v, one);
-#endif
+    Vector n = whole_below(v * inverse);
+    n = taken_where(below(v, n * threshold), n, one);
+    return added_where(reaches(v, (n + one) * threshold), n, one);
 }
 
 // What a neuron sends, and its reset; `sent` is the net number of units, `inverse` that of the threshold.
@@ -80,31 +36,16 @@ template <int64_t kModel>
 SNN_INLINE void advance(Vector& v, Vector& sent, const Vector& threshold, const Vector& inverse, float levels) {
     const Vector zero{};
     if constexpr (kModel == kIf || kModel == kTernary || kModel == kTernaryLate) {
-#if defined(SNN_AVX512)
-        __m512 membrane = reinterpret_cast<__m512>(v), total = reinterpret_cast<__m512>(sent);
-        const __m512 limit = reinterpret_cast<__m512>(threshold), unit = _mm512_set1_ps(1.0f), none = _mm512_setzero_ps();
-        const __mmask16 set = _mm512_cmp_ps_mask(membrane, limit, _CMP_GE_OQ);
-        if constexpr (kModel != kIf) {
-            const __m512 below = kModel == kTernary ? membrane : _mm512_add_ps(membrane, limit);
-            const __mmask16 low = _mm512_cmp_ps_mask(below, none, kModel == kTernary ? _CMP_LT_OQ : _CMP_LE_OQ);
-            const __mmask16 back = _mm512_mask_cmp_ps_mask(low, total, none, _CMP_GT_OQ);
-            membrane = _mm512_mask_add_ps(membrane, back, membrane, limit);
-            total = _mm512_mask_sub_ps(total, back, total, unit);
-        }
-        v = reinterpret_cast<Vector>(_mm512_mask_sub_ps(membrane, set, membrane, limit));
-        sent = reinterpret_cast<Vector>(_mm512_mask_add_ps(total, set, total, unit));
-#else
         const Vector one = zero + 1.0f;
-        const Mask set = v >= threshold;
-        v -= where(set, threshold);
+        const Flags set = reaches(v, threshold);
         if constexpr (kModel != kIf) {
-            const Mask low = kModel == kTernary ? v < zero : v <= -threshold;
-            const Mask back = low & (sent > zero);
-            v += where(back, threshold);
-            sent -= where(back, one);
+            const Flags low = kModel == kTernary ? below(v, zero) : reaches(-threshold, v);
+            const Flags back = both(low, below(zero, sent));
+            v = added_where(back, v, threshold);
+            sent = taken_where(back, sent, one);
         }
-        sent += where(set, one);
-#endif
+        v = taken_where(set, v, threshold);
+        sent = added_where(set, sent, one);
     } else {
         const Vector most = zero + levels;
         Vector units = units_of(v, threshold, inverse);
@@ -138,7 +79,7 @@ SNN_APART void try_some(const Trials& trials, const TrialPlan& plan, const Colum
         v[k] = load(column.initial + at);
         threshold[k] = load(column.threshold + at);
         sent[k] = Vector{};
-        inverse[k] = smaller_of(1.0f / threshold[k], largest);
+        inverse[k] = smaller_of((Vector{} + 1.0f) / threshold[k], largest);
     }
     const float levels = static_cast<float>(trials.levels);
     int64_t read = 0;
@@ -169,7 +110,11 @@ SNN_APART void try_some(const Trials& trials, const TrialPlan& plan, const Colum
             const Vector rate = sent[k] * (threshold[k] / static_cast<float>(frame));
             const int64_t at = (first + k) * plan.padded + column.at;
             Vector lacks = load(wanted) - rate;
-            for (int64_t lane = column.valid; lane < 16; lane++) lacks[lane] = 0.0f;
+            if (column.valid < 16) {
+                float each[16] = {};
+                store(each, lacks, column.valid);
+                lacks = load(each);
+            }
             add_to(column.errors + at, lacks * lacks);
             add_to(column.lacking + at, lacks);
             if (trials.rates != nullptr && first + k + 1 == trials.candidates)
@@ -191,11 +136,7 @@ inline void try_moved(const Trials& trials, const TrialPlan& plan, const Column&
 
 template <int64_t kModel>
 inline void try_all(const Trials& trials, const TrialPlan& plan, const Column& column) {
-#if defined(SNN_AVX512)
-    constexpr int kMany = 8;
-#else
-    constexpr int kMany = 4;
-#endif
+    constexpr int kMany = kVectorsAtOnce == 8 ? 8 : 2;  // each of three vectors
     if (trials.next != nullptr) return try_moved<kModel, 2, Moved::kShared>(trials, plan, column, 0);
     if (trials.shift != nullptr) return try_moved<kModel, 2, Moved::kShifted>(trials, plan, column, 0);
     try_moved<kModel, kMany, Moved::kNot>(trials, plan, column, 0);
