@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from snnconvert.budget import check_claim
-from snnconvert.graph.kinds import Conv
+from snnconvert.graph.kinds import Conv, Op
 
 BLOCK = 16
 
@@ -41,7 +41,13 @@ def _filled_up(size: int, channels: int) -> int:
 
 
 def shape_of(module: nn.Module, *inputs: Tensor) -> Tensor:
-    """What `module` makes of `inputs`, all of them on the device "meta": a tensor without values."""
+    """What `module` makes of `inputs`, all of them on the device "meta": a tensor without values.
+
+    Operators that know their shapes say it: called on that device, torch takes a second to load what it needs there.
+    """
+    known = module.result_shape(*(tuple(value.shape) for value in inputs)) if isinstance(module, Op) else None
+    if known is not None:
+        return torch.empty(known, dtype=inputs[0].dtype, device="meta")
     own = {name: value.to("meta") for name, value in (*module.named_parameters(), *module.named_buffers())}
     found: Tensor = torch.func.functional_call(module, own, inputs)
     return found

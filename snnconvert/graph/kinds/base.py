@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from enum import Enum, IntEnum
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -166,6 +167,18 @@ class Op(nn.Module):
         """
         return max((*inputs, self.brings)) if self.keeps_sign or self.role == Role.DELAY else math.inf
 
+    def result_shape(self, *inputs: Shape) -> Shape | None:
+        """The shape of what it makes of values of the shapes `inputs`, the batch first.
+
+        None where that is only found by calling it, as for inputs that it does not take.
+        """
+        if not self.elementwise:
+            return None
+        try:
+            return np.broadcast_shapes(*inputs, *(tuple(buffer.shape) for buffer in self.buffers()))
+        except ValueError:
+            return None
+
     def multiply_accumulates(self, inputs: Sequence[Shape], output: Shape) -> int:
         """Multiply-accumulates of one sample, with every tap at every place, whether or not it lies on padding.
 
@@ -186,6 +199,15 @@ class Op(nn.Module):
     def work(self, *inputs: Tensor) -> float:
         """About how long it takes on `inputs`, in multiply-adds or elements."""
         return float(sum(tensor.numel() for tensor in inputs))
+
+
+def windows_in(sizes: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape) -> Shape | None:
+    """How many windows fit along each axis; None where an axis has none, or there are other axes."""
+    if len(sizes) != len(kernel):
+        return None
+    reach = [step * (side - 1) + 1 for side, step in zip(kernel, dilation, strict=True)]
+    room = [size + 2 * pad - own for size, pad, own in zip(sizes, padding, reach, strict=True)]
+    return None if min(room) < 0 else tuple(left // step + 1 for left, step in zip(room, stride, strict=True))
 
 
 def pixel_by_pixel(maps: Tensor) -> Tensor:

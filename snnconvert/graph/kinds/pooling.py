@@ -7,10 +7,28 @@ import math
 from torch import Tensor
 from torch.nn import functional as F
 
-from snnconvert.graph.kinds.base import Op, Role, Stage, pixel_by_pixel
+from snnconvert.graph.kinds.base import Op, Role, Shape, Stage, pixel_by_pixel, windows_in
 
 
-class AveragePool(Op):
+class _Windows(Op):
+    """A pool of windows."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...] = ()
+    ceil_mode: bool
+
+    def result_shape(self, *inputs: Shape) -> Shape | None:
+        """A value for every window."""
+        ((batch, channels, *sizes),) = inputs
+        dilation = self.dilation or (1,) * len(self.kernel)
+        windows = windows_in(tuple(sizes), self.kernel, self.stride, self.padding, dilation)
+        refused = self.ceil_mode or any(2 * pad > side for pad, side in zip(self.padding, self.kernel, strict=True))
+        return None if windows is None or refused else (batch, channels, *windows)
+
+
+class AveragePool(_Windows):
     """Average over windows of 1 or 2 spatial axes."""
 
     role = Role.POOL
@@ -62,6 +80,14 @@ class Mean(Op):
     def forward(self, x: Tensor) -> Tensor:
         return x.mean(self.dims, self.keepdim)
 
+    def result_shape(self, *inputs: Shape) -> Shape | None:
+        """Without the axes, or one value along each."""
+        (shape,) = inputs
+        if not all(0 < axis < len(shape) for axis in self.dims):
+            return None
+        sizes = ((axis, 1 if axis in self.dims else size) for axis, size in enumerate(shape))
+        return tuple(size for axis, size in sizes if self.keepdim or axis not in self.dims)
+
     def pooled_axes(self, rank: int) -> tuple[int, ...]:
         """Those that it says."""
         return self.dims
@@ -87,7 +113,7 @@ class Resize(Op):
         return max(inputs)
 
 
-class MaxPool(Op):
+class MaxPool(_Windows):
     """Maximum over windows of 1 or 2 spatial axes."""
 
     role = Role.MAXPOOL
@@ -127,7 +153,7 @@ class MaxPool(Op):
         return None
 
 
-class SumPool(Op):
+class SumPool(_Windows):
     """Sum over windows (an average pool whose factor was folded into the next weights), exact on integers."""
 
     role = Role.POOL

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from snnconvert.graph.kinds.base import Op, Role, Shape, pixel_by_pixel
+from snnconvert.graph.kinds.base import Op, Role, Shape, pixel_by_pixel, windows_in
 
 
 class Weighted(Op):
@@ -128,6 +128,13 @@ class Conv(Weighted):
         x = pixel_by_pixel(x)
         return function(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
+    def result_shape(self, *inputs: Shape) -> Shape | None:
+        """A window of each channel for every output."""
+        ((batch, channels, *sizes),) = inputs
+        kernel = tuple(self.weight.shape[2:])
+        windows = windows_in(tuple(sizes), kernel, self.stride, self.padding, self.dilation)
+        return None if windows is None or channels != self.inputs else (batch, self.outputs, *windows)
+
 
 class ConvTranspose(Weighted):
     """Transposed convolution. Shapes: weight (C_in, C_out / groups, *kernel), bias (C_out) or None."""
@@ -205,3 +212,8 @@ class Linear(Weighted):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
+
+    def result_shape(self, *inputs: Shape) -> Shape | None:
+        """Other features."""
+        ((*before, features),) = inputs
+        return (*before, self.outputs) if features == self.inputs else None

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from snnconvert.graph.kinds.base import Op, Role
+from snnconvert.graph.kinds.base import Op, Role, Shape
 
 
 class Wiring(Op):
@@ -138,6 +138,13 @@ class Concat(Wiring):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return torch.cat(inputs, self.dim)
+
+    def result_shape(self, *inputs: Shape) -> Shape | None:
+        """As long along the axis as all of them together."""
+        others = {(*shape[: self.dim], *shape[self.dim + 1 :]) for shape in inputs}
+        if len(others) != 1 or not 0 <= self.dim < len(inputs[0]):
+            return None
+        return (*inputs[0][: self.dim], sum(shape[self.dim] for shape in inputs), *inputs[0][self.dim + 1 :])
 
 
 class Constant(Wiring):
