@@ -6,7 +6,9 @@ Without a working C++ compiler the package installs all the same and simulates w
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -31,7 +33,18 @@ MSVC_FLAGS = ["/std:c++17", "/O2", "/EHsc", "/fp:precise"]
 
 
 class Build(build_ext):
-    """Compiles with the options of the compiler that there is."""
+    """Compiles with the options of the compiler that there is, sources side by side: each takes up to a minute."""
+
+    def build_extensions(self) -> None:
+        """Let the compiler run once for every source."""
+        compile_all = self.compiler.compile
+
+        def side_by_side(sources: list[str], **options: Any) -> list[str]:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                return [made for (made,) in pool.map(lambda source: compile_all([source], **options), sources)]
+
+        self.compiler.compile = side_by_side
+        super().build_extensions()
 
     def build_extension(self, ext: Extension) -> None:
         """Choose the options once the compiler is known."""

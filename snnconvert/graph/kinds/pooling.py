@@ -16,13 +16,12 @@ class _Windows(Op):
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
     padding: tuple[int, ...]
-    dilation: tuple[int, ...] = ()
     ceil_mode: bool
 
     def result_shape(self, *inputs: Shape) -> Shape | None:
         """A value for every window."""
         ((batch, channels, *sizes),) = inputs
-        dilation = self.dilation or (1,) * len(self.kernel)
+        dilation = getattr(self, "dilation", (1,) * len(self.kernel))
         windows = windows_in(tuple(sizes), self.kernel, self.stride, self.padding, dilation)
         refused = self.ceil_mode or any(2 * pad > side for pad, side in zip(self.padding, self.kernel, strict=True))
         return None if windows is None or refused else (batch, channels, *windows)
