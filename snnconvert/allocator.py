@@ -52,17 +52,17 @@ def hand_back_beyond(most: int) -> None:
     Kept pieces that do not fit together add up to many times what is in use. The library counts what is in use by
     walking over all free pieces, so that it is asked seldom enough to take no time, unless far more is resident by now.
     """
-    begun, resident = time.monotonic(), _resident()
-    if resident <= most or (begun < _next_asked[0] and resident <= _left[0] + most):
+    begun, held = time.monotonic(), resident()
+    if held <= most or (begun < _next_asked[0] and held <= _left[0] + most):
         return
     ask = _statistics()
-    if ask is not None and _resident() - ask.uordblks - ask.hblkhd > most:
+    if ask is not None and resident() - ask.uordblks - ask.hblkhd > most:
         hand_back_memory()
-    ended, _left[0] = time.monotonic(), _resident()
+    ended, _left[0] = time.monotonic(), resident()
     _next_asked[0] = ended + _SHARE_OF_ASKING * (ended - begun)
 
 
-def _resident() -> int:
+def resident() -> int:
     """Bytes of this process in memory (Linux)."""
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * mmap.PAGESIZE
 

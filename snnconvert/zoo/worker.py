@@ -18,12 +18,12 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snnconvert.allocator import hand_back_memory, keep_freed_memory, kept_memory
+from snnconvert.allocator import hand_back_memory, keep_freed_memory, kept_memory, resident
 from snnconvert.errors import GateError, InternalError, OutputError, SnnConvertError, UserError
 from snnconvert.files import together, writing_to
 from snnconvert.progress import Progress, silent
@@ -73,8 +73,13 @@ def convert_task(task: Mapping[str, Any], progress: Progress = silent, spread: S
     start = time.perf_counter()
     _reset_peak()
     try:
-        with memory_limit(task["limits"]["memory"]):
-            row = _convert(task, folder, progress, spread)
+        with memory_limit(task["limits"]["memory"]) as check:
+
+            def checked(what: str, done: int, total: int) -> None:
+                check()
+                progress(what, done, total)
+
+            row = _convert(task, folder, checked, spread)
     except SnnConvertError as error:
         print(error.render(), file=sys.stderr)
         row = _failure(task, error, type(error).__name__)
@@ -203,20 +208,31 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 @contextlib.contextmanager
-def memory_limit(allowed: int | None) -> Iterator[None]:
-    """Let this process grow by at most `allowed` bytes of data; beyond that, allocations fail. Linux only."""
+def memory_limit(allowed: int | None) -> Iterator[Callable[[], None]]:
+    """Let this process grow by at most `allowed` bytes of memory. Linux only.
+
+    Hands over a check of what is resident, to be called now and then, which raises MemoryError. What the process asks
+    the system for may grow by twice as much, since freed pieces that no large tensor fits into count there for good;
+    beyond that, allocations fail.
+    """
     used = _status_bytes("VmData")
     if allowed is None or used is None:
-        yield
+        yield lambda: None
         return
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    used -= kept_memory()  # the conversion takes it first
-    wanted = used + allowed if hard == resource.RLIM_INFINITY else min(used + allowed, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
+    fence, most = used - kept_memory() + 2 * allowed, resident() + allowed
+    resource.setrlimit(resource.RLIMIT_DATA, (fence if hard == resource.RLIM_INFINITY else min(fence, hard), hard))
+
+    def check() -> None:
+        if resident() > most:
+            hand_back_memory()
+            if resident() > most:
+                raise MemoryError(f"{resident() / 2**30:.2f} GiB are resident")
+
     try:
-        yield
+        yield check
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_zoo import factory, write_folder, write_manifest
 
 from snnconvert.zoo import processes
 from snnconvert.zoo.batch import Quiet, Settings, run_zoo
 from snnconvert.zoo.manifest import load_manifest
+from snnconvert.zoo.worker import memory_limit
 
 
 def test_what_a_model_leaves_in_memory_is_not_counted_to_the_next_one(
@@ -33,3 +35,25 @@ def test_what_a_model_leaves_in_memory_is_not_counted_to_the_next_one(
     monkeypatch.setattr(processes, "_GROWTH", 1)
     assert run(changes={"timesteps": 5}) == 0
     assert hired == [1, 1, 2, 3]  # each is replaced while another is waiting
+
+
+def test_what_is_freed_does_not_count_to_the_limit_and_what_is_held_does() -> None:
+    piece = 2**24  # of float32: 64 MiB
+    with memory_limit(3 * 4 * piece) as check:
+        for _ in range(10):
+            torch.ones(2 * piece).sum()
+            check()
+        held = [torch.ones(piece), torch.ones(piece)]
+        check()
+        held += [torch.ones(piece), torch.ones(piece)]
+        with pytest.raises(MemoryError, match="resident"):
+            check()
+        with pytest.raises(RuntimeError, match="allocate memory"):
+            torch.empty(6 * piece)
+    del held
+    torch.ones(6 * piece)
+
+
+def test_no_limit_is_no_limit() -> None:
+    with memory_limit(None) as check:
+        check()
