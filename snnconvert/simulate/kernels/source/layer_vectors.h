@@ -15,7 +15,11 @@ inline T larger(T a, T b) {
 }
 
 // GCC leaves functions alone that it finds large, and their constants with them
+#if defined(__SANITIZE_ADDRESS__)
+#define SNN_INLINE inline  // with checks in every one, inlining all takes the compiler half an hour
+#else
 #define SNN_INLINE inline __attribute__((always_inline))
+#endif
 // and it spills the registers of inner loops that it finds in large functions
 #define SNN_APART __attribute__((noinline))
 #if defined(__clang__)
