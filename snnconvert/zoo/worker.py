@@ -212,8 +212,8 @@ def memory_limit(allowed: int | None) -> Iterator[Callable[[], None]]:
     """Let this process grow by at most `allowed` bytes of memory. Linux only.
 
     Hands over a check of what is resident, to be called now and then, which raises MemoryError. What the process asks
-    the system for may grow by twice as much, since freed pieces that no large tensor fits into count there for good;
-    beyond that, allocations fail.
+    the system for may grow by as much as the machine has besides, since freed pieces that no large tensor fits into
+    count there for good; beyond that, allocations fail at once.
     """
     used = _status_bytes("VmData")
     if allowed is None or used is None:
@@ -222,7 +222,8 @@ def memory_limit(allowed: int | None) -> Iterator[Callable[[], None]]:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    fence, most = used - kept_memory() + 2 * allowed, resident() + allowed
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    fence, most = used - kept_memory() + allowed + machine, resident() + allowed
     resource.setrlimit(resource.RLIMIT_DATA, (fence if hard == resource.RLIM_INFINITY else min(fence, hard), hard))
 
     def check() -> None:
