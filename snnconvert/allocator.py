@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import sys
 import time
 from pathlib import Path
@@ -65,6 +66,14 @@ def hand_back_beyond(most: int) -> None:
 def resident() -> int:
     """Bytes of this process in memory (Linux)."""
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * mmap.PAGESIZE
+
+
+def machine_memory() -> int | None:
+    """Bytes of memory that the machine has, or None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
 
 
 class _Statistics(ctypes.Structure):

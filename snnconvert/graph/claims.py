@@ -17,18 +17,19 @@ from snnconvert.graph.kinds import Conv, Op
 BLOCK = 16
 
 
-def check_module(module: nn.Module | None, inputs: Sequence[Tensor], where: str, path: str | Path) -> None:
+def check_module(module: nn.Module, inputs: Sequence[Tensor], where: str, path: str | Path) -> None:
     """Make sure that `inputs`, and what `module` makes of them, are no larger than `path` may ask for.
 
     Args:
-        module: None where it makes as many values as it is given.
+        module: what is called.
+        inputs: what it is called with.
         where: the node that asks for it, for messages.
 
     Raises:
         ClaimError: they are.
     """
     given = sum(value.nbytes for value in inputs)
-    made = given if module is None else _bytes(partial(shape_of, module), inputs, {})
+    made = _bytes(partial(shape_of, module), inputs, {})
     blocks = 0
     if isinstance(module, Conv):
         blocks = _filled_up(given, inputs[0].shape[1]) + _filled_up(made, len(module.weight))

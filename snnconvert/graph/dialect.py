@@ -156,9 +156,7 @@ class Builder:
         target = self._unique(origin.name)
         op.eval()
         given = [self.sample(node) for node in inputs]
-        # What acts on each value makes as many.
-        many = not op.elementwise or len(given) > 1 or next(op.buffers(), None) is not None
-        check_module(op if many else None, given, str(origin), self._source)
+        check_module(op, given, str(origin), self._source)
         with torch.no_grad():
             value = op(*given)
         self._root.add_module(target, op)

@@ -209,7 +209,9 @@ def _cut(data: Dataset, first: int, shards: int) -> list[Dataset | Tensor]:
     return [data.subset(np.arange(start, stop)) for start, stop in spans]
 
 
-def simulate_part(snn: Snn, part: Dataset, reference: NDArray[Any], *, batch_size: int) -> Tally:
+def simulate_part(
+    snn: Snn, part: Dataset, reference: NDArray[Any], *, batch_size: int, progress: Progress = silent
+) -> Tally:
     """What `Spread.submit` has done elsewhere: simulate a part, given the ANN's answers (n, ...)."""
 
     def batches() -> Iterator[Batch]:
@@ -217,6 +219,7 @@ def simulate_part(snn: Snn, part: Dataset, reference: NDArray[Any], *, batch_siz
         for images, labels in read(part, batch_size):
             yield Batch(images, labels, reference[done : done + len(images)])
             done += len(images)
+            progress("simulate", done, len(reference))
 
     counted, _ = with_smaller_chunks(chunk_size(snn), lambda size: tally(snn, batches(), size=size))
     return counted

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from snnconvert.allocator import machine_memory
 from snnconvert.errors import DataError, OptionError, OutputError, SnnConvertError
 from snnconvert.files import writing_to
 from snnconvert.gates.limits import Gates
@@ -244,11 +245,8 @@ def cores() -> int:
 
 def _memory_share(jobs: int) -> int | None:
     """A fair part of this machine's memory, in whole GiB so that it seldom changes."""
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None
-    return max(1, int(total * _MEMORY_SHARE / jobs) >> 30) << 30
+    total = machine_memory()
+    return None if total is None else max(1, int(total * _MEMORY_SHARE / jobs) >> 30) << 30
 
 
 @contextlib.contextmanager

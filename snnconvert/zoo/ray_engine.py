@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from snnconvert.allocator import keep_freed_memory
 from snnconvert.errors import InternalError, LostError, OptionError, OutputError, SnnConvertError
+from snnconvert.progress import silent
 from snnconvert.zoo.processes import ATTEMPTS, Task, Watcher, late_row, worker_environment
 from snnconvert.zoo.rows import Row, failed_row, log_path
 
@@ -193,10 +194,12 @@ def simulate_in(
 
     keep_freed_memory()
     name, preprocessing, shape, positions, labels = part
-    with contextlib.chdir(folder), memory_limit(memory):
+    with contextlib.chdir(folder), memory_limit(memory, silent) as progress:
         snn = load_snn(checkpoint)
         whole = load_dataset(name, preprocessing=preprocessing, input_shape=shape)
-        return simulate_part(snn, replace(whole.subset(positions), labels=labels), reference, batch_size=64)
+        return simulate_part(
+            snn, replace(whole.subset(positions), labels=labels), reference, batch_size=64, progress=progress
+        )
 
 
 def _refused(task: Task, error: BaseException) -> Row:

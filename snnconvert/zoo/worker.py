@@ -18,12 +18,12 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snnconvert.allocator import hand_back_memory, keep_freed_memory, kept_memory, resident
+from snnconvert.allocator import hand_back_memory, keep_freed_memory, kept_memory, machine_memory, resident
 from snnconvert.errors import GateError, InternalError, OutputError, SnnConvertError, UserError
 from snnconvert.files import together, writing_to
 from snnconvert.progress import Progress, silent
@@ -73,12 +73,7 @@ def convert_task(task: Mapping[str, Any], progress: Progress = silent, spread: S
     start = time.perf_counter()
     _reset_peak()
     try:
-        with memory_limit(task["limits"]["memory"]) as check:
-
-            def checked(what: str, done: int, total: int) -> None:
-                check()
-                progress(what, done, total)
-
+        with memory_limit(task["limits"]["memory"], progress) as checked:
             row = _convert(task, folder, checked, spread)
     except SnnConvertError as error:
         print(error.render(), file=sys.stderr)
@@ -208,32 +203,32 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 @contextlib.contextmanager
-def memory_limit(allowed: int | None) -> Iterator[Callable[[], None]]:
+def memory_limit(allowed: int | None, progress: Progress) -> Iterator[Progress]:
     """Let this process grow by at most `allowed` bytes of memory. Linux only.
 
-    Hands over a check of what is resident, to be called now and then, which raises MemoryError. What the process asks
-    the system for may grow by as much as the machine has besides, since freed pieces that no large tensor fits into
-    count there for good; beyond that, allocations fail at once.
+    Hands over a progress that looks at what is resident before it tells `progress`, and raises MemoryError. What the
+    process asks the system for may grow by as much as the machine has besides, since freed pieces that no large tensor
+    fits into count there for good; beyond that, allocations fail at once.
     """
-    used = _status_bytes("VmData")
-    if allowed is None or used is None:
-        yield lambda: None
+    used, machine = _status_bytes("VmData"), machine_memory()
+    if allowed is None or used is None or machine is None:
+        yield progress
         return
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     fence, most = used - kept_memory() + allowed + machine, resident() + allowed
     resource.setrlimit(resource.RLIMIT_DATA, (fence if hard == resource.RLIM_INFINITY else min(fence, hard), hard))
 
-    def check() -> None:
+    def checked(what: str, done: int, total: int) -> None:
         if resident() > most:
             hand_back_memory()
             if resident() > most:
                 raise MemoryError(f"{resident() / 2**30:.2f} GiB are resident")
+        progress(what, done, total)
 
     try:
-        yield check
+        yield checked
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 

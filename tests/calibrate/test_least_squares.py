@@ -176,7 +176,9 @@ def test_sums_do_not_depend_on_how_rows_come_in(groups: int) -> None:
         assert torch.equal(found[0].power, other.power)
     wide = rows[:, 0].double()
     assert torch.allclose(found[0].gram, wide.transpose(1, 2) @ wide, rtol=1e-4, atol=1e-2)
-    assert torch.allclose(found[0].gram, found[0].gram.transpose(1, 2), rtol=1e-5, atol=1e-3)
+    half, flipped = inputs // 2, found[0].gram.transpose(1, 2)
+    assert torch.equal(found[0].gram[:, half:, :half], flipped[:, half:, :half])
+    assert torch.allclose(found[0].gram, flipped, rtol=1e-6, atol=1e-4)  # products of a block with itself are rounded
 
 
 def test_a_penalty_is_chosen_on_some_outputs_and_judged_on_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_zoo import factory, write_folder, write_manifest
 
+from snnconvert.progress import silent
 from snnconvert.zoo import processes
 from snnconvert.zoo.batch import Quiet, Settings, run_zoo
 from snnconvert.zoo.manifest import load_manifest
@@ -39,20 +40,20 @@ def test_what_a_model_leaves_in_memory_is_not_counted_to_the_next_one(
 
 def test_what_is_freed_does_not_count_to_the_limit_and_what_is_held_does() -> None:
     piece = 2**24  # of float32: 64 MiB
-    with memory_limit(3 * 4 * piece) as check:
+    with memory_limit(3 * 4 * piece, silent) as told:
         for _ in range(10):
             torch.ones(2 * piece).sum()
-            check()
+            told("simulate", 0, 1)
         held = [torch.ones(piece), torch.ones(piece)]
-        check()
+        told("simulate", 0, 1)
         held += [torch.ones(piece), torch.ones(piece)]
         with pytest.raises(MemoryError, match="resident"):
-            check()
+            told("simulate", 0, 1)
         with pytest.raises(RuntimeError, match="allocate memory"):
             torch.empty(2**37)  # half a tebibyte
     del held
 
 
 def test_no_limit_is_no_limit() -> None:
-    with memory_limit(None) as check:
-        check()
+    with memory_limit(None, silent) as told:
+        told("simulate", 0, 1)
