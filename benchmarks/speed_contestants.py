@@ -24,8 +24,8 @@ from snnconvert.graph.kinds import Neuron
 from snnconvert.graph.schedule import Bistable, Streaming
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Ann, NeuronChoice, Snn
-from snnconvert.simulate import spike_layers
 from snnconvert.simulate.chunks import chunk_size
+from snnconvert.simulate.kernels import layout
 from snnconvert.simulate.layer_engine import LayerEngine
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -187,12 +187,12 @@ def densely(run: Callable[[], Any]) -> Callable[[], Any]:
     """The same with dense convolutions wherever there is one."""
 
     def dense() -> Any:
-        usual = spike_layers.dense_from, spike_layers.tables_pay
-        spike_layers.dense_from, spike_layers.tables_pay = lambda _: 0.0, lambda *_: False
+        usual = layout.dense_from, layout.tables_pay
+        layout.dense_from, layout.tables_pay = lambda _: 0.0, lambda *_: False
         try:
             return run()
         finally:
-            spike_layers.dense_from, spike_layers.tables_pay = usual
+            layout.dense_from, layout.tables_pay = usual
 
     return dense
 

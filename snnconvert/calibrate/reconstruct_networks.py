@@ -29,12 +29,10 @@ from snnconvert.graph.walk import Pull, applied, upstream
 from snnconvert.simulate.frames import Frames, over_time
 from snnconvert.simulate.kernels import choose
 from snnconvert.simulate.kernels.bits import Bits
-from snnconvert.simulate.kernels.layout import Packed, pack, per_element, tables_pay
+from snnconvert.simulate.kernels.layout import Packed, by_tables, pack, per_element
 from snnconvert.simulate.kernels.native import MOST_TERMS, Convolution, Current, ScaledSpikes, Summand
 from snnconvert.simulate.moving_input import check_input
 from snnconvert.simulate.over_time import by_frames, compensated, running_maximum
-
-DENSE_FROM = 0.4
 
 
 class Networks:
@@ -282,13 +280,8 @@ class Networks:
         """Spikes through packed weights by a native kernel; None where a dense operator is faster, or has to do it."""
         if self.native is None or packed is None:
             return None
-        planes, tables = sent.planes, False
-        if planes:
-            outputs = len(sent.spikes) * math.prod(shape) // packed.outputs
-            tables = tables_pay(packed, sent.density / planes, outputs)
-        if sent.density > DENSE_FROM and not tables:
-            return None
-        return Convolution(sent.for_kernels(self.native), packed, tables)
+        tables = by_tables(packed, sent.density, sent.planes, len(sent.spikes) * math.prod(shape))
+        return None if tables is None else Convolution(sent.for_kernels(self.native), packed, tables)
 
     def summands(self, chunk: Chunk, node: fx.Node, pixels: Tensor | None = None) -> list[Summand]:
         """The current at `node`, everywhere or at some pixels, for the kernel that adds it up, in the order of its sum.

@@ -17,7 +17,7 @@ from snnconvert.graph.schedule import Schedule
 from snnconvert.simulate.frames import Frames, Spikes, Value, density_of
 from snnconvert.simulate.kernels import Native
 from snnconvert.simulate.kernels.bits import Bits, moved
-from snnconvert.simulate.kernels.layout import Packed, dense_from, pack, per_element, tables_pay
+from snnconvert.simulate.kernels.layout import Packed, by_tables, pack, per_element
 from snnconvert.simulate.kernels.native import (
     MOST_TERMS,
     MOST_UNITS,
@@ -196,9 +196,9 @@ class SpikeLayers:
         self, node: fx.Node, sent: Bits | Tensor, packed: Packed, density: float, planes: int
     ) -> Convolution | None:
         """Spikes of a density, all planes together, through packed weights; None where a dense operator is faster."""
-        outputs = len(sent) * math.prod(node.meta["shape"]) // packed.outputs
-        tables = isinstance(sent, Bits) and tables_pay(packed, density / planes, outputs)
-        return Convolution(sent, packed, tables) if tables or density < dense_from(packed) else None
+        in_bits = planes if isinstance(sent, Bits) else 0
+        tables = by_tables(packed, density, in_bits, len(sent) * math.prod(node.meta["shape"]))
+        return None if tables is None else Convolution(sent, packed, tables)
 
     def _pack(self, node: fx.Node, planes: int, magnitudes: int = 1) -> Packed | None:
         """The weights of `node` for the kernels, or None where they do not serve."""

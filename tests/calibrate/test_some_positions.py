@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,8 @@ from snnconvert.graph.edit import copied
 from snnconvert.graph.kinds import Add, AveragePool, Concat, Conv, MaxPool, Op, Pad, Relu, Role, Slice
 from snnconvert.graph.schedule import Streaming
 from snnconvert.graph.types import Origin
+from snnconvert.simulate.kernels import layout, native_available
+from snnconvert.simulate.kernels.native import Native
 
 FRAMES, IMAGES = 5, 2
 PIXELS = torch.tensor([0, 7, 11, 38])
@@ -190,3 +193,22 @@ def test_a_maximum_pool_is_kept_as_spikes(native: bool) -> None:
     assert torch.equal(kept.sent().units.view_as(best).cumsum(0).float(), best)
     assert torch.allclose(chunk.mean[pool], best[-1] * kept.template.amplitude / FRAMES)
     assert 0 < kept.template.density < 1
+
+
+@pytest.mark.skipif(not native_available(), reason="no native kernels")
+@pytest.mark.parametrize("never_dense", [True, False])
+def test_the_kernels_rule_says_who_is_faster(never_dense: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A depthwise layer costs kernels the same however many spikes there are: no rule of calibration's own."""
+    made, chunk, node = networks("depthwise")
+    called: list[str] = []
+    currents = Native.currents
+
+    def watched(*arguments: Any) -> Tensor:
+        called.append("currents")
+        return currents(*arguments)
+
+    monkeypatch.setattr(Native, "currents", watched)
+    if not never_dense:
+        monkeypatch.setattr(layout, "dense_from", lambda _: 0.0)
+    made.frames(chunk, node)
+    assert bool(called) == never_dense

@@ -23,8 +23,7 @@ from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Origin, Snn, Source
 from snnconvert.neurons import NEURONS
 from snnconvert.simulate import kernels as kernels_package
-from snnconvert.simulate import spike_layers
-from snnconvert.simulate.kernels import native_available
+from snnconvert.simulate.kernels import layout, native_available
 from snnconvert.simulate.kernels.native import INSTRUCTIONS
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.step_engine import StepEngine
@@ -182,8 +181,8 @@ def test_torch_path_equals_oracle(model: str, schedule: str, seed: int, monkeypa
 def test_native_equals_oracle(  # noqa: PLR0917
     seed: int, model: str, schedule: str, instructions: str, count: int, tables: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spike_layers, "dense_from", lambda _: 2.0)  # always by spikes
-    monkeypatch.setattr(spike_layers, "tables_pay", lambda *_: tables)
+    monkeypatch.setattr(layout, "dense_from", lambda _: 2.0)  # always by spikes
+    monkeypatch.setattr(layout, "tables_pay", lambda *_: tables)
     snn = network(seed, model, schedule)
     images = images_for(snn, count, seed)
     native = engine(snn, monkeypatch, "native")
@@ -226,7 +225,7 @@ def test_one_dimensional_convolutions(groups: int, monkeypatch: pytest.MonkeyPat
     schedule = Streaming(6, max(site_depths(graph).values()))
     snn = Snn(graph, schedule, (4, 23), ("output",), Source("random", "", "", "test"), {}, {})
     images, native = images_for(snn, 3), engine(snn, monkeypatch, "native")
-    monkeypatch.setattr(spike_layers, "dense_from", lambda _: 2.0)
+    monkeypatch.setattr(layout, "dense_from", lambda _: 2.0)
     assert native.spiking is not None
     seen, plain = [], native.spiking.native.currents
     monkeypatch.setattr(native.spiking.native, "currents", lambda *given: seen.append(given) or plain(*given))
@@ -238,10 +237,10 @@ def test_one_dimensional_convolutions(groups: int, monkeypatch: pytest.MonkeyPat
 def test_dense_and_event_path_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     snn = network(5, "if")
     images, native = images_for(snn, 2), engine(snn, monkeypatch, "native")
-    monkeypatch.setattr(spike_layers, "dense_from", lambda _: 2.0)
+    monkeypatch.setattr(layout, "dense_from", lambda _: 2.0)
     by_events = native.run(images)
-    monkeypatch.setattr(spike_layers, "dense_from", lambda _: 0.0)
-    monkeypatch.setattr(spike_layers, "tables_pay", lambda *_: False)
+    monkeypatch.setattr(layout, "dense_from", lambda _: 0.0)
+    monkeypatch.setattr(layout, "tables_pay", lambda *_: False)
     assert_equal(native.run(images), by_events)
 
 

@@ -124,6 +124,20 @@ def tables_pay(packed: Packed, density: float, outputs: int) -> bool:
     return density >= for_many * (1 + OUTPUTS_WORTH_TABLES / outputs)
 
 
+def by_tables(packed: Packed, density: float, planes: int, outputs: int) -> bool | None:
+    """Whether spikes go through `packed` fastest by tables of sums, or one by one; None: by a dense operator.
+
+    Args:
+        packed: the weights.
+        density: share of the spikes that are not 0, all planes together.
+        planes: of bits that hold them, 0 where units do.
+        outputs: values of all samples that are made.
+    """
+    if planes and tables_pay(packed, density / planes, outputs // packed.outputs):
+        return True
+    return False if density < dense_from(packed) else None
+
+
 def pack(op: Weighted, planes: int = 1, magnitudes: int = 1) -> Packed | None:
     """`op` for the kernels, or None if it is of a form that they do not know.
 
