@@ -216,6 +216,7 @@ def memory_limit(allowed: int | None, progress: Progress) -> Iterator[Progress]:
         return
     import resource
 
+    hand_back_memory()  # what was free before is not to be grown into
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     fence, most = used - kept_memory() + allowed + machine, resident() + allowed
     resource.setrlimit(resource.RLIMIT_DATA, (fence if hard == resource.RLIM_INFINITY else min(fence, hard), hard))

@@ -40,6 +40,8 @@ def test_what_a_model_leaves_in_memory_is_not_counted_to_the_next_one(
 
 def test_what_is_freed_does_not_count_to_the_limit_and_what_is_held_does() -> None:
     piece = 2**24  # of float32: 64 MiB
+    before = [torch.ones(piece // 4) for _ in range(40)]
+    del before  # what was free before the limit is nothing to grow into
     with memory_limit(3 * 4 * piece, silent) as told:
         for _ in range(10):
             torch.ones(2 * piece).sum()
