@@ -30,6 +30,7 @@ from snnconvert.allocator import keep_freed_memory
 Floats = NDArray[np.float64]
 TRUE_SCORE, LEAST_SCORE, SUPPRESSED, MATCHED = 0.3, 0.01, 0.45, 0.5
 BATCH = 4
+FAR = 1e5  # pixels; more than any box
 
 
 @dataclass(frozen=True)
@@ -120,14 +121,20 @@ def overlaps(one: Floats, others: Floats) -> Floats:
 
 def suppressed(found: Found) -> Found:
     """Without boxes that overlap a better one of their class."""
-    order, kept = list(np.argsort(-found.scores, kind="stable")), []
-    while order:
-        best = order.pop(0)
-        kept.append(best)
-        rest = np.array(order, dtype=np.int64)
-        alike = found.classes[rest] == found.classes[best]
-        order = list(rest[~(alike & (overlaps(found.boxes[best], found.boxes[rest]) > SUPPRESSED))])
-    return Found(found.boxes[kept], found.scores[kept], found.classes[kept])
+    order = np.argsort(-found.scores, kind="stable")
+    boxes = found.boxes[order] + FAR * found.classes[order][:, None]  # those of other classes lie elsewhere
+    left, top, right, bottom = np.ascontiguousarray(boxes.T)
+    areas = (right - left).clip(min=0) * (bottom - top).clip(min=0)
+    kept = np.ones(len(order), dtype=bool)
+    for best in range(len(order)):
+        if kept[best]:
+            after = slice(best + 1, None)
+            width = np.minimum(right[after], right[best]) - np.maximum(left[after], left[best])
+            height = np.minimum(bottom[after], bottom[best]) - np.maximum(top[after], top[best])
+            common = width.clip(min=0) * height.clip(min=0)
+            kept[after] &= common <= SUPPRESSED * (areas[after] + areas[best] - common)
+    chosen = order[kept]
+    return Found(found.boxes[chosen], found.scores[chosen], found.classes[chosen])
 
 
 def judged(found: Sequence[Found], true: Sequence[Found]) -> tuple[float, float, int]:
