@@ -17,6 +17,8 @@ from snnconvert.neurons import NEURONS
 DATA = Path(os.environ.get("SNNCONVERT_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")).resolve()
 
 torch.set_num_threads(1)
+# programs that tests start keep what they compile of the package, whatever the machine's habit: a second of each
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(scope="session")
