@@ -173,6 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="+", choices=tuple(DETECTORS))
     parser.add_argument("--neuron", default="ternary")
+    parser.add_argument("--levels", type=int, default=1, help="units per step (burst, graded)")
     parser.add_argument("--timesteps", nargs="+", type=int, default=[32])
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--calibration-images", type=int, default=128)
@@ -192,6 +193,7 @@ def main() -> None:
                 calibration_data=training,
                 timesteps=steps,
                 neuron=args.neuron,
+                levels=str(args.levels),
                 schedule="streaming",
                 calibration_samples=len(training),
                 **one.preprocessing,

@@ -65,7 +65,14 @@ def converted(key: dict[str, Any]) -> dict[str, Any]:
         calibration_samples=key["calibration_images"],
         schedule=key["schedule"],
         linear=key["linear"],
-        **{**case.preprocessing, **case.options, **options, "neuron": key["neuron"], "timesteps": key["timesteps"]},
+        **{
+            **case.preprocessing,
+            **case.options,
+            **options,
+            **key.get("options", {}),
+            "neuron": key["neuron"],
+            "timesteps": key["timesteps"],
+        },
     )
     report = made.report
     curve, energy = report["fit_curve"], report["energy"]["operations"]
@@ -97,6 +104,7 @@ def table(results: list[dict[str, Any]]) -> str:
         neuron = one["neuron"] if one["levels"] == 1 else f"{one['neuron']}, {one['levels']} units"
         by_channel = " by channel" if one.get("budget_by") == "channel" else ""
         neuron += f", +{one['budget']:.0%} units{by_channel}" if one["budget"] else ""
+        neuron += "".join(f", {name} {value}" for name, value in one.get("options", {}).items())
         neuron += {"analog": ", sums analog", "spiking": ", sums as spikes"}.get(one["linear"], "")
         low, high = one["interval"]
         lines.append(
@@ -106,6 +114,11 @@ def table(results: list[dict[str, Any]]) -> str:
             f"| {one['memory_gib']:.1f} |"
         )
     return "\n".join(lines)
+
+
+def _asked(one: dict[str, Any], part: str) -> Any:
+    """A part of what was asked for a result; older ones do not name all."""
+    return one.get(part, {"budget_by": "layer", "options": {}}.get(part))
 
 
 def main() -> None:
@@ -119,6 +132,7 @@ def main() -> None:
     parser.add_argument("--budgets", nargs="+", type=float, default=[0.0], help="shares of units that may be added")
     parser.add_argument("--budget-by", choices=["layer", "channel"], default="layer")
     parser.add_argument("--linear", nargs="+", default=["auto"], choices=["auto", "analog", "spiking"])
+    parser.add_argument("--options", type=json.loads, default={}, help="of the calibration, as JSON")
     parser.add_argument("--images", type=int, default=1300)
     parser.add_argument("--calibration-images", type=int, default=256)
     args = parser.parse_args()
@@ -133,7 +147,8 @@ def main() -> None:
             key |= {"schedule": args.schedule, "budget": budget, "linear": linear, "images": args.images}
             key |= {"calibration_images": args.calibration_images}
             key |= {"budget_by": args.budget_by} if budget else {}
-            if any(all(one.get(part, "layer") == key[part] for part in key) for one in known):
+            key |= {"options": args.options} if args.options else {}
+            if any(all(_asked(one, part) == key.get(part, {}) for part in (*key, "options")) for one in known):
                 continue
             known.append(converted(key))
             print(known[-1], flush=True)
