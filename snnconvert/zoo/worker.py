@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snnconvert.allocator import hand_back_memory, keep_freed_memory, kept_memory, machine_memory, resident
+from snnconvert.budget import said
 from snnconvert.errors import GateError, InternalError, OutputError, SnnConvertError, UserError
 from snnconvert.files import together, writing_to
 from snnconvert.progress import Progress, silent
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from snnconvert.study.evaluate import Spread
 
 _REPORT_EVERY = 0.2
+# seconds between looks at how much memory is resident
+LOOK_SECONDS = 0.1
 # what says nothing of the model: no room, a broken or read-only disk, too many open files, a lost network share
 _PLACE = {
     getattr(errno, name)
@@ -164,7 +167,7 @@ def _export(task: Mapping[str, Any], snn: Snn, folder: Path, progress: Progress)
 def _failure(task: Mapping[str, Any], error: SnnConvertError, kind: str) -> Row:
     if _out_of_memory(error):
         allowed = task["limits"]["memory"]
-        given = f"more than the allowed {allowed / 2**30:.2f} GiB" if allowed else "more memory than there is"
+        given = f"more than the allowed {said(allowed)}" if allowed else "more memory than there is"
         return failed_row(
             task,
             "memory",
@@ -206,9 +209,10 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def memory_limit(allowed: int | None, progress: Progress) -> Iterator[Progress]:
     """Let this process grow by at most `allowed` bytes of memory. Linux only.
 
-    Hands over a progress that looks at what is resident before it tells `progress`, and raises MemoryError. What the
-    process asks the system for may grow by as much as the machine has besides, since freed pieces that no large tensor
-    fits into count there for good; beyond that, allocations fail at once.
+    What is resident is looked at several times a second, and whenever progress is told. The progress that is handed
+    over raises MemoryError once it has been too much, and so does the end. What the process asks the system for may
+    grow by as much as the machine has besides, since freed pieces that no large tensor fits into count there for good;
+    beyond that, allocations fail at once.
     """
     used, machine = _status_bytes("VmData"), machine_memory()
     if allowed is None or used is None or machine is None:
@@ -221,16 +225,36 @@ def memory_limit(allowed: int | None, progress: Progress) -> Iterator[Progress]:
     fence, most = used - kept_memory() + allowed + machine, resident() + allowed
     resource.setrlimit(resource.RLIMIT_DATA, (fence if hard == resource.RLIM_INFINITY else min(fence, hard), hard))
 
-    def checked(what: str, done: int, total: int) -> None:
+    beyond: list[int] = []  # what was resident when it was too much
+    over = threading.Event()
+
+    def look() -> None:
         if resident() > most:
             hand_back_memory()
-            if resident() > most:
-                raise MemoryError(f"{resident() / 2**30:.2f} GiB are resident")
+            if (held := resident()) > most:
+                beyond.append(held)
+
+    def keep_looking() -> None:
+        while not beyond and not over.wait(LOOK_SECONDS):
+            look()
+
+    def check() -> None:
+        look()
+        if beyond:
+            raise MemoryError(f"{said(beyond[0])} are resident")
+
+    def checked(what: str, done: int, total: int) -> None:
+        check()
         progress(what, done, total)
 
+    watch = threading.Thread(target=keep_looking, daemon=True)
+    watch.start()
     try:
         yield checked
+        check()
     finally:
+        over.set()
+        watch.join()
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 

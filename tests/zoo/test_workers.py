@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from snnconvert.progress import silent
 from snnconvert.zoo import processes
 from snnconvert.zoo.batch import Quiet, Settings, run_zoo
 from snnconvert.zoo.manifest import load_manifest
-from snnconvert.zoo.worker import memory_limit
+from snnconvert.zoo.worker import LOOK_SECONDS, memory_limit
 
 
 def test_what_a_model_leaves_in_memory_is_not_counted_to_the_next_one(
@@ -42,18 +43,31 @@ def test_what_is_freed_does_not_count_to_the_limit_and_what_is_held_does() -> No
     piece = 2**24  # of float32: 64 MiB
     before = [torch.ones(piece // 4) for _ in range(40)]
     del before  # what was free before the limit is nothing to grow into
-    with memory_limit(3 * 4 * piece, silent) as told:
+    with pytest.raises(MemoryError, match="resident"), memory_limit(3 * 4 * piece, silent) as told:
         for _ in range(10):
             torch.ones(2 * piece).sum()
             told("simulate", 0, 1)
         held = [torch.ones(piece), torch.ones(piece)]
         told("simulate", 0, 1)
-        held += [torch.ones(piece), torch.ones(piece)]
-        with pytest.raises(MemoryError, match="resident"):
-            told("simulate", 0, 1)
         with pytest.raises(RuntimeError, match="allocate memory"):
             torch.empty(2**37)  # half a tebibyte
+        held += [torch.ones(piece), torch.ones(piece)]
+        told("simulate", 0, 1)
     del held
+
+
+def test_what_was_held_between_two_looks_of_progress_counts() -> None:
+    piece = 2**24  # of float32: 64 MiB
+
+    def grown(pieces: int) -> None:
+        with memory_limit(3 * 4 * piece, silent):
+            held = torch.ones(pieces * piece)
+            time.sleep(5 * LOOK_SECONDS)
+            del held
+
+    grown(2)
+    with pytest.raises(MemoryError, match="resident"):
+        grown(5)
 
 
 def test_no_limit_is_no_limit() -> None:
