@@ -36,7 +36,7 @@ from typing import Any, NoReturn
 from snnconvert.data.preprocessing import Preprocessing
 from snnconvert.errors import OptionError, did_you_mean
 from snnconvert.exporters import from_manifest
-from snnconvert.files import is_regular, parsed_toml, read_text
+from snnconvert.files import parsed_toml, read_text
 from snnconvert.gates.limits import Gates
 from snnconvert.graph.schedule import owners
 from snnconvert.options import declared, read_table
@@ -276,7 +276,9 @@ class _Reader:
             pattern = Path(given["glob"])
             root = Path(pattern.anchor) if pattern.is_absolute() else self.path.parent
             try:
-                found = sorted(path for path in root.glob(str(pattern.relative_to(pattern.anchor))) if is_regular(path))
+                found = sorted(
+                    path for path in root.glob(str(pattern.relative_to(pattern.anchor))) if not path.is_dir()
+                )
             except (ValueError, NotImplementedError) as error:
                 self.refuse((*where, "glob"), f"{given['glob']!r} is no pattern: {error}", "correct the pattern")
             if not found:

@@ -158,6 +158,15 @@ def test_hints(tmp_path: Path) -> None:
     assert caught.value.hint == "name the zoo.toml in it"
 
 
+def test_a_broken_link_of_a_glob_is_a_model_that_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "good.onnx").write_bytes(b"model")
+    (tmp_path / "gone.onnx").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "folder.onnx").mkdir()
+    manifest = tmp_path / "zoo.toml"
+    manifest.write_text('[[model]]\nglob = "*.onnx"')
+    assert [entry.name for entry in load_manifest(manifest).entries] == ["gone", "good"]
+
+
 def test_no_toml_and_no_file(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="not valid TOML"):
         load_manifest(manifest(tmp_path, "[[model"))
