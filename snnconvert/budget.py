@@ -38,7 +38,7 @@ def parse_bytes(value: object) -> int:
     size = float(found.group(1)) * _UNITS.get(found.group(2).lower(), 0) if found else 0.0
     if isinstance(value, bool) or not 1 <= size <= _LARGEST:
         raise OptionError(
-            f"memory is {value!r}; allowed: bytes, or a size",
+            f"memory is {value!r}; allowed: bytes (1 or more), or a size",
             hint='for instance memory = "4 GiB"',
             options=("memory",),
         )

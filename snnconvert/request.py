@@ -533,17 +533,17 @@ def _check_neuron(request: Request) -> None:
             hint=f"leave --levels out, or {choose}",
             options=("levels", "neuron"),
         )
+    budgets = [name for name in ("budget", "spike_budget") if getattr(request, name) is not None]
+    flags = " and ".join(f"--{name.replace('_', '-')}" for name in budgets)
     model = NEURONS.get(request.neuron)
     if model is not None and model.name not in able and (request.units_by_site or request.units != model.levels):
         sends = "one unit" if model.levels == 1 else f"{model.levels} units"
         asked = "several units a step" if request.levels is None else f"--levels {said}"
         raise OptionError(
             f"{asked} does not fit --neuron {request.neuron}, which sends {sends} a step",
-            hint=f"{choose}, or leave --levels out",
+            hint=f"{choose}, or leave {flags if request.levels is None else '--levels'} out",
             options=("levels", "neuron"),
         )
-    budgets = [name for name in ("budget", "spike_budget") if getattr(request, name) is not None]
-    flags = " and ".join(f"--{name.replace('_', '-')}" for name in budgets)
     if len(budgets) > 1 or (budgets and request.levels not in (None, AUTO)):
         both = flags if len(budgets) > 1 else f"{flags} and --levels {said}"
         raise OptionError(

@@ -263,6 +263,21 @@ def wait_that_does_not_fit(folder: Path) -> list[str]:
     return [GOOD, "-T", "8", "--wait", "3", "--limit", "20", "--calibration-samples", "16"]
 
 
+def wait_that_cannot_be_smaller(folder: Path) -> list[str]:
+    del folder
+    return [GOOD, "-T", "2", "--schedule", "wait", "--neuron", "if", "--limit", "20", "--calibration-samples", "16"]
+
+
+def budget_of_a_neuron_of_one_unit(folder: Path) -> list[str]:
+    del folder
+    return [GOOD, "--neuron", "if-zero", "--budget", "15%"]
+
+
+def model_at_an_address(folder: Path) -> list[str]:
+    del folder
+    return ["https://example.org/model.onnx"]
+
+
 def wait_beside_a_comparison(folder: Path) -> list[str]:
     del folder
     return [GOOD, "-T", "8", "--wait", "1", "--calibrate-for", "4"]
@@ -293,6 +308,9 @@ CASES = [
     more_steps_than_anybody_needs,
     more_levels_than_a_sum_holds,
     wait_that_does_not_fit,
+    wait_that_cannot_be_smaller,
+    budget_of_a_neuron_of_one_unit,
+    model_at_an_address,
     wait_beside_a_comparison,
     columns_the_wrong_way_round,
     levels_of_a_neuron_of_one_unit,

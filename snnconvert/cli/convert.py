@@ -48,7 +48,7 @@ def convert(given: Mapping[str, Any], asked: Mapping[str, Any], files: Files, te
         load_constants(request.energy_constants)
     if request.target is not None:
         load_target(request.target)
-    output = files.output or Path(f"{Path(request.model.rsplit(':', maxsplit=1)[-1]).stem}.snn")
+    output = files.output or Path(f"{Path(request.model.rsplit(':', maxsplit=1)[-1]).stem or 'model'}.snn")
     page = files.report or output.with_suffix(".html")
     for path, suffix in ((output, ".snn"), (page, ".html")):
         check_writable(path, suffix)

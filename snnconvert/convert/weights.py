@@ -129,6 +129,11 @@ def sniff(path: Path) -> bytes:
     except IsADirectoryError:
         raise ModelFileError(f"{path} is a folder", hint="give the path of the model file inside it") from None
     except FileNotFoundError:
+        if path.parts[:1] in (("http:",), ("https:",)):
+            raise ModelFileError(
+                "a model is a file on this machine, or a name such as zoo:digits-cnn: no address",
+                hint="download the file, and give its path",
+            ) from None
         raise ModelFileError(
             f"{path} does not exist", hint=f"files in {path.parent}: {', '.join(similar_names(path)) or 'none'}"
         ) from None

@@ -210,7 +210,10 @@ def _misfit(raw: tuple[int, ...], final: tuple[int, ...], plan: Preprocessing | 
         hint = f"if the first of their axes is time ({raw[0]} frames), sum or average over it: x.sum(1)"
     if plan is not None and len(final) == 3:
         height, width, _ = sides(final, plan.layout or "NCHW")
-        hint = f"add --resize {height}x{width}, or check --layout (now {plan.layout}) and that the data fit the model"
+        hint = (
+            f"check that the data belong to this model and that their layout is {plan.layout} (--layout); a conversion "
+            f"makes them fit with --resize {height}x{width}"
+        )
     return DataError(f"images of shape {show_shape(raw)} do not fit the model's input {show_shape(final)}", hint=hint)
 
 

@@ -322,8 +322,8 @@ class LayerFit:
         levels = op_of(self.nodes[name], Neuron)
         self.sums[name] += torch.tensor(
             [
-                float(limit.abs().sum()),
-                float(limit.square().sum()),
+                float(limit.abs().sum(dtype=torch.float64)),
+                float(limit.square().sum(dtype=torch.float64)),
                 float(((last != 0) & (limit == 0)).sum()),
                 float((last >= levels.levels * len(by_frame)).sum()),
                 float(limit.numel()),

@@ -42,4 +42,5 @@ class Wait(LateReading):
             raise OptionError(f"--wait {self.wait} is below 0", hint="--wait 1 gives every layer one step to take in")
 
     def _budget_hint(self) -> str:
-        return f"use at least -T {self.depth * self.wait + 1}, or a smaller --wait"
+        smaller = ", or a smaller --wait" if self.wait > 1 else ""
+        return f"use at least -T {self.depth * self.wait + 1}{smaller}"
