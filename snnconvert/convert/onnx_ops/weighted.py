@@ -62,12 +62,18 @@ def ConvTranspose(
         for size, s, k, d, e in zip(flow.dims[1:], stride, kernel.shape[2:], dilation, extra, strict=True)
     ]
     if output_shape is not None or auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-        wanted = output_shape or [size * s for size, s in zip(flow.dims[1:], stride, strict=True)]
+        # By auto_pad alone ONNX Runtime crops, and appends nothing.
+        wanted = output_shape or [
+            min(size * s, full) for size, s, full in zip(flow.dims[1:], stride, whole, strict=True)
+        ]
         totals = [full - size for full, size in zip(whole, wanted[-rank:], strict=True)]
-        small, large = [total // 2 for total in totals], [total - total // 2 for total in totals]
+        # An output that is larger than all that is computed is longer at its end alone.
+        small = [max(total, 0) // 2 for total in totals]
+        large = [max(total, 0) - half for total, half in zip(totals, small, strict=True)]
         begin, end = (small, large) if auto_pad != "SAME_LOWER" else (large, small)
         if auto_pad == "NOTSET":
             begin, end = large, small
+        end = [amount + min(total, 0) for amount, total in zip(end, totals, strict=True)]
     else:
         padding = list(pads or (0,) * (2 * rank)) if auto_pad == "NOTSET" else [0] * (2 * rank)
         begin, end = padding[:rank], padding[rank:]
@@ -75,9 +81,12 @@ def ConvTranspose(
     symmetric = (
         begin == end and min(begin) >= 0 and all(e < max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True))
     )
+    behind = tuple(e - amount for e, amount in zip(extra, end, strict=True))
+    # The bias is added to rows that are appended, too.
+    late = not symmetric and offset is not None and (max(behind) > 0 or min(begin) < 0)
     op = kinds.ConvTranspose(
         tensor(kernel),
-        offset,
+        None if late else offset,
         stride=stride,
         padding=tuple(begin) if symmetric else (0,) * rank,
         output_padding=extra if symmetric else (0,) * rank,
@@ -87,10 +96,8 @@ def ConvTranspose(
     flow = scope.apply(op, flow)
     if symmetric:
         return flow
-    if any(extra) and offset is not None:
-        raise Refusal("output_padding with asymmetric pads and a bias")
-    crop = tuple(-amount for amount in begin)
-    return padded(scope, flow, crop, tuple(e - amount for e, amount in zip(extra, end, strict=True)))
+    flow = padded(scope, flow, tuple(-amount for amount in begin), behind)
+    return scope.affine(flow, shift=fixed(bias, "its bias").reshape(1, -1, *(1,) * rank)) if late else flow
 
 
 def Gemm(
