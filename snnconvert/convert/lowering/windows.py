@@ -70,10 +70,22 @@ def conv(  # noqa: PLR0917
     return scope.apply(op, flow)
 
 
-def _outputs(size: int, reach: int, stride: int, padding: int, ceil_mode: bool) -> int:
+def _outputs(size: int, reach: int, stride: int, begin: int, end: int, ceil_mode: bool) -> int:  # noqa: PLR0917
     """Number of windows along one axis, as ONNX and torch count them."""
-    free = size + padding - reach
-    return (math.ceil(free / stride) if ceil_mode else free // stride) + 1
+    free = size + begin + end - reach
+    if not ceil_mode:
+        return free // stride + 1
+    count = -(-free // stride) + 1
+    # Of windows that reach over the end, one that starts in the padding there is dropped.
+    return count - 1 if (count - 1) * stride >= size + begin else count
+
+
+def _explicit(size: int, reach: int, stride: int, begin: int, end: int, ceil_mode: bool) -> tuple[int, int]:  # noqa: PLR0917
+    """Number of windows along one axis, and the end padding with which they are all that fit without ceil_mode."""
+    count = _outputs(size, reach, stride, begin, end, ceil_mode)
+    if count == _outputs(size, reach, stride, begin, end, False):
+        return count, end
+    return count, (count - 1) * stride + reach - size - begin
 
 
 def max_pool(scope: Scope, flow: Flow, window: Window) -> Flow:
@@ -93,15 +105,15 @@ def max_pool(scope: Scope, flow: Flow, window: Window) -> Flow:
     axes = list(zip(flow.dims[1:], reach, stride, begin, end, strict=True))
     small = all(2 * amount <= k for amount, k in zip(begin, kernel, strict=True))
     if begin != end or not small:
-        as_ceil = [_outputs(size, r, s, 2 * b, True) for size, r, s, b, _ in axes]
-        wanted = [_outputs(size, r, s, b + e, ceil) for size, r, s, b, e in axes]
-        # A window may start in the padding at the end only where torch would drop it.
-        whole = all((n - 1) * s < size + b for n, (size, _, s, b, _) in zip(wanted, axes, strict=True))
-        if small and as_ceil == wanted and whole and all(e >= b for *_, b, e in axes):
+        as_ceil = [_outputs(size, r, s, b, b, True) for size, r, s, b, _ in axes]
+        wanted = [_outputs(size, r, s, b, e, ceil) for size, r, s, b, e in axes]
+        if small and as_ceil == wanted and all(e >= b for *_, b, e in axes):
             ceil = True
         else:
             fill = 0.0 if scope.non_negative(flow.node) else -LARGEST
-            flow, begin = padded(scope, flow, begin, end, fill), (0,) * len(kernel)
+            # The pool cannot tell this padding from the input: which windows there are is settled here.
+            end = tuple(_explicit(size, r, s, b, e, ceil)[1] for size, r, s, b, e in axes)
+            flow, begin, ceil = padded(scope, flow, begin, end, fill), (0,) * len(kernel), False
     op = kinds.MaxPool(kernel=kernel, stride=stride, padding=begin, dilation=dilation, ceil_mode=ceil)
     return scope.apply(op, flow)
 
@@ -157,23 +169,28 @@ def _counted_average(  # noqa: PLR0917
     """The sum over each window (a depthwise convolution or an average of the padded input), divided by its count."""
     rank, (stride, dilation, begin, end) = len(kernel), geometry
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
-    counts = np.ones(())
-    more = list(end)
-    for axis, (size, r, s, d, k) in enumerate(zip(flow.dims[1:], reach, stride, dilation, kernel, strict=True)):
-        windows = _outputs(size, r, s, begin[axis] + end[axis], ceil_mode)
-        if ceil_mode and (windows - 1) * s >= size + begin[axis]:
-            windows -= 1
-        more[axis] = max(end[axis], (windows - 1) * s + r - size - begin[axis])
-        inside = np.arange(size + begin[axis] + more[axis]) - begin[axis]
-        low, high = (-begin[axis], size + end[axis]) if count_include_pad else (0, size)
-        counted = (inside >= low) & (inside < high)
-        row = np.array([counted[i * s : i * s + r : d].sum() for i in range(windows)])
-        counts = np.multiply.outer(counts, row / k)
-    flow = padded(scope, flow, begin, tuple(more))
+    sizes = flow.dims[1:]
+    found = [_explicit(*axis, ceil_mode) for axis in zip(sizes, reach, stride, begin, end, strict=True)]
+    windows, more = zip(*found, strict=True)
+    if min(windows) < 1:
+        raise Refusal(f"a kernel of {kernel} reaches over more than its input of {sizes}, padded")
+    flow = padded(scope, flow, begin, more)
     if rank <= 2 and set(dilation) <= {1}:
         flow = scope.apply(kinds.AveragePool(kernel=kernel, stride=stride, padding=(0,) * rank), flow)
     else:
         weight = np.full((flow.dims[0], 1, *kernel), 1.0 / math.prod(kernel))
         flow = conv(scope, flow, weight, window=Window(kernel, stride, dilation), groups=flow.dims[0])
-    cropped = tuple(slice(0, size) for size in flow.dims[1:])
-    return scope.affine(flow, 1.0 / np.maximum(counts[cropped], 1e-30)[None, None])
+    # Only now, that the sums have been held against the memory a file may ask for: the table is no larger.
+    factors = np.ones((), np.float32)
+    for axis, (size, n, s, d, k) in enumerate(zip(sizes, windows, stride, dilation, kernel, strict=True)):
+        low, high = (0, size + begin[axis] + end[axis]) if count_include_pad else (begin[axis], begin[axis] + size)
+        starts = np.arange(n) * s
+        counted = _before(high, starts, d, k) - _before(low, starts, d, k)
+        factors = np.multiply.outer(factors, (k / np.maximum(counted, 1)).astype(np.float32))
+    return scope.affine(flow, factors[None, None])
+
+
+def _before(edge: int, starts: Array, dilation: int, kernel: int) -> Array:
+    """How many elements of each window lie before `edge`."""
+    before: Array = np.clip(-((starts - edge) // dilation), 0, kernel)
+    return before
