@@ -85,6 +85,7 @@ def power(scope: Scope, base: Value, exponent: Value) -> Flow:
         return function(scope, scope.affine(moving(exponent), np.log(base.astype(np.float64)), part="log"), "exp")
     if isinstance(exponent, Flow):
         raise Refusal("its exponent is computed from activations; only constants are supported")
+    base = _with_axes_of(scope, base, exponent)
     if exponent.size == 0 or (exponent != exponent.reshape(-1)[0]).any():
         raise Refusal("exponents that differ between elements")
     number = float(exponent.reshape(-1)[0])
@@ -95,6 +96,14 @@ def power(scope: Scope, base: Value, exponent: Value) -> Flow:
     return scope.apply(kinds.Power(exponent=number), base)
 
 
+def _with_axes_of(scope: Scope, flow: Flow, *numbers: Array) -> Flow:
+    """`flow` as it meets constants of one element, which are read as plain numbers: their axes count all the same."""
+    flow = scope.meeting(flow, *(number.ndim for number in numbers), 0)
+    for number in numbers:
+        flow.aligned(number)
+    return flow
+
+
 def maximum(scope: Scope, *values: Value) -> Flow:
     """Elementwise maximum of any number of values."""
     flows, constants = split(values)
@@ -103,6 +112,7 @@ def maximum(scope: Scope, *values: Value) -> Flow:
         result = scope.joined(kinds.Maximum(), result, flow)
     for constant in constants:
         if constant.size == 1:
+            result = _with_axes_of(scope, result, constant)
             result = clipped(scope, result, float(constant.reshape(-1)[0]), LARGEST)
         else:  # max(x, c) = relu(x - c) + c
             difference = clipped(scope, scope.affine(result, shift=-constant, part="difference"), 0.0, LARGEST)
@@ -114,7 +124,12 @@ def minimum(scope: Scope, *values: Value) -> Flow:
     """Elementwise minimum of any number of values."""
     flows, constants = split(values)
     if len(flows) == 1 and all(constant.size == 1 for constant in constants):
-        return clipped(scope, flows[0], -LARGEST, min(float(constant.reshape(-1)[0]) for constant in constants))
+        return clipped(
+            scope,
+            _with_axes_of(scope, flows[0], *constants),
+            -LARGEST,
+            min(float(constant.reshape(-1)[0]) for constant in constants),
+        )
     largest = maximum(scope, *(negated(scope, value) for value in values))
     return scope.affine(largest, -1.0, part="negate_back")
 

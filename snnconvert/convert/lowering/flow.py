@@ -128,10 +128,8 @@ class Flow:
         """`array`, which broadcasts against the source's tensor, shaped to broadcast against one sample of the dialect.
 
         Raises:
-            Refusal: if it holds different values for each sample of a batch.
+            Refusal: if it holds different values for each sample of a batch, or has more axes than that tensor.
         """
-        while array.ndim > self.rank and array.shape[0] == 1:
-            array = array[0]
         if array.ndim > self.rank:
             raise Refusal(f"a constant of shape {array.shape} would add axes to a tensor with {self.rank} axes")
         if array.size == 1:

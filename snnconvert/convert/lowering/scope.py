@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, fx
 
+from snnconvert.budget import check_claim
 from snnconvert.convert.lowering.flow import Array, Flow, Refusal, Value, reshaped
 from snnconvert.graph import kinds
 from snnconvert.graph.dialect import Builder, arguments
@@ -27,9 +30,11 @@ class Scope:
         batch: batch size fixed in the source, or None where it is free.
         origin: the node of the source at work.
         kept: how a batch of 1 is followed through reshapes, see `flow.reshaped`.
+        source: the file or name of the network, against which claims on memory are held.
     """
 
     kept = False
+    source: str | Path = "the network"
 
     def __init__(self, builder: Builder, batch: int | None = None) -> None:
         self.builder = builder
@@ -41,6 +46,14 @@ class Scope:
         """How the next node is named; `part` names the helper nodes of an operator that becomes several."""
         del part
         return self.origin
+
+    def claim(self, size: int, what: str) -> None:
+        """Make sure, before a table is computed that the file does not hold, that it may ask for `size` bytes.
+
+        Raises:
+            ClaimError: it may not.
+        """
+        check_claim(size, f"{what} of {self.origin}", self.source)
 
     def emit(self, op: Op, *nodes: fx.Node, part: str = "") -> fx.Node:
         """Append `op` to the graph."""
@@ -55,11 +68,23 @@ class Scope:
 
     def affine(self, flow: Flow, scale: Array | float = 1.0, shift: Array | float = 0.0, part: str = "") -> Flow:
         """flow * scale + shift; both broadcast against the source's tensor."""
+        flow = self.meeting(flow, np.ndim(scale), np.ndim(shift))
         factors = [flow.aligned(np.asarray(value, dtype=np.float32)) for value in (scale, shift)]
         flow = self.expand_dims(flow, np.broadcast_shapes(flow.dims, *(value.shape for value in factors)))
         if (factors[0] == 1).all() and (factors[1] == 0).all():
             return flow
         return self.apply(kinds.Affine(tensor(factors[0]), tensor(factors[1])), flow, part=part)
+
+    def meeting(self, flow: Flow, *ranks: int) -> Flow:
+        """`flow` as it meets constants of `ranks` axes, which may put axes of size 1 in front of one without a batch.
+
+        The first of them is the batch that it lost. Where the batch is there, no axis can be put in front of it:
+        `Flow.aligned` refuses such constants.
+        """
+        rank = max(ranks)
+        if flow.position is not None or rank <= flow.rank:
+            return flow
+        return replace(self.ranked(flow, rank - 1), position=0)
 
     def expand_dims(self, flow: Flow, dims: tuple[int, ...]) -> Flow:
         """`flow` broadcast to the sample shape `dims`."""
