@@ -133,6 +133,7 @@ def LRN(scope: Scope, x: Value, *, size: int, alpha: float = 0.0001, beta: float
     """x / (bias + alpha / size * sum of squares over neighbouring channels) ** beta."""
     flow = moving(x).require_plain()
     channels, rank = flow.dims[0], len(flow.dims) - 1
+    scope.claim(16 * channels**2, "the sums over neighbouring channels")
     offset = np.arange(channels)[None, :] - np.arange(channels)[:, None]
     near = (offset >= -math.floor((size - 1) / 2)) & (offset <= math.ceil((size - 1) / 2))
     kernel = (near * (alpha / size)).reshape(channels, channels, *(1,) * rank)

@@ -146,6 +146,7 @@ def Resize(
     if mode == "cubic":
         for axis, source in sources.items():
             if out[axis] != flow.dims[axis - 1]:
+                _claim(scope, flow.dims[axis - 1], out[axis])
                 weights = _cubic(source, flow.dims[axis - 1], cubic_coeff_a, leave_out=bool(exclude_outside))
                 flow = along_axis(scope, flow, axis, weights)
         return flow
@@ -160,7 +161,7 @@ def Resize(
 def _plan(
     scope: Scope, flow: Flow, scales: Value | None, sizes: Value | None, axes: tuple[int, ...] | None
 ) -> tuple[dict[int, int], dict[int, np.float32]]:
-    """Size of every axis but the batch afterwards, and the scale of every axis that is named."""
+    """Size of every axis but the batch afterwards, and the scale of every axis that is named and not left as it is."""
     along = list(range(flow.rank)) if axes is None else [flow.normal(axis) for axis in axes]
     inputs = dict(zip(range(1, flow.rank), flow.dims, strict=True))
     ratios: dict[int, np.float32]
@@ -175,7 +176,8 @@ def _plan(
         given = {axis: math.floor(np.float32(inputs[axis]) * ratio) for axis, ratio in ratios.items()}
         if 0 in along and factors[along.index(0)] != 1:
             raise Refusal("it resizes the batch")
-    return {axis: given.get(axis, size) for axis, size in inputs.items()}, ratios
+    scaled = {axis: ratio for axis, ratio in ratios.items() if ratio != 1 or given[axis] != inputs[axis]}
+    return {axis: given.get(axis, size) for axis, size in inputs.items()}, scaled
 
 
 def _resize_nearest(scope: Scope, flow: Flow, out: dict[int, int], picked: dict[int, list[int]]) -> Flow:
@@ -195,21 +197,24 @@ def _resize_nearest(scope: Scope, flow: Flow, out: dict[int, int], picked: dict[
 
 def _resize_linear(scope: Scope, flow: Flow, out: dict[int, int], sources: dict[int, Array]) -> Flow:
     """A Resize where torch interpolates alike, else one matrix per axis."""
-    weights = {
-        axis: _interpolation(sources[axis], size) if axis in sources else np.eye(size, dtype=np.float32)
-        for axis, size in enumerate(flow.dims, start=1)
-    }
+    weights = {}
+    for axis, places in sources.items():
+        _claim(scope, flow.dims[axis - 1], len(places))
+        weights[axis] = _interpolation(places, flow.dims[axis - 1])
     spatial = tuple(out[axis] for axis in range(2, flow.rank))
-    if out[1] == flow.dims[0] and np.array_equal(weights[1], np.eye(out[1])) and len(spatial) in (1, 2):
+    if 1 not in weights and len(spatial) in (1, 2):
         kind = "linear" if len(spatial) == 1 else "bilinear"
         for aligned in (False, True):
-            if all(_as_torch(weights[axis], aligned) for axis in range(2, flow.rank)):
+            if all(_as_torch(weight, aligned) for weight in weights.values()):
                 return scope.apply(kinds.Resize(size=spatial, mode=kind, align_corners=aligned), flow)
-    for axis, weight in weights.items():
-        if np.array_equal(weight, np.eye(len(weight), weight.shape[1])) and len(weight) == weight.shape[1]:
-            continue
+    for axis, weight in sorted(weights.items()):
         flow = along_axis(scope, flow, axis, weight)
     return flow
+
+
+def _claim(scope: Scope, size: int, out: int) -> None:
+    """The weights of an axis of `size` entries that becomes one of `out`, and what they are compared with."""
+    scope.claim(16 * size * (size + out), "the weights of one axis")
 
 
 def _as_torch(weight: Array, aligned: bool) -> bool:
