@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from snnconvert.convert.lowering.flow import Flow, Refusal, Value
@@ -66,14 +67,7 @@ def ConvTranspose(
         wanted = output_shape or [
             min(size * s, full) for size, s, full in zip(flow.dims[1:], stride, whole, strict=True)
         ]
-        totals = [full - size for full, size in zip(whole, wanted[-rank:], strict=True)]
-        # An output that is larger than all that is computed is longer at its end alone.
-        small = [max(total, 0) // 2 for total in totals]
-        large = [max(total, 0) - half for total, half in zip(totals, small, strict=True)]
-        begin, end = (small, large) if auto_pad != "SAME_LOWER" else (large, small)
-        if auto_pad == "NOTSET":
-            begin, end = large, small
-        end = [amount + min(total, 0) for amount, total in zip(end, totals, strict=True)]
+        begin, end = _cropped(whole, wanted[-rank:], longer_end=auto_pad not in ("SAME_LOWER", "NOTSET"))
     else:
         padding = list(pads or (0,) * (2 * rank)) if auto_pad == "NOTSET" else [0] * (2 * rank)
         begin, end = padding[:rank], padding[rank:]
@@ -98,6 +92,18 @@ def ConvTranspose(
         return flow
     flow = padded(scope, flow, tuple(-amount for amount in begin), behind)
     return scope.affine(flow, shift=fixed(bias, "its bias").reshape(1, -1, *(1,) * rank)) if late else flow
+
+
+def _cropped(whole: Sequence[int], wanted: Sequence[int], *, longer_end: bool) -> tuple[list[int], list[int]]:
+    """What is taken away at the begin and at the end of all that is computed, so that the output is as large as wanted.
+
+    An output that is larger is longer at its end alone.
+    """
+    totals = [full - size for full, size in zip(whole, wanted, strict=True)]
+    small = [max(total, 0) // 2 for total in totals]
+    large = [max(total, 0) - half for total, half in zip(totals, small, strict=True)]
+    begin, end = (small, large) if longer_end else (large, small)
+    return begin, [amount + min(total, 0) for amount, total in zip(end, totals, strict=True)]
 
 
 def Gemm(
