@@ -68,7 +68,7 @@ wheel: $(BIN)/.package-installed
 test: lint
 	$(BIN)/python -m pytest -n 2
 
-# the native kernels' tests with sanitizers (GCC, Linux), on a copy: some two minutes
+# the native kernels' tests with sanitizers (GCC, Linux), on a copy: some five minutes
 SANITIZED := build/sanitized
 sanitize: $(BIN)/.test-installed
 	rm -rf $(SANITIZED)
