@@ -16,9 +16,10 @@ from setuptools.command.build_ext import build_ext
 SIMULATE, TRAIN = Path("snnconvert/simulate/kernels"), Path("snnconvert/train")
 # `make sanitize` looks for reads and writes out of bounds, and for what C++ leaves undefined; its checks are calls,
 # because the compiler takes ten minutes a source to put them in place
-SANITIZED = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+SANITIZED = (
+    ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"] if os.environ.get("SNNCONVERT_SANITIZE") else []
+)
 CALLED = ["--param", "asan-instrumentation-with-call-threshold=0"]
-SANITIZING = bool(os.environ.get("SNNCONVERT_SANITIZE"))
 GNU_FLAGS = [
     "-std=c++17",
     "-O3",
@@ -27,7 +28,7 @@ GNU_FLAGS = [
     "-fno-math-errno",
     "-fno-trapping-math",
     "-fvisibility=hidden",
-    *(["-O1", "-g", *SANITIZED, *CALLED] if SANITIZING else []),
+    *(["-O1", "-g", *SANITIZED, *CALLED] if SANITIZED else []),
 ]
 # the kernels use vector types of GCC and Clang: MSVC refuses them, and torch takes over
 MSVC_FLAGS = ["/std:c++17", "/O2", "/EHsc", "/fp:precise"]
@@ -51,7 +52,7 @@ class Build(build_ext):
         """Choose the options once the compiler is known."""
         msvc = self.compiler.compiler_type == "msvc"
         ext.extra_compile_args = MSVC_FLAGS if msvc else GNU_FLAGS
-        ext.extra_link_args = [] if msvc else ["-pthread", *(SANITIZED if SANITIZING else [])]
+        ext.extra_link_args = [] if msvc else ["-pthread", *SANITIZED]
         super().build_extension(ext)
 
 

@@ -111,10 +111,12 @@ def letterboxed(folder: str, count: int, height: int, width: int) -> NDArray[np.
 
 
 def overlaps(one: Floats, others: Floats) -> Floats:
-    """Intersection over union of a box (4) with others (n, 4)."""
-    sides = np.minimum(one[2:], others[:, 2:]) - np.maximum(one[:2], others[:, :2])
-    common = sides.clip(min=0).prod(1)
-    areas = [(box[..., 2:] - box[..., :2]).clip(min=0).prod(-1) for box in (one, others)]
+    """Intersection over union of a box (4) with others (4, n): left, top, right and bottom."""
+    left, top, right, bottom = others
+    width = np.minimum(right, one[2]) - np.maximum(left, one[0])
+    height = np.minimum(bottom, one[3]) - np.maximum(top, one[1])
+    common = width.clip(min=0) * height.clip(min=0)
+    areas = [(box[2] - box[0]).clip(min=0) * (box[3] - box[1]).clip(min=0) for box in (one, others)]
     whole: Floats = common / np.maximum(areas[0] + areas[1] - common, 1e-9)
     return whole
 
@@ -123,16 +125,10 @@ def suppressed(found: Found) -> Found:
     """Without boxes that overlap a better one of their class."""
     order = np.argsort(-found.scores, kind="stable")
     boxes = found.boxes[order] + FAR * found.classes[order][:, None]  # those of other classes lie elsewhere
-    left, top, right, bottom = np.ascontiguousarray(boxes.T)
-    areas = (right - left).clip(min=0) * (bottom - top).clip(min=0)
-    kept = np.ones(len(order), dtype=bool)
+    columns, kept = np.ascontiguousarray(boxes.T), np.ones(len(order), dtype=bool)
     for best in range(len(order)):
         if kept[best]:
-            after = slice(best + 1, None)
-            width = np.minimum(right[after], right[best]) - np.maximum(left[after], left[best])
-            height = np.minimum(bottom[after], bottom[best]) - np.maximum(top[after], top[best])
-            common = width.clip(min=0) * height.clip(min=0)
-            kept[after] &= common <= SUPPRESSED * (areas[after] + areas[best] - common)
+            kept[best + 1 :] &= overlaps(boxes[best], columns[:, best + 1 :]) <= SUPPRESSED
     chosen = order[kept]
     return Found(found.boxes[chosen], found.scores[chosen], found.classes[chosen])
 
@@ -149,7 +145,7 @@ def judged(found: Sequence[Found], true: Sequence[Found]) -> tuple[float, float,
         hits = []
         for _, image, box in sorted(rows, key=lambda row: -row[0]):
             targets = _of(true[image], kind)[0]
-            overlap = overlaps(box, targets) if len(targets) else np.zeros(1)
+            overlap = overlaps(box, targets.T) if len(targets) else np.zeros(1)
             best = int(overlap.argmax())
             hit = overlap[best] >= MATCHED and (image, best) not in taken
             hits.append(hit)

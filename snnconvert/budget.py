@@ -24,6 +24,7 @@ BYTES_PER_NODE = 8 << 10
 # of a decoded image while it is converted, resized and cropped
 BYTES_PER_PIXEL = 8
 _UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+_ALLOWED = "allowed: bytes (1 or more), or a size"
 # What the operating system can take for a size.
 _LARGEST = 2**62
 
@@ -38,7 +39,7 @@ def parse_bytes(value: object) -> int:
     size = float(found.group(1)) * _UNITS.get(found.group(2).lower(), 0) if found else 0.0
     if isinstance(value, bool) or not 1 <= size <= _LARGEST:
         raise OptionError(
-            f"memory is {value!r}; allowed: bytes (1 or more), or a size",
+            f"memory is {value!r}; {_ALLOWED}",
             hint='for instance memory = "4 GiB"',
             options=("memory",),
         )
@@ -55,7 +56,7 @@ def budget() -> int:
     try:
         return DEFAULT if not given else parse_bytes(given)
     except OptionError:
-        raise OptionError(f"{VARIABLE} is {given!r}; allowed: bytes, or a size", hint=f"{VARIABLE}=4GiB") from None
+        raise OptionError(f"{VARIABLE} is {given!r}; {_ALLOWED}", hint=f"{VARIABLE}=4GiB") from None
 
 
 def check_claim(size: float, what: str, path: str | Path, own: int | None = None) -> None:

@@ -88,7 +88,6 @@ def import_onnx(path: Path, *, output_name: str | None = None, input_shape: tupl
     sample = fitting(parts, torch.rand(2, *shape, generator=torch.Generator().manual_seed(_SEED)))
     builder, entries = _entered(parts, sample, path)
     scope = Scope(builder, opset, batch)
-    scope.source = path
     for note in (*notes, *input_notes(graph, parts), *tails.notes):
         scope.note(note)
     claims = Claims(path, path.stat().st_size + sum(array.nbytes for array in constants.values()))

@@ -126,7 +126,7 @@ class Builder:
     """
 
     def __init__(self, samples: dict[str, Tensor], source: str | Path = "the network") -> None:
-        self._root, self._source = torch.nn.Module(), source
+        self._root, self.source = torch.nn.Module(), source
         self._graph = fx.Graph()
         self._samples: dict[fx.Node, Tensor] = {}
         self._free = budget() // 4
@@ -156,7 +156,7 @@ class Builder:
         target = self._unique(origin.name)
         op.eval()
         given = [self.sample(node) for node in inputs]
-        check_module(op, given, str(origin), self._source)
+        check_module(op, given, str(origin), self.source)
         with torch.no_grad():
             value = op(*given)
         self._root.add_module(target, op)

@@ -122,7 +122,7 @@ class Canonicaliser:
         self.builder = Builder({name: samples}, program.source)
         self.claims = Claims(program.source)
         self.context = Context(self.builder, program.batch)
-        self.context.kept, self.context.source = kept, program.source
+        self.context.kept = kept
         self.entries = cut_out(program.inputs, self.builder.inputs[name], self._cut)
         for part in program.inputs:
             self.entries[part.name].meta["whole"] = part.whole

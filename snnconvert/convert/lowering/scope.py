@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -30,11 +29,9 @@ class Scope:
         batch: batch size fixed in the source, or None where it is free.
         origin: the node of the source at work.
         kept: how a batch of 1 is followed through reshapes, see `flow.reshaped`.
-        source: the file or name of the network, against which claims on memory are held.
     """
 
     kept = False
-    source: str | Path = "the network"
 
     def __init__(self, builder: Builder, batch: int | None = None) -> None:
         self.builder = builder
@@ -53,7 +50,7 @@ class Scope:
         Raises:
             ClaimError: it may not.
         """
-        check_claim(size, f"{what} of {self.origin}", self.source)
+        check_claim(size, f"{what} of {self.origin}", self.builder.source)
 
     def emit(self, op: Op, *nodes: fx.Node, part: str = "") -> fx.Node:
         """Append `op` to the graph."""
