@@ -16,7 +16,7 @@ from torch import Tensor, fx
 from snnconvert.convert.passes.fold_affine import per_channel
 from snnconvert.graph.dialect import arguments, calls, op_of, origin_of, role_of
 from snnconvert.graph.edit import insert_after, kind_of, replace_op
-from snnconvert.graph.kinds import Affine, Concat, Op, Role, Select, Weighted
+from snnconvert.graph.kinds import Affine, Concat, Gathering, Op, Role, Select, Weighted
 
 
 @dataclass(frozen=True)
@@ -137,4 +137,12 @@ def _rewrite(graph: fx.GraphModule, node: fx.Node, op: Weighted, found: _Sum, ax
         joined = insert_after(graph, joined, chosen, suffix="by_group", users=[])
     node.args = (joined,)
     needs_bias = op.bias is not None or bool(found.shift.any())
-    replace_op(graph, node, op.rebuilt(weight=wide, bias=bias if needs_bias else None))
+    alike = {"scales": _alike(found, op)} if isinstance(op, Gathering) else {}
+    replace_op(graph, node, op.rebuilt(weight=wide, bias=bias if needs_bias else None, **alike))
+
+
+def _alike(found: _Sum, op: Weighted) -> Tensor | None:
+    """The scale of each block, where all of them have the same weights but for that."""
+    if op.groups > 1 or not _whole(found, op) or any(block.scale.min() < block.scale.max() for block in found.blocks):
+        return None
+    return torch.stack([block.scale[0] for block in found.blocks])

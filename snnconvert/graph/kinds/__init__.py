@@ -36,7 +36,7 @@ from snnconvert.graph.kinds.events import Events
 from snnconvert.graph.kinds.joins import Add
 from snnconvert.graph.kinds.neurons import Neuron, Synchronous
 from snnconvert.graph.kinds.pooling import AveragePool, MaxPool, Mean, Resize, SumPool
-from snnconvert.graph.kinds.weighted import Conv, ConvTranspose, Linear, Weighted
+from snnconvert.graph.kinds.weighted import Conv, ConvTranspose, Gathering, Linear, Weighted
 from snnconvert.graph.kinds.wiring import Concat, Constant, Expand, Pad, Permute, Reshape, Select, Slice, Wiring
 
 _CLASSES: tuple[type[Op], ...] = (
@@ -118,6 +118,7 @@ __all__ = [
     "Expand",
     "Exponential",
     "Function",
+    "Gathering",
     "GroupNorm",
     "Identity",
     "LayerNorm",

@@ -94,13 +94,42 @@ class Weighted(Op):
         return super().work(*inputs) / self.inputs / math.prod(self.stride) * self.weight.numel()
 
 
-class Conv(Weighted):
+class Gathering(Weighted):
+    """Sums over one window of the inputs each.
+
+    Attributes:
+        scales: where the input channels are parts that have the same weights times a scale each, these scales, (parts):
+            the parts are added up before they are multiplied. None for other weights.
+    """
+
+    gathers = True
+    scales: Tensor | None
+
+    def rebuilt(self, **tensors: Tensor | None) -> Self:
+        """The same node with some of its tensors replaced; scales belong to the weights that they came with."""
+        return super().rebuilt(**({"scales": None, **tensors} if "weight" in tensors else tensors))
+
+    def added_up(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What is multiplied with what: `x` with the weights, or the scaled sum of its parts with those of one."""
+        if self.scales is None:
+            return x, self.weight
+        axis = x.ndim - 1 if self.features_last else 1
+        parts = x.chunk(len(self.scales), axis)
+        first = int(self.scales.abs().argmax())
+        total = parts[first].clone()
+        for index, scale in enumerate((self.scales / self.scales[first]).tolist()):
+            if index != first:
+                total.add_(parts[index], alpha=scale)
+        width = total.shape[axis]
+        return total, self.weight[:, first * width : (first + 1) * width]
+
+
+class Conv(Gathering):
     """Convolution over 1, 2 or 3 spatial axes (by the rank of `weight`), groups and dilation included.
 
     Shapes: weight (C_out, C_in / groups, *kernel), bias (C_out) or None.
     """
 
-    gathers = True
     fields = ("stride", "padding", "dilation", "groups")
 
     def __init__(
@@ -112,10 +141,12 @@ class Conv(Weighted):
         padding: tuple[int, ...],
         dilation: tuple[int, ...],
         groups: int = 1,
+        scales: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.tensor("weight", weight)
         self.tensor("bias", bias)
+        self.tensor("scales", scales)
         self.stride, self.padding, self.groups = tuple(stride), tuple(padding), groups
         # a kernel of one has nothing to dilate, and torch 2.13 crashes on some of those that are
         self.dilation = tuple(1 if size == 1 else step for size, step in zip(weight.shape[2:], dilation, strict=True))
@@ -125,8 +156,9 @@ class Conv(Weighted):
         function = (F.conv1d, F.conv2d, F.conv3d)[rank - 1]
         if rank == 2 and x.shape[1] == 1 and x.stride(1) != x.shape[2] * x.shape[3]:
             x = x.reshape(-1).view(x.shape)  # torch 2.13 is wrong on one channel whose stride is that of channels last
+        x, weight = self.added_up(x)
         x = pixel_by_pixel(x)
-        return function(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return function(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
     def result_shape(self, *inputs: Shape) -> Shape | None:
         """A window of each channel for every output."""
@@ -199,19 +231,19 @@ class ConvTranspose(Weighted):
         return math.prod(inputs[0]) * self.weight[0].numel()
 
 
-class Linear(Weighted):
+class Linear(Gathering):
     """Matrix product on the last axis. Shapes: weight (out, in), bias (out) or None."""
 
-    gathers = True
     features_last = True
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, *, scales: Tensor | None = None) -> None:
         super().__init__()
         self.tensor("weight", weight)
         self.tensor("bias", bias)
+        self.tensor("scales", scales)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+        return F.linear(*self.added_up(x), self.bias)
 
     def result_shape(self, *inputs: Shape) -> Shape | None:
         """Other features."""

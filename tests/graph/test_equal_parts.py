@@ -1,0 +1,61 @@
+"""Operators whose inputs are parts with the same weights times a scale each."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from snnconvert.convert.approximate import approximate
+from snnconvert.convert.passes import canonicalize
+from snnconvert.convert.pytorch import import_module
+from snnconvert.graph.dialect import calls
+from snnconvert.graph.kinds import Conv, Gathering, Linear
+
+SCALES = torch.tensor([0.5, -2.0, 0.25])
+
+
+@pytest.mark.parametrize("shape", [(4, 12), (3, 7, 12)])
+def test_features_are_added_up_first(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    narrow, bias, x = torch.randn(5, 4), torch.randn(5), torch.randn(shape)
+    wide = torch.cat([narrow * scale for scale in SCALES], 1)
+    op = Linear(wide, bias, scales=SCALES)
+    given, weight = op.added_up(x)
+    assert given.shape[-1] == weight.shape[1] == 4
+    assert torch.allclose(op(x), Linear(wide, bias)(x), atol=1e-5)
+
+
+def test_channels_are_added_up_first() -> None:
+    torch.manual_seed(0)
+    narrow, x = torch.randn(5, 4, 3, 3), torch.randn(2, 12, 9, 9).contiguous(memory_format=torch.channels_last)
+    wide = torch.cat([narrow * scale for scale in SCALES], 1)
+    options = {"stride": (2, 2), "padding": (1, 1), "dilation": (1, 1)}
+    assert torch.allclose(Conv(wide, None, **options, scales=SCALES)(x), Conv(wide, None, **options)(x), atol=1e-4)
+
+
+def test_other_weights_have_no_scales() -> None:
+    op = Linear(torch.randn(5, 12), torch.randn(5), scales=SCALES)
+    assert op.rebuilt(bias=None).scales is not None
+    assert op.rebuilt(weight=torch.randn(5, 12)).scales is None
+    assert op.reading(torch.ones(12)).scales is None
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(16, 7), nn.Conv1d(16, 7, 3)])
+def test_units_of_a_smooth_function_share_their_weights(layer: nn.Module) -> None:
+    torch.manual_seed(0)
+    tokens = isinstance(layer, nn.Linear)
+    first = nn.Linear(6, 16) if tokens else nn.Conv1d(6, 16, 3)
+    shape = (9, 6) if tokens else (6, 12)
+    network = nn.Sequential(first, nn.GELU(), layer).eval()
+    ann = canonicalize(import_module(network, shape, name="net"))
+    images = torch.randn(16, *shape)
+    spiking, records = approximate(ann, images)
+    assert records[0].units > 2
+    (last,) = [op for _, op in calls(spiking.graph, Gathering) if op.scales is not None]
+    assert last.scales is not None and len(last.scales) == records[0].units
+    with torch.inference_mode():
+        given = spiking.graph(images)[0]
+        assert torch.allclose(given, network(images), atol=0.1)
+        last.scales = None
+        assert torch.allclose(given, spiking.graph(images)[0], atol=1e-4)
