@@ -129,7 +129,7 @@ class Bench:
             order = np.random.default_rng(held_out).permutation(len(labels))
             self.judged, self.labels = self.train[order[:images]], labels[order[:images]]
             self.train = self.train[order[images:]]
-        logits = [seen.outputs[0].flatten(1) for seen in observed(self.ann.graph, self.judged, "")]
+        logits = [first.flatten(1) for first, *_ in observed(self.ann.graph, self.judged, "")]
         self.reference: NDArray[np.int64] = torch.cat(logits).argmax(1).numpy()
         self.depth = max(site_depths(self.ann.graph).values())
 

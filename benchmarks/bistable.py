@@ -128,7 +128,7 @@ def opened(name: str, count: int) -> Setting:
 
     calibration, _ = images("cifar10_train_small.npz", CALIBRATION_IMAGES)
     test, labels = images("cifar10_test.npz", count)
-    decided = torch.cat([seen.outputs[0].flatten(1) for seen in observed(ann.graph, test, "")]).argmax(1).numpy()
+    decided = torch.cat([first.flatten(1) for first, *_ in observed(ann.graph, test, "")]).argmax(1).numpy()
     return Setting(name, ann, calibration, test, labels, 100 * float((decided == labels).mean()))
 
 

@@ -63,7 +63,7 @@ class Bench:
         canonical = keep_logits(canonicalize(opened))
         self.ann, self.network = with_units(canonical, self.calibration, way="auto")
         self.labels = labels
-        logits = [seen.outputs[0].flatten(1) for seen in observed(self.ann.graph, self.images, "")]
+        logits = [first.flatten(1) for first, *_ in observed(self.ann.graph, self.images, "")]
         self.reference = torch.cat(logits).argmax(1).numpy()
 
     def convert(self, key: dict[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor, fx
 
-from snnconvert.calibrate.observe import batch_of
 from snnconvert.compile.network import compile_network
 from snnconvert.compile.spikify import neuron_in
 from snnconvert.convert.channels import can_be_apart, with_channels_apart
@@ -41,7 +40,7 @@ from snnconvert.graph.dialect import neurons_of, op_of, output_nodes, role_of, s
 from snnconvert.graph.edit import kind_of
 from snnconvert.graph.kinds import Neuron, Role
 from snnconvert.graph.types import Ann, NeuronChoice, Snn
-from snnconvert.graph.walk import Rule, applied, walk
+from snnconvert.graph.walk import Rule, applied, batch_of, walk
 from snnconvert.progress import Progress, silent
 from snnconvert.simulate.chunks import chunk_size, watchable
 from snnconvert.simulate.layer_engine import LayerEngine

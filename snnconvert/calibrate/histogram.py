@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx
 
-from snnconvert.calibrate.observe import Range, by_channel, observed
+from snnconvert.calibrate.observe import Range, broadcastable, observed
 from snnconvert.progress import Progress, silent
+from snnconvert.simulate.kernels import choose
+from snnconvert.simulate.kernels.native_statistics import add_to_histogram
 
 BINS = 2048
 EXACT = 2**24  # whole numbers below are exact in float32
@@ -16,18 +18,24 @@ def histograms(
     graph: fx.GraphModule, images: Tensor, found: dict[str, Range], progress: Progress = silent
 ) -> dict[str, Tensor]:
     """Counts of positive activations (absolute values at signed sites), shape (channels, BINS) over (0, largest]."""
-    counts: dict[str, Tensor] = {}
-    for seen in observed(graph, images, "histograms", progress):
-        for name, values in seen.after.items():
-            site = found[name]
-            rows = by_channel(values, site.axis).abs()
-            rows.div_(site.largest.float().unsqueeze(1)).mul_(BINS).ceil_().clamp_(0, BINS)
-            size = rows.shape[0] * (BINS + 1)
-            whole = rows if size < EXACT else rows.long()
-            index = whole.add_(torch.arange(rows.shape[0]).unsqueeze(1) * (BINS + 1))
-            flat = torch.bincount(index.flatten().to(torch.int32 if size < EXACT else torch.int64), minlength=size)
-            table = flat.reshape(rows.shape[0], BINS + 1)[:, 1:]
-            counts[name] = counts[name] + table if name in counts else table
+    native = choose()
+    counts = {name: torch.zeros(len(site.largest), BINS, dtype=torch.int64) for name, site in found.items()}
+
+    def see(name: str, values: Tensor) -> None:
+        site = found[name]
+        if native is not None:
+            add_to_histogram(native, values, site.axis + 1, site.largest.float(), counts[name])
+            return
+        channels = len(site.largest)
+        size = channels * (BINS + 1)
+        bins = (values / site.shaped(site.largest)).mul_(BINS).abs_().ceil_().clamp_(0, BINS)
+        whole = bins if size < EXACT else bins.long()
+        index = whole.add_(broadcastable(torch.arange(channels) * (BINS + 1), site.axis, site.rank))
+        flat = torch.bincount(index.flatten().to(torch.int32 if size < EXACT else torch.int64), minlength=size)
+        counts[name] += flat.reshape(channels, BINS + 1)[:, 1:]
+
+    for _ in observed(graph, images, "histograms", progress, see=see):
+        pass
     return counts
 
 

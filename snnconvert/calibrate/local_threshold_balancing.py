@@ -15,11 +15,11 @@ from dataclasses import asdict
 import torch
 from torch import Tensor, fx
 
-from snnconvert.calibrate.observe import BATCH, broadcastable, by_channel, ranges
+from snnconvert.calibrate.observe import broadcastable, by_channel, ranges
 from snnconvert.calibrate.options import LocalThresholdBalancing
 from snnconvert.calibrate.task import Task
 from snnconvert.graph.types import Calibrated
-from snnconvert.graph.walk import applied, walk
+from snnconvert.graph.walk import BATCH, applied, walk
 from snnconvert.options import made
 
 

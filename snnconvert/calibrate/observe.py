@@ -7,7 +7,7 @@ which they were read nor the user's batch size can change a statistic.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +20,12 @@ from snnconvert.data.sampling import canonical_order
 from snnconvert.graph.dialect import arguments, op_of, output_nodes, sites
 from snnconvert.graph.kinds import Activation, Role, Weighted
 from snnconvert.graph.types import Ann
-from snnconvert.graph.walk import walk
+from snnconvert.graph.walk import batch_of, walk
 from snnconvert.progress import Progress, silent
 from snnconvert.tasks.scores import answer_of
 
-BATCH = 64
-# values before and after all activations of a batch (4 bytes each)
-MOST_VALUES = 2**28
+# the name of a site, and a batch of what its activation gives
+See = Callable[[str, Tensor], None]
 
 
 def in_canonical_order(images: Tensor) -> Tensor:
@@ -34,47 +33,32 @@ def in_canonical_order(images: Tensor) -> Tensor:
     return images[torch.from_numpy(canonical_order(images))]
 
 
-@dataclass(frozen=True)
-class Observation:
-    """Outputs of a batch at the sites: `before` and `after` the activation, by site name; and the network's outputs."""
-
-    before: dict[str, Tensor]
-    after: dict[str, Tensor]
-    outputs: tuple[Tensor, ...]
-
-
 @torch.inference_mode()
-def observed(graph: fx.GraphModule, images: Tensor, what: str, progress: Progress = silent) -> Iterator[Observation]:
-    """Run the ANN on `images` batch by batch and yield what each site saw."""
-    wanted = {node for node, _ in sites(graph)}
+def observed(
+    graph: fx.GraphModule, images: Tensor, what: str, progress: Progress = silent, *, see: See | None = None
+) -> Iterator[tuple[Tensor, ...]]:
+    """Run the ANN on `images` batch by batch: yields its outputs, and shows `see` every site on the way."""
+    wanted = {node for node, _ in sites(graph)} if see is not None else set()
     size = batch_of(graph)
     returned = output_nodes(graph)
     for start in range(0, len(images), size):
-        before: dict[str, Tensor] = {}
-        after: dict[str, Tensor] = {}
         outputs: dict[fx.Node, Tensor] = {}
-        for node, inputs, value in walk(graph, images[start : start + size]):
-            if node in wanted:
-                before[node.name], after[node.name] = inputs[0], value
+        for node, _, value in walk(graph, images[start : start + size]):
+            if see is not None and node in wanted:
+                see(node.name, value)
             if node in returned:
                 outputs[node] = value
-        yield Observation(before, after, tuple(outputs[node] for node in returned))
+        yield tuple(outputs[node] for node in returned)
         progress(what, min(start + size, len(images)), len(images))
 
 
 def answers(ann: Ann, images: Tensor, progress: Progress = silent) -> NDArray[Any]:
     """What the ANN answers, (n, ...), as `tasks.scores.answer_of` gives it."""
     found = [
-        answer_of(ann.task, [output.numpy() for output in seen.outputs])
-        for seen in observed(ann.graph, images, "reference", progress)
+        answer_of(ann.task, [output.numpy() for output in outputs])
+        for outputs in observed(ann.graph, images, "reference", progress)
     ]
     return np.concatenate(found)
-
-
-def batch_of(graph: fx.GraphModule) -> int:
-    """Images that go through the ANN at once: 64, fewer of a network whose activations are large."""
-    each: int = 2 * sum(math.prod(node.meta["shape"]) for node, _ in sites(graph))
-    return max(1, min(BATCH, MOST_VALUES // max(each, 1)))
 
 
 def channel_axis(node: fx.Node) -> int:
@@ -131,12 +115,16 @@ def ranges(graph: fx.GraphModule, images: Tensor, progress: Progress = silent) -
     """The global maximum per channel of every site, and the network's (first) outputs on all images."""
     largest: dict[str, Tensor] = {}
     axes = {node.name: channel_axis(node) for node, _ in sites(graph)}
-    outputs = []
-    for seen in observed(graph, images, "ranges", progress):
-        outputs.append(seen.outputs[0].flatten(1))
-        for name, values in seen.after.items():
-            maximum = by_channel(values, axes[name]).abs().amax(1)
-            largest[name] = torch.maximum(largest[name], maximum) if name in largest else maximum
+    never_negative = {node.name for node, op in sites(graph) if op.rectifies}
+
+    def see(name: str, values: Tensor) -> None:
+        others = [axis for axis in range(values.ndim) if axis != axes[name] + 1]
+        maximum = values.amax(others)
+        if name not in never_negative:
+            maximum = torch.maximum(maximum, -values.amin(others))
+        largest[name] = torch.maximum(largest[name], maximum) if name in largest else maximum
+
+    outputs = [first.flatten(1) for first, *_ in observed(graph, images, "ranges", progress, see=see)]
     found = {}
     for node, _ in sites(graph):
         maximum = rounded_up(largest[node.name].double())

@@ -117,15 +117,17 @@ def objective(task: Task, found: dict[str, Range], teacher: Tensor, p: float, we
     first = dict.fromkeys(bounds, 0.0)
     second = dict.fromkeys(bounds, 0.0)
     distance, start = 0.0, 0
-    for seen in observed(network, task.images, f"rate norm p = {p:g}", task.progress):
-        logits = seen.outputs[0].flatten(1).double()
+
+    def see(name: str, values: Tensor) -> None:
+        rates = (values / bounds[name].float()).abs()
+        first[name] += float(rates.sum(dtype=torch.float64))
+        second[name] += float(rates.double().square().sum())
+
+    for output, *_ in observed(network, task.images, f"rate norm p = {p:g}", task.progress, see=see):
+        logits = output.flatten(1).double()
         reference = teacher[start : start + len(logits)].double()
         distance += float((1 - F.cosine_similarity(logits, reference, dim=1)).sum())
         start += len(logits)
-        for name, values in seen.after.items():
-            rates = (values / bounds[name].float()).abs().double()
-            first[name] += float(rates.sum())
-            second[name] += float(rates.square().sum())
     omegas = [first[name] / second[name] for name in bounds if second[name] > 0]
     omega = sum(omegas) / max(len(omegas), 1)
     mean = distance / len(task.images)

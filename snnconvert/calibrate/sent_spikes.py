@@ -10,12 +10,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from snnconvert.calibrate.packed_units import PackedUnits, share_sent
+from snnconvert.calibrate.packed_units import PackedUnits, mean_sent, share_sent
 from snnconvert.errors import InternalError
 from snnconvert.graph.kinds import Op
 from snnconvert.neurons.base import planes
 from snnconvert.simulate.kernels import Native, choose
 from snnconvert.simulate.kernels.bits import Bits, empty_bits, moved
+from snnconvert.simulate.kernels.native_statistics import MOST_FRAMES, means
+from snnconvert.simulate.over_time import by_frames
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,17 @@ class Sent:
     def values(self) -> Tensor:
         """As a current in units of the ANN's activations."""
         return self.units.float() * self.amplitude
+
+    def share(self) -> float:
+        """Share of units that are not zero, of bits an estimate."""
+        return self.spikes.density() if isinstance(self.spikes, Bits) else share_sent(self.spikes)
+
+    def means(self, frames: int, read_at: tuple[int, ...]) -> Tensor:
+        """The mean value sent until each of `read_at` frames, (reads * batch, *sample)."""
+        native = choose()
+        if isinstance(self.spikes, Bits) and native is not None and frames <= MOST_FRAMES:
+            return means(native, self.spikes, self.amplitude, frames, read_at)
+        return mean_sent(by_frames(self.units, frames), self.amplitude, self.peak, read_at)
 
     def moved(self, spikes: Tensor | Bits) -> Sent:
         """The same spikes elsewhere: `spikes` are theirs, and silence."""

@@ -14,7 +14,7 @@ from snnconvert.graph.dialect import verify
 from snnconvert.graph.kinds import Stage
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, SiteCalibration
-from snnconvert.graph.walk import walk
+from snnconvert.graph.walk import batch_of, walk
 from snnconvert.neurons import NEURONS
 from snnconvert.progress import Progress, silent
 
@@ -109,4 +109,10 @@ class Task:
 @torch.inference_mode()
 def reach(graph: fx.GraphModule, images: Tensor) -> dict[str, float]:
     """The largest absolute value of every node on `images` (n, *sample), by name."""
-    return {node.name: float(value.abs().max()) for node, _, value in walk(graph, images) if node.op == "call_module"}
+    found: dict[str, float] = {}
+    for some in images.split(batch_of(graph)):  # type: ignore[no-untyped-call]
+        for node, _, value in walk(graph, some):
+            if node.op == "call_module":
+                # `aminmax` would lay maps out anew that lie pixel by pixel
+                found[node.name] = max(found.get(node.name, 0.0), -float(value.amin()), float(value.amax()))
+    return found

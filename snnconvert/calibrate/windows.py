@@ -19,14 +19,14 @@ import math
 import torch
 from torch import Tensor, fx
 
-from snnconvert.calibrate.observe import batch_of, broadcastable, channel_axis, rounded_up
+from snnconvert.calibrate.observe import broadcastable, channel_axis, rounded_up
 from snnconvert.calibrate.options import Windows
 from snnconvert.calibrate.task import Task
 from snnconvert.graph.dialect import arguments, op_of, sites
 from snnconvert.graph.edit import kind_of
 from snnconvert.graph.kinds import Activation
 from snnconvert.graph.types import Calibrated, SiteCalibration
-from snnconvert.graph.walk import walk
+from snnconvert.graph.walk import batch_of, walk
 from snnconvert.options import made
 
 # How far beyond the largest calibration activation a window reaches: from 1 for 16 levels, by a quarter more for each

@@ -24,14 +24,13 @@ from snnconvert.graph.dialect import arguments, calls, op_of, origin_of, verify
 from snnconvert.graph.edit import copied, finish, insert_after, replace_op
 from snnconvert.graph.kinds import FUNCTIONS, Add, Affine, Clamp, Clip, Elementwise, Op, Relu, Role, Stage
 from snnconvert.graph.types import Ann, Origin
-from snnconvert.graph.walk import walk
+from snnconvert.graph.walk import batch_of, walk
 
 TOLERANCE = 0.02
 NETWORK_TOLERANCE = 0.05
 UNITS = 10
 BINS = 256
 IMAGES = 128
-BATCH = 32
 FIXED_RANGE = (-6.0, 6.0)
 
 _BOUNDED = ("sigmoid", "tanh", "hardsigmoid", "softsign")
@@ -162,7 +161,7 @@ def _histograms(
     ranges: dict[fx.Node, tuple[float, float]] = {}
     for node, values in _inputs(graph, wanted, images[:IMAGES]):
         low, high = ranges.get(node, (np.inf, -np.inf))
-        ranges[node] = (min(low, float(values.min())), max(high, float(values.max())))
+        ranges[node] = (min(low, float(values.amin())), max(high, float(values.amax())))
     edges = {node: _widened(*found) for node, found in ranges.items()}
     counts: dict[fx.Node, Vector] = {node: np.zeros(BINS) for node in wanted}
     for node, values in _inputs(graph, wanted, images[:IMAGES]):
@@ -187,8 +186,8 @@ def _widened(low: float, high: float) -> tuple[float, float]:
 def _inputs(graph: fx.GraphModule, wanted: list[fx.Node], images: Tensor) -> Iterator[tuple[fx.Node, Tensor]]:
     """The input of every wanted node, batch by batch; values are dropped after their last use."""
     chosen = set(wanted)
-    for start in range(0, len(images), BATCH):
-        for node, inputs, _ in walk(graph, images[start : start + BATCH], wanted=wanted):
+    for some in images.split(batch_of(graph)):  # type: ignore[no-untyped-call]
+        for node, inputs, _ in walk(graph, some, wanted=wanted):
             if node in chosen:
                 yield node, inputs[0]
 

@@ -15,6 +15,7 @@ from snnconvert.graph.dialect import calls, origin_of, sites, verify
 from snnconvert.graph.edit import copied, finish, insert_after
 from snnconvert.graph.kinds import Identity, Role, Stage
 from snnconvert.graph.types import Ann
+from snnconvert.graph.walk import batch_of
 
 NAMED = 12
 IMAGES = 64
@@ -65,10 +66,9 @@ def _error(ann: Ann, network: Ann, images: Tensor | None) -> float:
     """Relative difference of the outputs (Euclidean norm over the images)."""
     if images is None:
         return 0.0
-    few = images[:IMAGES]
-    pairs = [
-        (before.double(), after.double()) for before, after in zip(ann.graph(few), network.graph(few), strict=True)
-    ]
+    batches = images[:IMAGES].split(batch_of(network.graph))  # type: ignore[no-untyped-call]
+    runs = [zip(*(graph(few) for few in batches), strict=True) for graph in (ann.graph, network.graph)]
+    pairs = [(torch.cat(before).double(), torch.cat(after).double()) for before, after in zip(*runs, strict=True)]
     return max(float((after - before).norm() / before.norm().clamp(min=1e-30)) for before, after in pairs)
 
 

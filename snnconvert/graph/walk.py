@@ -8,6 +8,7 @@ outputs backwards what is asked for, and nothing else.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
@@ -15,6 +16,10 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.graph.dialect import arguments, op_of
+
+BATCH = 64
+# in one value of a batch (64 MB)
+MOST_VALUES = 2**24
 
 V = TypeVar("V")
 Rule = Callable[[fx.Node, list[V]], V]
@@ -58,6 +63,12 @@ class Plan:
         """Drop from `values` what nobody needs once `node` has run."""
         for source in self.gone.get(node, ()):
             values.pop(source, None)
+
+
+def batch_of(graph: fx.GraphModule) -> int:
+    """Samples that go through a network of real values at once: 64, fewer where a value of one is large."""
+    largest: int = max((math.prod(node.meta["shape"]) for node in graph.graph.nodes if node.op != "output"), default=1)
+    return max(1, min(BATCH, MOST_VALUES // max(largest, 1)))
 
 
 def walk(

@@ -66,11 +66,14 @@ def cut_off(network: Ann, snn: Snn, images: Tensor) -> dict[str, float]:
     bounds = {node.name: op.threshold * op.levels for node, op in neurons.items()}
     channels = {node.name: node.meta["shape"][0] for node in neurons}
     sums: dict[str, Tensor] = {}
-    for seen in observed(network.graph, images, ""):
-        for name, values in seen.after.items():
-            if name in bounds:
-                size = for_each(values, channels[name]).abs().double()
-                above = (size - bounds[name]).clamp(min=0)
-                pair = torch.stack([above.square().sum(), size.square().sum()])
-                sums[name] = sums[name] + pair if name in sums else pair
+
+    def see(name: str, values: Tensor) -> None:
+        if name in bounds:
+            size = for_each(values, channels[name]).abs()
+            above = (size - bounds[name].float()).clamp_(min=0)
+            pair = torch.stack([one.square_().sum(dtype=torch.float64) for one in (above, size)])
+            sums[name] = sums[name] + pair if name in sums else pair
+
+    for _ in observed(network.graph, images, "", see=see):
+        pass
     return {name: float((above / whole) ** 0.5) if whole > 0 else 0.0 for name, (above, whole) in sums.items()}

@@ -20,14 +20,15 @@ from snnconvert.neurons import NeuronModel
 from snnconvert.simulate.kernels.bits import Bits, bytes_for, empty_bits, physical
 from snnconvert.simulate.kernels.layout import Packed, address, out_tensor, sample_of
 
-VERSION = 11
+VERSION = 12
 NO_NEURON = 6  # instead of a model's `native`
 MOST_TERMS = 8
 MOST_UNITS = 127  # in an int8 spike
 INSTRUCTIONS = ("portable", "avx2", "avx512")
 
 ENTRIES = tuple(
-    f"snnconvert_{name}" for name in ("layer", "max_pool", "sum_pool", "condense", "expand", "windows", "trials")
+    f"snnconvert_{name}"
+    for name in (*("layer", "max_pool", "sum_pool", "condense", "expand", "windows", "trials"), "sums", "histogram")
 )
 
 _GEOMETRY = ("in_h", "in_w", "in_c", "k_h", "k_w", "stride_h", "stride_w", "pad_h", "pad_w", "dilation_h", "dilation_w")

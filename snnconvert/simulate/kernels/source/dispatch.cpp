@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "layer.h"
+#include "statistics.h"
 #include "workers.h"
 
 namespace snn {
@@ -178,7 +179,7 @@ char* room_for_tables(int64_t bytes) {
 
 extern "C" {
 
-SNN_EXPORT int64_t snnconvert_version() { return 11; }
+SNN_EXPORT int64_t snnconvert_version() { return 12; }
 
 SNN_EXPORT int64_t snnconvert_instructions() { return snn::best_instructions(); }
 
@@ -259,6 +260,26 @@ SNN_EXPORT int snnconvert_trials(const snn::Trials* trials, int64_t instructions
     } catch (const std::exception&) {
         return 1;
     }
+}
+
+SNN_EXPORT int snnconvert_sums(const snn::Sums* sums, int64_t) {
+    const int64_t piece = std::max<int64_t>(1, (1 << 12) / std::max<int64_t>(1, sums->planes * sums->bytes()));
+    const int64_t pieces = (sums->pixels + piece - 1) / piece, items = sums->batch * pieces;
+    const double each = 0.3 + 0.06 * static_cast<double>(sums->frames);
+    const double all = each * static_cast<double>(sums->batch * sums->pixels * sums->channels);
+    return snn::share(items, snn::helped(sums->threads, items, all), [&](int64_t item, int64_t) {
+        const int64_t first = item % pieces * piece;
+        snn::sum_pixels(*sums, item / pieces, first, std::min(sums->pixels, first + piece));
+    });
+}
+
+SNN_EXPORT int snnconvert_histogram(const snn::Histogram* histogram, int64_t) {
+    constexpr int64_t kAtOnce = snn::Histogram::kAtOnce;
+    const int64_t channels = histogram->channels, items = (channels + kAtOnce - 1) / kAtOnce;
+    const double all = 2.0 * static_cast<double>(histogram->outer * channels * histogram->inner);
+    return snn::share(items, snn::helped(histogram->threads, items, all), [&](int64_t item, int64_t) {
+        snn::count_channels(*histogram, item * kAtOnce, std::min(channels, (item + 1) * kAtOnce));
+    });
 }
 
 SNN_EXPORT int snnconvert_windows(const snn::WindowLayer* layer, int64_t instructions) {
