@@ -48,7 +48,10 @@ def patches(op: Weighted, x: Tensor, positions: Tensor | None = None) -> Tensor:
     if op.features_last:
         rows = x.reshape(x.shape[0], -1, x.shape[-1]).unsqueeze(0)
     elif positions is not None and op.weight.ndim == 4:
-        return _patches_at(op, x, positions)
+        reach = op.dilation[1] * (op.weight.shape[3] - 1) + 1
+        width = (x.shape[3] + 2 * op.padding[1] - reach) // op.stride[1] + 1
+        by_pixel = x.permute(0, 2, 3, 1).flatten(1, 2)
+        return patches_of(op, by_pixel, pixels_read(op, positions, tuple(x.shape[1:]), width).flatten(1))
     else:
         flat = op.weight.ndim == 3
         image = x.unsqueeze(-2) if flat else x
@@ -62,15 +65,16 @@ def patches(op: Weighted, x: Tensor, positions: Tensor | None = None) -> Tensor:
     return torch.cat([rows, rows.new_ones(*rows.shape[:-1], 1)], -1)
 
 
-def _patches_at(op: Weighted, x: Tensor, positions: Tensor) -> Tensor:
-    """The rows of some positions of a map only."""
-    reach = op.dilation[1] * (op.weight.shape[3] - 1) + 1
-    width = (x.shape[3] + 2 * op.padding[1] - reach) // op.stride[1] + 1
-    read = pixels_read(op, positions, tuple(x.shape[1:]), width).flatten(1)  # (positions, pixels of the kernel)
-    taken = x.permute(0, 2, 3, 1).flatten(1, 2).index_select(1, read.clamp(min=0).flatten())
-    taken = taken.view(len(x), *read.shape, op.groups, -1).masked_fill((read < 0)[..., None, None], 0)
-    rows = x.new_ones(op.groups, len(x), len(positions), op.weight[0].numel() + 1)
-    by_group = rows[..., :-1].view(op.groups, len(x), len(positions), -1, read.shape[1])
+def patches_of(op: Weighted, by_pixel: Tensor, read: Tensor) -> Tensor:
+    """As `patches`, of pixels (batch, pixels, channels).
+
+    `read` are those of each position, (positions, pixels of the kernel); -1 is a pixel of zeros.
+    """
+    count = len(by_pixel)
+    taken = by_pixel.index_select(1, read.clamp(min=0).flatten())
+    taken = taken.view(count, *read.shape, op.groups, -1).masked_fill((read < 0)[..., None, None], 0)
+    rows = by_pixel.new_ones(op.groups, count, len(read), op.weight[0].numel() + 1)
+    by_group = rows[..., :-1].view(op.groups, count, len(read), -1, read.shape[1])
     by_group.copy_(taken.permute(3, 0, 1, 4, 2))
     return rows
 
@@ -286,6 +290,8 @@ def changed(op: Weighted, change: Tensor, share: Tensor | float = 1.0) -> Weight
     weight, bias = split(op, change)
     factor = torch.as_tensor(share, dtype=torch.float64).expand(op.weight.shape[0])
     old = torch.zeros(op.weight.shape[0]) if op.bias is None else op.bias
+    if not weights_solved(op):
+        return op.rebuilt(bias=(old.double() + bias * factor).float())
     scaled = weight * factor.reshape(-1, *([1] * (weight.ndim - 1)))
     return op.rebuilt(weight=(op.weight.double() + scaled).float(), bias=(old.double() + bias * factor).float())
 

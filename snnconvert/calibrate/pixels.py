@@ -5,12 +5,15 @@ Pixels are indices into height * width, -1 outside of a map, where values are ze
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, fx
 
 from snnconvert.graph.dialect import arguments, op_of
 from snnconvert.graph.edit import kind_of
-from snnconvert.graph.kinds import Pad, Role, Slice, Weighted
+from snnconvert.graph.kinds import Conv, Pad, Role, Slice, Weighted
 
 MOVES_CHANNELS = ("Concat", "Slice", "Select")
 
@@ -74,3 +77,39 @@ def inside_padding(node: fx.Node, pixels: Tensor) -> tuple[fx.Node, Tensor]:
     rows, columns = pixels // padded - top, pixels % padded - left
     outside = (pixels < 0) | (rows < 0) | (rows >= height) | (columns < 0) | (columns >= width)
     return inner, torch.where(outside, -1, rows * width + columns)
+
+
+@dataclass(frozen=True)
+class SomePixels:
+    """A convolution of some pixels, with its kernel for a stride: what one reads lies below what the one before reads.
+
+    Attributes:
+        op: the convolution.
+        source: the node that it reads.
+        pixels: what it reads of it, in the order of a map of `height` times `width`.
+        outside: which of them are padding.
+        count: number of outputs.
+    """
+
+    op: Conv
+    source: fx.Node
+    pixels: Tensor
+    outside: Tensor
+    height: int
+    width: int
+    count: int
+
+
+def some_pixels(node: fx.Node, pixels: Tensor, *, kept: bool) -> SomePixels | None:
+    """The convolution `node` at `pixels`; None where it reads too many. `kept`: what it reads is there already."""
+    op, (source,) = op_of(node, Conv), arguments(node)
+    shape = tuple(source.meta["shape"])
+    read = pixels_read(op, pixels, shape, node.meta["shape"][2])
+    if read.numel() > 3 * math.prod(shape[1:]):
+        return None
+    if not kept and pads_zeros(source):
+        source, read = inside_padding(source, read)
+    count, height, width = read.shape
+    compact = Conv(op.weight, op.bias, stride=(height, width), padding=(0, 0), dilation=(1, 1), groups=op.groups)
+    flat = read.flatten()
+    return SomePixels(compact, source, flat.clamp(min=0), flat < 0, count * height, width, count)

@@ -32,8 +32,6 @@ from snnconvert.calibrate.least_squares import (
     Split,
     best_penalty,
     changed,
-    outputs_by_group,
-    patches,
     solvable,
     sum_of,
     weights_solved,
@@ -46,6 +44,7 @@ from snnconvert.calibrate.packed_units import bits_per_frame
 from snnconvert.calibrate.rate_norm import objectives_of
 from snnconvert.calibrate.reconstruct_networks import Networks
 from snnconvert.calibrate.reconstruct_neuron import SiteNeuron
+from snnconvert.calibrate.reconstruct_rows import lacking_of, rows_of
 from snnconvert.calibrate.reconstruct_site import Presynaptic, SiteStep
 from snnconvert.calibrate.task import Task
 from snnconvert.compile.spikify import neuron_at, neuron_in
@@ -53,7 +52,9 @@ from snnconvert.graph.dialect import arguments, op_of, origin_of
 from snnconvert.graph.edit import copied, kind_of, replace_op
 from snnconvert.graph.kinds import Events, Op, Role, Weighted
 from snnconvert.graph.types import Calibrated, SiteCalibration
+from snnconvert.neurons.base import planes
 from snnconvert.options import made
+from snnconvert.simulate.kernels.native_statistics import MOST_FRAMES
 
 # a later first answer has to be worth it: errors of the read-out within this factor of the least count as equal
 WORTH = 1.02
@@ -245,8 +246,10 @@ class Reconstruction:
             return means + 4 * frames
         found = [neuron_at(site, self.neuron) for site in sites]
         lows, highs = zip(*(model.range(levels) for model, levels in found), strict=True)
-        bits = bits_per_frame(min(lows), max(highs))
-        return means + math.ceil(frames * bits / 8)
+        low, high = min(lows), max(highs)
+        if self.networks.native is not None and planes(low, high) and frames <= MOST_FRAMES:
+            means = 4  # the ANN's alone: those of bits are found from them
+        return means + math.ceil(frames * bits_per_frame(low, high) / 8)
 
     def _target(self, node: fx.Node) -> fx.Node:
         """The furthest sum that only waits for `node`: there the ANN and the spiking network are compared."""
@@ -324,21 +327,19 @@ class Reconstruction:
     def _least_squares(self, node: fx.Node, op: Weighted, start: int) -> _Solution:
         """`op` solved for the mean over the frames from `start` on."""
         target, positions = self._target(node), self._positions(op, node)
-        (source,) = arguments(node)
         cross_validated = node in self.read_out and op.weight[0].numel() <= CROSS_VALIDATED
         parts = [NormalEquations(op) for _ in range(FOLDS if cross_validated else 2)]
+        rows = rows_of(self.networks, node, positions, start=start)
 
         def seen(chunk: Chunk) -> tuple[Tensor, Tensor]:
-            rows = patches(op, self.networks.read(chunk, source, start), positions)
-            lacking = self.networks.wanted(chunk, target, remember=True) - self.networks.read(chunk, target, start)
-            return rows, outputs_by_group(op, lacking, positions)
+            return rows(chunk), lacking_of(self.networks, chunk, op, target, positions, start=start)
 
-        for chunk, (rows, residual) in zip(self.chunks, each(self.chunks, seen), strict=True):
+        for chunk, (inputs, residual) in zip(self.chunks, each(self.chunks, seen), strict=True):
             if cross_validated:
                 for fold, part in enumerate(parts):
-                    part.add(rows[:, fold::FOLDS], residual[:, fold::FOLDS])
+                    part.add(inputs[:, fold::FOLDS], residual[:, fold::FOLDS])
             else:
-                parts[chunk.held_out].add(rows, residual)
+                parts[chunk.held_out].add(inputs, residual)
         splits: list[Split]
         if cross_validated:
             others = [parts[:fold] + parts[fold + 1 :] for fold in range(len(parts))]

@@ -11,6 +11,7 @@ packed.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -18,12 +19,12 @@ from torch import Tensor, fx
 
 from snnconvert.calibrate.live_values import Chunk
 from snnconvert.calibrate.packed_units import mean_sent, share_sent
-from snnconvert.calibrate.pixels import at_pixels, inside_padding, pads_zeros, pixels_before, pixels_read
+from snnconvert.calibrate.pixels import SomePixels, at_pixels, pixels_before, some_pixels
 from snnconvert.calibrate.sent_spikes import Sent, Spikes, wired
 from snnconvert.compile.exact import on_grid
 from snnconvert.graph.dialect import arguments, op_of, output_nodes, role_of
 from snnconvert.graph.edit import kind_of
-from snnconvert.graph.kinds import Conv, Events, MaxPool, Op, Role, Weighted
+from snnconvert.graph.kinds import Events, MaxPool, Op, Role, Weighted
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.walk import Pull, applied, upstream
 from snnconvert.simulate.frames import Frames, over_time
@@ -31,6 +32,7 @@ from snnconvert.simulate.kernels import choose
 from snnconvert.simulate.kernels.bits import Bits
 from snnconvert.simulate.kernels.layout import Packed, by_tables, pack, per_element
 from snnconvert.simulate.kernels.native import MOST_TERMS, Convolution, Current, ScaledSpikes, Summand
+from snnconvert.simulate.kernels.native_statistics import MOST_FRAMES
 from snnconvert.simulate.moving_input import check_input
 from snnconvert.simulate.over_time import by_frames, compensated, running_maximum
 
@@ -58,6 +60,7 @@ class Networks:
         self.stored: set[fx.Node] = set()
         self._senders: dict[fx.Node, list[fx.Node]] = {}
         self._remembered: set[fx.Node] = set()
+        self._some: dict[fx.Node, tuple[Tensor, Op, SomePixels | None]] = {}
         for node in self.nodes:
             if self._is_stored(node):
                 self.stored.add(node)
@@ -99,9 +102,9 @@ class Networks:
 
     def _replay(self, chunk: Chunk, node: fx.Node) -> None:
         """What comes in in each frame of recordings, as the spiking network will be given it."""
-        op, incoming = op_of(node, Events), check_input(self.graph, self.schedule, chunk.images)
+        op, frames = op_of(node, Events), self.schedule.frames
+        incoming = check_input(self.graph, self.schedule, chunk.images)
         assert incoming is not None
-        frames = self.schedule.frames
         units, _ = op.received(incoming.frames(0, frames))
         sent = Sent(units.flatten(0, 1), op.amplitude, (0, op.levels), share_sent(units))
         chunk.ann.lend(node, chunk.images)
@@ -118,19 +121,19 @@ class Networks:
 
     def ann(self, chunk: Chunk, node: fx.Node) -> Tensor:
         """What the ANN computes at `node`."""
-
-        def rule(one: fx.Node, inputs: list[Tensor]) -> Tensor:
-            value: Tensor = self.original[one.name](*inputs)
-            return value
-
-        return Pull(rule, chunk.ann.get)(node)
+        value: Tensor = Pull(lambda one, inputs: self.original[one.name](*inputs), chunk.ann.get)(node)
+        return value
 
     def wanted(self, chunk: Chunk, node: fx.Node, *, remember: bool = False) -> Tensor:
         """What the ANN computes at `node`, as often as `mean` averages; `remember` it until the next site is done."""
         value = self.ann(chunk, node)
         if remember and node not in self.stored and node not in chunk.ann:
-            chunk.ann[node] = value
-            self._remembered.add(node)
+            (user,) = node.users if len(node.users) == 1 else (node,)
+            if role_of(user) == Role.SITE:  # what it makes of the value stays, and is all that is read of it later
+                chunk.ann[user] = self.original[user.name](value)
+            else:
+                chunk.ann[node] = value
+                self._remembered.add(node)
         return self._for_every_read(value)
 
     def forget_remembered(self, chunks: list[Chunk]) -> None:
@@ -147,11 +150,26 @@ class Networks:
         """What the spiking network computes at `node`, averaged over its frames, (reads * batch, *sample)."""
 
         def known(one: fx.Node) -> Tensor | None:
-            if one not in chunk.mean and role_of(one) == Role.MAXPOOL and self.schedule.windowed:
+            if one in chunk.mean:
+                return chunk.mean[one]
+            stored = chunk.frames.get(one)
+            if isinstance(stored, Spikes):
+                return stored.sent().means(self.schedule.frames, self.read_at)
+            if role_of(one) == Role.MAXPOOL and self.schedule.windowed:
                 return self.averaged(self.frames(chunk, one))
-            return chunk.mean.get(one)
+            return None
 
         return Pull(applied, known)(node)
+
+    def keep(self, chunk: Chunk, node: fx.Node, sent: Sent, mean: Callable[[], Tensor]) -> None:
+        """Keep what `node` sends, and its means unless they are soon found from bits."""
+        if not isinstance(sent.spikes, Bits) or self.schedule.frames > MOST_FRAMES:
+            chunk.mean[node] = mean()
+        chunk.frames[node] = sent.kept(self.schedule.frames)
+
+    def mean_at(self, chunk: Chunk, node: fx.Node, pixels: Tensor) -> Tensor:
+        """`mean` at some pixels (indices into height * width) only, (reads * batch, channels, pixels, 1)."""
+        return self.frames_at(chunk, node, pixels, mean=True).tensor
 
     def read(self, chunk: Chunk, node: fx.Node, start: int) -> Tensor:
         """What the spiking network computes at `node`, averaged over the frames from `start` on."""
@@ -200,29 +218,29 @@ class Networks:
         moved = tuple(node.meta["shape"]) if pixels is None else (node.meta["shape"][0], len(pixels), 1)
         return wired(op_of(node), [part for part in parts if part], moved)
 
-    def frames_at(self, chunk: Chunk, node: fx.Node, pixels: Tensor) -> Frames:
+    def frames_at(self, chunk: Chunk, node: fx.Node, pixels: Tensor, *, mean: bool = False) -> Frames:
         """`frames` at some pixels (indices into height * width) only, (frames * batch, channels, pixels, 1).
 
-        Only what these pixels read is computed, as far as that is less than everything.
+        Only what these pixels read is computed, as far as that is less than everything. `mean` takes the means for what
+        is sent, which is then constant.
         """
         stored, shape, sources = node in chunk.frames, tuple(node.meta["shape"]), arguments(node)
-        sent = self._sent(chunk, node, pixels)
+        kept = mean and (node in chunk.mean or not stored)
+        sent = None if kept else self._sent(chunk, node, pixels)
         if sent is not None:
-            return Frames(sent.values(), constant=False)
+            return Frames(sent.means(self.schedule.frames, self.read_at) if mean else sent.values(), constant=mean)
         before = None if stored else pixels_before(node, pixels)
-        if before is not None and self.native is not None and self._adds_up(chunk, node):
+        if before is not None and self.native is not None and not mean and self._adds_up(chunk, node):
             terms = self.summands(chunk, node, pixels)
             batch, at = len(chunk.images), (shape[0], len(pixels), 1)
             return Frames(self.native.currents(terms, self.schedule.frames, batch, at), constant=False)
         if before is not None:
-            inputs = [self.frames_at(chunk, one, before) for one in sources]
+            inputs = [self.frames_at(chunk, one, before, mean=mean) for one in sources]
             return inputs[0] if before is not pixels else self._evaluate(op_of(node), inputs)
-        if not stored and kind_of(node) == "Conv" and 2 * len(pixels) <= math.prod(shape[1:]):
-            op, source = op_of(node, Conv), tuple(sources[0].meta["shape"])
-            read = pixels_read(op, pixels, source, shape[2])
-            if read.numel() <= 3 * math.prod(source[1:]):
-                return self._convolved_at(chunk, node, op, read)
-        value = self.frames(chunk, node)
+        some = None if stored else self._some_of(node, pixels)
+        if some is not None:
+            return self._convolved_at(chunk, node, some, mean=mean)
+        value = Frames(self.mean(chunk, node), constant=True) if mean else self.frames(chunk, node)
         if not stored and len(pixels) == math.prod(shape[1:]) and torch.equal(pixels, torch.arange(len(pixels))):
             return Frames(value.tensor.flatten(2).unsqueeze(-1), value.constant)  # nobody else keeps it
         return Frames(at_pixels(value.tensor, pixels), value.constant)
@@ -232,27 +250,26 @@ class Networks:
         alike = kind_of(node) == "Add" and all(one.meta["shape"] == node.meta["shape"] for one in arguments(node))
         return alike and len(arguments(node)) <= MOST_TERMS and node not in chunk.frames
 
-    def _convolved_at(self, chunk: Chunk, node: fx.Node, op: Conv, read: Tensor) -> Frames:
-        """A convolution of the pixels `read`, (outputs, kernel height, kernel width), -1 where they are padding.
+    def _some_of(self, node: fx.Node, pixels: Tensor) -> SomePixels | None:
+        """A convolution at `pixels` alone; None where that is no less than everything, and for other operators."""
+        if kind_of(node) != "Conv" or 2 * len(pixels) > math.prod(node.meta["shape"][1:]):
+            return None
+        found = self._some.get(node)
+        if found is None or found[0] is not pixels or found[1] is not op_of(node):
+            some = some_pixels(node, pixels, kept=arguments(node)[0] in self.stored)
+            self._some[node] = found = (pixels, op_of(node), some)
+        return found[2]
 
-        What an output reads is laid out below what the one before reads: a convolution with its kernel for a stride.
-        """
-        (source,) = arguments(node)
-        if source not in chunk.frames and pads_zeros(source):
-            source, read = inside_padding(source, read)
-        pixels, outside = read.flatten().clamp(min=0), (read.flatten() < 0)
-
-        stride, shape = tuple(read.shape[1:]), (op.weight.shape[0], len(read), 1)
-        compact = Conv(op.weight, op.bias, stride=stride, padding=(0, 0), dilation=(1, 1), groups=op.groups)
-        sent, height, width = self._sent(chunk, source, pixels), read.shape[0] * read.shape[1], read.shape[2]
-        found = self._through(node, compact, sent.laid_out(outside, height, width), shape) if sent else None
+    def _convolved_at(self, chunk: Chunk, node: fx.Node, some: SomePixels, *, mean: bool) -> Frames:
+        sent = None if mean else self._sent(chunk, some.source, some.pixels)
+        shape, laid_out = (some.op.weight.shape[0], some.count, 1), (some.outside, some.height, some.width)
+        found = self._through(node, some.op, sent.laid_out(*laid_out), shape) if sent else None
         if found is not None:
             return found
-        value = self.frames_at(chunk, source, pixels)
-        value.tensor[:, :, outside] = 0
-        return self._evaluate(
-            compact, [Frames(value.tensor.view(*value.tensor.shape[:2], height, width), value.constant)]
-        )
+        value = self.frames_at(chunk, some.source, some.pixels, mean=mean)
+        value.tensor[:, :, some.outside] = 0
+        maps = value.tensor.view(*value.tensor.shape[:2], some.height, some.width)
+        return self._evaluate(some.op, [Frames(maps, value.constant)])
 
     def _folded(self, chunk: Chunk, node: fx.Node) -> Frames | None:
         """An operator on stored spikes, amplitudes folded into its weights as `spikify` will do; None elsewhere."""
@@ -356,13 +373,12 @@ class Networks:
         pools = role_of(node) == Role.MAXPOOL and self.sites_of(node)
         sent = self._sent(chunk, arguments(node)[0]) if pools else self._sent(chunk, node)
         if sent is not None and not pools:
-            chunk.mean[node], chunk.frames[node] = self.mean(chunk, node), sent.kept(self.schedule.frames)
+            self.keep(chunk, node, sent, lambda: self.mean(chunk, node))
             return
         if sent is not None and sent.by_channel:
             pooled = sent.moved(self._pooled(op_of(node, MaxPool), sent, tuple(node.meta["shape"])))
-            means = mean_sent(self.by_frames(pooled.units), pooled.amplitude, pooled.peak, self.read_at)
-            spread = replace(pooled, density=share_sent(pooled.units))
-            chunk.mean[node], chunk.frames[node] = means, spread.kept(self.schedule.frames)
+            spread = replace(pooled, density=pooled.share())
+            self.keep(chunk, node, spread, lambda: spread.means(self.schedule.frames, self.read_at))
             return
         frames = self.frames(chunk, node)
         chunk.mean[node], chunk.frames[node] = self.averaged(frames), frames

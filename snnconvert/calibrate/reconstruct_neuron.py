@@ -145,6 +145,22 @@ def channel_sums(values: Tensor) -> Tensor:
     return values.sum((0, 2, 3), dtype=torch.float64)
 
 
+class Scratch:
+    """Memory for what is large, which one trial leaves to the next: new pages take longer than what is put there."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, bool], Tensor] = {}
+
+    def room(self, name: str, held: bool, *shape: int) -> Tensor:
+        """Room for float32 values of this shape; whoever had it under this name before has it no longer."""
+        size, kept = math.prod(shape), self._kept.pop((name, held), torch.empty(0))
+        if kept.numel() < size:
+            del kept
+            kept = torch.empty(size)
+        self._kept[name, held] = kept
+        return kept[:size].view(shape)
+
+
 class Trial:
     """A site being calibrated: the currents and targets of the images that thresholds are tried on.
 
@@ -155,10 +171,13 @@ class Trial:
         held_out: whether a chunk was held out from all fitting, one after the other; where none was (there are too few
             images), those that were fitted judge as well.
         images: of each chunk.
+        scratch: whose memory it uses; the trial before is over then.
     """
 
-    def __init__(self, neuron: SiteNeuron, held_out: Sequence[bool], images: Sequence[int]) -> None:
-        self.neuron, self.held_out = neuron, list(held_out)
+    def __init__(
+        self, neuron: SiteNeuron, held_out: Sequence[bool], images: Sequence[int], scratch: Scratch | None = None
+    ) -> None:
+        self.neuron, self.held_out, self.scratch = neuron, list(held_out), scratch or Scratch()
         self.places: list[slice] = []  # of each chunk among those of its kind
         self.images = {False: 0, True: 0}
         for held, count in zip(held_out, images, strict=True):
@@ -173,17 +192,18 @@ class Trial:
 
         These are (reads * batch, channels, positions, 1).
         """
-        self._put(self.currents, chunk, current)
-        self._put(self.targets, chunk, target.view(-1, current.shape[1], *target.shape[1:]))
+        self._put("currents", chunk, current)
+        self._put("targets", chunk, target.view(-1, current.shape[1], *target.shape[1:]))
 
     def place_other(self, chunk: int, current: Tensor) -> None:
         """Take in what a chunk's currents would be otherwise."""
-        self._put(self.others, chunk, current)
+        self._put("others", chunk, current)
 
-    def _put(self, kept: dict[bool, Tensor], chunk: int, value: Tensor) -> None:
+    def _put(self, name: str, chunk: int, value: Tensor) -> None:
         held, (first, _, channels, positions, _) = self.held_out[chunk], value.shape
+        kept: dict[bool, Tensor] = getattr(self, name)
         if held not in kept:
-            room = torch.empty(first, self.images[held], positions, 1, channels)
+            room = self.scratch.room(name, held, first, self.images[held], positions, 1, channels)
             kept[held] = room.permute(0, 1, 4, 2, 3)
         kept[held][:, self.places[chunk]] = value
 

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.calibrate.expected import ROWS_PER_INPUT
-from snnconvert.calibrate.least_squares import NormalEquations, changed, chosen_penalty, outputs_by_group, patches
+from snnconvert.calibrate.least_squares import NormalEquations, changed, chosen_penalty, outputs_by_group
 from snnconvert.calibrate.live_values import Chunk, each
 from snnconvert.calibrate.observe import Range
 from snnconvert.calibrate.options import Reconstruct
 from snnconvert.calibrate.reconstruct_networks import Networks
 from snnconvert.calibrate.reconstruct_neuron import (
+    Scratch,
     SiteNeuron,
     Trial,
     at_positions,
@@ -23,6 +24,7 @@ from snnconvert.calibrate.reconstruct_neuron import (
     candidates_of,
     shaped,
 )
+from snnconvert.calibrate.reconstruct_rows import rows_of
 from snnconvert.calibrate.sent_spikes import Sent
 from snnconvert.graph.dialect import arguments, op_of
 from snnconvert.graph.edit import replace_op
@@ -112,6 +114,7 @@ class SiteStep:
 
     def __init__(self, networks: Networks, chunks: list[Chunk], options: Reconstruct) -> None:
         self.networks, self.chunks, self.options = networks, chunks, options
+        self.scratch = Scratch()
 
     def run(
         self,
@@ -153,7 +156,8 @@ class SiteStep:
 
     def _trial(self, node: fx.Node, neuron: SiteNeuron, found: Range, positions: Tensor) -> Trial:
         """Currents and targets at some positions of every image."""
-        trial = Trial(neuron, [one.held_out for one in self.chunks], [len(one.images) for one in self.chunks])
+        images = [len(one.images) for one in self.chunks]
+        trial = Trial(neuron, [one.held_out for one in self.chunks], images, self.scratch)
 
         def seen(chunk: Chunk) -> tuple[Tensor, Tensor]:
             current = self._current_at(chunk, node, found.axis, positions)
@@ -221,12 +225,9 @@ class SiteStep:
         normal, held = presynaptic.fit.cleared(), presynaptic.held.cleared()
         op = op_of(presynaptic.node, Weighted)
         top = shaped(fit.threshold) * trial.neuron.levels
-        (source,) = arguments(presynaptic.node)
         residuals = trial.residuals(fit.threshold, fit.initial, top)
 
-        def read(chunk: Chunk) -> Tensor:
-            return patches(op, self.networks.mean(chunk, source), presynaptic.positions)
-
+        read = rows_of(self.networks, presynaptic.node, presynaptic.positions)
         for chunk, rows, residual in zip(self.chunks, each(self.chunks, read), residuals, strict=True):
             lacking = residual.squeeze(-1).transpose(1, 2) if op.features_last else residual
             (held if chunk.held_out else normal).add(rows, outputs_by_group(op, lacking))
@@ -261,13 +262,13 @@ class SiteStep:
 
     def _emit(self, chunk: Chunk, node: fx.Node, neuron: SiteNeuron, site: SiteCalibration) -> None:
         """Store what the calibrated neurons send."""
-        ann, (source,) = self.networks.ann(chunk, node), arguments(node)
+        (source,) = arguments(node)
+        if node not in chunk.ann:
+            chunk.ann[node] = self.networks.ann(chunk, node)
         terms = self.networks.summands(chunk, source) if neuron.by_kernel else None
         if terms is None or source.meta["shape"] != node.meta["shape"]:
             units = neuron.units(self._current(chunk, node), site.threshold, site.initial).flatten(0, 1)
             sent = Sent(units, site.threshold, neuron.range, density=1.0)
         else:
             sent = neuron.sent(terms, len(chunk.images), tuple(node.meta["shape"]), site)
-        mean = neuron.mean(self.networks.by_frames(sent.units), site.threshold)
-        chunk.ann[node], chunk.mean[node] = ann, mean
-        chunk.frames[node] = sent.kept(neuron.schedule.frames)
+        self.networks.keep(chunk, node, sent, lambda: sent.means(neuron.schedule.frames, neuron.read_at))

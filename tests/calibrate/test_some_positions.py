@@ -12,13 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, fx
 
+from snnconvert.calibrate.least_squares import patches
 from snnconvert.calibrate.live_values import Chunk
 from snnconvert.calibrate.packed_units import PackedUnits, bits_per_frame
 from snnconvert.calibrate.pixels import at_pixels
 from snnconvert.calibrate.reconstruct_networks import Networks
+from snnconvert.calibrate.reconstruct_neuron import Scratch
+from snnconvert.calibrate.reconstruct_rows import rows_of
 from snnconvert.calibrate.sent_spikes import Sent, Spikes
-from snnconvert.graph.dialect import Builder, calls
-from snnconvert.graph.edit import copied
+from snnconvert.graph.dialect import Builder, arguments, calls, op_of
+from snnconvert.graph.edit import copied, kind_of
 from snnconvert.graph.kinds import Add, AveragePool, Concat, Conv, MaxPool, Op, Pad, Relu, Role, Slice
 from snnconvert.graph.schedule import Streaming
 from snnconvert.graph.types import Origin
@@ -27,6 +30,7 @@ from snnconvert.simulate.kernels.native import Native
 
 FRAMES, IMAGES = 5, 2
 PIXELS = torch.tensor([0, 7, 11, 38])
+needs_kernels = pytest.mark.skipif(not native_available(), reason="the native kernels were not built")
 
 
 @settings(max_examples=60, deadline=None)
@@ -181,7 +185,7 @@ def test_a_current_at_some_positions(kind: str, native: bool, monkeypatch: pytes
 
 @pytest.mark.parametrize("native", [True, False])
 def test_a_maximum_pool_is_kept_as_spikes(native: bool) -> None:
-    _, chunk, node = networks("pooled", native=native)
+    found, chunk, node = networks("pooled", native=native)
     (pool,) = node.all_input_nodes
     (site,) = pool.all_input_nodes
     sent = chunk.frames[site]
@@ -191,7 +195,7 @@ def test_a_maximum_pool_is_kept_as_spikes(native: bool) -> None:
     received = sent.sent().units.float().view(FRAMES, IMAGES, *site.meta["shape"]).cumsum(0)
     best = HALVED(received.flatten(0, 1)).view(FRAMES, IMAGES, *pool.meta["shape"])
     assert torch.equal(kept.sent().units.view_as(best).cumsum(0).float(), best)
-    assert torch.allclose(chunk.mean[pool], best[-1] * kept.template.amplitude / FRAMES)
+    assert torch.allclose(found.mean(chunk, pool), best[-1] * kept.template.amplitude / FRAMES)
     assert 0 < kept.template.density < 1
 
 
@@ -212,3 +216,57 @@ def test_the_kernels_rule_says_who_is_faster(never_dense: bool, monkeypatch: pyt
         monkeypatch.setattr(layout, "dense_from", lambda _: 0.0)
     made.frames(chunk, node)
     assert bool(called) == never_dense
+
+
+@pytest.mark.parametrize("kind", WIRINGS)
+@pytest.mark.parametrize("bits", [pytest.param(True, marks=needs_kernels), False])
+def test_means_at_some_positions(kind: str, bits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what is sent as bits no means are kept: they are found where they are read."""
+    made, chunk, last = networks(kind, native=bits)
+    for node in made.nodes if bits else ():
+        stored = chunk.frames.get(node) if node in made.stored else None
+        if isinstance(stored, Spikes):
+            chunk.forget(node)
+            sent = stored.sent()
+            assert made.native is not None
+            in_bits = made.native.condensed(sent.units) if isinstance(sent.spikes, Tensor) else sent.spikes
+            made.keep(chunk, node, sent.moved(in_bits), pytest.fail)
+            assert node not in chunk.mean
+    everywhere = made.mean(chunk, last)
+    op = op_of(last)
+    convolution = last if isinstance(op, Conv) else next(one for one in last.all_input_nodes if kind_of(one) == "Conv")
+    conv_op, (source,) = op_of(convolution, Conv), arguments(convolution)
+    wanted_rows = patches(conv_op, made.mean(chunk, source), PIXELS)
+    whole: list[fx.Node] = []
+    compute = made.mean
+
+    def watched(chunk: Chunk, node: fx.Node) -> Tensor:
+        whole.extend([node] * (node not in chunk.frames))
+        return compute(chunk, node)
+
+    monkeypatch.setattr(made, "mean", watched)
+    assert torch.allclose(made.mean_at(chunk, last, PIXELS), at_pixels(everywhere, PIXELS), atol=1e-5)
+    rows = rows_of(made, convolution, PIXELS)(chunk)
+    assert rows.shape == wanted_rows.shape
+    assert torch.allclose(rows, wanted_rows, atol=1e-5)
+    assert bool(whole) == (kind in EVERYWHERE)
+
+
+def test_what_is_remembered_of_the_original_is_what_later_layers_read() -> None:
+    made, chunk, last = networks("pointwise")
+    (site,) = last.users
+    value = made.wanted(chunk, last, remember=True)
+    assert last not in chunk.ann
+    assert torch.equal(chunk.ann[site], torch.relu(value))
+    made.forget_remembered([chunk])
+    assert site in chunk.ann
+
+
+def test_memory_that_trials_leave_to_each_other() -> None:
+    scratch = Scratch()
+    first = scratch.room("currents", False, 4, 5)
+    first.fill_(1.0)
+    other = scratch.room("others", False, 4, 5)
+    assert other.data_ptr() != first.data_ptr() != scratch.room("currents", True, 4, 5).data_ptr()
+    assert scratch.room("currents", False, 3, 6).data_ptr() == first.data_ptr()
+    assert scratch.room("currents", False, 30, 6).shape == (30, 6)

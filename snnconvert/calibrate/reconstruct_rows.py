@@ -1,0 +1,56 @@
+"""What least squares read of the two networks: the inputs of an operator, and what its outputs lack, at some positions.
+
+Of a map only what these positions read is computed, as far as that is less than everything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, fx
+
+from snnconvert.calibrate.least_squares import outputs_by_group, patches, patches_of
+from snnconvert.calibrate.live_values import Chunk
+from snnconvert.calibrate.pixels import at_pixels, inside_padding, pads_zeros, pixels_read
+from snnconvert.calibrate.reconstruct_networks import Networks
+from snnconvert.graph.dialect import arguments, op_of
+from snnconvert.graph.kinds import Weighted
+
+
+def rows_of(networks: Networks, node: fx.Node, positions: Tensor, *, start: int = 0) -> Callable[[Chunk], Tensor]:
+    """What the operator `node` reads for some of its outputs, averaged over the frames from `start` on, of any chunk.
+
+    Shape (groups, reads * batch, positions, inputs per group + 1), as from `least_squares.patches`.
+    """
+    op, (source,) = op_of(node, Weighted), arguments(node)
+    shape = tuple(source.meta["shape"])
+    if start == 0 and len(shape) == 3 and op.weight.ndim == 4:
+        read, inner = pixels_read(op, positions, shape, node.meta["shape"][2]).flatten(1), source
+        if source not in networks.stored and pads_zeros(source):
+            inner, read = inside_padding(source, read)
+        pixels, place = torch.unique(read[read >= 0], return_inverse=True)
+        if 2 * len(pixels) <= math.prod(inner.meta["shape"][1:]):
+            index = torch.full_like(read, -1).masked_scatter_(read >= 0, place)
+            return lambda chunk: patches_of(op, _by_pixel(networks.mean_at(chunk, inner, pixels)), index)
+    return lambda chunk: patches(op, networks.read(chunk, source, start), positions)
+
+
+def _by_pixel(values: Tensor) -> Tensor:
+    """(batch, channels, pixels, 1) as (batch, pixels, channels)."""
+    return values.squeeze(-1).transpose(1, 2)
+
+
+def lacking_of(
+    networks: Networks, chunk: Chunk, op: Weighted, target: fx.Node, positions: Tensor, *, start: int = 0
+) -> Tensor:
+    """What the spiking network's mean over the frames from `start` on lacks at `target`, where outputs of `op` end up.
+
+    Shape (groups, reads * batch, positions, outputs per group). What the ANN has there is remembered.
+    """
+    wanted = networks.wanted(chunk, target, remember=True)
+    if start == 0 and len(target.meta["shape"]) == 3:
+        lacking = at_pixels(wanted, positions) - networks.mean_at(chunk, target, positions)
+        return outputs_by_group(op, lacking)
+    return outputs_by_group(op, wanted - networks.read(chunk, target, start), positions)
