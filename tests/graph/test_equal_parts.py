@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
@@ -39,6 +41,12 @@ def test_other_weights_have_no_scales() -> None:
     assert op.rebuilt(bias=None).scales is not None
     assert op.rebuilt(weight=torch.randn(5, 12)).scales is None
     assert op.reading(torch.ones(12)).scales is None
+    x, copy = torch.randn(2, 12), deepcopy(op)
+    assert copy.added_up(x)[0].shape == (2, 4)
+    for changed in (op, copy):
+        changed.weight = torch.randn(5, 12)  # as training does
+        assert torch.equal(changed(x), torch.nn.functional.linear(x, changed.weight, changed.bias))
+    assert Linear(torch.randn(5, 12), scales=SCALES).double().added_up(x)[0] is x
 
 
 @pytest.mark.parametrize("layer", [nn.Linear(16, 7), nn.Conv1d(16, 7, 3)])

@@ -109,9 +109,14 @@ class Gathering(Weighted):
         """The same node with some of its tensors replaced; scales belong to the weights that they came with."""
         return super().rebuilt(**({"scales": None, **tensors} if "weight" in tensors else tensors))
 
+    def tie(self, scales: Tensor | None) -> None:
+        """Say that the weights are those of one part times these scales; others, put in their place, are not."""
+        self.tensor("scales", scales)
+        self._tied = self.weight
+
     def added_up(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What is multiplied with what: `x` with the weights, or the scaled sum of its parts with those of one."""
-        if self.scales is None:
+        if self.scales is None or self.weight is not self._tied:
             return x, self.weight
         axis = x.ndim - 1 if self.features_last else 1
         parts = x.chunk(len(self.scales), axis)
@@ -146,7 +151,7 @@ class Conv(Gathering):
         super().__init__()
         self.tensor("weight", weight)
         self.tensor("bias", bias)
-        self.tensor("scales", scales)
+        self.tie(scales)
         self.stride, self.padding, self.groups = tuple(stride), tuple(padding), groups
         # a kernel of one has nothing to dilate, and torch 2.13 crashes on some of those that are
         self.dilation = tuple(1 if size == 1 else step for size, step in zip(weight.shape[2:], dilation, strict=True))
@@ -240,7 +245,7 @@ class Linear(Gathering):
         super().__init__()
         self.tensor("weight", weight)
         self.tensor("bias", bias)
-        self.tensor("scales", scales)
+        self.tie(scales)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(*self.added_up(x), self.bias)
