@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,17 @@ OPTIONS = ("-T", "4", "--calibration", "mse", "--calibration-samples", "8", "--s
 # at every place there is, in some minutes
 LONG = bool(os.environ.get("SNNCONVERT_LONG_TESTS"))
 OUTPUTS = ("net.snn", "net.html", "net.json", "net.csv", "net-layers.csv")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def heard() -> Iterator[None]:
+    """Interrupts are heard, and by the programs started here as well, also where a shell has started the tests deaf.
+
+    That is what it does with what runs in the background.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def contents(folder: Path) -> dict[str, str]:
