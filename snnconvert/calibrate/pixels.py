@@ -79,6 +79,16 @@ def inside_padding(node: fx.Node, pixels: Tensor) -> tuple[fx.Node, Tensor]:
     return inner, torch.where(outside, -1, rows * width + columns)
 
 
+def pixels_behind(node: fx.Node, pixels: Tensor, *, kept: bool) -> tuple[fx.Node, Tensor]:
+    """What the operator `node` reads at `pixels`: the node, before it was surrounded by zeros, and `pixels_read` there.
+
+    `kept`: what it reads is there already, zeros and all.
+    """
+    (source,) = arguments(node)
+    read = pixels_read(op_of(node, Weighted), pixels, tuple(source.meta["shape"]), node.meta["shape"][2])
+    return inside_padding(source, read) if not kept and pads_zeros(source) else (source, read)
+
+
 @dataclass(frozen=True)
 class SomePixels:
     """A convolution of some pixels, with its kernel for a stride: what one reads lies below what the one before reads.
@@ -102,13 +112,10 @@ class SomePixels:
 
 def some_pixels(node: fx.Node, pixels: Tensor, *, kept: bool) -> SomePixels | None:
     """The convolution `node` at `pixels`; None where it reads too many. `kept`: what it reads is there already."""
-    op, (source,) = op_of(node, Conv), arguments(node)
-    shape = tuple(source.meta["shape"])
-    read = pixels_read(op, pixels, shape, node.meta["shape"][2])
-    if read.numel() > 3 * math.prod(shape[1:]):
+    op, (outer,) = op_of(node, Conv), arguments(node)
+    source, read = pixels_behind(node, pixels, kept=kept)
+    if read.numel() > 3 * math.prod(outer.meta["shape"][1:]):
         return None
-    if not kept and pads_zeros(source):
-        source, read = inside_padding(source, read)
     count, height, width = read.shape
     compact = Conv(op.weight, op.bias, stride=(height, width), padding=(0, 0), dilation=(1, 1), groups=op.groups)
     flat = read.flatten()

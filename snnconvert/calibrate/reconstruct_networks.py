@@ -5,20 +5,19 @@ frame) and `mean` (its average over the frames; over several numbers of frames, 
 network has to serve several). Every operator of a spiking network is exact in the mean, so `mean` costs one evaluation
 whatever the number of frames. Values at sites, at their maximum pools and at branchings are stored, all others are
 computed when asked for: at all positions, or only at some, which costs little where a map is large. Spikes are kept
-packed.
+packed; means of bits are computed from them too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor, fx
 
 from snnconvert.calibrate.live_values import Chunk
-from snnconvert.calibrate.packed_units import mean_sent, share_sent
+from snnconvert.calibrate.packed_units import share_sent
 from snnconvert.calibrate.pixels import SomePixels, at_pixels, pixels_before, some_pixels
 from snnconvert.calibrate.sent_spikes import Sent, Spikes, wired
 from snnconvert.compile.exact import on_grid
@@ -108,8 +107,7 @@ class Networks:
         units, _ = op.received(incoming.frames(0, frames))
         sent = Sent(units.flatten(0, 1), op.amplitude, (0, op.levels), share_sent(units))
         chunk.ann.lend(node, chunk.images)
-        chunk.mean[node] = mean_sent(units, op.amplitude, op.levels, self.read_at)
-        chunk.frames[node] = sent.kept(frames)
+        self.keep(chunk, node, sent)
 
     def sources(self, node: fx.Node) -> set[fx.Node]:
         """The stored nodes from which `node` is computed (itself, if it is stored already)."""
@@ -161,10 +159,10 @@ class Networks:
 
         return Pull(applied, known)(node)
 
-    def keep(self, chunk: Chunk, node: fx.Node, sent: Sent, mean: Callable[[], Tensor]) -> None:
+    def keep(self, chunk: Chunk, node: fx.Node, sent: Sent) -> None:
         """Keep what `node` sends, and its means unless they are soon found from bits."""
         if not isinstance(sent.spikes, Bits) or self.schedule.frames > MOST_FRAMES:
-            chunk.mean[node] = mean()
+            chunk.mean[node] = sent.means(self.schedule.frames, self.read_at)
         chunk.frames[node] = sent.kept(self.schedule.frames)
 
     def mean_at(self, chunk: Chunk, node: fx.Node, pixels: Tensor) -> Tensor:
@@ -373,12 +371,11 @@ class Networks:
         pools = role_of(node) == Role.MAXPOOL and self.sites_of(node)
         sent = self._sent(chunk, arguments(node)[0]) if pools else self._sent(chunk, node)
         if sent is not None and not pools:
-            self.keep(chunk, node, sent, lambda: self.mean(chunk, node))
+            self.keep(chunk, node, sent)
             return
         if sent is not None and sent.by_channel:
             pooled = sent.moved(self._pooled(op_of(node, MaxPool), sent, tuple(node.meta["shape"])))
-            spread = replace(pooled, density=pooled.share())
-            self.keep(chunk, node, spread, lambda: spread.means(self.schedule.frames, self.read_at))
+            self.keep(chunk, node, replace(pooled, density=pooled.share()))
             return
         frames = self.frames(chunk, node)
         chunk.mean[node], chunk.frames[node] = self.averaged(frames), frames

@@ -13,7 +13,7 @@ from torch import Tensor, fx
 
 from snnconvert.calibrate.least_squares import outputs_by_group, patches, patches_of
 from snnconvert.calibrate.live_values import Chunk
-from snnconvert.calibrate.pixels import at_pixels, inside_padding, pads_zeros, pixels_read
+from snnconvert.calibrate.pixels import at_pixels, pixels_behind
 from snnconvert.calibrate.reconstruct_networks import Networks
 from snnconvert.graph.dialect import arguments, op_of
 from snnconvert.graph.kinds import Weighted
@@ -25,11 +25,9 @@ def rows_of(networks: Networks, node: fx.Node, positions: Tensor, *, start: int 
     Shape (groups, reads * batch, positions, inputs per group + 1), as from `least_squares.patches`.
     """
     op, (source,) = op_of(node, Weighted), arguments(node)
-    shape = tuple(source.meta["shape"])
-    if start == 0 and len(shape) == 3 and op.weight.ndim == 4:
-        read, inner = pixels_read(op, positions, shape, node.meta["shape"][2]).flatten(1), source
-        if source not in networks.stored and pads_zeros(source):
-            inner, read = inside_padding(source, read)
+    if start == 0 and len(source.meta["shape"]) == 3 and op.weight.ndim == 4:
+        inner, read = pixels_behind(node, positions, kept=source in networks.stored)
+        read = read.flatten(1)
         pixels, place = torch.unique(read[read >= 0], return_inverse=True)
         if 2 * len(pixels) <= math.prod(inner.meta["shape"][1:]):
             index = torch.full_like(read, -1).masked_scatter_(read >= 0, place)

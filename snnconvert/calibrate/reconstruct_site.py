@@ -271,4 +271,4 @@ class SiteStep:
             sent = Sent(units, site.threshold, neuron.range, density=1.0)
         else:
             sent = neuron.sent(terms, len(chunk.images), tuple(node.meta["shape"]), site)
-        self.networks.keep(chunk, node, sent, lambda: sent.means(neuron.schedule.frames, neuron.read_at))
+        self.networks.keep(chunk, node, sent)

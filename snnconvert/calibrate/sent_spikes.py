@@ -51,10 +51,7 @@ class Sent:
         """The spikes as units."""
         if not isinstance(self.spikes, Bits):
             return self.spikes
-        native = choose()
-        if native is None:
-            raise InternalError("there are bits, and no kernels that made them")
-        return native.expanded(self.spikes)
+        return _kernels().expanded(self.spikes)
 
     @property
     def by_channel(self) -> bool:
@@ -87,9 +84,8 @@ class Sent:
 
     def means(self, frames: int, read_at: tuple[int, ...]) -> Tensor:
         """The mean value sent until each of `read_at` frames, (reads * batch, *sample)."""
-        native = choose()
-        if isinstance(self.spikes, Bits) and native is not None and frames <= MOST_FRAMES:
-            return means(native, self.spikes, self.amplitude, frames, read_at)
+        if isinstance(self.spikes, Bits) and frames <= MOST_FRAMES:
+            return means(_kernels(), self.spikes, self.amplitude, frames, read_at)
         return mean_sent(by_frames(self.units, frames), self.amplitude, self.peak, read_at)
 
     def moved(self, spikes: Tensor | Bits) -> Sent:
@@ -139,6 +135,14 @@ class Spikes:
         by_pixel, there = packed.bytes.flatten(1, 2).flatten(2), some.bytes.flatten(1, 2).flatten(2)
         torch.index_select(by_pixel, 1, pixels, out=there)
         return self.template.moved(some)
+
+
+def _kernels() -> Native:
+    """Those that made the bits that there are."""
+    native = choose()
+    if native is None:
+        raise InternalError("there are bits, and no kernels that made them")
+    return native
 
 
 def wired(op: Op, parts: Sequence[Sent], shape: tuple[int, ...]) -> Sent:

@@ -230,7 +230,7 @@ def test_means_at_some_positions(kind: str, bits: bool, monkeypatch: pytest.Monk
             sent = stored.sent()
             assert made.native is not None
             in_bits = made.native.condensed(sent.units) if isinstance(sent.spikes, Tensor) else sent.spikes
-            made.keep(chunk, node, sent.moved(in_bits), pytest.fail)
+            made.keep(chunk, node, sent.moved(in_bits))
             assert node not in chunk.mean
     everywhere = made.mean(chunk, last)
     op = op_of(last)

@@ -5,12 +5,11 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <vector>
 
 namespace snn {
 
-// Means of spikes in bits (see layer.h) until each of some frames, of at most kMostFrames.
+// Means of spikes in bits (see layer.h) until each of some frames, of at most 255: counts are bytes.
 struct Sums {
     int64_t frames, batch, pixels, channels, planes;
     const uint8_t* bits;
@@ -21,7 +20,6 @@ struct Sums {
     float* means;            // (reads * batch, pixels, C)
     int64_t threads;
 
-    static constexpr int64_t kMostFrames = 255;  // counts are bytes
     int64_t bytes() const { return (channels + 7) / 8; }
 };
 
