@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from snnconvert.graph.kinds import Weighted
+from snnconvert.graph.kinds import Gathering, Weighted
 
 FLOAT32_BITS = 24
 FLOAT64_BITS = 52
@@ -66,8 +66,29 @@ def on_grid(op: Weighted, peak: float, *, signed: bool, windowed: bool) -> tuple
     single = rounding_noise(op, grids) <= (COARSEST_WINDOWED if windowed else COARSEST)
     if not single:
         grids = grids / 2.0 ** (FLOAT64_BITS - FLOAT32_BITS)
+        in_parts = _in_parts_on_grid(op, peak, grids)
+        if in_parts is not None:
+            return in_parts, float(sums.max())
     rounded = _rounded(op, op.by_output(grids), grids)
     return (rounded.float() if single else rounded), float(sums.max())
+
+
+def _in_parts_on_grid(op: Weighted, peak: float, grids: Tensor) -> Weighted | None:
+    """`op` on `grids`, one for each output, as scales of its parts times the weights of one part.
+
+    The scales have a grid on which sums of the parts are exact in float32; so are sums of everything in float64, in
+    whatever order. None for operators that are not in parts, and where the scales have too few bits.
+    """
+    if not isinstance(op, Gathering) or not op.in_parts:
+        return None
+    scales, weight = op.part()
+    step = power_of_two_above(len(scales) * peak) / 2.0**FLOAT32_BITS
+    if step > COARSEST:
+        return None
+    scales, coarse = round_to(scales, step), op.by_output(grids / step)
+    parts = scales.reshape(len(scales), 1, -1, *([1] * (weight.ndim - 2))) * round_to(weight, coarse)
+    bias = None if op.bias is None else round_to(op.bias, grids)
+    return op.double().rebuilt(weight=parts.transpose(0, 1).flatten(1, 2), bias=bias, scales=scales)
 
 
 def rounding_noise(op: Weighted, grids: Tensor) -> float:

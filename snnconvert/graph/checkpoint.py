@@ -224,9 +224,10 @@ def graph_rows(graph: fx.GraphModule) -> dict[str, Any]:
 def graph_tensors(graph: fx.GraphModule, prefix: str = "") -> dict[str, Tensor]:
     """Every tensor of `graph`, by node and name."""
     return {
-        f"{prefix}{node.name}.{name}": buffer.contiguous()
+        f"{prefix}{node.name}.{name}": tensor.contiguous()
         for node, op in calls(graph)
-        for name, buffer in op.named_buffers()
+        for name, tensor in op.tensors().items()
+        if tensor is not None
     }
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor, nn
 
+import snnconvert
 from snnconvert.graph.types import Snn
 from tests.simulate.small_networks import SHAPE, small_snn
 
@@ -36,3 +38,11 @@ def network_of(case: Case, **options: object) -> Snn:
     kind, neuron, levels, pool, more = case
     given = {"timesteps": 12, **more, **options}
     return small_snn(pool=pool, neuron=neuron, levels=levels, kind=kind, **given)[0]  # type: ignore[arg-type]
+
+
+def units_in_parts() -> tuple[Snn, Tensor]:
+    """A network whose last weights are one matrix times the scales of a GELU's units, in float64; and images."""
+    torch.manual_seed(1)
+    network, images = nn.Sequential(nn.Linear(16, 1500), nn.GELU(), nn.Linear(1500, 7)).eval(), torch.randn(32, 16)
+    options = {"timesteps": 4, "neuron": "graded", "levels": 15, "schedule": "streaming"}
+    return snnconvert.convert_model(network, calibration_data=images, **options).snn, images  # type: ignore[arg-type]

@@ -25,17 +25,17 @@ from snnconvert.graph.kinds import Elementwise, Linear, Neuron, Relu, Weighted
 from snnconvert.graph.schedule import Streaming
 from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, Origin, SiteCalibration, Snn, Source
 from snnconvert.simulate.layer_engine import LayerEngine
-from tests.exporters.networks import CASES, IMAGES, Case, named, network_of
+from tests.exporters.networks import CASES, IMAGES, Case, named, network_of, units_in_parts
 from tests.simulate.small_networks import small_ann, small_snn
 
 ROW = EXPORTERS["onnx"]
 
 
-def assert_equal_in_onnxruntime(snn: Snn, path: Path, form: str) -> onnx.ModelProto:
+def assert_equal_in_onnxruntime(snn: Snn, path: Path, form: str, images: torch.Tensor = IMAGES) -> onnx.ModelProto:
     """Every spike is the same; outputs are equal, or rounded to float32 where the file divides."""
     task = Task(snn, path, form)
     written = ROW.write(task)
-    found = compare(written.network, ROW.read(task, written), IMAGES)
+    found = compare(written.network, ROW.read(task, written), images)
     assert set(found.differing) == {node.name for node in neurons_of(written.network.graph)}
     assert found.spikes > 500
     assert found.equal, found.document()
@@ -56,6 +56,11 @@ def test_every_neuron_and_schedule_sends_the_same_spikes(case: Case, precision: 
     assert bool(codes) == (precision == "int8")
     shown = {one.name: one.type.tensor_type.shape.dim for one in (*model.graph.value_info, *model.graph.output)}
     assert all(len(shown[name]) or form == "loop" for node in model.graph.node for name in node.output)
+
+
+def test_weights_that_are_scales_times_those_of_a_part_are_written_as_weights(tmp_path: Path) -> None:
+    snn, images = units_in_parts()
+    assert_equal_in_onnxruntime(snn, tmp_path / "m.onnx", "step", images)
 
 
 def _nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:

@@ -24,7 +24,7 @@ from snnconvert.graph.schedule import SCHEDULES
 from snnconvert.graph.types import Ann, Calibrated, NeuronChoice, Origin, SiteCalibration, Snn, Source
 from snnconvert.neurons import IF, NEURONS
 from snnconvert.simulate.layer_engine import LayerEngine
-from tests.exporters.networks import CASES, IMAGES, Case, named, network_of
+from tests.exporters.networks import CASES, IMAGES, Case, named, network_of, units_in_parts
 
 ROW = EXPORTERS["torch"]
 
@@ -65,6 +65,12 @@ def assert_equal_in_torch(snn: Snn, folder: Path, form: str, images: torch.Tenso
 @pytest.mark.parametrize("case", CASES, ids=named)
 def test_every_neuron_and_schedule_sends_the_same_spikes(case: Case, tmp_path: Path) -> None:
     assert_equal_in_torch(network_of(case), tmp_path, "module")
+
+
+@pytest.mark.parametrize("form", ["module", "pt2"])
+def test_weights_that_are_scales_times_those_of_a_part_are_written_as_weights(form: str, tmp_path: Path) -> None:
+    snn, images = units_in_parts()
+    assert_equal_in_torch(snn, tmp_path, form, images)
 
 
 @pytest.mark.parametrize("case", [CASES[0], CASES[3], CASES[7], CASES[9]], ids=named)

@@ -8,11 +8,15 @@ import pytest
 import torch
 from torch import nn
 
+from snnconvert.compile.exact import on_grid
 from snnconvert.convert.approximate import approximate
 from snnconvert.convert.passes import canonicalize
 from snnconvert.convert.pytorch import import_module
 from snnconvert.graph.dialect import calls
 from snnconvert.graph.kinds import Conv, Gathering, Linear
+from snnconvert.simulate.layer_engine import LayerEngine
+from snnconvert.simulate.step_engine import StepEngine
+from tests.exporters.networks import units_in_parts
 
 SCALES = torch.tensor([0.5, -2.0, 0.25])
 
@@ -40,13 +44,61 @@ def test_other_weights_have_no_scales() -> None:
     op = Linear(torch.randn(5, 12), torch.randn(5), scales=SCALES)
     assert op.rebuilt(bias=None).scales is not None
     assert op.rebuilt(weight=torch.randn(5, 12)).scales is None
-    assert op.reading(torch.ones(12)).scales is None
     x, copy = torch.randn(2, 12), deepcopy(op)
     assert copy.added_up(x)[0].shape == (2, 4)
     for changed in (op, copy):
         changed.weight = torch.randn(5, 12)  # as training does
+        assert changed.tensors()["scales"] is None  # nor does a file say so
         assert torch.equal(changed(x), torch.nn.functional.linear(x, changed.weight, changed.bias))
     assert Linear(torch.randn(5, 12), scales=SCALES).double().added_up(x)[0] is x
+
+
+def in_parts(width: int, *, kernel: tuple[int, ...] = ()) -> Gathering:
+    """Three parts with the same weights times a scale of each channel."""
+    torch.manual_seed(width)
+    scales, narrow, bias = torch.rand(3, width) - 0.5, torch.randn(5, width, *kernel), torch.randn(5)
+    wide = torch.cat([narrow * part.reshape(-1, *[1] * len(kernel)) for part in scales], 1)
+    if not kernel:
+        return Linear(wide, bias, scales=scales)
+    return Conv(wide, bias, stride=(1,), padding=(1,), dilation=(1,), scales=scales)
+
+
+@pytest.mark.parametrize("kernel", [(), (3,)])
+@pytest.mark.parametrize("peak", [15, 127])
+def test_on_a_grid_parts_give_the_sums_of_all_weights_to_the_last_bit(kernel: tuple[int, ...], peak: int) -> None:
+    op = in_parts(400, kernel=kernel)
+    amplitude = torch.rand(1200, dtype=torch.float64) + 0.1
+    rounded, _ = on_grid(op.reading(amplitude), peak, signed=False, windowed=False)
+    assert isinstance(rounded, Gathering)
+    assert rounded.in_parts
+    exact = op.weight.double() * amplitude.reshape(-1, *[1] * len(kernel))
+    assert (rounded.weight - exact).abs().max() < 2.0**-13 * exact.abs().max()
+    x = torch.randint(0, peak + 1, (2, 1200, 9) if kernel else (2, 9, 1200)).float()
+    given, weight = rounded.added_up(x)
+    assert weight.shape[1] == 400
+    assert given.dtype == weight.dtype == torch.float64
+    alone = rounded.rebuilt(weight=rounded.weight)
+    assert not alone.in_parts
+    assert torch.equal(rounded(x), alone(x.double()))
+    assert torch.equal(rounded(x.to(torch.int16)), rounded(x))
+
+
+def test_few_inputs_have_no_parts_on_a_grid() -> None:
+    op = in_parts(4)
+    rounded, _ = on_grid(op.reading(torch.ones(12)), 1, signed=False, windowed=False)
+    assert rounded.weight.dtype == torch.float32
+    assert not rounded.in_parts
+
+
+def test_spiking_units_are_added_up_in_every_engine() -> None:
+    snn, images = units_in_parts()
+    found = [op for _, op in calls(snn.graph, Gathering) if op.in_parts]
+    assert found
+    fast = LayerEngine(snn).run(images[:4])
+    assert torch.equal(fast.outputs[0], StepEngine(snn).run(images[:4]).outputs[0])
+    for op in found:
+        op.scales = None
+    assert torch.equal(fast.outputs[0], LayerEngine(snn).run(images[:4]).outputs[0])
 
 
 @pytest.mark.parametrize("layer", [nn.Linear(16, 7), nn.Conv1d(16, 7, 3)])

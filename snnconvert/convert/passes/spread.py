@@ -142,7 +142,5 @@ def _rewrite(graph: fx.GraphModule, node: fx.Node, op: Weighted, found: _Sum, ax
 
 
 def _alike(found: _Sum, op: Weighted) -> Tensor | None:
-    """The scale of each block, where all of them have the same weights but for that."""
-    if op.groups > 1 or not _whole(found, op) or any(block.scale.min() < block.scale.max() for block in found.blocks):
-        return None
-    return torch.stack([block.scale[0] for block in found.blocks])
+    """The scales of each block, where all of them have the same weights but for these."""
+    return None if op.groups > 1 or not _whole(found, op) else torch.stack([block.scale for block in found.blocks])

@@ -98,8 +98,9 @@ class Gathering(Weighted):
     """Sums over one window of the inputs each.
 
     Attributes:
-        scales: where the input channels are parts that have the same weights times a scale each, these scales, (parts):
-            the parts are added up before they are multiplied. None for other weights.
+        scales: where the input channels are parts that have the same weights times a scale of each channel, these
+            scales, (parts, channels of a part or 1): the parts are added up before they are multiplied. None for other
+            weights.
     """
 
     gathers = True
@@ -109,24 +110,50 @@ class Gathering(Weighted):
         """The same node with some of its tensors replaced; scales belong to the weights that they came with."""
         return super().rebuilt(**({"scales": None, **tensors} if "weight" in tensors else tensors))
 
+    def reading(self, amplitude: Tensor) -> Self:
+        """Itself on unit spikes: what a unit is worth is a scale of its channel."""
+        made = super().reading(amplitude)
+        if not self.in_parts or self.scales is None:
+            return made
+        return made.rebuilt(weight=made.weight, scales=self.scales.double() * amplitude.reshape(len(self.scales), -1))
+
     def tie(self, scales: Tensor | None) -> None:
         """Say that the weights are those of one part times these scales; others, put in their place, are not."""
-        self.tensor("scales", scales)
+        self.scales = None if scales is None else scales.detach().clone().reshape(len(scales), -1)
         self._tied = self.weight
+
+    def tensors(self) -> dict[str, Tensor | None]:
+        """With the scales, which say something of the weights and are no numbers of the network's own."""
+        return {**super().tensors(), "scales": self.scales if self.in_parts else None}
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether there are scales, and they are those of the weights."""
+        return self.scales is not None and self.weight is self._tied
+
+    def part(self) -> tuple[Tensor, Tensor]:
+        """The scales, over the largest of each channel, and the weights that channels have where that is 1."""
+        assert self.scales is not None
+        parts, width = len(self.scales), self.weight.shape[1] // len(self.scales)
+        scales = self.scales.expand(parts, width)
+        largest = scales.abs().argmax(0)
+        own = scales.gather(0, largest[None])[0]
+        weight = self.weight[:, largest * width + torch.arange(width, device=largest.device)]
+        return scales / torch.where(own == 0, 1.0, own), weight
 
     def added_up(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What is multiplied with what: `x` with the weights, or the scaled sum of its parts with those of one."""
-        if self.scales is None or self.weight is not self._tied:
+        if not self.in_parts:
             return x, self.weight
-        axis = x.ndim - 1 if self.features_last else 1
-        parts = x.chunk(len(self.scales), axis)
-        first = int(self.scales.abs().argmax())
-        total = parts[first].clone()
-        for index, scale in enumerate((self.scales / self.scales[first]).tolist()):
-            if index != first:
-                total.add_(parts[index], alpha=scale)
-        width = total.shape[axis]
-        return total, self.weight[:, first * width : (first + 1) * width]
+        scales, weight = self.part()
+        axis, places = (x.ndim - 1, 0) if self.features_last else (1, self.weight.ndim - 2)
+        precision = x.dtype if x.is_floating_point() else torch.float32
+        factors = scales.to(precision).reshape(*scales.shape, *([1] * places))
+        first, *others = x.chunk(len(scales), axis)
+        total = first * factors[0]
+        for part, factor in zip(others, factors[1:], strict=True):
+            total.addcmul_(part, factor)
+        return total.to(weight.dtype), weight
 
 
 class Conv(Gathering):
