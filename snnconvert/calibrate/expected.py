@@ -41,7 +41,8 @@ def nanoseconds(node: fx.Node, images: int, frames: int, options: Reconstruct) -
     weighted = op_of(node, Weighted)
     read, outputs = weighted.weight[0].numel(), len(weighted.weight)
     inputs = read if weights_solved(weighted) else 1
-    rows = min(max(options.rows_for(frames), ROWS_PER_INPUT * inputs), images * size / outputs)
+    wanted = max(options.rows_for(frames, solved=inputs > 1), ROWS_PER_INPUT * inputs)
+    rows = min(wanted, images * size / outputs)
     solving = inputs * (inputs + outputs) * rows + inputs * inputs * (inputs + 4 * outputs)
     currents = 3 * share * CURRENT * rows * outputs + SENT * images * size
     return SOLVED * solving + currents * read * frames

@@ -1,6 +1,8 @@
-"""Activation histograms per channel: exact integer counts, so the order of the images cannot matter."""
+"""Activation histograms per channel: exact integer counts of images in an order of their own (see `observe`)."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, fx
@@ -15,14 +17,26 @@ EXACT = 2**24  # whole numbers below are exact in float32
 
 
 def histograms(
-    graph: fx.GraphModule, images: Tensor, found: dict[str, Range], progress: Progress = silent
+    graph: fx.GraphModule,
+    images: Tensor,
+    found: dict[str, Range],
+    progress: Progress = silent,
+    *,
+    enough: float = math.inf,
 ) -> dict[str, Tensor]:
-    """Counts of positive activations (absolute values at signed sites), shape (channels, BINS) over (0, largest]."""
+    """Counts of positive activations (absolute values at signed sites), shape (channels, BINS) over (0, largest].
+
+    Of a site with more than `enough` values in every channel, those of the first images are counted.
+    """
     native = choose()
+    seen = dict.fromkeys(found, 0)
     counts = {name: torch.zeros(len(site.largest), BINS, dtype=torch.int64) for name, site in found.items()}
 
     def see(name: str, values: Tensor) -> None:
         site = found[name]
+        if seen[name] >= enough:
+            return
+        seen[name] += values.numel() // len(site.largest)
         if native is not None:
             add_to_histogram(native, values, site.axis + 1, site.largest.float(), counts[name])
             return
@@ -35,7 +49,9 @@ def histograms(
         counts[name] += flat.reshape(channels, BINS + 1)[:, 1:]
 
     for _ in observed(graph, images, "histograms", progress, see=see):
-        pass
+        if min(seen.values(), default=0) >= enough:
+            progress("histograms", len(images), len(images))
+            break
     return counts
 
 

@@ -141,8 +141,8 @@ class NormalEquations:
         return self._power
 
     def add(self, rows: Tensor, residual: Tensor) -> None:
-        """Add a block: `rows` from `patches`, `residual` from `outputs_by_group`."""
-        used = rows[..., self.left_out :]
+        """Add a block: `rows` from `patches`, with or without what is left out, `residual` from `outputs_by_group`."""
+        used = rows[..., -self._gram.shape[1] :]
         self._waiting.append((used.flatten(1, 2), residual.flatten(1, 2)))
         if sum(u.shape[1] for u, _ in self._waiting) >= BLOCK:
             self._settle(all_of_them=False)

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
@@ -25,6 +25,8 @@ from torch import Tensor, fx
 
 from snnconvert.allocator import hand_back_beyond
 from snnconvert.calibrate.sent_spikes import Spikes
+from snnconvert.graph.dialect import arguments, op_of, role_of
+from snnconvert.graph.kinds import Role
 from snnconvert.simulate.chunks import widest
 from snnconvert.simulate.frames import Frames
 from snnconvert.simulate.kernels.bits import Bits
@@ -37,7 +39,7 @@ R = TypeVar("R")
 DISK_SHARE = 0.5
 SMALLEST_FILE = 2**16
 # free memory that is kept for the next chunk: many times what a chunk needs, unless one image is large
-KEPT_BYTES = 2**31
+KEPT_BYTES = 2**30
 CHUNK_BYTES = 64 * 2**20
 # seconds that a chunk takes
 WORTH_A_THREAD = 0.005
@@ -154,11 +156,21 @@ class Chunk:
         self.ann, self.mean = Values[Tensor](room), Values[Tensor](room)
         self.frames: Values[Frames | Spikes] = Values(room)
 
-    def forget(self, node: fx.Node) -> None:
-        """Drop what is stored of `node`."""
-        self.ann.pop(node)
-        self.mean.pop(node)
-        self.frames.pop(node)
+
+def made_anew(nodes: Iterable[fx.Node], stored: Collection[fx.Node]) -> set[fx.Node]:
+    """Sites that only shift, scale and cut a stored value which they share: the units of a smooth function.
+
+    What the ANN has there is made from that value whenever it is read: it takes more room than the value.
+    """
+    sharing: dict[fx.Node, list[fx.Node]] = {}
+    for site in nodes:
+        node = site
+        while role_of(site) == Role.SITE and (node is site or role_of(node) == Role.AFFINE) and op_of(node).elementwise:
+            (node,) = arguments(node)
+            if node in stored:
+                sharing.setdefault(node, []).append(site)
+                break
+    return {site for sites in sharing.values() if len(sites) > 1 for site in sites}
 
 
 def each(chunks: Sequence[Chunk], found: Callable[[Chunk], R]) -> Iterator[R]:

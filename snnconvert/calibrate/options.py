@@ -102,12 +102,13 @@ class Reconstruct:
         least=1,
     )
 
-    def rows_for(self, frames: int) -> int:
-        """Positions for a run of so many frames.
+    def rows_for(self, frames: int, *, solved: bool = True) -> int:
+        """Positions for a run of so many frames, on which weights are solved or thresholds and biases alone are found.
 
         With 8,192 as with 32,768 networks agree at T = 16 and 32 (constants.md), at T = 8 they lose (RESULTS.md).
         """
-        return self.rows if min((*self.read_at, frames)) <= ALL_UP_TO else max(self.rows // FEWEST, 1)
+        short = min((*self.read_at, frames)) <= ALL_UP_TO
+        return self.rows if short and solved else max(self.rows // FEWEST, 1)
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,8 @@ from snnconvert.calibrate.live_values import Chunk, Room, chunk_images, disk_spa
 from snnconvert.calibrate.mse import best_bounds
 from snnconvert.calibrate.observe import Range, channel_axis, ranges
 from snnconvert.calibrate.options import Reconstruct
-from snnconvert.calibrate.packed_units import bits_per_frame
 from snnconvert.calibrate.rate_norm import objectives_of
+from snnconvert.calibrate.reconstruct_lives import Lives
 from snnconvert.calibrate.reconstruct_networks import Networks
 from snnconvert.calibrate.reconstruct_neuron import SiteNeuron
 from snnconvert.calibrate.reconstruct_rows import lacking_of, rows_of
@@ -50,11 +50,9 @@ from snnconvert.calibrate.task import Task
 from snnconvert.compile.spikify import neuron_at, neuron_in
 from snnconvert.graph.dialect import arguments, op_of, origin_of
 from snnconvert.graph.edit import copied, kind_of, replace_op
-from snnconvert.graph.kinds import Events, Op, Role, Weighted
+from snnconvert.graph.kinds import Op, Role, Weighted
 from snnconvert.graph.types import Calibrated, SiteCalibration
-from snnconvert.neurons.base import planes
 from snnconvert.options import made
-from snnconvert.simulate.kernels.native_statistics import MOST_FRAMES
 
 # a later first answer has to be worth it: errors of the read-out within this factor of the least count as equal
 WORTH = 1.02
@@ -66,6 +64,8 @@ PROGRESS, GRAMS = 1000, 6
 # the read-out is judged by cross-validation, as far as its Gram matrices are small
 FOLDS = 5
 CROSS_VALIDATED = 512
+# values of a channel by whose histogram a search of its threshold starts: what it ends with, real neurons decide
+SEEN = 2**14
 PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 
@@ -77,14 +77,14 @@ def calibrate_reconstruct(task: Task) -> Calibrated:
     """
     options = made(Reconstruct, task.options)
     found, teacher = ranges(task.ann.graph, task.images, task.progress)
-    counts = histograms(task.ann.graph, task.images, found, task.progress)
+    counts = histograms(task.ann.graph, task.images, found, task.progress, enough=SEEN)
     reads = read_at(task, options)
     bounds = {}
     for name, site in found.items():
         resolution = (
             task.resolution(name) if len(reads) == 1 or task.once else task.levels(name) * reads[len(reads) // 2]
         )
-        bounds[name] = best_bounds(counts[name], site, resolution, task.schedule.initial)
+        bounds[name] = best_bounds(counts.pop(name), site, resolution, task.schedule.initial)
     reconstruction = Reconstruction(task, options)
     reconstruction.found, reconstruction.bounds = found, [bounds]
     if options.rate_norm:
@@ -133,7 +133,7 @@ class Reconstruction:
         self.read_at = read_at(task, options)
         self.networks = Networks(task.ann.graph, self.graph, task.schedule, self.read_at)
         self.visited = [node for node in self.networks.nodes if self._is_visited(node)]
-        self.last = self._last_reads()
+        self.lives = Lives(self.networks, self.visited, self._read, self.neuron)
         self.images = self._affordable()
         size = chunk_images(self.graph, task.schedule.frames)
         self.chunks = split_images(self.images, size, options.held_out, Room(options.memory * 2**30))
@@ -161,9 +161,7 @@ class Reconstruction:
                 self._site(node)
             elif node in self.networks.stored:
                 self._store(node)
-            for gone in self.last.get(index, ()):
-                for chunk in self.chunks:
-                    chunk.forget(gone)
+            self.lives.forget(index, self.chunks)
             self.task.progress("reconstruct", round(PROGRESS * work[index + 1] / work[-1]), PROGRESS)
         if not self.read_out:
             self._read_without_classifier()
@@ -183,9 +181,9 @@ class Reconstruction:
         seconds = 1e-9 * sum(nanoseconds(node, images, frames, self.options) for node in self.visited)
         sites = [node for node in self.visited if op_of(node).role == Role.SITE]
         rows = max((len(self._tried_at(node)) * node.meta["shape"][channel_axis(node)] for node in sites), default=0)
-        live = min(float(self._bytes_at_once() * images), self.options.memory * 2**30)
+        live = min(float(self.lives.bytes_at_once() * images), self.options.memory * 2**30)
         weighted = [op_of(node, Weighted) for node in self.visited if op_of(node).role == Role.WEIGHTED]
-        gram = max((op.groups * op.weight[0].numel() ** 2 for op in weighted), default=0)
+        gram = max((op.groups * op.weight[0].numel() ** 2 for op in weighted if weights_solved(op)), default=0)
         return Expected(seconds, live + 2 * 4 * frames * images * rows + GRAMS * 8 * gram)
 
     def _tried_at(self, node: fx.Node) -> Tensor:
@@ -203,53 +201,15 @@ class Reconstruction:
             return False
         return node in self.networks.stored or op_of(node).role == Role.WEIGHTED
 
-    def _reads(self, node: fx.Node) -> set[fx.Node]:
-        """Stored nodes whose values the visit of `node` needs."""
-        roots = arguments(node)
-        if op_of(node).role == Role.WEIGHTED:
-            roots = roots + arguments(self._target(node))
-        return {source for root in roots for source in self.networks.sources(root)}
-
-    def _last_reads(self) -> dict[int, list[fx.Node]]:
-        """Stored nodes by the index of the last visit that reads them."""
-        last: dict[fx.Node, int] = {}
-        for index, node in enumerate(self.visited):
-            last.update(dict.fromkeys(self._reads(node), index))
-        by_visit: dict[int, list[fx.Node]] = {}
-        for node, index in last.items():
-            by_visit.setdefault(index, []).append(node)
-        return by_visit
+    def _read(self, node: fx.Node) -> tuple[fx.Node, ...]:
+        """What the visit of `node` looks at."""
+        weighted = op_of(node).role == Role.WEIGHTED
+        return (*arguments(node), *(arguments(self._target(node)) if weighted else ()))
 
     def _affordable(self) -> Tensor:
         """As many of the images as the memory and the files for live edges allow, at least 8."""
         room = int(self.options.memory * 2**30 + disk_space())
-        return self.task.images[: max(8, room // self._bytes_at_once())]
-
-    def _bytes_at_once(self) -> int:
-        """The most that live edges take of one image."""
-        frames, alive, peak = self.task.schedule.frames, 0, 1
-        size = {node: math.prod(node.meta["shape"]) for node in self.networks.stored}
-        for index, node in enumerate(self.visited):
-            if node in self.networks.stored:
-                alive += size[node] * self._bytes(node, frames)
-            peak = max(peak, alive)
-            gone = [one for one in self.last.get(index, ()) if one.op != "placeholder"]
-            alive -= sum(size[one] * self._bytes(one, frames) for one in gone)
-        return peak
-
-    def _bytes(self, node: fx.Node, frames: int) -> int:
-        means = 4 + 4 * len(self.read_at)
-        if op_of(node).role == Role.EVENTS:
-            return means + math.ceil(frames * bits_per_frame(0, op_of(node, Events).levels) / 8)
-        sites = self.networks.sites_of(node) or ([node] if op_of(node).role == Role.SITE else [])
-        if not sites:
-            return means + 4 * frames
-        found = [neuron_at(site, self.neuron) for site in sites]
-        lows, highs = zip(*(model.range(levels) for model, levels in found), strict=True)
-        low, high = min(lows), max(highs)
-        if self.networks.native is not None and planes(low, high) and frames <= MOST_FRAMES:
-            means = 4  # the ANN's alone: those of bits are found from them
-        return means + math.ceil(frames * bits_per_frame(low, high) / 8)
+        return self.task.images[: max(8, room // self.lives.bytes_at_once())]
 
     def _target(self, node: fx.Node) -> fx.Node:
         """The furthest sum that only waits for `node`: there the ANN and the spiking network are compared."""

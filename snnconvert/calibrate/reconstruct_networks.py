@@ -16,10 +16,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, fx
 
-from snnconvert.calibrate.live_values import Chunk
+from snnconvert.calibrate.live_values import Chunk, made_anew
 from snnconvert.calibrate.packed_units import share_sent
 from snnconvert.calibrate.pixels import SomePixels, at_pixels, pixels_before, some_pixels
-from snnconvert.calibrate.sent_spikes import Sent, Spikes, wired
+from snnconvert.calibrate.sent_spikes import Sent, Spikes, finds_means, wired
 from snnconvert.compile.exact import on_grid
 from snnconvert.graph.dialect import arguments, op_of, output_nodes, role_of
 from snnconvert.graph.edit import kind_of
@@ -31,9 +31,8 @@ from snnconvert.simulate.kernels import choose
 from snnconvert.simulate.kernels.bits import Bits
 from snnconvert.simulate.kernels.layout import Packed, by_tables, pack, per_element
 from snnconvert.simulate.kernels.native import MOST_TERMS, Convolution, Current, ScaledSpikes, Summand
-from snnconvert.simulate.kernels.native_statistics import MOST_FRAMES
 from snnconvert.simulate.moving_input import check_input
-from snnconvert.simulate.over_time import by_frames, compensated, running_maximum
+from snnconvert.simulate.over_time import by_frames, cast, compensated, running_maximum
 
 
 class Networks:
@@ -63,6 +62,7 @@ class Networks:
         for node in self.nodes:
             if self._is_stored(node):
                 self.stored.add(node)
+        self.remade = made_anew(self.nodes, self.stored)
 
     def _is_stored(self, node: fx.Node) -> bool:
         if node.op == "placeholder":
@@ -108,10 +108,6 @@ class Networks:
         sent = Sent(units.flatten(0, 1), op.amplitude, (0, op.levels), share_sent(units))
         chunk.ann.lend(node, chunk.images)
         self.keep(chunk, node, sent)
-
-    def sources(self, node: fx.Node) -> set[fx.Node]:
-        """The stored nodes from which `node` is computed (itself, if it is stored already)."""
-        return {one for one in self.region(node) if one in self.stored}
 
     def region(self, node: fx.Node) -> set[fx.Node]:
         """All nodes from `node` back to the stored ones, those included."""
@@ -160,10 +156,11 @@ class Networks:
         return Pull(applied, known)(node)
 
     def keep(self, chunk: Chunk, node: fx.Node, sent: Sent) -> None:
-        """Keep what `node` sends, and its means unless they are soon found from bits."""
-        if not isinstance(sent.spikes, Bits) or self.schedule.frames > MOST_FRAMES:
-            chunk.mean[node] = sent.means(self.schedule.frames, self.read_at)
-        chunk.frames[node] = sent.kept(self.schedule.frames)
+        """Keep what `node` sends, and its means unless they are soon found from it."""
+        frames = self.schedule.frames
+        if not finds_means(frames, sent.range, bits=isinstance(sent.spikes, Bits)):
+            chunk.mean[node] = sent.means(frames, self.read_at)
+        chunk.frames[node] = sent.kept(frames)
 
     def mean_at(self, chunk: Chunk, node: fx.Node, pixels: Tensor) -> Tensor:
         """`mean` at some pixels (indices into height * width) only, (reads * batch, channels, pixels, 1)."""
@@ -285,7 +282,7 @@ class Networks:
         frames = self.schedule.frames
         term = self._convolution(sent, packed, shape)
         if term is None or self.native is None:
-            moved = sent.units.to(folded.weight.dtype)
+            (moved,) = cast(folded, [sent.units])
             ordered = moved.contiguous(memory_format=torch.channels_last) if moved.ndim == 4 else moved
             return Frames(folded(ordered).float(), constant=False)
         batch = len(sent.spikes) // frames

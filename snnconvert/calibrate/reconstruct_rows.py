@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, fx
 
-from snnconvert.calibrate.least_squares import outputs_by_group, patches, patches_of
+from snnconvert.calibrate.least_squares import outputs_by_group, patches, patches_of, weights_solved
 from snnconvert.calibrate.live_values import Chunk
 from snnconvert.calibrate.pixels import at_pixels, pixels_behind
 from snnconvert.calibrate.reconstruct_networks import Networks
@@ -22,9 +22,13 @@ from snnconvert.graph.kinds import Weighted
 def rows_of(networks: Networks, node: fx.Node, positions: Tensor, *, start: int = 0) -> Callable[[Chunk], Tensor]:
     """What the operator `node` reads for some of its outputs, averaged over the frames from `start` on, of any chunk.
 
-    Shape (groups, reads * batch, positions, inputs per group + 1), as from `least_squares.patches`.
+    Shape (groups, reads * batch, positions, inputs per group + 1), as from `least_squares.patches`; without inputs
+    where only the bias is solved.
     """
     op, (source,) = op_of(node, Weighted), arguments(node)
+    if not weights_solved(op):
+        reads = len(networks.read_at)
+        return lambda chunk: torch.ones(op.groups, reads * len(chunk.images), len(positions), 1)
     if start == 0 and len(source.meta["shape"]) == 3 and op.weight.ndim == 4:
         inner, read = pixels_behind(node, positions, kept=source in networks.stored)
         read = read.flatten(1)

@@ -176,7 +176,8 @@ class SiteStep:
         images = sum(len(chunk.images) for chunk in self.chunks)
         frames = self.networks.schedule.frames
         affordable = int(TRIAL_SHARE * self.options.memory * 2**30) // (4 * frames * channels)
-        rows = min(max(self.options.rows_for(frames), ROWS_PER_INPUT * inputs), max(MIN_ROWS, affordable))
+        wanted = max(self.options.rows_for(frames, solved=inputs > 0), ROWS_PER_INPUT * inputs)
+        rows = min(wanted, max(MIN_ROWS, affordable))
         drawn = torch.randperm(total, generator=torch.Generator().manual_seed(total))
         return drawn[: math.ceil(rows / images)].sort().values
 
@@ -263,7 +264,7 @@ class SiteStep:
     def _emit(self, chunk: Chunk, node: fx.Node, neuron: SiteNeuron, site: SiteCalibration) -> None:
         """Store what the calibrated neurons send."""
         (source,) = arguments(node)
-        if node not in chunk.ann:
+        if node not in chunk.ann and node not in self.networks.remade:
             chunk.ann[node] = self.networks.ann(chunk, node)
         terms = self.networks.summands(chunk, source) if neuron.by_kernel else None
         if terms is None or source.meta["shape"] != node.meta["shape"]:

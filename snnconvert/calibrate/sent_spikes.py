@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from snnconvert.calibrate.packed_units import PackedUnits, mean_sent, share_sent
+from snnconvert.calibrate.packed_units import PackedUnits, bits_per_frame, mean_sent, share_sent
 from snnconvert.errors import InternalError
 from snnconvert.graph.kinds import Op
 from snnconvert.neurons.base import planes
@@ -18,6 +18,8 @@ from snnconvert.simulate.kernels import Native, choose
 from snnconvert.simulate.kernels.bits import Bits, empty_bits, moved
 from snnconvert.simulate.kernels.native_statistics import MOST_FRAMES, means
 from snnconvert.simulate.over_time import by_frames
+
+MEAN_BYTES = 4  # of a float32
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,14 @@ class Spikes:
         by_pixel, there = packed.bytes.flatten(1, 2).flatten(2), some.bytes.flatten(1, 2).flatten(2)
         torch.index_select(by_pixel, 1, pixels, out=there)
         return self.template.moved(some)
+
+
+def finds_means(frames: int, units: tuple[int, int], *, bits: bool) -> bool:
+    """Whether means of spikes, from the least to the most units in a frame, are made anew when they are read.
+
+    Kernels find those of bits; others are, where the units take no more room than a mean.
+    """
+    return frames <= MOST_FRAMES if bits else frames * bits_per_frame(*units) <= 8 * MEAN_BYTES
 
 
 def _kernels() -> Native:

@@ -8,7 +8,7 @@ from torch import Tensor
 from snnconvert.calibrate.observe import in_canonical_order
 from snnconvert.calibrate.task import Task
 from snnconvert.graph.dialect import Builder
-from snnconvert.graph.kinds import Add, AveragePool, Concat, Conv, Linear, MaxPool, Op, Relu, Reshape
+from snnconvert.graph.kinds import Add, Affine, AveragePool, Clip, Concat, Conv, Linear, MaxPool, Op, Relu, Reshape
 from snnconvert.graph.schedule import SCHEDULES
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Ann, NeuronChoice, Origin, Source
@@ -27,7 +27,7 @@ def conv(draw: torch.Generator, outputs: int, inputs: int, *, size: int = 3, gro
 
 
 def network(kind: str, seed: int = 0) -> Ann:
-    """`residual`, `preactivation`, `depthwise`, `concat` (with a max pool) or `plain`."""
+    """`residual`, `preactivation`, `depthwise`, `concat` (with a max pool), `units` (of a function) or `plain`."""
     draw = torch.Generator().manual_seed(seed)
     builder = Builder({"input": torch.rand(2, *SHAPE, generator=draw)})
     count = iter(range(100))
@@ -41,6 +41,10 @@ def network(kind: str, seed: int = 0) -> Ann:
             x = call(Add(), x, call(conv(draw, 8, 8), call(Relu(), call(conv(draw, 8, 8), call(Relu(), x)))))
         x = call(Relu(), x)
     else:
+        if kind == "units":
+            shifts = [torch.tensor([-0.5 * index]) for index in range(4)]
+            pieces = [call(Clip(high=0.5), call(Affine(torch.ones(1), shift), x)) for shift in shifts]
+            x = call(conv(draw, 8, 32), call(Concat(dim=1), *pieces))
         x = call(Relu(), x)
         if kind == "residual":
             inner = call(Relu(), call(conv(draw, 8, 8), x))

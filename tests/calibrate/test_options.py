@@ -39,5 +39,6 @@ def test_what_does_not_fit_is_refused(method: str, given: dict[str, Any], messag
 def test_longer_runs_need_fewer_positions() -> None:
     usual = Reconstruct()
     assert [usual.rows_for(frames) for frames in (2, 8, 9, 64)] == [32_768, 32_768, 8_192, 8_192]
+    assert usual.rows_for(4, solved=False) == 8_192  # thresholds and biases alone: one number of a channel
     early = Reconstruct(read_at=(4,))  # has to be right after four steps as well
     assert early.rows_for(64) == early.rows

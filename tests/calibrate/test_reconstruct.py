@@ -12,7 +12,7 @@ from calibration_networks import images, network, task
 from torch import Tensor
 
 from snnconvert.calibrate import METHODS
-from snnconvert.calibrate.live_values import Room
+from snnconvert.calibrate.live_values import Chunk, Room
 from snnconvert.calibrate.observe import Range, ranges
 from snnconvert.calibrate.options import Reconstruct
 from snnconvert.calibrate.reconstruct import WORTH, Reconstruction, calibrate_reconstruct
@@ -25,7 +25,7 @@ from snnconvert.graph.types import Ann, Calibrated
 from snnconvert.simulate.kernels import native_available
 from snnconvert.simulate.layer_engine import LayerEngine
 
-KINDS = ("plain", "residual", "preactivation", "depthwise", "concat")
+KINDS = ("plain", "residual", "preactivation", "depthwise", "concat", "units")
 
 
 def logits(calibration: Calibrated, inputs: Tensor) -> Tensor:
@@ -232,11 +232,41 @@ def test_what_memory_does_not_hold_is_kept_in_files(monkeypatch: pytest.MonkeyPa
     assert 8 <= calibrate_reconstruct(replace(one, options=little)).record["images"] < 40
 
 
-def test_live_edges_are_dropped() -> None:
-    reconstruction = Reconstruction(task(network("preactivation"), images(10)), Reconstruct())
-    dropped = {node for nodes in reconstruction.last.values() for node in nodes}
-    unread = {node for node in reconstruction.networks.stored if node not in dropped}
-    assert not unread
+@pytest.mark.parametrize("kind", ["preactivation", "units"])
+def test_live_edges_are_dropped(kind: str) -> None:
+    reconstruction = Reconstruction(task(network(kind), images(10)), Reconstruct())
+    reconstruction.found, reconstruction.bounds = found_of(reconstruction)
+    networks, seen = reconstruction.networks, set[torch.fx.Node]()
+    drop = reconstruction.lives.forget
+
+    def forget(index: int, chunks: list[Chunk]) -> None:
+        seen.update(node for node in networks.stored if node in chunks[0].frames)
+        drop(index, chunks)
+
+    reconstruction.lives.forget = forget  # type: ignore[method-assign, assignment]
+    reconstruction.run()
+    assert seen == networks.stored
+    for chunk in reconstruction.chunks:
+        kept = [node for node in networks.stored if any(node in of for of in (chunk.ann, chunk.mean, chunk.frames))]
+        assert not kept
+
+
+def found_of(reconstruction: Reconstruction) -> tuple[dict[str, Range], list[dict[str, torch.Tensor]]]:
+    """The ranges of its sites, and the bounds that thresholds start from."""
+    found, _ = ranges(reconstruction.task.ann.graph, reconstruction.images)
+    return found, [{name: site.largest for name, site in found.items()}]
+
+
+def test_what_takes_less_room_to_make_anew_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = task(network("units"), images(40), timesteps=4)
+    reconstruction = Reconstruction(one, Reconstruct())
+    assert len(reconstruction.networks.remade) == 4
+    less, thrifty = reconstruction.lives.bytes_at_once(), calibrate_reconstruct(one)
+    monkeypatch.setattr("snnconvert.calibrate.reconstruct_networks.made_anew", lambda *_: set())
+    for module in ("networks", "lives"):
+        monkeypatch.setattr(f"snnconvert.calibrate.reconstruct_{module}.finds_means", lambda *_, **__: False)
+    assert Reconstruction(one, Reconstruct()).lives.bytes_at_once() > 1.2 * less
+    assert same(thrifty, calibrate_reconstruct(one))
 
 
 def test_the_read_out_is_chosen_on_held_out_images_and_at_no_other_cost() -> None:
