@@ -17,6 +17,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -102,6 +103,7 @@ def run_zoo(manifest: Manifest, out: Path, settings: Settings, listener: Quiet |
         digests.save()
         book = _Book(manifest, out, settings, listener, tasks)
         todo = [tasks[entry.name] for entry in manifest.entries if entry.name not in book.results]
+        todo.sort(key=partial(_size, manifest.folder), reverse=True)
         listener.begin(len(tasks), len(tasks) - len(todo))
         with _scratch(out) as scratch:
             if todo:
@@ -233,6 +235,15 @@ def _given(changes: Mapping[str, Any]) -> list[str]:
     """As options of the command line, without those that change no result."""
     kept = {name: value for name, value in changes.items() if name not in WITHOUT_EFFECT}
     return [part for name, value in kept.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def _size(folder: Path, task: Mapping[str, Any]) -> int:
+    """Bytes of a task's file: large networks take longest, and begun last they would end on one core alone."""
+    file: Path = folder / task["model"]
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
 
 
 def cores() -> int:

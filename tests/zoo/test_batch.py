@@ -153,6 +153,16 @@ def test_one_bad_model_never_costs_the_others(folder: Path) -> None:
     assert listener.done == ["hang"]
 
 
+def test_large_files_are_begun_first_and_listed_in_their_place(folder: Path) -> None:
+    write_onnx(folder / "small.onnx")
+    (folder / "large.onnx").write_bytes((folder / "small.onnx").read_bytes() + b"\0" * 100_000)  # refused, but large
+    models = "".join(f'[[model]]\nname = "{name}"\nsource = "{name}.onnx"\n' for name in ("small", "large"))
+    path = write_manifest(folder, factory("good") + models)
+    outcome, done = run(path, engine=Inline)
+    assert done == ["large", "small", "good"]
+    assert [result.entry.name for result in outcome.results] == ["good", "small", "large"]
+
+
 def test_resume_does_only_what_changed(folder: Path) -> None:
     models = factory("good", 'data = "mine.npz"') + factory("other")
     shutil.copy(folder / "test.npz", folder / "mine.npz")
