@@ -16,6 +16,15 @@ SNN_INLINE void add_to(double* __restrict sums, const Vector& values) {
     const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(all)), high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(all, 1));
     _mm512_storeu_pd(sums, _mm512_add_pd(_mm512_loadu_pd(sums), low));
     _mm512_storeu_pd(sums + 8, _mm512_add_pd(_mm512_loadu_pd(sums + 8), high));
+#elif defined(SNN_AVX2)
+    const auto add_four = [sums](int first, __m128 four) {  // GCC converts them one by one
+        _mm256_storeu_pd(sums + first, _mm256_add_pd(_mm256_loadu_pd(sums + first), _mm256_cvtps_pd(four)));
+    };
+    const auto low = (__m256)values.low, high = (__m256)values.high;
+    add_four(0, _mm256_castps256_ps128(low));
+    add_four(4, _mm256_extractf128_ps(low, 1));
+    add_four(8, _mm256_castps256_ps128(high));
+    add_four(12, _mm256_extractf128_ps(high, 1));
 #else
     float apart[16];
     store(apart, values);
@@ -104,12 +113,11 @@ SNN_APART void try_some(const Trials& trials, const TrialPlan& plan, const Colum
         const int64_t frame = time - trials.wait + 1;
         if (read >= trials.reads || frame != trials.read_at[read]) continue;
         const int64_t element = read * plan.elements + column.element;
-        float wanted[16] = {};
-        std::memcpy(wanted, trials.target + element, sizeof(float) * static_cast<size_t>(column.valid));
+        const Vector wanted = load_some(trials.target + element, column.valid);
         for (int k = 0; k < kMany; k++) {
             const Vector rate = sent[k] * (threshold[k] / static_cast<float>(frame));
             const int64_t at = (first + k) * plan.padded + column.at;
-            Vector lacks = load(wanted) - rate;
+            Vector lacks = wanted - rate;
             if (column.valid < 16) {
                 float each[16] = {};
                 store(each, lacks, column.valid);

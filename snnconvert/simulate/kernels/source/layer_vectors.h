@@ -227,6 +227,14 @@ SNN_INLINE Vector load(const float* from) {
     return value;
 }
 
+// the first of them, and zeros
+SNN_INLINE Vector load_some(const float* from, int64_t valid) {
+    if (valid >= 16) return load(from);
+    float all[16] = {};
+    std::memcpy(all, from, sizeof(float) * static_cast<size_t>(valid));
+    return load(all);
+}
+
 SNN_INLINE Shorts load_shorts(const int16_t* from) {
     Shorts value;
     read(value, from);
