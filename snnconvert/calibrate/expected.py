@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from snnconvert.calibrate.least_squares import weights_solved
+from snnconvert.calibrate.least_squares import inputs_of, weights_solved
 from snnconvert.calibrate.observe import channel_axis
 from snnconvert.calibrate.options import Reconstruct
 from snnconvert.graph.dialect import op_of
@@ -40,7 +40,7 @@ def nanoseconds(node: fx.Node, images: int, frames: int, options: Reconstruct) -
         return KEPT * frames * images * size
     weighted = op_of(node, Weighted)
     read, outputs = weighted.weight[0].numel(), len(weighted.weight)
-    inputs = read if weights_solved(weighted) else 1
+    inputs = inputs_of(weighted) if weights_solved(weighted) else 1
     wanted = max(options.rows_for(frames, solved=inputs > 1), ROWS_PER_INPUT * inputs)
     rows = min(wanted, images * size / outputs)
     solving = inputs * (inputs + outputs) * rows + inputs * inputs * (inputs + 4 * outputs)

@@ -38,9 +38,14 @@ def solvable(op: Op) -> bool:
     return op.gathers and op.get_buffer("weight").ndim <= 4
 
 
+def inputs_of(op: Weighted) -> int:
+    """How many inputs of one output are solved for, where weights are: those of one part of them."""
+    return op.on_sums().weight[0].numel()
+
+
 def weights_solved(op: Weighted) -> bool:
     """Whether weights are solved for, or only the bias, since a Gram matrix of that many inputs takes too long."""
-    return op.weight[0].numel() <= MOST_INPUTS
+    return inputs_of(op) <= MOST_INPUTS
 
 
 def patches(op: Weighted, x: Tensor, positions: Tensor | None = None) -> Tensor:
@@ -102,9 +107,9 @@ class NormalEquations:
     """
 
     def __init__(self, op: Weighted) -> None:
-        groups = op.groups
-        self.left_out = 0 if weights_solved(op) else op.weight[0].numel()
-        inputs, outputs = op.weight[0].numel() + 1 - self.left_out, op.weight.shape[0] // groups
+        groups, read = op.groups, inputs_of(op)
+        self.left_out = 0 if weights_solved(op) else read
+        inputs, outputs = read + 1 - self.left_out, op.weight.shape[0] // groups
         self._gram = torch.zeros(groups, inputs, inputs, dtype=torch.float64)
         self._cross = torch.zeros(groups, inputs, outputs, dtype=torch.float64)
         self._power = torch.zeros(groups, outputs, dtype=torch.float64)
@@ -287,13 +292,15 @@ def sum_of(tensors: Sequence[Tensor]) -> Tensor:
 
 def changed(op: Weighted, change: Tensor, share: Tensor | float = 1.0) -> Weighted:
     """`op` with `share` (per output channel) of `change` added to its weights and bias."""
-    weight, bias = split(op, change)
+    scales, before = op.part()
+    weight, bias = split(op.on_sums(), change)
     factor = torch.as_tensor(share, dtype=torch.float64).expand(op.weight.shape[0])
     old = torch.zeros(op.weight.shape[0]) if op.bias is None else op.bias
+    moved = (old.double() + bias * factor).float()
     if not weights_solved(op):
-        return op.rebuilt(bias=(old.double() + bias * factor).float())
-    scaled = weight * factor.reshape(-1, *([1] * (weight.ndim - 1)))
-    return op.rebuilt(weight=(op.weight.double() + scaled).float(), bias=(old.double() + bias * factor).float())
+        return op.rebuilt(bias=moved)
+    found = (before.double() + weight * factor.reshape(-1, *([1] * (weight.ndim - 1)))).float()
+    return op.of_part(found, moved, scales)
 
 
 def split(op: Weighted, change: Tensor) -> tuple[Tensor, Tensor]:

@@ -32,6 +32,7 @@ from snnconvert.calibrate.least_squares import (
     Split,
     best_penalty,
     changed,
+    inputs_of,
     solvable,
     sum_of,
     weights_solved,
@@ -183,7 +184,7 @@ class Reconstruction:
         rows = max((len(self._tried_at(node)) * node.meta["shape"][channel_axis(node)] for node in sites), default=0)
         live = min(float(self.lives.bytes_at_once() * images), self.options.memory * 2**30)
         weighted = [op_of(node, Weighted) for node in self.visited if op_of(node).role == Role.WEIGHTED]
-        gram = max((op.groups * op.weight[0].numel() ** 2 for op in weighted if weights_solved(op)), default=0)
+        gram = max((op.groups * inputs_of(op) ** 2 for op in weighted if weights_solved(op)), default=0)
         return Expected(seconds, live + 2 * 4 * frames * images * rows + GRAMS * 8 * gram)
 
     def _tried_at(self, node: fx.Node) -> Tensor:
@@ -287,7 +288,7 @@ class Reconstruction:
     def _least_squares(self, node: fx.Node, op: Weighted, start: int) -> _Solution:
         """`op` solved for the mean over the frames from `start` on."""
         target, positions = self._target(node), self._positions(op, node)
-        cross_validated = node in self.read_out and op.weight[0].numel() <= CROSS_VALIDATED
+        cross_validated = node in self.read_out and inputs_of(op) <= CROSS_VALIDATED
         parts = [NormalEquations(op) for _ in range(FOLDS if cross_validated else 2)]
         rows = rows_of(self.networks, node, positions, start=start)
 
@@ -328,7 +329,7 @@ class Reconstruction:
         """Output positions that enter the least squares."""
         shape = node.meta["shape"]
         total = math.prod(shape[:-1] if op.features_last else shape[1:])
-        return self.step.positions(total, op.outputs, op.weight[0].numel() if weights_solved(op) else 0)
+        return self.step.positions(total, op.outputs, inputs_of(op) if weights_solved(op) else 0)
 
     # --- (b) and (c) ---
 

@@ -29,14 +29,21 @@ def rows_of(networks: Networks, node: fx.Node, positions: Tensor, *, start: int 
     if not weights_solved(op):
         reads = len(networks.read_at)
         return lambda chunk: torch.ones(op.groups, reads * len(chunk.images), len(positions), 1)
+    form = op.on_sums()
     if start == 0 and len(source.meta["shape"]) == 3 and op.weight.ndim == 4:
         inner, read = pixels_behind(node, positions, kept=source in networks.stored)
         read = read.flatten(1)
         pixels, place = torch.unique(read[read >= 0], return_inverse=True)
         if 2 * len(pixels) <= math.prod(inner.meta["shape"][1:]):
             index = torch.full_like(read, -1).masked_scatter_(read >= 0, place)
-            return lambda chunk: patches_of(op, _by_pixel(networks.mean_at(chunk, inner, pixels)), index)
-    return lambda chunk: patches(op, networks.read(chunk, source, start), positions)
+
+            def at_pixels_read(chunk: Chunk) -> Tensor:
+                summed = op.summed(_by_pixel(networks.mean_at(chunk, inner, pixels)), 2)
+                return patches_of(form, summed, index)
+
+            return at_pixels_read
+    axis = len(source.meta["shape"]) if op.features_last else 1
+    return lambda chunk: patches(form, op.summed(networks.read(chunk, source, start), axis), positions)
 
 
 def _by_pixel(values: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from snnconvert.graph.kinds import Gathering, Weighted
+from snnconvert.graph.kinds import Weighted
 
 FLOAT32_BITS = 24
 FLOAT64_BITS = 52
@@ -79,16 +79,12 @@ def _in_parts_on_grid(op: Weighted, peak: float, grids: Tensor) -> Weighted | No
     The scales have a grid on which sums of the parts are exact in float32; so are sums of everything in float64, in
     whatever order. None for operators that are not in parts, and where the scales have too few bits.
     """
-    if not isinstance(op, Gathering) or not op.in_parts:
-        return None
     scales, weight = op.part()
     step = power_of_two_above(len(scales) * peak) / 2.0**FLOAT32_BITS
-    if step > COARSEST:
+    if not op.in_parts or step > COARSEST:
         return None
-    scales, coarse = round_to(scales, step), op.by_output(grids / step)
-    parts = scales.reshape(len(scales), 1, -1, *([1] * (weight.ndim - 2))) * round_to(weight, coarse)
-    bias = None if op.bias is None else round_to(op.bias, grids)
-    return op.double().rebuilt(weight=parts.transpose(0, 1).flatten(1, 2), bias=bias, scales=scales)
+    weight, bias = round_to(weight, op.by_output(grids / step)), None if op.bias is None else round_to(op.bias, grids)
+    return op.double().of_part(weight, bias, round_to(scales, step))
 
 
 def rounding_noise(op: Weighted, grids: Tensor) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from snnconvert.graph.kinds import Gathering, Neuron, Op
+from snnconvert.graph.kinds import Neuron, Op
 from snnconvert.neurons import State
 
 
@@ -69,7 +69,5 @@ def compensated(op: Op, inputs: list[Tensor], frames: int, dtype: torch.dtype = 
 
 def cast(op: Op, tensors: list[Tensor]) -> list[Tensor]:
     """Inputs in the precision of the operator's own tensors; parts that it adds up first as they are."""
-    if isinstance(op, Gathering) and op.in_parts:
-        return tensors
     own = next((buffer for buffer in op.buffers()), None)
-    return tensors if own is None else [tensor.to(own.dtype) for tensor in tensors]
+    return tensors if own is None or op.in_parts else [tensor.to(own.dtype) for tensor in tensors]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +16,7 @@ from snnconvert.calibrate.least_squares import (
     NormalEquations,
     best_penalty,
     changed,
+    inputs_of,
     least_penalty,
     outputs_by_group,
     patches,
@@ -198,3 +202,26 @@ def test_a_penalty_is_chosen_on_some_outputs_and_judged_on_all(monkeypatch: pyte
     assert chosen == every[0]
     assert torch.equal(errors, every[1])
     assert errors.shape == (40,)
+
+
+@pytest.mark.parametrize("kernel", [(), (3,), (3, 3)])
+def test_weights_of_parts_are_solved_as_those_of_one(kernel: tuple[int, ...]) -> None:
+    """What units of a function add up to is what the weights behind them are solved on."""
+    torch.manual_seed(0)
+    scales, rank = torch.rand(3, 6) + 0.5, len(kernel)
+
+    def whole(narrow: Tensor) -> Tensor:
+        return torch.cat([narrow * part.reshape(-1, *[1] * rank) for part in scales], 1)
+
+    bias, options = torch.randn(5), {"stride": (1,) * rank, "padding": (1,) * rank, "dilation": (1,) * rank}
+    kind: Any = partial(Conv, **options) if kernel else Linear
+    op = kind(whole(torch.randn(5, 6, *kernel)), bias, scales=scales)
+    wanted = kind(whole(torch.randn(5, 6, *kernel)), torch.randn(5))
+    x = torch.randn(40, 18, *[7] * rank) if kernel else torch.randn(40, 9, 18)
+    assert inputs_of(op) == 6 * 3**rank
+    rows = patches(op.on_sums(), op.summed(x, 1 if kernel else 2))
+    normal = NormalEquations(op)
+    normal.add(rows, outputs_by_group(op, wanted(x) - op(x)))
+    found = changed(op, normal.solve(1e-7))
+    assert found.in_parts
+    assert torch.allclose(found(x), wanted(x), atol=1e-2)

@@ -94,6 +94,11 @@ class Op(nn.Module):
         return rebuilt
 
     @property
+    def in_parts(self) -> bool:
+        """Whether it first adds up parts of its input, in whatever precision they come."""
+        return False
+
+    @property
     def plain_name(self) -> str:
         """Its name in a sentence."""
         return type(self).__name__.lower()

@@ -62,6 +62,24 @@ class Weighted(Op):
         bias = None if self.bias is None else self.bias.double()
         return self.rebuilt(weight=self.weight.double() * self.by_input(amplitude), bias=bias)
 
+    def part(self) -> tuple[Tensor, Tensor]:
+        """Scales, (parts, channels of a part), and weights: these times each part's scales are the weights of all."""
+        return torch.ones(1, 1), self.weight
+
+    def summed(self, x: Tensor, axis: int) -> Tensor:
+        """The scaled sum of the parts of `x` along `axis`; `x` where there is one."""
+        del axis
+        return x
+
+    def on_sums(self) -> Self:
+        """Itself for inputs whose parts are added up."""
+        return self.rebuilt(weight=self.part()[1]) if self.in_parts else self
+
+    def of_part(self, weight: Tensor, bias: Tensor | None, scales: Tensor) -> Self:
+        """Itself with other weights of a part, and other scales."""
+        del scales
+        return self.rebuilt(weight=weight, bias=bias)
+
     def counting(self, *, only_nonzero: bool = False) -> Self:
         """Itself with 1 for every weight (or for those that are not 0) and no bias, in float64: counts synapses."""
         weight = self.weight.detach().to("cpu", torch.float64)
@@ -133,7 +151,8 @@ class Gathering(Weighted):
 
     def part(self) -> tuple[Tensor, Tensor]:
         """The scales, over the largest of each channel, and the weights that channels have where that is 1."""
-        assert self.scales is not None
+        if self.scales is None or not self.in_parts:
+            return super().part()
         parts, width = len(self.scales), self.weight.shape[1] // len(self.scales)
         scales = self.scales.expand(parts, width)
         largest = scales.abs().argmax(0)
@@ -141,19 +160,33 @@ class Gathering(Weighted):
         weight = self.weight[:, largest * width + torch.arange(width, device=largest.device)]
         return scales / torch.where(own == 0, 1.0, own), weight
 
-    def added_up(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What is multiplied with what: `x` with the weights, or the scaled sum of its parts with those of one."""
+    def summed(self, x: Tensor, axis: int) -> Tensor:
+        """The scaled sum of the parts of `x` along `axis`; `x` where there is one."""
         if not self.in_parts:
-            return x, self.weight
-        scales, weight = self.part()
-        axis, places = (x.ndim - 1, 0) if self.features_last else (1, self.weight.ndim - 2)
+            return x
+        scales, _ = self.part()
         precision = x.dtype if x.is_floating_point() else torch.float32
-        factors = scales.to(precision).reshape(*scales.shape, *([1] * places))
+        factors = scales.to(precision).reshape(*scales.shape, *([1] * (x.ndim - 1 - axis)))
         first, *others = x.chunk(len(scales), axis)
         total = first * factors[0]
         for part, factor in zip(others, factors[1:], strict=True):
             total.addcmul_(part, factor)
-        return total.to(weight.dtype), weight
+        return total
+
+    def of_part(self, weight: Tensor, bias: Tensor | None, scales: Tensor) -> Self:
+        """Itself with other weights of a part, and other scales."""
+        if len(scales) == 1:
+            return super().of_part(weight, bias, scales)
+        by_channel = scales.reshape(len(scales), 1, -1, *([1] * (weight.ndim - 2)))
+        whole = (by_channel * weight).transpose(0, 1).flatten(1, 2)
+        return self.rebuilt(weight=whole, bias=bias, scales=scales)
+
+    def added_up(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What is multiplied with what: `x` with the weights, or the scaled sum of its parts with those of one."""
+        if not self.in_parts:
+            return x, self.weight
+        _, weight = self.part()
+        return self.summed(x, x.ndim - 1 if self.features_last else 1).to(weight.dtype), weight
 
 
 class Conv(Gathering):
