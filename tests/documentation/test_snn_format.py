@@ -146,6 +146,7 @@ def test_every_kind_field_and_tensor_is_described() -> None:
         assert set(kind.fields) == set(re.findall(r"`(\w+)`", cells[3])), name
         annotated = {part for part in vars(kind).get("__annotations__", {}) if part != "groups"}
         inherited = {"weight", "bias"} if hasattr(kind, "by_rows") else set()
+        inherited |= {"scales"} if hasattr(kind, "tie") else set()
         parts = {part for part in annotated | inherited if "Tensor" in str(annotation(kind, part))}
         assert parts == set(re.findall(r"`(\w+)`", re.sub(r"\(.*?\)", "", cells[2]))), name
     for function in FUNCTIONS:
