@@ -79,12 +79,12 @@ def _in_parts_on_grid(op: Weighted, peak: float, grids: Tensor) -> Weighted | No
     The scales have a grid on which sums of the parts are exact in float32; so are sums of everything in float64, in
     whatever order. None for operators that are not in parts, and where the scales have too few bits.
     """
-    scales, weight = op.part()
-    step = power_of_two_above(len(scales) * peak) / 2.0**FLOAT32_BITS
+    step = power_of_two_above(op.parts * peak) / 2.0**FLOAT32_BITS
     if not op.in_parts or step > COARSEST:
         return None
+    scales, weight = op.part()
     weight, bias = round_to(weight, op.by_output(grids / step)), None if op.bias is None else round_to(op.bias, grids)
-    return op.double().of_part(weight, bias, round_to(scales, step))
+    return op.of_part(weight, bias, round_to(scales, step))
 
 
 def rounding_noise(op: Weighted, grids: Tensor) -> float:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import errno
 import json
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
-from tiny_zoo import check_pages, factory, write_folder, write_manifest, write_onnx
+from tiny_zoo import Inline, Listener, check_pages, factory, rows, run, write_folder, write_manifest, write_onnx
 from typer.testing import CliRunner
 
 from snnconvert.cli.zoo import zoo_app
@@ -27,50 +24,15 @@ from snnconvert.gates.limits import Gates
 from snnconvert.graph.checkpoint import load_snn
 from snnconvert.report.document import load_report
 from snnconvert.report.verdict import verdict
-from snnconvert.zoo.batch import Quiet, Settings, preflight, run_zoo
+from snnconvert.zoo.batch import Settings, preflight, run_zoo
 from snnconvert.zoo.digests import Digests
 from snnconvert.zoo.manifest import load_manifest
-from snnconvert.zoo.processes import Task, Watcher
-from snnconvert.zoo.rows import Outcome, Result
-from snnconvert.zoo.worker import convert_task
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     write_folder(tmp_path)
     return tmp_path
-
-
-class Listener(Quiet):
-    """Remembers what was done."""
-
-    def __init__(self) -> None:
-        self.done: list[str] = []
-
-    def finished(self, result: Result) -> None:
-        self.done.append(result.entry.name)
-
-
-class Inline:
-    """An engine without processes, for tests of what happens around them."""
-
-    def __init__(self, *, folder: Path, watcher: Watcher, **_: Any) -> None:
-        self.folder, self.watcher = folder, watcher
-
-    def run(self, tasks: Sequence[Task]) -> None:
-        with contextlib.chdir(self.folder):
-            for task in tasks:
-                self.watcher.finished(task, convert_task(task))
-
-
-def run(path: Path, **settings: Any) -> tuple[Outcome, list[str]]:
-    listener = Listener()
-    outcome = run_zoo(load_manifest(path), path.parent / "out", Settings(**{"jobs": 2, **settings}), listener)
-    return outcome, listener.done
-
-
-def rows(outcome: Outcome) -> Mapping[str, Mapping[str, Any]]:
-    return {result.entry.name: result.row for result in outcome.results}
 
 
 def label_by(network: Path, data: Path) -> None:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto, helper, save
+
+from snnconvert.zoo.batch import Quiet, Settings, run_zoo
+from snnconvert.zoo.manifest import load_manifest
+from snnconvert.zoo.processes import Task, Watcher
+from snnconvert.zoo.rows import Outcome, Result
+from snnconvert.zoo.worker import convert_task
 
 FACTORIES = """
 import os, time
@@ -101,3 +110,37 @@ def check_pages(out: Path) -> None:
     report = out / "models" / "good" / "good.html"
     assert '<script src="../../charts.js"></script>' in report.read_text("utf-8")
     assert (report.parent / "../../charts.js").stat().st_size > 5e5 > report.stat().st_size
+
+
+class Listener(Quiet):
+    """Remembers what was done."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def finished(self, result: Result) -> None:
+        self.done.append(result.entry.name)
+
+
+class Inline:
+    """An engine without processes, for tests of what happens around them."""
+
+    def __init__(self, *, folder: Path, watcher: Watcher, **_: Any) -> None:
+        self.folder, self.watcher = folder, watcher
+
+    def run(self, tasks: Sequence[Task]) -> None:
+        with contextlib.chdir(self.folder):
+            for task in tasks:
+                self.watcher.finished(task, convert_task(task))
+
+
+def run(path: Path, **settings: Any) -> tuple[Outcome, list[str]]:
+    """A run of the manifest at `path`, and the models in the order in which they were done."""
+    listener = Listener()
+    outcome = run_zoo(load_manifest(path), path.parent / "out", Settings(**{"jobs": 2, **settings}), listener)
+    return outcome, listener.done
+
+
+def rows(outcome: Outcome) -> Mapping[str, Mapping[str, Any]]:
+    """By the models' names."""
+    return {result.entry.name: result.row for result in outcome.results}

@@ -62,6 +62,16 @@ class Weighted(Op):
         bias = None if self.bias is None else self.bias.double()
         return self.rebuilt(weight=self.weight.double() * self.by_input(amplitude), bias=bias)
 
+    @property
+    def parts(self) -> int:
+        """How many parts of its inputs have the same weights, times scales."""
+        return 1
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether there are several."""
+        return self.parts > 1
+
     def part(self) -> tuple[Tensor, Tensor]:
         """Scales, (parts, channels of a part), and weights: these times each part's scales are the weights of all."""
         return torch.ones(1, 1), self.weight
@@ -145,26 +155,31 @@ class Gathering(Weighted):
         return {**super().tensors(), "scales": self.scales if self.in_parts else None}
 
     @property
-    def in_parts(self) -> bool:
-        """Whether there are scales, and they are those of the weights."""
-        return self.scales is not None and self.weight is self._tied
+    def parts(self) -> int:
+        """How many there are scales for, if these are those of the weights."""
+        return len(self.scales) if self.scales is not None and self.weight is self._tied else 1
 
     def part(self) -> tuple[Tensor, Tensor]:
         """The scales, over the largest of each channel, and the weights that channels have where that is 1."""
-        if self.scales is None or not self.in_parts:
+        if not self.in_parts:
             return super().part()
-        parts, width = len(self.scales), self.weight.shape[1] // len(self.scales)
-        scales = self.scales.expand(parts, width)
+        scales, largest = self._over_largest()
+        width = len(largest)
+        return scales, self.weight[:, largest * width + torch.arange(width, device=largest.device)]
+
+    def _over_largest(self) -> tuple[Tensor, Tensor]:
+        """The scales, (parts, channels of a part), over the largest of each channel; and in which part that is."""
+        assert self.scales is not None
+        scales = self.scales.expand(self.parts, self.weight.shape[1] // self.parts)
         largest = scales.abs().argmax(0)
         own = scales.gather(0, largest[None])[0]
-        weight = self.weight[:, largest * width + torch.arange(width, device=largest.device)]
-        return scales / torch.where(own == 0, 1.0, own), weight
+        return scales / torch.where(own == 0, 1.0, own), largest
 
     def summed(self, x: Tensor, axis: int) -> Tensor:
         """The scaled sum of the parts of `x` along `axis`; `x` where there is one."""
         if not self.in_parts:
             return x
-        scales, _ = self.part()
+        scales, _ = self._over_largest()
         precision = x.dtype if x.is_floating_point() else torch.float32
         factors = scales.to(precision).reshape(*scales.shape, *([1] * (x.ndim - 1 - axis)))
         first, *others = x.chunk(len(scales), axis)
