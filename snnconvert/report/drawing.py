@@ -44,9 +44,16 @@ def finish(chart: Any, height: int) -> Spec:
     return spec
 
 
-def data(rows: list[Spec]) -> alt.Data:
+class _Rows(alt.InlineData):
+    """Rows that nobody changes: Altair copies whole charts, with their data, at every step of making one."""
+
+    def __deepcopy__(self, memo: Any) -> _Rows:
+        return self
+
+
+def data(rows: list[Spec]) -> alt.InlineData:
     """Rows as inline data."""
-    return alt.Data(values=rows)  # type: ignore[no-untyped-call]
+    return _Rows(values=rows)
 
 
 def tips(*texts: str) -> list[alt.Tooltip]:

@@ -31,7 +31,7 @@ def test_the_sentence_has_means_over_all_neurons_and_every_arm() -> None:
 def test_page_shows_table_and_bars() -> None:
     document = make_document()
     bars = charts(document)["inactivated"]
-    (values,) = [bars["data"]["values"]]
+    (values,) = bars["datasets"].values()
     assert [(row["layer"], row["network"], round(row["share"])) for row in values] == [
         ("1. layer1", "streaming integrate-and-fire", 10),
         ("1. layer1", "bistable", 1),
@@ -63,7 +63,8 @@ def test_reports_without_it_and_with_nothing_in_it() -> None:
 
 def test_plan_shows_both_states_and_synchronous_neurons() -> None:
     spec = charts(make_document())["plan"]
-    states = {row["state"] for row in spec["data"]["values"]}
+    (rows,) = spec["datasets"].values()
+    states = {row["state"] for row in rows}
     assert states == {"integrates", "emits", "synchronous, integrates", "synchronous, emits"}
     scale = spec["encoding"]["color"]["scale"]
     assert set(scale["domain"]) == states

@@ -33,7 +33,7 @@ def test_without_labels_agreement_is_compared() -> None:
 
 def test_the_chart_has_a_second_line_and_the_pages_a_table() -> None:
     document = make_document(timesteps=32)
-    values = [row for layer in charts(document)["curve"]["layer"] for row in layer.get("data", {}).get("values", [])]
+    values = [row for rows in charts(document)["curve"]["datasets"].values() for row in rows]
     line = [(row["t"], row["value"]) for row in values if row.get("series") == "a network fitted for each T"]
     assert line == [(1, 60.0), (16, 80.0), (32, 90.0)]
     assert "78.00 to 82.00" in render_html(document)

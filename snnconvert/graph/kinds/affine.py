@@ -45,6 +45,7 @@ class Scale(Op):
 
     role = Role.AFFINE
     stages = (Stage.SNN,)
+    elementwise = True
     repeatable = True
     factor: Tensor
 
@@ -73,6 +74,7 @@ class Snap(Op):
 
     role = Role.AFFINE
     stages = (Stage.SNN,)
+    elementwise = True
     fields = ("grid", "limit")
 
     def __init__(self, *, grid: float, limit: float | None = None) -> None:

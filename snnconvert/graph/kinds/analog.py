@@ -139,6 +139,14 @@ class MatMul(Analog):
         kind = torch.promote_types(a.dtype, b.dtype)
         return a.to(kind) @ b.to(kind)
 
+    def result_shape(self, *inputs: Shape) -> Shape | None:
+        """Rows of the first by columns of the second."""
+        a, b = inputs
+        if len(a) != len(b) or len(a) < 3 or a[-1] != b[-2]:
+            return None
+        fits = all(one == other or 1 in {one, other} for one, other in zip(a[:-2], b[:-2], strict=True))
+        return (*map(max, zip(a[:-2], b[:-2], strict=True)), a[-2], b[-1]) if fits else None
+
     @property
     def plain_name(self) -> str:
         """As a sentence has it."""
@@ -185,6 +193,11 @@ class Softmax(Analog):
     def forward(self, x: Tensor) -> Tensor:
         return x.log_softmax(self.dim) if self.log else x.softmax(self.dim)
 
+    def result_shape(self, *inputs: Shape) -> Shape | None:
+        """One for every value."""
+        (shape,) = inputs
+        return shape if -len(shape) <= self.dim < len(shape) else None
+
 
 class LayerNorm(Analog):
     """Normalisation over the trailing axes `shape`. Tensors: weight and bias of that shape, or None."""
@@ -204,6 +217,12 @@ class LayerNorm(Analog):
     def forward(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, self.shape, self.weight, self.bias, self.eps)
 
+    def result_shape(self, *inputs: Shape) -> Shape | None:
+        """One for every value, where the trailing axes are its own."""
+        (shape,) = inputs
+        own = all(tuple(buffer.shape) == self.shape for buffer in self.buffers())
+        return shape if own and shape[-len(self.shape) :] == self.shape else None
+
 
 class GroupNorm(Analog):
     """Normalisation over groups of channels (instance norm: groups = channels). Tensors: weight, bias (C) or None."""
@@ -220,6 +239,12 @@ class GroupNorm(Analog):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.group_norm(x, self.groups, self.weight, self.bias, self.eps)
+
+    def result_shape(self, *inputs: Shape) -> Shape | None:
+        """One for every value, where its groups are whole."""
+        (shape,) = inputs
+        fits = len(shape) > 1 and self.groups > 0 and shape[1] % self.groups == 0
+        return shape if fits and all(tuple(buffer.shape) == (shape[1],) for buffer in self.buffers()) else None
 
 
 class Reduce(Analog):

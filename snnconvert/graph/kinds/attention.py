@@ -218,6 +218,10 @@ class Exponential(Coded):
     def forward(self, x: Tensor) -> Tensor:
         return torch.exp(x - x.amax(-1, keepdim=True))
 
+    def result_shape(self, *inputs: Shape) -> Shape | None:
+        """One for every value."""
+        return inputs[0]
+
     @property
     def ceiling(self) -> float:
         """That of the largest."""
@@ -245,6 +249,7 @@ class CodedNeuron(Neuron):
     f is `function`, or, where that is empty, exp of what the membrane lies below the largest of its row (last axis).
     """
 
+    elementwise = False
     fields = ("function", "spikes", "slots")
     plain = False
 
@@ -258,6 +263,10 @@ class CodedNeuron(Neuron):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.shaped(x).clamp(*self.limits)
+
+    def result_shape(self, *inputs: Shape) -> Shape | None:
+        """One for every membrane, of which each may see its whole row."""
+        return self.broadcast(*inputs)
 
     def driven(self, *inputs: Tensor) -> Tensor:
         """The function of its membrane."""

@@ -177,8 +177,10 @@ class Op(nn.Module):
 
         None where that is only found by calling it, as for inputs that it does not take.
         """
-        if not self.elementwise:
-            return None
+        return self.broadcast(*inputs) if self.elementwise else None
+
+    def broadcast(self, *inputs: Shape) -> Shape | None:
+        """The shape to which inputs and the operator's own tensors broadcast; None if they do not."""
         try:
             return np.broadcast_shapes(*inputs, *(tuple(buffer.shape) for buffer in self.buffers()))
         except ValueError:

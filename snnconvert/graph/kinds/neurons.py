@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from snnconvert.errors import OptionError
-from snnconvert.graph.kinds.base import Op, Role, Stage
+from snnconvert.graph.kinds.base import Op, Role, Shape, Stage
 from snnconvert.neurons import NEURONS, NeuronModel
 
 
@@ -26,6 +26,7 @@ class Neuron(Op):
 
     role = Role.NEURON
     stages = (Stage.SNN,)
+    elementwise = True
     fields = ("model", "levels", "ceiling")
     # whether what it sends follows from one input and from thresholds that stay: what kernels and exporters know
     plain: ClassVar[bool] = True
@@ -110,6 +111,10 @@ class Synchronous(Op):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.clone()
+
+    def result_shape(self, *inputs: Shape) -> Shape | None:
+        """What it holds back."""
+        return inputs[0]
 
     @property
     def keeps_spikes(self) -> bool:

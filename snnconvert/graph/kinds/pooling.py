@@ -23,8 +23,16 @@ class _Windows(Op):
         ((batch, channels, *sizes),) = inputs
         dilation = getattr(self, "dilation", (1,) * len(self.kernel))
         windows = windows_in(tuple(sizes), self.kernel, self.stride, self.padding, dilation)
-        refused = self.ceil_mode or any(2 * pad > side for pad, side in zip(self.padding, self.kernel, strict=True))
-        return None if windows is None or refused else (batch, channels, *windows)
+        if windows is None or any(2 * pad > side for pad, side in zip(self.padding, self.kernel, strict=True)):
+            return None
+        if self.ceil_mode:  # one more where values are left over, if it begins on them or on what is padded before them
+            reach = [step * (side - 1) + 1 for side, step in zip(self.kernel, dilation, strict=True)]
+            axes = zip(windows, sizes, self.stride, self.padding, reach, strict=True)
+            windows = tuple(
+                many + (many * step + own - step < size + 2 * pad and many * step < size + pad)
+                for many, size, step, pad, own in axes
+            )
+        return (batch, channels, *windows)
 
 
 class AveragePool(_Windows):
@@ -106,6 +114,11 @@ class Resize(Op):
         if self.mode == "nearest":
             return F.interpolate(x, size=self.size, mode="nearest")
         return F.interpolate(x, size=self.size, mode=self.mode, align_corners=self.align_corners)
+
+    def result_shape(self, *inputs: Shape) -> Shape | None:
+        """The maps in their new size."""
+        (shape,) = inputs
+        return (*shape[:2], *self.size) if len(shape) == 2 + len(self.size) else None
 
     def largest(self, *inputs: float) -> float:
         """Means of what comes in."""

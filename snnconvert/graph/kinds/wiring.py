@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -37,6 +40,11 @@ class Reshape(Wiring):
     def forward(self, x: Tensor) -> Tensor:
         return x.reshape(x.shape[0], *self.shape)
 
+    def result_shape(self, *inputs: Shape) -> Shape | None:
+        """Its own, of as many values."""
+        ((batch, *sample),) = inputs
+        return (batch, *self.shape) if math.prod(sample) == math.prod(self.shape) else None
+
 
 class Permute(Wiring):
     """Reorder the axes; `dims` is a full permutation that starts with 0 (the batch stays first)."""
@@ -49,6 +57,11 @@ class Permute(Wiring):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.permute(self.dims)
+
+    def result_shape(self, *inputs: Shape) -> Shape | None:
+        """The axes in their new order."""
+        (shape,) = inputs
+        return tuple(shape[axis] for axis in self.dims) if sorted(self.dims) == list(range(len(shape))) else None
 
 
 class Slice(Wiring):
@@ -65,6 +78,12 @@ class Slice(Wiring):
         index = torch.arange(self.start, stop, self.step, device=x.device)
         return x.narrow(self.dim, self.start, stop - self.start) if self.step == 1 else x.index_select(self.dim, index)
 
+    def result_shape(self, *inputs: Shape) -> Shape | None:
+        """As many places as it picks, where there are any."""
+        if self.start < 0 or self.stop < 0 or self.step < 1:
+            return None
+        return _with_axis(inputs[0], self.dim, lambda size: len(range(size)[self.start : self.stop : self.step]))
+
 
 class Select(Wiring):
     """Pick `indices` along `dim`, in order, repeats allowed (channel shuffle, roll, gather by constants)."""
@@ -77,6 +96,14 @@ class Select(Wiring):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.index_select(self.dim, torch.tensor(self.indices, device=x.device))
+
+    def result_shape(self, *inputs: Shape) -> Shape | None:
+        """As many places as it picks, where all are there."""
+
+        def picked(size: int) -> int:
+            return len(self.indices) if all(0 <= index < size for index in self.indices) else 0
+
+        return _with_axis(inputs[0], self.dim, picked)
 
 
 class Pad(Wiring):
@@ -91,6 +118,15 @@ class Pad(Wiring):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.pad(x, self.pads, value=self.value)
+
+    def result_shape(self, *inputs: Shape) -> Shape | None:
+        """Longer at both ends of its axes, or shorter."""
+        (shape,) = inputs
+        added = [sum(self.pads[2 * axis : 2 * axis + 2]) for axis in range(len(self.pads) // 2)]
+        if len(added) >= len(shape):
+            return None
+        padded = (*shape[: len(shape) - len(added)], *map(sum, zip(shape[-len(added) :], added[::-1], strict=True)))
+        return padded if min(padded) > 0 and min((0, *self.pads)) == 0 else None
 
     @property
     def brings(self) -> float:
@@ -125,6 +161,12 @@ class Expand(Wiring):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.expand(x.shape[0], *self.shape)
+
+    def result_shape(self, *inputs: Shape) -> Shape | None:
+        """Its own, where only axes of 1 grow."""
+        ((batch, *sample),) = inputs
+        fits = len(sample) == len(self.shape) and all(map(lambda old, new: old in {1, new}, sample, self.shape))
+        return (batch, *self.shape) if fits else None
 
 
 class Concat(Wiring):
@@ -161,6 +203,10 @@ class Constant(Wiring):
     def forward(self, like: Tensor) -> Tensor:
         return self.value.to(like.dtype).expand(like.shape[0], *self.value.shape)
 
+    def result_shape(self, *inputs: Shape) -> Shape | None:
+        """Its own for every sample."""
+        return (inputs[0][0], *self.value.shape)
+
     @property
     def brings(self) -> float:
         """All of it."""
@@ -170,3 +216,9 @@ class Constant(Wiring):
     def keeps_spikes(self) -> bool:
         """It reads nothing."""
         return False
+
+
+def _with_axis(shape: Shape, axis: int, length: Callable[[int], int]) -> Shape | None:
+    """`shape` with `length` of the size of an axis there; None where there is no such axis, or nothing left of it."""
+    made = length(shape[axis]) if 0 < axis < len(shape) else 0
+    return (*shape[:axis], made, *shape[axis + 1 :]) if made else None
