@@ -23,14 +23,14 @@ from snnconvert.calibrate.sent_spikes import Sent, Spikes, finds_means, wired
 from snnconvert.compile.exact import on_grid
 from snnconvert.graph.dialect import arguments, op_of, output_nodes, role_of
 from snnconvert.graph.edit import kind_of
-from snnconvert.graph.kinds import Events, MaxPool, Op, Role, Weighted
+from snnconvert.graph.kinds import Affine, Events, MaxPool, Op, Role, Weighted
 from snnconvert.graph.schedule import Schedule
 from snnconvert.graph.walk import Pull, applied, upstream
 from snnconvert.simulate.frames import Frames, over_time
 from snnconvert.simulate.kernels import choose
 from snnconvert.simulate.kernels.bits import Bits
 from snnconvert.simulate.kernels.layout import Packed, by_tables, pack, per_element
-from snnconvert.simulate.kernels.native import MOST_TERMS, Convolution, Current, ScaledSpikes, Summand
+from snnconvert.simulate.kernels.native import MOST_TERMS, Convolution, Current, ScaledSpikes, Shifted, Summand
 from snnconvert.simulate.moving_input import check_input
 from snnconvert.simulate.over_time import by_frames, cast, compensated, running_maximum
 
@@ -314,7 +314,9 @@ class Networks:
                 more = self.summands(chunk, other, pixels)
                 terms += more if len(more) == 1 else [self._added_up(chunk, other, pixels)]
             return terms
-        term = self._gathered(chunk, node) if pixels is None and len(whole) != 2 else None
+        term: Summand | None = None
+        if pixels is None:
+            term = (self._gathered(chunk, node) if len(whole) != 2 else None) or self._shifted(chunk, node)
         return [self._added_up(chunk, node, pixels) if term is None else term]
 
     def _gathered(self, chunk: Chunk, node: fx.Node) -> Convolution | None:
@@ -326,6 +328,15 @@ class Networks:
             return None
         folded, packed = self._folded_op(node, op_of(node, Weighted), sent)
         return None if folded is None else self._convolution(sent, packed, tuple(node.meta["shape"]))
+
+    def _shifted(self, chunk: Chunk, node: fx.Node) -> Shifted | None:
+        """A scale and shift that nobody has computed yet, for a kernel; None elsewhere."""
+        if kind_of(node) != "Affine" or node in chunk.frames:
+            return None
+        op, (source,), shape = op_of(node, Affine), arguments(node), tuple(node.meta["shape"])
+        value, scale, shift = self.frames(chunk, source), per_element(op.scale, shape), per_element(op.shift, shape)
+        fits = tuple(source.meta["shape"]) == shape and len(scale) == len(shift) and not value.constant
+        return Shifted(value.tensor, scale, shift) if fits else None
 
     def _added_up(self, chunk: Chunk, node: fx.Node, pixels: Tensor | None = None) -> Current:
         value = self.frames(chunk, node) if pixels is None else self.frames_at(chunk, node, pixels)

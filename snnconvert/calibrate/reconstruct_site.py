@@ -27,8 +27,8 @@ from snnconvert.calibrate.reconstruct_neuron import (
 from snnconvert.calibrate.reconstruct_rows import rows_of
 from snnconvert.calibrate.sent_spikes import Sent
 from snnconvert.graph.dialect import arguments, op_of
-from snnconvert.graph.edit import replace_op
-from snnconvert.graph.kinds import Weighted
+from snnconvert.graph.edit import kind_of, replace_op
+from snnconvert.graph.kinds import Affine, Weighted
 from snnconvert.graph.types import SiteCalibration
 
 # No other list, shorter or longer, agrees better on held-out training images of three networks by two standard errors
@@ -191,9 +191,14 @@ class SiteStep:
         if axis == 0 and len(shape) == 3 and tuple(source.meta["shape"]) == tuple(shape):
             value = self.networks.frames_at(chunk, source, positions)
             return value.tensor.unsqueeze(0) if value.constant else self.networks.by_frames(value.tensor)
-        current = self._current(chunk, node)
+        after = op_of(source, Affine) if kind_of(source) == "Affine" and source not in chunk.frames else None
+        shared = after is not None and {after.scale.numel(), after.shift.numel()} == {1}
+        if shared and arguments(source)[0].meta["shape"] == shape:  # picked first, as most are left out
+            current = self._current(chunk, source)
+        else:
+            current, after = self._current(chunk, node), None
         some = at_positions(current.flatten(0, 1), axis, positions)
-        return some.view(*current.shape[:2], *some.shape[1:])
+        return (some if after is None else after(some)).view(*current.shape[:2], *some.shape[1:])
 
     def _search(self, trial: Trial, least: Tensor, start: Tensor, *others: Tensor) -> _Fit:
         start = torch.maximum(start, least)

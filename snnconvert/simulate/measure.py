@@ -25,7 +25,7 @@ from snnconvert.simulate.chunks import chunk_size, planned_size, watchable
 from snnconvert.simulate.early_exit import Exits
 from snnconvert.simulate.first_spikes import FirstSpikes
 from snnconvert.simulate.layer_engine import LayerEngine
-from snnconvert.simulate.result import Probe, Simulation
+from snnconvert.simulate.result import Probe, Simulation, result_alone
 from snnconvert.tasks.scores import Curve, Scores, scores_of
 
 FIT_IMAGES = 64
@@ -90,7 +90,7 @@ class Watcher(Protocol):
     """Looks at the spikes of the first images while they are simulated."""
 
     def begin(self, images: Tensor) -> Probe | None:
-        """A probe for the engine's run on `images`, or None to let it run unwatched."""
+        """A probe for the engine's run on `images` (`result_alone` for what it ends with), or None to see nothing."""
 
     def end(self, seen: Simulation) -> None:
         """Called after each watched run with its result."""
@@ -247,12 +247,13 @@ def _slice(batch: Batch, start: int, stop: int) -> Batch:
 def watched_run(engine: LayerEngine, images: Tensor, watchers: Sequence[Watcher]) -> Simulation:
     """One run of the engine that all `watchers` see."""
     looking = [(watcher, probe) for watcher in watchers if (probe := watcher.begin(images)) is not None]
+    probes = [probe for _, probe in looking if probe is not result_alone]
 
     def each(name: str, by_frame: Tensor) -> None:
-        for _, probe in looking:
+        for probe in probes:
             probe(name, by_frame)
 
-    seen = engine.run(images, each if looking else None)
+    seen = engine.run(images, each if probes else None)
     for watcher, _ in looking:
         watcher.end(seen)
     return seen

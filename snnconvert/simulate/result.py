@@ -44,3 +44,8 @@ def one_after_the_other(parts: Sequence[Simulation]) -> Simulation:
 
 # called with (site name, frames of spikes with shape (frames, batch, *sample)) as each site is simulated
 Probe = Callable[[str, Tensor], None]
+
+
+def result_alone(name: str, by_frame: Tensor) -> None:
+    """The probe of who only wants to see what a run ends with: no spikes are unpacked for it."""
+    del name, by_frame

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from snnconvert.graph.dialect import arguments
-from snnconvert.graph.kinds import MaxPool, Neuron, Op, Role, Scale, Slice, SumPool, Weighted
+from snnconvert.graph.kinds import Affine, MaxPool, Neuron, Op, Role, Scale, Slice, SumPool, Weighted
 from snnconvert.graph.schedule import Schedule
 from snnconvert.simulate.frames import Frames, Spikes, Value, density_of
 from snnconvert.simulate.kernels import Native
@@ -25,9 +25,11 @@ from snnconvert.simulate.kernels.native import (
     Current,
     Membrane,
     ScaledSpikes,
+    Shifted,
     Summand,
     planes_of,
 )
+from snnconvert.simulate.kernels.native_parts import sums_of_parts
 from snnconvert.threads import threads_for
 
 # of spikes of several units: more make as many look-ups as a dense convolution has sums
@@ -81,6 +83,7 @@ class SpikeLayers:
         self.schedule = laid_out.schedule
         self.lazy = {node for node, op in ops.items() if may_wait(node, op)} - set(outputs)
         self.packed: dict[tuple[fx.Node, int, int], Packed | None] = {}
+        self.on_sums: dict[fx.Node, tuple[Weighted, Tensor] | None] = {}
 
     def neurons(
         self, node: fx.Node, op: Neuron, values: dict[fx.Node, Value], batch: int
@@ -90,7 +93,7 @@ class SpikeLayers:
             return None
         (source,) = arguments(node)
         shape = tuple(node.meta["shape"])
-        terms = self._summands(source, shape, values)
+        terms = self._shifted(source, shape, values) or self._summands(source, shape, values)
         if terms is None or len(terms) > MOST_TERMS:  # some of it is float64: torch adds it up
             current = self.real(self.value(source, values))
             terms = [Current(current.tensor.float(), current.constant)]
@@ -110,7 +113,7 @@ class SpikeLayers:
             return self._moved(op, spikes, tuple(node.meta["shape"]))
         source, shape = spikes[0], tuple(node.meta["shape"])
         if op.gathers:
-            return self._weighted(node, op, source, shape)
+            return self._weighted(node, op, source, shape) or self._in_parts(node, source)
         return self._pooled(op, source, shape) if len(arguments(node)[0].meta["shape"]) == 3 else None
 
     def units(self, spikes: Spikes) -> Tensor:
@@ -143,6 +146,19 @@ class SpikeLayers:
         by_spikes = self._by_spikes(node, source) if isinstance(source, Spikes) and not _one_dimensional(op) else None
         return self._one(node, values) if by_spikes is None else [by_spikes]
 
+    def _shifted(self, node: fx.Node, shape: tuple[int, ...], values: dict[fx.Node, Value]) -> list[Summand] | None:
+        """An elementwise scale and shift that waits, as a summand that nothing may follow: it may be in float64."""
+        op = self.ops.get(node)
+        if node in values or node not in self.lazy or not isinstance(op, Affine):
+            return None
+        (before,) = arguments(node)
+        if not shape == tuple(node.meta["shape"]) == tuple(before.meta["shape"]):
+            return None
+        value = self.real(self.value(before, values))
+        scale, shift = (self.laid_out.parameter(node, name, getattr(op, name)) for name in ("scale", "shift"))
+        fits = scale.dtype == shift.dtype and len(scale) == len(shift)
+        return [Shifted(value.tensor, scale, shift)] if fits and not value.constant else None
+
     def _one(self, node: fx.Node, values: dict[fx.Node, Value]) -> list[Summand] | None:
         value = self.real(self.value(node, values))
         return [Current(value.tensor, value.constant)] if value.tensor.dtype == torch.float32 else None
@@ -171,6 +187,17 @@ class SpikeLayers:
         frames = self.schedule.frames
         currents = self.native.currents([term], frames, len(source.sent) // frames, shape)
         return Frames(currents.squeeze(2) if line else currents, constant=False)
+
+    def _in_parts(self, node: fx.Node, source: Spikes) -> Frames | None:
+        """The operator at `node` on the sums of its input's parts, which a kernel adds up; None for other operators."""
+        if node not in self.on_sums:
+            self.on_sums[node] = _on_sums(node, self.ops[node])
+        if (found := self.on_sums[node]) is None:
+            return None
+        op, factors = found
+        sums = sums_of_parts(self.native, self.units(source), factors).to(op.weight.dtype)
+        with threads_for(op.work(sums)):
+            return Frames(op(sums), constant=False)
 
     def _by_spikes(self, node: fx.Node, source: Spikes) -> Convolution | None:
         """The convolution or linear layer at `node` by a kernel for spikes, or None where it is faster dense."""
@@ -247,7 +274,15 @@ class SpikeLayers:
 
 def may_wait(node: fx.Node, op: Op) -> bool:
     """Whether the kernel of the neurons that read `node` may compute it in passing."""
-    return op.repeatable or ((op.gathers or op.role == Role.JOIN) and len(node.users) == 1)
+    return op.repeatable or ((op.gathers or op.role == Role.JOIN or isinstance(op, Affine)) and len(node.users) == 1)
+
+
+def _on_sums(node: fx.Node, op: Op) -> tuple[Weighted, Tensor] | None:
+    """For an operator whose inputs are parts: itself on sums of parts, and their factors; None where no kernel adds."""
+    rank = len(arguments(node)[0].meta["shape"])
+    if not isinstance(op, Weighted) or not op.in_parts or not (rank < 3 if op.features_last else rank == 3):
+        return None
+    return op.on_sums(), op.part()[0].float()
 
 
 def _elements(sent: Bits | Tensor) -> int:

@@ -16,7 +16,7 @@ from snnconvert.graph.dialect import arguments, calls, neurons_of, op_of, origin
 from snnconvert.graph.kinds import Neuron, Role
 from snnconvert.graph.types import Snn
 from snnconvert.simulate.moving_input import mean_so_far
-from snnconvert.simulate.result import Probe, Simulation
+from snnconvert.simulate.result import Probe, Simulation, result_alone
 from snnconvert.study.attribution import in_double, neuron_inputs
 
 RATE_IMAGES = 4
@@ -69,8 +69,6 @@ class LookInside:
         self.kept.append(images[: EXAMPLE_IMAGES - self.seen + len(images)])
 
         def probe(name: str, by_frame: Tensor) -> None:
-            if not first:
-                return
             op = op_of(self.nodes[name], Neuron)
             rates = by_frame[:, :RATE_IMAGES].sum(0, dtype=torch.float32).cpu() / (self.frames * op.levels)
             silent = int((rates == 0).sum())
@@ -79,7 +77,7 @@ class LookInside:
             if self.follows or name in self.chosen:
                 self.trains[name] = by_frame[:, 0].cpu().clone()
 
-        return probe
+        return probe if first else result_alone
 
     @torch.inference_mode()
     def end(self, seen: Simulation) -> None:

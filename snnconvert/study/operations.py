@@ -340,19 +340,20 @@ def _spikes_and_bits(
     if schedule.once:  # a weight is added to the slope of the membrane, once, whatever the spike is worth
         sent = (by_frame != 0).sum(1).double().cpu()
         return sent, sent
-    codes = by_frame.abs().to("cpu", torch.int64)
+    small = by_frame.dtype == torch.int8 and not slots
+    codes = by_frame.abs().to("cpu", torch.int8 if small else torch.int64)
     if slots:  # signed powers of two, no two of which follow each other: 3 n and n differ where one is sent
         codes = codes ^ (3 * codes)
     elif schedule.windowed and not schedule.positional:
         sent = codes.sum(1).double()
         return sent, sent
-    bits = torch.zeros_like(codes[:, 0])
+    bits = torch.zeros_like(codes[:, 0], dtype=torch.float32)
     for shift in range(max(1, int(codes.max()).bit_length()) if codes.numel() else 0):
-        bits += ((codes >> shift) & 1).sum(1)
+        bits += ((codes >> shift) & 1).sum(1, dtype=torch.float32)
     set_bits = bits.double()
     if schedule.windowed:
         return set_bits, set_bits
-    return codes.count_nonzero(1).double(), set_bits
+    return (codes != 0).sum(1, dtype=torch.float32).double(), set_bits
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,20 @@ def test_channels_are_added_up_first() -> None:
     assert torch.allclose(Conv(wide, None, **options, scales=SCALES)(x), Conv(wide, None, **options)(x), atol=1e-4)
 
 
+def test_a_copy_is_in_parts_and_has_tensors_of_its_own() -> None:
+    op = Linear(torch.randn(5, 12), torch.randn(5), scales=SCALES)
+    op.register_forward_hook(lambda _op, _given, made: made + 1)
+    made = deepcopy(op)
+    assert made.in_parts
+    assert made.weight.data_ptr() != op.weight.data_ptr()
+    x = torch.randn(2, 12)
+    assert torch.equal(made(x), op(x))
+    made.weight.zero_()
+    made.stray = 1
+    assert op.weight.any()
+    assert not hasattr(op, "stray")
+
+
 def test_other_weights_have_no_scales() -> None:
     op = Linear(torch.randn(5, 12), torch.randn(5), scales=SCALES)
     assert op.rebuilt(bias=None).scales is not None

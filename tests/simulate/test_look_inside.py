@@ -11,6 +11,7 @@ from snnconvert.graph.types import Snn
 from snnconvert.report.sections.inside import picture, section_of
 from snnconvert.simulate.layer_engine import LayerEngine
 from snnconvert.simulate.measure import watched_run
+from snnconvert.simulate.result import Probe, Simulation
 from snnconvert.simulate.step_engine import StepEngine
 from snnconvert.study.look_inside import EXAMPLE_IMAGES, LookInside
 
@@ -47,6 +48,22 @@ def test_membranes_are_those_of_the_oracle(pool: str, kind: str) -> None:
         threshold = snn.graph.get_submodule(name).get_buffer("threshold")
         expected = torch.stack(oracle.traces[name]) / threshold
         assert torch.allclose(membrane, expected, atol=1e-4), name
+
+
+def test_spikes_are_unpacked_for_the_first_images_alone() -> None:
+    snn, _ = small_snn(timesteps=4)
+    found, engine, asked = LookInside(snn), LayerEngine(snn), list[bool]()
+    run = engine.run
+
+    def counted(batch: Tensor, probe: Probe | None = None) -> Simulation:
+        asked.append(probe is not None)
+        return run(batch, probe)
+
+    engine.run = counted  # type: ignore[method-assign]
+    for part in pictures(6).chunk(3):
+        watched_run(engine, part, [found])
+    assert asked == [True, False, False]
+    assert len(found.outputs) == 3
 
 
 def test_section_shows_trains_rates_and_examples() -> None:

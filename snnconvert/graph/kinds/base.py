@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from enum import Enum, IntEnum
 from typing import Any, ClassVar, Self
 
@@ -74,6 +75,14 @@ class Op(nn.Module):
     gathers: ClassVar[bool] = False
     repeatable: ClassVar[bool] = False
     signed: bool = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """As of every module, but for its dozen empty tables of hooks, which take most of the time in a graph."""
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
+        for name, value in self.__dict__.items():
+            made.__dict__[name] = value.copy() if isinstance(value, dict | set) and not value else deepcopy(value, memo)
+        return made
 
     def tensor(self, name: str, value: Tensor | None) -> None:
         """Keep `value` as a detached buffer, so that it is stored with the graph and never trained by accident."""

@@ -53,10 +53,13 @@ def address(spikes: Bits | Tensor) -> int:
 
 def per_element(parameter: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
     """A parameter that broadcasts against one sample as (1, C) where pixels share it, else (pixels, C)."""
-    height, width, channels = physical(shape)
+    *_, channels = physical(shape)
     full = parameter.expand(shape)
-    rows = (full.permute(1, 2, 0) if len(shape) == 3 else full).reshape(height * width, channels)
-    if bool((rows == rows[:1]).all()):
+    by_pixel = full.permute(1, 2, 0) if len(shape) == 3 else full
+    if len(shape) in (2, 3) and not any(by_pixel.stride()[:-1]):  # as it comes, one for all pixels
+        by_pixel = by_pixel[(slice(1),) * (by_pixel.ndim - 1)]
+    rows = by_pixel.reshape(-1, channels)
+    if len(rows) > 1 and bool((rows == rows[:1]).all()):
         rows = rows[:1]
     return rows.to(dtype).contiguous()
 

@@ -20,7 +20,7 @@ from snnconvert.neurons import NeuronModel
 from snnconvert.simulate.kernels.bits import Bits, bytes_for, empty_bits, physical
 from snnconvert.simulate.kernels.layout import Packed, address, out_tensor, sample_of
 
-VERSION = 12
+VERSION = 13
 NO_NEURON = 6  # instead of a model's `native`
 MOST_TERMS = 8
 MOST_UNITS = 127  # in an int8 spike
@@ -28,7 +28,18 @@ INSTRUCTIONS = ("portable", "avx2", "avx512")
 
 ENTRIES = tuple(
     f"snnconvert_{name}"
-    for name in (*("layer", "max_pool", "sum_pool", "condense", "expand", "windows", "trials"), "sums", "histogram")
+    for name in (
+        "layer",
+        "max_pool",
+        "sum_pool",
+        "condense",
+        "expand",
+        "parts",
+        "windows",
+        "trials",
+        "sums",
+        "histogram",
+    )
 )
 
 _GEOMETRY = ("in_h", "in_w", "in_c", "k_h", "k_w", "stride_h", "stride_w", "pad_h", "pad_w", "dilation_h", "dilation_w")
@@ -53,6 +64,10 @@ class _Term(Structure):
         ("integers", c_void_p),
         ("steps", c_void_p),
         ("columns", c_void_p),
+        ("scale", c_void_p),
+        ("shift", c_void_p),
+        ("double_values", c_int64),
+        ("double_scale", c_int64),
     )
 
 
@@ -124,7 +139,22 @@ class Current:
     constant: bool
 
 
-Summand = Convolution | ScaledSpikes | Current
+@dataclass(frozen=True)
+class Shifted:
+    """values * scale + shift, in the precision of scale and shift, rounded to float32.
+
+    Attributes:
+        values: float32 or float64, (frames * batch, *sample).
+        scale: float32 or float64, laid out by `layout.per_element`.
+        shift: the same, with as many rows.
+    """
+
+    values: Tensor
+    scale: Tensor
+    shift: Tensor
+
+
+Summand = Convolution | ScaledSpikes | Current | Shifted
 
 
 @dataclass(frozen=True)
@@ -225,7 +255,7 @@ class Native:
         """
         kept: list[Tensor] = []
         bits = empty_bits(len(units), tuple(units.shape[1:]), planes)
-        self.call("snnconvert_condense", _both(bits, _memory(units, torch.int8, kept), magnitudes))
+        self.call("snnconvert_condense", _both(bits, memory_of(units, torch.int8, kept), magnitudes))
         return bits
 
     def in_planes(self, units: Tensor, planes: int) -> Bits | Tensor:
@@ -242,7 +272,12 @@ class Native:
 
     def _term(self, term: Summand, channels: int, kept: list[Tensor]) -> _Term:
         if isinstance(term, Current):
-            return _Term(kind=3 if term.constant else 2, values=_memory(term.tensor, torch.float32, kept))
+            return _Term(kind=3 if term.constant else 2, values=memory_of(term.tensor, torch.float32, kept))
+        if isinstance(term, Shifted):
+            made = _Term(kind=4, values=memory_of(term.values, term.values.dtype, kept), shift=term.shift.data_ptr())
+            made.scale, made.factor_stride = _parameter(term.scale)
+            made.double_values, made.double_scale = (one.dtype == torch.float64 for one in (term.values, term.scale))
+            return made
         spikes, planes = term.spikes, planes_of(term.spikes)
         if isinstance(term, ScaledSpikes):
             values, stride = _parameter(term.factor)
@@ -281,7 +316,7 @@ def _parameter(tensor: Tensor) -> tuple[int, int]:
     return tensor.data_ptr(), tensor.shape[1] if tensor.shape[0] > 1 else 0
 
 
-def _memory(tensor: Tensor, dtype: torch.dtype, kept: list[Tensor]) -> int:
+def memory_of(tensor: Tensor, dtype: torch.dtype, kept: list[Tensor]) -> int:
     """Address of `tensor` with channels last; a copy that has to be made lives as long as `kept`."""
     if tensor.dtype != dtype:
         raise InternalError(f"kernels expected {dtype}, not {tensor.dtype}")
@@ -296,7 +331,7 @@ def planes_of(spikes: Bits | Tensor) -> int:
 
 
 def _spikes(spikes: Bits | Tensor, kept: list[Tensor]) -> int:
-    return address(spikes) if isinstance(spikes, Bits) else _memory(spikes, torch.int8, kept)
+    return address(spikes) if isinstance(spikes, Bits) else memory_of(spikes, torch.int8, kept)
 
 
 def _both(bits: Bits, units: int, magnitudes: int = 1) -> _Bits:

@@ -179,7 +179,7 @@ char* room_for_tables(int64_t bytes) {
 
 extern "C" {
 
-SNN_EXPORT int64_t snnconvert_version() { return 12; }
+SNN_EXPORT int64_t snnconvert_version() { return 13; }
 
 SNN_EXPORT int64_t snnconvert_instructions() { return snn::best_instructions(); }
 
@@ -212,6 +212,16 @@ SNN_EXPORT int snnconvert_condense(const snn::Bits* bits, int64_t instructions) 
 
 SNN_EXPORT int snnconvert_expand(const snn::Bits* bits, int64_t instructions) {
     return snn::share_pixels(*bits, snn::kernels(instructions).expand);
+}
+
+SNN_EXPORT int snnconvert_parts(const snn::Parts* parts, int64_t instructions) {
+    const snn::Kernels& kernels = snn::kernels(instructions);
+    const int64_t inputs = std::max<int64_t>(1, parts->parts * parts->channels);
+    const int64_t piece = std::max<int64_t>(1, (1 << 16) / inputs), items = (parts->pixels + piece - 1) / piece;
+    const double all = 0.1 * static_cast<double>(parts->pixels * inputs);
+    return snn::share(items, snn::helped(parts->threads, items, all), [&](int64_t item, int64_t) {
+        kernels.parts(*parts, item * piece, std::min(parts->pixels, (item + 1) * piece));
+    });
 }
 
 SNN_EXPORT int snnconvert_max_pool(const snn::Pool* pool, int64_t instructions) {

@@ -20,7 +20,7 @@ constexpr int64_t kSlack = 64;  // decoders and vector stores may write, and rea
 // bytes that so many bits take
 constexpr int64_t bytes_for(int64_t bits) { return (bits + 7) / 8; }
 
-enum TermKind : int64_t { kConvolution = 0, kScaledSpikes = 1, kFrames = 2, kConstant = 3 };
+enum TermKind : int64_t { kConvolution = 0, kScaledSpikes = 1, kFrames = 2, kConstant = 3, kShifted = 4 };
 enum Model : int64_t { kIf = 0, kTernary = 1, kTernaryLate = 2, kBurst = 3, kGraded = 4, kSigned = 5, kNone = 6 };
 
 // One summand of a layer's current; summands are added in order, each addition rounded to float32.
@@ -28,10 +28,11 @@ struct Term {
     int64_t kind;
     const int8_t* spikes;  // convolution, scaled spikes: units, or bits
     // convolution: (groups, k_h * k_w * C_in/groups + 1, padded C_out/groups), last row zero; depthwise: (k_h * k_w, C)
-    // scaled spikes: factor, (C) or (pixels, C); frames: (frames * batch, pixels, C); constant: (batch, pixels, C)
+    // scaled spikes: factor, (C) or (pixels, C); frames, and shifted, of float or double: (frames * batch, pixels, C);
+    // constant: (batch, pixels, C)
     const float* values;
     const float* bias;      // convolution: (groups, padded C_out/groups); depthwise: (C)
-    int64_t factor_stride;  // scaled spikes: 0 or C
+    int64_t factor_stride;  // scaled spikes, shifted: 0 or C
     int64_t in_h, in_w, in_c, k_h, k_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups;
     int64_t depthwise;  // one input and one output channel per group
     int64_t planes;     // of bits, 0 for units; a convolution that is not depthwise takes each plane as channels of its own
@@ -42,6 +43,9 @@ struct Term {
     // convolutions of bits without groups, three columns wide, a stride of one or two and no dilation across: the weights,
     // integers where there are some, as (k_h, C_in, 3, padded C_out); else null
     const void* columns;
+    // shifted: values * scale + shift, both (C) or (pixels, C), in their type and then rounded to float32
+    const void *scale, *shift;
+    int64_t double_values, double_scale;  // shifted: what is double
 };
 
 struct Layer {
@@ -75,6 +79,15 @@ struct Bits {
     int64_t pixels, channels, planes, magnitudes;
     int8_t* units;
     uint8_t* bits;
+    int64_t threads;
+};
+
+// Parts of pixels added up, each channel of a part times its own factor, one part after the other.
+struct Parts {
+    int64_t pixels, parts, channels;
+    const int8_t* units;   // (pixels, parts, C)
+    const float* factors;  // (parts, C)
+    float* sums;           // (pixels, C)
     int64_t threads;
 };
 
@@ -119,6 +132,8 @@ struct Kernels {
     // pixels [first, last), to units or to bits
     void (*expand)(const Bits&, int64_t first, int64_t last);
     void (*condense)(const Bits&, int64_t first, int64_t last);
+    // pixels [first, last)
+    void (*parts)(const Parts&, int64_t first, int64_t last);
     // work item `item` of a layer with phase weights (an image's tile); counts are added to
     void (*windows)(const WindowLayer&, const WindowPlan&, int64_t item, int64_t* counts);
     // rows of work item `item` of neurons that are tried; `room` is the worker's, `sums` the item's

@@ -19,6 +19,18 @@ inline uint64_t spread(uint8_t bits) {
 inline uint8_t gathered(uint64_t bytes) { return static_cast<uint8_t>(bytes * 0x0102040810204080ULL >> 56); }
 #endif
 
+#if defined(SNN_AVX2)
+// 32 bits as bytes that are all ones where a bit is set
+SNN_INLINE __m256i where_set(const uint8_t* bits) {
+    int32_t all;
+    std::memcpy(&all, bits, sizeof all);
+    const __m256i own = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+    const __m256i bit = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201ULL));
+    const __m256i spread = _mm256_shuffle_epi8(_mm256_set1_epi32(all), own);
+    return _mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit);
+}
+#endif
+
 // n bits as bytes that are 0 or 1; those of a second plane, if there is one, as -1
 inline void expand(const uint8_t* bits, const uint8_t* minus, int64_t n, int8_t* to) {
 #if defined(SNN_AVX512)
@@ -35,10 +47,25 @@ inline void expand(const uint8_t* bits, const uint8_t* minus, int64_t n, int8_t*
         }
     }
 #else
-    for (int64_t i = 0; i < n; i += 8) {
-        const uint64_t less = minus != nullptr ? spread(minus[i / 8]) * 0xff : 0;
-        const uint64_t eight = spread(bits[i / 8]) | less;
-        std::memcpy(to + i, &eight, n - i >= 8 ? 8 : static_cast<size_t>(n - i));
+    int64_t i = 0;
+#if defined(SNN_AVX2)
+    for (; n - i >= 32; i += 32) {
+        __m256i bytes = _mm256_and_si256(where_set(bits + i / 8), _mm256_set1_epi8(1));
+        if (minus != nullptr) bytes = _mm256_or_si256(bytes, where_set(minus + i / 8));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i), bytes);
+    }
+#endif
+    const auto eight_at = [&](int64_t at) {
+        const uint64_t less = minus != nullptr ? spread(minus[at / 8]) * 0xff : 0;
+        return spread(bits[at / 8]) | less;
+    };
+    for (; n - i >= 8; i += 8) {
+        const uint64_t eight = eight_at(i);
+        std::memcpy(to + i, &eight, sizeof eight);
+    }
+    if (i < n) {
+        const uint64_t eight = eight_at(i);
+        std::memcpy(to + i, &eight, static_cast<size_t>(n - i));
     }
 #endif
 }
@@ -56,12 +83,31 @@ inline void condense(const int8_t* units, int64_t n, uint8_t* bits, uint8_t* min
         if (minus != nullptr) std::memcpy(minus + i / 8, &less, count);
     }
 #else
-    for (int64_t i = 0; i < n; i += 8) {
-        uint64_t eight = 0;
-        std::memcpy(&eight, units + i, n - i >= 8 ? 8 : static_cast<size_t>(n - i));
+    int64_t i = 0;
+#if defined(SNN_AVX2)
+    for (; n - i >= 32; i += 32) {
+        const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(units + i));
+        const auto less = static_cast<uint32_t>(_mm256_movemask_epi8(bytes));
+        const auto silent = static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes, _mm256_setzero_si256())));
+        const uint32_t set = ~(silent | less);
+        std::memcpy(bits + i / 8, &set, sizeof set);
+        if (minus != nullptr) std::memcpy(minus + i / 8, &less, sizeof less);
+    }
+#endif
+    const auto put = [&](uint64_t eight, int64_t at) {
         const uint64_t less = eight >> 7 & 0x0101010101010101ULL;
-        bits[i / 8] = gathered((eight & 0x0101010101010101ULL) ^ less);  // the lowest bit is set in 1 and in -1
-        if (minus != nullptr) minus[i / 8] = gathered(less);
+        bits[at / 8] = gathered((eight & 0x0101010101010101ULL) ^ less);  // the lowest bit is set in 1 and in -1
+        if (minus != nullptr) minus[at / 8] = gathered(less);
+    };
+    for (; n - i >= 8; i += 8) {
+        uint64_t eight;
+        std::memcpy(&eight, units + i, sizeof eight);
+        put(eight, i);
+    }
+    if (i < n) {
+        uint64_t eight = 0;
+        std::memcpy(&eight, units + i, static_cast<size_t>(n - i));
+        put(eight, i);
     }
 #endif
 }
@@ -131,6 +177,21 @@ void run_condense(const Bits& bits, int64_t first, int64_t last) {
     const int64_t plane = bytes_for(bits.channels);
     for (int64_t p = first; p < last; p++, to += bits.planes * plane, units += bits.channels)
         condense_magnitudes(units, bits.channels, bits.magnitudes, bits.planes > bits.magnitudes, plane, to);
+}
+
+void run_parts(const Parts& parts, int64_t first, int64_t last) {
+    const int64_t channels = parts.channels;
+    for (int64_t p = first; p < last; p++) {
+        const int8_t* units = parts.units + p * parts.parts * channels;
+        const float* factor = parts.factors;
+        float* sums = parts.sums + p * channels;
+        for (int64_t c = 0; c < channels; c++) sums[c] = static_cast<float>(units[c]) * factor[c];
+        for (int64_t k = 1; k < parts.parts; k++) {
+            units += channels;
+            factor += channels;
+            for (int64_t c = 0; c < channels; c++) sums[c] += static_cast<float>(units[c]) * factor[c];
+        }
+    }
 }
 
 }  // namespace

@@ -27,7 +27,7 @@
 
 namespace snn {
 
-const Kernels SNN_KERNELS = {run_layer, run_max_pool, run_sum_pool, run_expand, run_condense, run_windows,
+const Kernels SNN_KERNELS = {run_layer, run_max_pool, run_sum_pool, run_expand, run_condense, run_parts, run_windows,
                             run_trials};
 
 }  // namespace snn

@@ -60,6 +60,22 @@ inline void fetch(const Layer& layer, const Tile& tile, const int8_t* spikes, in
     for (int64_t i = 0; i < tile.pixels * pixel; i += 64) __builtin_prefetch(from + i, 1);
 }
 
+// current <- values * scale + shift in the type T, or current + them
+template <class T, class Value>
+inline void add_shifted(const Layer& layer, const Term& term, const Tile& tile, int64_t frame, bool first, float* current) {
+    const int64_t own = tile.top * layer.out_w;
+    const auto* from = reinterpret_cast<const Value*>(term.values) + tile.pixel(layer, frame) * layer.out_c + tile.first;
+    for (int64_t p = 0; p < tile.pixels; p++, from += layer.out_c, current += tile.width) {
+        const int64_t at = tile.first + (own + p) * term.factor_stride;
+        const T *scale = static_cast<const T*>(term.scale) + at, *shift = static_cast<const T*>(term.shift) + at;
+        const auto at_place = [&](int64_t i) { return static_cast<float>(static_cast<T>(from[i]) * scale[i] + shift[i]); };
+        if (first)
+            for (int64_t i = 0; i < tile.width; i++) current[i] = at_place(i);
+        else
+            for (int64_t i = 0; i < tile.width; i++) current[i] += at_place(i);
+    }
+}
+
 // current <- term, or current + term
 inline void add_term(const Layer& layer, const Prepared& prepared, const Tile& tile, int64_t frame, bool first,
                      Scratch& scratch, float* current) {
@@ -91,6 +107,14 @@ inline void add_term(const Layer& layer, const Prepared& prepared, const Tile& t
         }
         return each_piece(layer, tile, tile.pixel(layer, frame),
                           [&](int64_t at, int64_t from, int64_t n) { add(at, term.spikes + from, n); });
+    }
+    if (term.kind == kShifted) {
+        const auto add = [&](auto type) {
+            using T = decltype(type);
+            if (term.double_values) return add_shifted<T, double>(layer, term, tile, frame, first, current);
+            add_shifted<T, float>(layer, term, tile, frame, first, current);
+        };
+        return term.double_scale ? add(double{}) : add(float{});
     }
     const int64_t first_pixel = tile.pixel(layer, term.kind == kFrames ? frame : 0);
     each_piece(layer, tile, first_pixel, [&](int64_t at, int64_t begin, int64_t n) {
