@@ -64,9 +64,9 @@ def compensated(op: Op, inputs: list[Tensor], frames: int, dtype: torch.dtype = 
     means = []
     for tensor in inputs:
         sums = _running_sums(by_frames(tensor, frames), dtype)
-        means.append(sums.div_(_steps(sums)).flatten(0, 1))
+        means.append(sums.div_(_steps(sums, dtype)).flatten(0, 1))
     result = by_frames(op(*means), frames)
-    return increments((result * _steps(result)).flatten(0, 1), frames)
+    return increments((result * _steps(result, dtype)).flatten(0, 1), frames)
 
 
 def _running_sums(by_frame: Tensor, dtype: torch.dtype) -> Tensor:
@@ -80,9 +80,9 @@ def _running_sums(by_frame: Tensor, dtype: torch.dtype) -> Tensor:
     return sums
 
 
-def _steps(by_frame: Tensor) -> Tensor:
+def _steps(by_frame: Tensor, dtype: torch.dtype) -> Tensor:
     """The number of each frame, from 1 on, to multiply values (frames, batch, *sample)."""
-    steps = torch.arange(1, len(by_frame) + 1, dtype=by_frame.dtype, device=by_frame.device)
+    steps = torch.arange(1, len(by_frame) + 1, dtype=dtype, device=by_frame.device)
     return steps.reshape(-1, *([1] * (by_frame.ndim - 1)))
 
 

@@ -12,12 +12,13 @@ from snnconvert.calibrate import METHODS
 from snnconvert.calibrate.task import Task
 from snnconvert.compile.network import compile_network
 from snnconvert.graph.dialect import Builder, calls
-from snnconvert.graph.kinds import Add, Elementwise, Linear, Op, Relu, Snap
+from snnconvert.graph.kinds import Add, Elementwise, Embedding, Linear, MatMul, Multiply, Op, Relu, Snap, Softmax
 from snnconvert.graph.schedule import Bistable, Schedule, Streaming, Wait
 from snnconvert.graph.schedule.timing import site_depths
 from snnconvert.graph.types import Ann, NeuronChoice, Origin, Snn, Source
 from snnconvert.simulate.bistable_engine import BistableEngine
 from snnconvert.simulate.layer_engine import LayerEngine
+from snnconvert.simulate.over_time import compensated
 from snnconvert.simulate.result import Simulation
 from snnconvert.simulate.step_engine import StepEngine
 
@@ -91,3 +92,25 @@ def test_what_no_calibration_image_showed_is_cut_off_and_said(kind: str, seed: i
     seen = engine.run(images)
     assert equal(seen, oracle(snn, images))
     assert any("cut off" in note for note in engine.notes)
+
+
+@pytest.mark.parametrize("frames", [1, 4])
+def test_functions_over_time_are_those_of_the_means_so_far(frames: int) -> None:
+    random, shape = torch.Generator().manual_seed(frames), (frames * 2, 3, 5)
+    a, b = (torch.rand(shape, generator=random, dtype=torch.float64) for _ in range(2))
+    table = torch.randn(7, 4, generator=random)
+    ops: list[tuple[Op, list[torch.Tensor]]] = [
+        (Softmax(dim=2), [a]),
+        (MatMul(), [a, b.transpose(1, 2)]),
+        (Embedding(table), [a * 6]),
+        (Multiply(), [a.float(), b]),
+    ]
+    for op, inputs in ops:
+        before = 0.0 * op(*(one[:2].double() for one in inputs)).double()
+        for step in range(1, frames + 1):
+            so_far = (sum(one[2 * k : 2 * k + 2].double() for k in range(step)) / step for one in inputs)
+            total = op(*so_far).double() * step
+            found = compensated(op, inputs, frames)[2 * step - 2 : 2 * step]
+            assert found.dtype == torch.float64
+            assert torch.equal(found, total - before), type(op)
+            before = total
