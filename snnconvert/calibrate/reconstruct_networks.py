@@ -314,14 +314,12 @@ class Networks:
                 more = self.summands(chunk, other, pixels)
                 terms += more if len(more) == 1 else [self._added_up(chunk, other, pixels)]
             return terms
-        term: Summand | None = None
-        if pixels is None:
-            term = (self._gathered(chunk, node) if len(whole) != 2 else None) or self._shifted(chunk, node)
+        term = self._gathered(chunk, node) or self._shifted(chunk, node) if pixels is None else None
         return [self._added_up(chunk, node, pixels) if term is None else term]
 
     def _gathered(self, chunk: Chunk, node: fx.Node) -> Convolution | None:
         """What an operator on spikes gathers, for a kernel; None elsewhere."""
-        if node in chunk.frames or node.op != "call_module" or not op_of(node).gathers:
+        if node in chunk.frames or len(node.meta["shape"]) == 2 or node.op != "call_module" or not op_of(node).gathers:
             return None
         sent = self._sent(chunk, arguments(node)[0])
         if sent is None:
@@ -329,17 +327,19 @@ class Networks:
         folded, packed = self._folded_op(node, op_of(node, Weighted), sent)
         return None if folded is None else self._convolution(sent, packed, tuple(node.meta["shape"]))
 
-    def _shifted(self, chunk: Chunk, node: fx.Node) -> Shifted | None:
-        """A scale and shift that nobody has computed yet, for a kernel; None elsewhere."""
+    def _shifted(self, chunk: Chunk, node: fx.Node) -> Shifted | Current | None:
+        """A scale and shift that nobody has computed yet, by a kernel where it varies over time; None elsewhere."""
         if kind_of(node) != "Affine" or node in chunk.frames:
             return None
         op, (source,), shape = op_of(node, Affine), arguments(node), tuple(node.meta["shape"])
         value, scale, shift = self.frames(chunk, source), per_element(op.scale, shape), per_element(op.shift, shape)
         fits = tuple(source.meta["shape"]) == shape and len(scale) == len(shift) and not value.constant
-        return Shifted(value.tensor, scale, shift) if fits else None
+        return Shifted(value.tensor, scale, shift) if fits else self._as_current(self._evaluate(op, [value]))
 
     def _added_up(self, chunk: Chunk, node: fx.Node, pixels: Tensor | None = None) -> Current:
-        value = self.frames(chunk, node) if pixels is None else self.frames_at(chunk, node, pixels)
+        return self._as_current(self.frames(chunk, node) if pixels is None else self.frames_at(chunk, node, pixels))
+
+    def _as_current(self, value: Frames) -> Current:
         return Current(value.tensor, value.constant and self.schedule.frames > 1)
 
     def _folded_op(self, node: fx.Node, form: Weighted, sent: Sent) -> tuple[Weighted | None, Packed | None]:

@@ -42,9 +42,8 @@ def op_of(node: fx.Node, kind: type[Kind]) -> Kind: ...
 def op_of(node: fx.Node, kind: type[Op] = Op) -> Op:
     """The module a `call_module` node calls, which has to be of `kind` or of a kind below it."""
     assert node.graph.owning_module is not None
-    module = getattr(
-        node.graph.owning_module, str(node.target)
-    )  # names have no dots; get_submodule takes five times as long
+    # names have no dots, which get_submodule would take five times as long to look for
+    module = getattr(node.graph.owning_module, str(node.target))
     assert isinstance(module, kind)
     return module
 

@@ -22,16 +22,16 @@ class _Windows(Op):
         """A value for every window."""
         ((batch, channels, *sizes),) = inputs
         dilation = getattr(self, "dilation", (1,) * len(self.kernel))
-        windows = windows_in(tuple(sizes), self.kernel, self.stride, self.padding, dilation)
+        shape = (self.kernel, self.stride, self.padding, dilation)
+        windows = windows_in(tuple(sizes), *shape)
         if windows is None or any(2 * pad > side for pad, side in zip(self.padding, self.kernel, strict=True)):
             return None
-        if self.ceil_mode:  # one more where values are left over, if it begins on them or on what is padded before them
-            reach = [step * (side - 1) + 1 for side, step in zip(self.kernel, dilation, strict=True)]
-            axes = zip(windows, sizes, self.stride, self.padding, reach, strict=True)
-            windows = tuple(
-                many + (many * step + own - step < size + 2 * pad and many * step < size + pad)
-                for many, size, step, pad, own in axes
-            )
+        if self.ceil_mode:  # one more where values are left over, unless it begins on what is padded behind them
+            stretched = tuple(size + step - 1 for size, step in zip(sizes, self.stride, strict=True))
+            rounded_up = windows_in(stretched, *shape)
+            assert rounded_up is not None
+            axes = zip(rounded_up, sizes, self.stride, self.padding, strict=True)
+            windows = tuple(many - ((many - 1) * step >= size + pad) for many, size, step, pad in axes)
         return (batch, channels, *windows)
 
 
