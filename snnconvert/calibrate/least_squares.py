@@ -6,20 +6,23 @@ n rows in all, the change of weights and bias that minimises |R - U dW|^2 / n + 
     dW = (U^T U / n + lambda D)^-1 U^T R / n
 
 with D the mean diagonal of the weights' block; the bias is hardly penalised. Memory depends on the operator only, not
-on the number of images. Grouped and depthwise convolutions are solved group by group.
+on the number of images. Grouped and depthwise convolutions are solved group by group; what depthwise ones read is not
+laid out as rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import reduce
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from snnconvert.calibrate.pixels import pixels_read
 from snnconvert.graph.kinds import Op, Weighted
+from snnconvert.simulate.kernels import choose
+from snnconvert.simulate.kernels.native_statistics import add_products
 from snnconvert.threads import threads
 
 # entries of a Cholesky factor that is kept (8 bytes each)
@@ -52,11 +55,6 @@ def patches(op: Weighted, x: Tensor, positions: Tensor | None = None) -> Tensor:
     """The rows that every output position reads, shape (groups, batch, positions, inputs per group + 1)."""
     if op.features_last:
         rows = x.reshape(x.shape[0], -1, x.shape[-1]).unsqueeze(0)
-    elif positions is not None and op.weight.ndim == 4:
-        reach = op.dilation[1] * (op.weight.shape[3] - 1) + 1
-        width = (x.shape[3] + 2 * op.padding[1] - reach) // op.stride[1] + 1
-        by_pixel = x.permute(0, 2, 3, 1).flatten(1, 2)
-        return patches_of(op, by_pixel, pixels_read(op, positions, tuple(x.shape[1:]), width).flatten(1))
     else:
         flat = op.weight.ndim == 3
         image = x.unsqueeze(-2) if flat else x
@@ -68,6 +66,41 @@ def patches(op: Weighted, x: Tensor, positions: Tensor | None = None) -> Tensor:
     if positions is not None:
         rows = rows[:, :, positions]
     return torch.cat([rows, rows.new_ones(*rows.shape[:-1], 1)], -1)
+
+
+@dataclass(frozen=True)
+class Taps:
+    """What a depthwise convolution reads for some outputs.
+
+    Attributes:
+        values: (batch, pixels, channels).
+        read: the pixels of each output, (positions, pixels of the kernel); -1 is a pixel of zeros.
+    """
+
+    values: Tensor
+    read: Tensor
+
+
+def read_by(op: Weighted, by_pixel: Tensor, read: Tensor) -> Tensor | Taps:
+    """As `patches_of`, or not laid out where each channel is read alone."""
+    alone = op.groups == op.weight.shape[0] and op.weight.shape[1] == 1
+    return Taps(by_pixel, read) if alone else patches_of(op, by_pixel, read)
+
+
+def _add_products(taps: Taps, wanted: Tensor, to: tuple[Tensor | None, Tensor]) -> None:
+    """`native_statistics.add_products` without kernels, to the last bit: in float32, one row after the other."""
+    silent = torch.zeros_like(taps.values[:, :1])
+    rows = torch.cat([taps.values, silent], 1)[:, taps.read].flatten(0, 1)  # -1 is the last pixel
+    rows = torch.cat([rows, rows.new_ones(len(rows), 1, rows.shape[2])], 1)
+    first, second = torch.tril_indices(rows.shape[1], rows.shape[1])
+    for some, lacking in zip(rows.split(BLOCK), wanted.flatten(0, 1).split(BLOCK), strict=True):  # type: ignore[no-untyped-call]
+        pairs, cross = torch.zeros(len(first), rows.shape[2]), torch.zeros(rows.shape[1:])
+        for row, lack in zip(some, lacking, strict=True):
+            pairs += row[first] * row[second]
+            cross += row * lack
+        to[1].add_(cross)
+        if to[0] is not None:
+            to[0].add_(pairs)
 
 
 def patches_of(op: Weighted, by_pixel: Tensor, read: Tensor) -> Tensor:
@@ -105,6 +138,10 @@ class NormalEquations:
     Attributes:
         left_out: the first inputs, which are not solved for.
     """
+
+    # sums over the channels' taps that wait: of pairs, unless these are known, and with residuals
+    _products: tuple[Tensor | None, Tensor] | None = None
+    _pairs_known = False
 
     def __init__(self, op: Weighted) -> None:
         groups, read = op.groups, inputs_of(op)
@@ -145,8 +182,11 @@ class NormalEquations:
         self._settle()
         return self._power
 
-    def add(self, rows: Tensor, residual: Tensor) -> None:
+    def add(self, rows: Tensor | Taps, residual: Tensor) -> None:
         """Add a block: `rows` from `patches`, with or without what is left out, `residual` from `outputs_by_group`."""
+        if isinstance(rows, Taps):
+            self._add_taps(rows, residual)
+            return
         used = rows[..., -self._gram.shape[1] :]
         self._waiting.append((used.flatten(1, 2), residual.flatten(1, 2)))
         if sum(u.shape[1] for u, _ in self._waiting) >= BLOCK:
@@ -154,6 +194,7 @@ class NormalEquations:
 
     def _settle(self, *, all_of_them: bool = True) -> None:
         """Take in the rows that wait, or as many whole blocks as there are."""
+        self._settle_products()
         if not self._waiting:
             return
         u, r = (torch.cat(parts, 1) for parts in zip(*self._waiting, strict=True))
@@ -164,6 +205,31 @@ class NormalEquations:
         with threads(1):  # sums that do not depend on how many there are
             for some, wanted in blocks:
                 self._add_block(some, wanted)
+
+    def _add_taps(self, taps: Taps, residual: Tensor) -> None:
+        (groups, terms), native = self._gram.shape[:2], choose()
+        if self._products is None:
+            pairs = None if self._pairs_known else torch.zeros(terms * (terms + 1) // 2, groups, dtype=torch.float64)
+            self._products = pairs, torch.zeros(terms, groups, dtype=torch.float64)
+        wanted = residual.squeeze(-1).permute(1, 2, 0)
+        if native is None:
+            _add_products(taps, wanted, self._products)
+        else:
+            add_products(native, taps.values, taps.read, wanted, self._products)
+        self._power += residual.double().square().sum((1, 2))
+        self._rows += 0 if self._pairs_known else residual.shape[1] * residual.shape[2]
+
+    def _settle_products(self) -> None:
+        if self._products is None:
+            return
+        (pairs, cross), self._products = self._products, None
+        self._cross += cross.t().unsqueeze(-1)
+        if pairs is not None:
+            row, column = torch.tril_indices(len(cross), len(cross))
+            whole = torch.empty_like(self._gram)
+            whole[:, row, column] = whole[:, column, row] = pairs.t()
+            self._gram += whole
+            self.factors.clear()
 
     def _add_block(self, some: Tensor, wanted: Tensor) -> None:
         half = some.shape[2] // 2
@@ -265,6 +331,8 @@ class Residuals(NormalEquations):
         cross: U^T R, (groups, inputs + 1, outputs per group).
         power: R^2, (groups, outputs per group).
     """
+
+    _pairs_known = True
 
     def __init__(self, of: NormalEquations, cross: Tensor, power: Tensor) -> None:
         self._gram, self._rows, self.factors, self.left_out = of.gram, of.rows, of.factors, of.left_out

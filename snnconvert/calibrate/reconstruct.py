@@ -288,11 +288,11 @@ class Reconstruction:
     def _least_squares(self, node: fx.Node, op: Weighted, start: int) -> _Solution:
         """`op` solved for the mean over the frames from `start` on."""
         target, positions = self._target(node), self._positions(op, node)
-        cross_validated = node in self.read_out and inputs_of(op) <= CROSS_VALIDATED
+        cross_validated = node in self.read_out and inputs_of(op) <= CROSS_VALIDATED and op.groups == 1
         parts = [NormalEquations(op) for _ in range(FOLDS if cross_validated else 2)]
         rows = rows_of(self.networks, node, positions, start=start)
 
-        def seen(chunk: Chunk) -> tuple[Tensor, Tensor]:
+        def seen(chunk: Chunk) -> tuple[Any, Tensor]:
             return rows(chunk), lacking_of(self.networks, chunk, op, target, positions, start=start)
 
         for chunk, (inputs, residual) in zip(self.chunks, each(self.chunks, seen), strict=True):

@@ -19,8 +19,7 @@ from torch import Tensor, fx
 from snnconvert.calibrate.live_values import Chunk, made_anew
 from snnconvert.calibrate.packed_units import share_sent
 from snnconvert.calibrate.pixels import SomePixels, at_pixels, pixels_before, some_pixels
-from snnconvert.calibrate.sent_spikes import Sent, Spikes, finds_means, wired
-from snnconvert.compile.exact import on_grid
+from snnconvert.calibrate.sent_spikes import Sent, Spikes, finds_means, folded, moved_amplitude, wired
 from snnconvert.graph.dialect import arguments, op_of, output_nodes, role_of
 from snnconvert.graph.edit import kind_of
 from snnconvert.graph.kinds import Affine, Events, MaxPool, Op, Role, Weighted
@@ -29,7 +28,7 @@ from snnconvert.graph.walk import Pull, applied, upstream
 from snnconvert.simulate.frames import Frames, over_time
 from snnconvert.simulate.kernels import choose
 from snnconvert.simulate.kernels.bits import Bits
-from snnconvert.simulate.kernels.layout import Packed, by_tables, pack, per_element
+from snnconvert.simulate.kernels.layout import Packed, by_tables, per_element
 from snnconvert.simulate.kernels.native import MOST_TERMS, Convolution, Current, ScaledSpikes, Shifted, Summand
 from snnconvert.simulate.moving_input import check_input
 from snnconvert.simulate.over_time import by_frames, cast, compensated, running_maximum
@@ -58,6 +57,7 @@ class Networks:
         self.stored: set[fx.Node] = set()
         self._senders: dict[fx.Node, list[fx.Node]] = {}
         self._remembered: set[fx.Node] = set()
+        self._worth: dict[tuple[fx.Node, tuple[int, ...]], tuple[list[Tensor], Tensor]] = {}
         self._some: dict[fx.Node, tuple[Tensor, Op, SomePixels | None]] = {}
         for node in self.nodes:
             if self._is_stored(node):
@@ -211,7 +211,16 @@ class Networks:
         if before is not pixels:  # rows or columns are left out, and nothing else
             return parts[0]
         moved = tuple(node.meta["shape"]) if pixels is None else (node.meta["shape"][0], len(pixels), 1)
-        return wired(op_of(node), [part for part in parts if part], moved)
+        return self._wired(node, [part for part in parts if part], moved)
+
+    def _wired(self, node: fx.Node, parts: list[Sent], shape: tuple[int, ...]) -> Sent:
+        """What an operator that moves spikes makes of them; what these are worth is the same for all images."""
+        given = [part.amplitude for part in parts]
+        known, found = self._worth.get((node, shape), ([], None))
+        if found is None or any(one is not other for one, other in zip(given, known, strict=True)):
+            found = moved_amplitude(op_of(node), parts)
+            self._worth[node, shape] = given, found
+        return wired(op_of(node), parts, shape, found)
 
     def frames_at(self, chunk: Chunk, node: fx.Node, pixels: Tensor, *, mean: bool = False) -> Frames:
         """`frames` at some pixels (indices into height * width) only, (frames * batch, channels, pixels, 1).
@@ -276,15 +285,15 @@ class Networks:
 
         The weights are rounded, so that native kernels and torch give the same sums.
         """
-        folded, packed = self._folded_op(node, form, sent)
-        if folded is None:
+        reading, packed = self._folded_op(node, form, sent)
+        if reading is None:
             return None
         frames = self.schedule.frames
         term = self._convolution(sent, packed, shape)
         if term is None or self.native is None:
-            (moved,) = cast(folded, [sent.units])
+            (moved,) = cast(reading, [sent.units])
             ordered = moved.contiguous(memory_format=torch.channels_last) if moved.ndim == 4 else moved
-            return Frames(folded(ordered).float(), constant=False)
+            return Frames(reading(ordered).float(), constant=False)
         batch = len(sent.spikes) // frames
         return Frames(self.native.currents([term], frames, batch, shape), constant=False)
 
@@ -324,8 +333,8 @@ class Networks:
         sent = self._sent(chunk, arguments(node)[0])
         if sent is None:
             return None
-        folded, packed = self._folded_op(node, op_of(node, Weighted), sent)
-        return None if folded is None else self._convolution(sent, packed, tuple(node.meta["shape"]))
+        reading, packed = self._folded_op(node, op_of(node, Weighted), sent)
+        return None if reading is None else self._convolution(sent, packed, tuple(node.meta["shape"]))
 
     def _shifted(self, chunk: Chunk, node: fx.Node) -> Shifted | Current | None:
         """A scale and shift that nobody has computed yet, by a kernel where it varies over time; None elsewhere."""
@@ -348,18 +357,8 @@ class Networks:
         key = (node, form is not op)
         kept = self.packed.get(key)
         if kept is None or kept[0] is not op:
-            self.packed[key] = kept = (op, *self._fold(form, sent))
+            self.packed[key] = kept = (op, *folded(form, sent, self.native, windowed=self.schedule.windowed))
         return kept[1], kept[2]
-
-    def _fold(self, op: Weighted, source: Sent) -> tuple[Weighted | None, Packed | None]:
-        amplitude, rank = source.amplitude.double().flatten(), len(source.sample)
-        if len(amplitude) != source.sample[0] or rank != (op.weight.ndim - 1):
-            return None, None
-        windowed = self.schedule.windowed
-        folded, _ = on_grid(op.reading(amplitude), float(source.peak), signed=source.range[0] < 0, windowed=windowed)
-        small = isinstance(source.spikes, Bits) or source.spikes.dtype == torch.int8
-        fits = self.native is not None and small and rank in (1, 3)
-        return folded, pack(folded, max(source.planes, 1)) if fits else None
 
     def _evaluate(self, op: Op, inputs: list[Frames]) -> Frames:
         if all(value.constant for value in inputs):

@@ -207,6 +207,18 @@ class Trial:
             kept[held] = room.permute(0, 1, 4, 2, 3)
         kept[held][:, self.places[chunk]] = value
 
+    def thinned(self, rows: int) -> Trial:
+        """The same on some `rows` of every channel, evenly over the images and positions; itself where that is all."""
+        step = sum(one.shape[1] * one.shape[3] for one in self.currents.values()) // max(rows, 1)
+        if step < 2:
+            return self
+        held = [one for one in (False, True) if one in self.currents]
+        few = Trial(self.neuron, held, [-(-self.images[one] * self.currents[one].shape[3] // step) for one in held])
+        for one in held:
+            few.currents[one] = _every(step, self.currents[one])
+            few.targets[one] = _every(step, self.targets[one])
+        return few
+
     def moved(self, share: Tensor) -> None:
         """Move the currents their `share`, (channels,), of the way to the others, which are forgotten."""
         for held, other in self.others.items():
@@ -256,6 +268,12 @@ class Trial:
         """Sum of the squared targets on the held-out images."""
         judging = self.targets.get(True, self.targets.get(False))
         return max(0.0 if judging is None else float(judging.double().square().sum()), 1e-30)
+
+
+def _every(step: int, values: Tensor) -> Tensor:
+    """One of `step` rows of (frames, batch, channels, positions, 1), as (frames, rows, channels, 1, 1)."""
+    by_row = values.permute(0, 1, 3, 4, 2).flatten(1, 3)
+    return by_row[:, ::step].contiguous()[..., None, None]
 
 
 def candidates_of(thresholds: Sequence[Tensor], initials: Sequence[Tensor], **more: Tensor) -> Candidates:

@@ -11,44 +11,43 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, fx
 
-from snnconvert.calibrate.least_squares import outputs_by_group, patches, patches_of, weights_solved
+from snnconvert.calibrate.least_squares import Taps, outputs_by_group, patches, read_by, weights_solved
 from snnconvert.calibrate.live_values import Chunk
-from snnconvert.calibrate.pixels import at_pixels, pixels_behind
+from snnconvert.calibrate.pixels import at_pixels, pixels_behind, pixels_read
 from snnconvert.calibrate.reconstruct_networks import Networks
 from snnconvert.graph.dialect import arguments, op_of
 from snnconvert.graph.kinds import Weighted
 
 
-def rows_of(networks: Networks, node: fx.Node, positions: Tensor, *, start: int = 0) -> Callable[[Chunk], Tensor]:
+def rows_of(
+    networks: Networks, node: fx.Node, positions: Tensor, *, start: int = 0
+) -> Callable[[Chunk], Tensor | Taps]:
     """What the operator `node` reads for some of its outputs, averaged over the frames from `start` on, of any chunk.
 
-    Shape (groups, reads * batch, positions, inputs per group + 1), as from `least_squares.patches`; without inputs
-    where only the bias is solved.
+    Shape (groups, reads * batch, positions, inputs per group + 1), as from `least_squares.patches`, or what says as
+    much to kernels; without inputs where only the bias is solved.
     """
     op, (source,) = op_of(node, Weighted), arguments(node)
     if not weights_solved(op):
         reads = len(networks.read_at)
         return lambda chunk: torch.ones(op.groups, reads * len(chunk.images), len(positions), 1)
-    form = op.on_sums()
-    if start == 0 and len(source.meta["shape"]) == 3 and op.weight.ndim == 4:
-        inner, read = pixels_behind(node, positions, kept=source in networks.stored)
-        read = read.flatten(1)
-        pixels, place = torch.unique(read[read >= 0], return_inverse=True)
-        if 2 * len(pixels) <= math.prod(inner.meta["shape"][1:]):
-            index = torch.full_like(read, -1).masked_scatter_(read >= 0, place)
-
-            def at_pixels_read(chunk: Chunk) -> Tensor:
-                summed = op.summed(_by_pixel(networks.mean_at(chunk, inner, pixels)), 2)
-                return patches_of(form, summed, index)
-
-            return at_pixels_read
-    axis = len(source.meta["shape"]) if op.features_last else 1
-    return lambda chunk: patches(form, op.summed(networks.read(chunk, source, start), axis), positions)
+    form, shape = op.on_sums(), tuple(source.meta["shape"])
+    if len(shape) != 3 or op.weight.ndim != 4:
+        axis = len(shape) if op.features_last else 1
+        return lambda chunk: patches(form, op.summed(networks.read(chunk, source, start), axis), positions)
+    inner, read = pixels_behind(node, positions, kept=source in networks.stored)
+    read = read.flatten(1)
+    pixels, place = torch.unique(read[read >= 0], return_inverse=True)
+    if start == 0 and 2 * len(pixels) <= math.prod(inner.meta["shape"][1:]):
+        index = torch.full_like(read, -1).masked_scatter_(read >= 0, place)
+        return lambda chunk: read_by(form, op.summed(_by_pixel(networks.mean_at(chunk, inner, pixels)), 2), index)
+    whole = pixels_read(op, positions, shape, node.meta["shape"][2]).flatten(1)
+    return lambda chunk: read_by(form, _by_pixel(op.summed(networks.read(chunk, source, start), 1)), whole)
 
 
 def _by_pixel(values: Tensor) -> Tensor:
-    """(batch, channels, pixels, 1) as (batch, pixels, channels)."""
-    return values.squeeze(-1).transpose(1, 2)
+    """(batch, channels, height, width) as (batch, pixels, channels)."""
+    return values.flatten(2).transpose(1, 2)
 
 
 def lacking_of(

@@ -41,6 +41,8 @@ FINE_FACTORS = (0.85, 0.93, 1.07, 1.15)
 FINE_STARTS = (-0.12, 0.12)
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)
 SHARES = (1.0, 0.5, 1.5)
+# rows on which a threshold and a start are chosen, before they are judged on all, where weights do not change
+RACED_ROWS = 2048
 # of `memory`, for the currents that thresholds are tried on and as much for a change of them; and the fewest rows
 TRIAL_SHARE, MIN_ROWS = 0.25, 1024
 
@@ -67,7 +69,8 @@ class Presynaptic:
 class _Fit:
     """What has been found so far: (channels,) each, and the errors (2, channels) on fitted and held-out images.
 
-    `lacking` is what rates lack on the fitted images; `least` are thresholds that no channel may go below.
+    `lacking` is what rates lack on the fitted images; `least` are thresholds that no channel may go below; `first` are
+    the errors of what was tried first.
     """
 
     threshold: Tensor
@@ -75,6 +78,7 @@ class _Fit:
     errors: Tensor
     lacking: Tensor
     least: Tensor
+    first: Tensor | None = None
 
     @classmethod
     def nothing(cls, threshold: Tensor, initial: Tensor, least: Tensor) -> _Fit:
@@ -82,18 +86,15 @@ class _Fit:
         unknown = torch.full((2, len(threshold)), math.inf, dtype=torch.float64)
         return cls(threshold, initial, unknown, unknown[0], least)
 
-    def take(self, trial: Trial, thresholds: list[Tensor], initials: list[Tensor]) -> Tensor:
-        """Move every channel to the parameters, of those given in turn, that are better than what it has.
-
-        Returns the errors of all of them, (given, 2, channels).
-        """
+    def take(self, trial: Trial, thresholds: list[Tensor], initials: list[Tensor]) -> None:
+        """Move every channel to the parameters, of those given in turn, that are better than what it has."""
         thresholds = [torch.maximum(one, self.least) for one in thresholds]
         errors, lacking = trial.judged(candidates_of(thresholds, initials))
         for threshold, initial, *tried in zip(thresholds, initials, errors, lacking, strict=True):
             improved = self.better(*tried)
             self.threshold = torch.where(improved, threshold, self.threshold)
             self.initial = torch.where(improved, initial, self.initial)
-        return errors
+        self.first = errors[0] if self.first is None else self.first
 
     def better(self, errors: Tensor, lacking: Tensor) -> Tensor:
         """The channels that have less error so; what is known of them is then this."""
@@ -134,9 +135,13 @@ class SiteStep:
         given = presynaptic.positions if isinstance(presynaptic, Presynaptic) else None
         positions = self.positions(total, len(found.largest)) if given is None else given
         trial = self._trial(node, neuron, found, positions)
-        fit = self._search(trial, found.followed(self.options.headroom) / neuron.levels, *starts)
+        few = trial if isinstance(presynaptic, Presynaptic) else trial.thinned(RACED_ROWS)
+        fit = self._search(few, found.followed(self.options.headroom) / neuron.levels, *starts)
+        if few is not trial:
+            fit = self._judged(trial, fit, starts[0])
         power = trial.power()
-        first = float(self.first_errors[1].sum()) / power
+        assert fit.first is not None
+        first = float(fit.first[1].sum()) / power
         entry: dict[str, Any] = {"error_start": first, "error_threshold": float(fit.errors[1].sum()) / power}
         if isinstance(presynaptic, Presynaptic):
             entry["rounds"] = []
@@ -205,11 +210,19 @@ class SiteStep:
         initial = torch.full_like(start, self.networks.schedule.initial)
         fit = _Fit.nothing(start, initial, least)
         more = [*(start * factor for factor in FACTORS), *others] if self.options.thresholds else []
-        self.first_errors = fit.take(trial, [start, *more], [initial] * (1 + len(more)))[0]
+        fit.take(trial, [start, *more], [initial] * (1 + len(more)))
         if self.options.thresholds and not self.networks.schedule.windowed:
             few = self.networks.schedule.frames <= FEW_FRAMES
             starts = [torch.full_like(start, fraction) for fraction in STARTS + (MORE_STARTS if few else ())]
             fit.take(trial, [fit.threshold] * len(starts), starts)
+        return fit
+
+    def _judged(self, trial: Trial, found: _Fit, start: Tensor) -> _Fit:
+        """What was `found` on few rows, where it is better than the `start` on all of them."""
+        start = torch.maximum(start, found.least)
+        initial = torch.full_like(start, self.networks.schedule.initial)
+        fit = _Fit.nothing(start, initial, found.least)
+        fit.take(trial, [start, found.threshold], [initial, found.initial])
         return fit
 
     def _refine(self, trial: Trial, fit: _Fit) -> None:

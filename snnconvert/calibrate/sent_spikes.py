@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from snnconvert.calibrate.packed_units import PackedUnits, bits_per_frame, mean_sent, share_sent
+from snnconvert.compile.exact import on_grid
 from snnconvert.errors import InternalError
-from snnconvert.graph.kinds import Op
+from snnconvert.graph.kinds import Op, Weighted
 from snnconvert.neurons.base import planes
 from snnconvert.simulate.kernels import Native, choose
 from snnconvert.simulate.kernels.bits import Bits, empty_bits, moved
+from snnconvert.simulate.kernels.layout import Packed, pack
 from snnconvert.simulate.kernels.native_statistics import MOST_FRAMES, means
 from snnconvert.simulate.over_time import by_frames
 
@@ -155,23 +157,36 @@ def _kernels() -> Native:
     return native
 
 
-def wired(op: Op, parts: Sequence[Sent], shape: tuple[int, ...]) -> Sent:
+def wired(op: Op, parts: Sequence[Sent], shape: tuple[int, ...], amplitude: Tensor) -> Sent:
     """What an operator that moves spikes makes of those of its inputs; `shape` is that of one sample."""
-    amplitudes = [part.amplitude.expand(part.sample).unsqueeze(0) for part in parts]
     bits = [part.spikes for part in parts if isinstance(part.spikes, Bits)]
     spikes = moved(op, bits, shape) if len(bits) == len(parts) else None
     elements = sum(part.elements for part in parts)
     return Sent(
         op(*(part.units for part in parts)) if spikes is None else spikes,
-        _compressed(op.moved_amplitude(*amplitudes)[0]),
+        amplitude,
         (min(part.range[0] for part in parts), max(part.range[1] for part in parts)),
         sum(part.density * part.elements for part in parts) / max(elements, 1),
     )
 
 
-def _compressed(amplitude: Tensor) -> Tensor:
-    """One value per channel where all pixels have the same."""
-    if amplitude.ndim != 3:
-        return amplitude.contiguous()
-    first = amplitude[:, :1, :1]
-    return first.contiguous() if bool((amplitude == first).all()) else amplitude.contiguous()
+def moved_amplitude(op: Op, parts: Sequence[Sent]) -> Tensor:
+    """What a unit is worth where an operator has moved spikes: one value per channel where all pixels have the same."""
+    moved_to = op.moved_amplitude(*(part.amplitude.expand(part.sample).unsqueeze(0) for part in parts))[0]
+    if moved_to.ndim != 3:
+        return moved_to.contiguous()
+    first = moved_to[:, :1, :1]
+    return first.contiguous() if bool((moved_to == first).all()) else moved_to.contiguous()
+
+
+def folded(
+    op: Weighted, source: Sent, native: Native | None, *, windowed: bool
+) -> tuple[Weighted | None, Packed | None]:
+    """An operator that reads units, amplitudes folded into its weights, and the same for kernels; or None."""
+    amplitude, rank = source.amplitude.double().flatten(), len(source.sample)
+    if len(amplitude) != source.sample[0] or rank != (op.weight.ndim - 1):
+        return None, None
+    reading, _ = on_grid(op.reading(amplitude), float(source.peak), signed=source.range[0] < 0, windowed=windowed)
+    small = isinstance(source.spikes, Bits) or source.spikes.dtype == torch.int8
+    fits = native is not None and small and rank in (1, 3)
+    return reading, pack(reading, max(source.planes, 1)) if fits else None

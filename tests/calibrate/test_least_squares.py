@@ -14,18 +14,23 @@ from snnconvert.calibrate.least_squares import (
     BLOCK,
     Merged,
     NormalEquations,
+    Taps,
     best_penalty,
     changed,
     inputs_of,
     least_penalty,
     outputs_by_group,
     patches,
+    patches_of,
+    read_by,
     solvable,
     split,
 )
 from snnconvert.graph.kinds import Conv, ConvTranspose, Linear
+from snnconvert.simulate.kernels import native_available
 
 DRAW = torch.Generator().manual_seed(0)
+needs_kernels = pytest.mark.skipif(not native_available(), reason="the native kernels were not built")
 
 
 def made(outputs: int, inputs: int, groups: int, *, stride: int = 1, dilation: int = 1, rank: int = 2) -> Conv:
@@ -108,6 +113,52 @@ def test_of_very_wide_sums_the_bias_alone_is_solved(
     torch.testing.assert_close(
         whole.errors(whole.solve(0.1)), left.double().square().sum((1, 2)).flatten(), rtol=1e-4, atol=1e-3
     )
+
+
+@pytest.mark.parametrize("kernels", [pytest.param("native", marks=needs_kernels), "torch"])
+@pytest.mark.parametrize(("channels", "kernel"), [(37, 3), (16, 5), (5, 1)])
+def test_what_a_depthwise_operator_reads_is_not_laid_out(
+    channels: int, kernel: int, kernels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its normal equations are those of rows, with pixels of zeros, in blocks, and with other residuals."""
+    monkeypatch.setenv("SNNCONVERT_KERNELS", kernels)
+    weight = torch.randn(channels, 1, kernel, kernel, generator=DRAW)
+    op = Conv(weight, torch.zeros(channels), stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=channels)
+    by_taps, by_rows = [NormalEquations(op) for _ in range(2)], [NormalEquations(op) for _ in range(2)]
+    drawn: list[tuple[Tensor, Tensor, Tensor]] = []
+    for count, taps, rows in zip((7, 2), by_taps, by_rows, strict=True):
+        values = torch.randn(count, 50, channels, generator=DRAW)
+        read = torch.randint(-1, 50, (211, kernel * kernel), generator=DRAW)
+        drawn.append((values, read, torch.randn(channels, count, 211, 1, generator=DRAW)))
+        for part in (slice(0, 1), slice(1, None)):
+            found = read_by(op, values[part], read)
+            assert isinstance(found, Taps)
+            taps.add(found, drawn[-1][2][:, part])
+            rows.add(patches_of(op, values[part], read), drawn[-1][2][:, part])
+    residuals = by_taps[0].cleared(), by_rows[0].cleared()
+    values, read, lack = drawn[0]
+    residuals[0].add(Taps(values, read), 2 * lack)
+    residuals[1].add(patches_of(op, values, read), 2 * lack)
+    pairs = [*zip(by_taps, by_rows, strict=True), residuals, (Merged(by_taps), Merged(by_rows))]
+    for mine, wanted in pairs:
+        assert mine.rows == wanted.rows
+        for name in ("gram", "cross", "power"):
+            torch.testing.assert_close(getattr(mine, name), getattr(wanted, name), rtol=1e-5, atol=1e-2)
+    torch.testing.assert_close(by_taps[0].solve(0.1), by_rows[0].solve(0.1), rtol=1e-4, atol=1e-4)
+
+
+@needs_kernels
+def test_kernels_add_up_what_a_depthwise_operator_reads_as_torch_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    op, values = made(21, 21, 21), torch.randn(6, 40, 21, generator=DRAW)
+    read, lack = torch.randint(-1, 40, (201, 9), generator=DRAW), torch.randn(21, 6, 201, 1, generator=DRAW)
+    found = []
+    for kernels in ("native", "torch"):
+        monkeypatch.setenv("SNNCONVERT_KERNELS", kernels)
+        found.append(NormalEquations(op))
+        found[-1].add(Taps(values, read), lack)
+    assert torch.equal(found[0].gram, found[1].gram)
+    assert torch.equal(found[0].cross, found[1].cross)
+    assert torch.equal(found[0].power, found[1].power)
 
 
 def test_blocks_add_up() -> None:

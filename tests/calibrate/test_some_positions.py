@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, fx
 
-from snnconvert.calibrate.least_squares import patches
+from snnconvert.calibrate.least_squares import Taps, patches, patches_of
 from snnconvert.calibrate.live_values import Chunk
 from snnconvert.calibrate.packed_units import PackedUnits, bits_per_frame
 from snnconvert.calibrate.pixels import at_pixels
@@ -246,7 +246,9 @@ def test_means_at_some_positions(kind: str, bits: bool, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(made, "mean", watched)
     assert torch.allclose(made.mean_at(chunk, last, PIXELS), at_pixels(everywhere, PIXELS), atol=1e-5)
-    rows = rows_of(made, convolution, PIXELS)(chunk)
+    found = rows_of(made, convolution, PIXELS)(chunk)
+    rows = patches_of(conv_op, found.values, found.read) if isinstance(found, Taps) else found
+    assert isinstance(found, Taps) == (conv_op.groups == len(conv_op.weight) > 1)
     assert rows.shape == wanted_rows.shape
     assert torch.allclose(rows, wanted_rows, atol=1e-5)
     assert bool(whole) == (kind in EVERYWHERE)

@@ -20,7 +20,7 @@ from snnconvert.neurons import NeuronModel
 from snnconvert.simulate.kernels.bits import Bits, bytes_for, empty_bits, physical
 from snnconvert.simulate.kernels.layout import Packed, address, out_tensor, sample_of
 
-VERSION = 13
+VERSION = 14
 NO_NEURON = 6  # instead of a model's `native`
 MOST_TERMS = 8
 MOST_UNITS = 127  # in an int8 spike

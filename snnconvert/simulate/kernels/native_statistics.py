@@ -39,6 +39,14 @@ class _Histogram(Structure):
     )
 
 
+class _Products(Structure):
+    _fields_ = (
+        *((name, c_int64) for name in ("batch", "pixels", "channels", "positions", "taps")),
+        *((name, c_void_p) for name in ("values", "read", "wanted", "pairs", "cross")),
+        ("threads", c_int64),
+    )
+
+
 def means(native: Native, spikes: Bits, amplitude: Tensor, frames: int, read_at: tuple[int, ...]) -> Tensor:
     """The mean value sent until each of `read_at` frames, float32 (reads * batch, *sample).
 
@@ -81,3 +89,25 @@ def add_to_histogram(native: Native, values: Tensor, axis: int, largest: Tensor,
     made.bins, made.counts = counts.shape[1], counts.data_ptr()
     made.threads = torch.get_num_threads()
     native.call("snnconvert_histogram", made)
+
+
+def add_products(
+    native: Native, values: Tensor, read: Tensor, wanted: Tensor, to: tuple[Tensor | None, Tensor]
+) -> None:
+    """Add up, channel by channel, the products of what a depthwise kernel reads for each row: its taps and a one.
+
+    Args:
+        native: the library.
+        values: float32 (batch, pixels, channels).
+        read: int64 (positions, taps), pixels; -1 is a pixel of zeros.
+        wanted: float32 (batch, positions, channels).
+        to: products of two of them, of a triangle, float64 ((taps + 1) * (taps + 2) / 2, channels), or None; and those
+            with what is wanted, float64 (taps + 1, channels). Both are added to.
+    """
+    values, read, wanted = values.contiguous(), read.contiguous(), wanted.contiguous()
+    batch, pixels, channels = values.shape
+    made = _Products(batch=batch, pixels=pixels, channels=channels, positions=len(read), taps=read.shape[1])
+    made.values, made.read, made.wanted = values.data_ptr(), read.data_ptr(), wanted.data_ptr()
+    made.pairs, made.cross = (None if one is None else one.data_ptr() for one in to)
+    made.threads = torch.get_num_threads()
+    native.call("snnconvert_products", made)

@@ -179,7 +179,7 @@ char* room_for_tables(int64_t bytes) {
 
 extern "C" {
 
-SNN_EXPORT int64_t snnconvert_version() { return 13; }
+SNN_EXPORT int64_t snnconvert_version() { return 14; }
 
 SNN_EXPORT int64_t snnconvert_instructions() { return snn::best_instructions(); }
 
@@ -290,6 +290,23 @@ SNN_EXPORT int snnconvert_histogram(const snn::Histogram* histogram, int64_t) {
     return snn::share(items, snn::helped(histogram->threads, items, all), [&](int64_t item, int64_t) {
         snn::count_channels(*histogram, item * kAtOnce, std::min(channels, (item + 1) * kAtOnce));
     });
+}
+
+SNN_EXPORT int snnconvert_products(const snn::Products* products, int64_t instructions) {
+    const snn::Kernels& kernels = snn::kernels(instructions);
+    constexpr int64_t kLanes = snn::Products::kLanes;
+    const int64_t items = (products->channels + kLanes - 1) / kLanes;
+    const double each = 0.1 * static_cast<double>(products->batch * products->positions * kLanes);
+    const double all = each * static_cast<double>(items * products->sums());
+    const int64_t threads = snn::helped(products->threads, items, all);
+    try {
+        std::vector<float> rooms(static_cast<size_t>(threads * products->floats()));
+        return snn::share(items, threads, [&](int64_t item, int64_t worker) {
+            kernels.products(*products, item, rooms.data() + worker * products->floats());
+        });
+    } catch (const std::exception&) {
+        return 1;
+    }
 }
 
 SNN_EXPORT int snnconvert_windows(const snn::WindowLayer* layer, int64_t instructions) {

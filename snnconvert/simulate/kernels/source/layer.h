@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "products.h"
 #include "trials.h"
 #include "windows.h"
 
@@ -138,6 +139,8 @@ struct Kernels {
     void (*windows)(const WindowLayer&, const WindowPlan&, int64_t item, int64_t* counts);
     // rows of work item `item` of neurons that are tried; `room` is the worker's, `sums` the item's
     void (*trials)(const Trials&, const TrialPlan&, const float* parameters, int64_t item, float* room, double* sums);
+    // channels of work item `item` of a depthwise operator's sums of products; `room` holds floats() floats
+    void (*products)(const Products&, int64_t item, float* room);
 };
 
 // rows of outputs in one work item

@@ -21,6 +21,7 @@
 #include "layer_convolve.h"
 #include "layer_neurons.h"
 #include "layer_trials.h"
+#include "layer_products.h"
 #include "layer_run.h"
 #include "layer_pools.h"
 #include "window_neurons.h"
@@ -28,6 +29,6 @@
 namespace snn {
 
 const Kernels SNN_KERNELS = {run_layer, run_max_pool, run_sum_pool, run_expand, run_condense, run_parts, run_windows,
-                            run_trials};
+                            run_trials, run_products};
 
 }  // namespace snn
