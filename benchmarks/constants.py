@@ -62,6 +62,7 @@ CLOSED_LOOP = [
     *cases("reconstruct", ("if", 16), networks=SMALL[:1]),
 ]
 LONG = cases("reconstruct", ("if", 16), ("if", 32), networks=("onepixel_lenet", "mlperf_tiny", "resnet20", "simpnet"))
+SIGNED = cases("reconstruct", ("ternary", 8), ("ternary", 16), networks=("mlperf_tiny", "resnet20", "simpnet"))
 SITE, WALK = "snnconvert.calibrate.reconstruct_site", "snnconvert.calibrate.reconstruct"
 MSE, BISTABLE = "snnconvert.calibrate.mse", "snnconvert.graph.schedule.bistable"
 
@@ -127,12 +128,15 @@ SWEEPS = {
             (0.6, 0.8, 1.25),
             (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.07, 1.15, 1.22, 1.3, 1.5),
         ),
-        CLOSED_LOOP,
+        CLOSED_LOOP + LONG + SIGNED,
     ),
     "STARTS": Sweep(SITE, "membrane starts tried", ((0.25, 0.75), ()), CLOSED_LOOP),
     "FEW_FRAMES": Sweep(SITE, "most frames for which starts of 0 and 1 are tried too", (4, 0, 64), CLOSED_LOOP),
     "FINE_FACTORS": Sweep(
-        SITE, "of the threshold, after each correction", ((0.85, 0.93, 1.07, 1.15), (), (0.9, 1.1)), CLOSED_LOOP
+        SITE,
+        "of the threshold, after each correction",
+        ((0.85, 0.93, 1.07, 1.15), (), (0.9, 1.1)),
+        CLOSED_LOOP + LONG + SIGNED,
     ),
     "FINE_STARTS": Sweep(SITE, "steps of the membrane start, after each correction", ((-0.12, 0.12), ()), CLOSED_LOOP),
     "SHARES": Sweep(

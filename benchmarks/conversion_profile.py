@@ -3,6 +3,7 @@
     python benchmarks/conversion_profile.py resnet20 --calibration-samples 512 --limit 1000
     python benchmarks/conversion_profile.py digits-resnet mlp squeezenet --calibration-samples 32 --limit 16
     python benchmarks/conversion_profile.py resnet20 --layers            # each operator and site, dearest first
+    python benchmarks/profile_table.py                                   # what --keep has kept, side by side
 
 A stage's seconds are its own: what it calls and what has a row of its own is not counted twice. `passes` is a stage's
 time over that of one pass of the ANN over the same calibration images (torch, same batch size); `values` is how many
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib
+import json
 import os
 import resource
 import sys
@@ -42,6 +44,7 @@ from snnconvert.data.preprocessing import Preprocessing  # noqa: E402
 from snnconvert.graph.walk import walk  # noqa: E402
 from snnconvert.pipeline import Request, run  # noqa: E402
 
+RESULTS = Path(__file__).parent / "results" / "conversion_profile.jsonl"
 DATA = Path(os.environ.get("SNNCONVERT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 UNIT = {"scale": "255"}
 IMAGENET = {"mean": "0.485,0.456,0.406", "std": "0.229,0.224,0.225", "scale": "255"}
@@ -345,6 +348,15 @@ def profiled(name: str, options: argparse.Namespace) -> None:
                 f"| {stage} | {spent:.2f} | {100 * spent / whole:.1f} | {spent / seconds:.1f} | {made / values:.1f} "
                 f"| {size / 1e9:.2f} |"
             )
+    if options.keep:
+        measured = {"network": name, "neuron": outcome.snn.neuron.model, "timesteps": outcome.snn.schedule.timesteps}
+        measured |= {"calibration": len(images), "evaluation": outcome.evaluation.curve.samples, "gib": peak}
+        measured |= {
+            "one_pass": seconds,
+            "stages": {row: (one[0], one[1] / values, one[2]) for row, one in rows.items()},
+        }
+        with RESULTS.open("a") as file:
+            file.write(json.dumps(measured) + "\n")
     if options.layers:
         print("\n| layer | processor s | share % | passes | values |\n|---|--:|--:|--:|--:|")
         for layer, (spent, made, _) in sorted(_summed(meter, 1).items(), key=lambda row: -row[1][0])[:40]:
@@ -370,6 +382,7 @@ def main() -> None:
     parser.add_argument("--timesteps", type=int)
     parser.add_argument("--schedule")
     parser.add_argument("--layers", action="store_true")
+    parser.add_argument("--keep", action="store_true", help=f"add what is measured to results/{RESULTS.name}")
     options = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(1)

@@ -27,7 +27,7 @@ from snnconvert.calibrate.least_squares import (
     split,
 )
 from snnconvert.graph.kinds import Conv, ConvTranspose, Linear
-from snnconvert.simulate.kernels import native_available
+from snnconvert.simulate.kernels import choose, native_available
 
 DRAW = torch.Generator().manual_seed(0)
 needs_kernels = pytest.mark.skipif(not native_available(), reason="the native kernels were not built")
@@ -148,12 +148,16 @@ def test_what_a_depthwise_operator_reads_is_not_laid_out(
 
 
 @needs_kernels
-def test_kernels_add_up_what_a_depthwise_operator_reads_as_torch_does(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("instructions", ["portable", "avx2", "avx512"])
+def test_kernels_add_up_what_a_depthwise_operator_reads_as_torch_does(
+    instructions: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     op, values = made(21, 21, 21), torch.randn(6, 40, 21, generator=DRAW)
     read, lack = torch.randint(-1, 40, (201, 9), generator=DRAW), torch.randn(21, 6, 201, 1, generator=DRAW)
-    found = []
-    for kernels in ("native", "torch"):
-        monkeypatch.setenv("SNNCONVERT_KERNELS", kernels)
+    native, found = choose(), []
+    assert native is not None
+    for kernels in (native.limited_to(instructions), None):
+        monkeypatch.setattr(least_squares, "choose", lambda kernels=kernels: kernels)
         found.append(NormalEquations(op))
         found[-1].add(Taps(values, read), lack)
     assert torch.equal(found[0].gram, found[1].gram)

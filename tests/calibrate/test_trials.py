@@ -67,3 +67,28 @@ def test_sums_do_not_depend_on_threads() -> None:
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
     assert torch.equal(found[0][:, 0], found[0][:, 1])  # nothing was held out: those fitted judge
+
+
+@pytest.mark.parametrize("reads", [(6,), (3, 6)])
+def test_a_thinned_trial_has_every_nth_row(reads: tuple[int, ...]) -> None:
+    """Of the images that are fitted, and of those held out; itself where there are not twice as many as asked."""
+    neuron = SiteNeuron(NEURONS["ternary"], 1, Streaming(6, 2), None, reads)
+    draw = torch.Generator().manual_seed(1)
+    trial = Trial(neuron, [False, False, True], [3, 2, 2])
+    for chunk, images in enumerate((3, 2, 2)):
+        current = torch.randn(6, images, 4, 5, 1, generator=draw)
+        trial.place(chunk, current, torch.rand(len(reads) * images, 4, 5, 1, generator=draw))
+    assert trial.thinned(18) is trial  # of 35
+    few = trial.thinned(8)
+    candidates = candidates_of([torch.full((4,), 0.7)], [torch.full((4,), 0.5)])
+    errors, lacking = few.judged(candidates)
+    for held, rows in ((False, 25), (True, 10)):
+        kept = range(0, rows, 4)
+        assert few.currents[held].shape == (6, len(kept), 4, 1, 1)
+        current = torch.stack([trial.currents[held][:, row // 5, :, row % 5] for row in kept], 1).unsqueeze(-1)
+        target = torch.stack([trial.targets[held][:, row // 5, :, row % 5] for row in kept], 1).unsqueeze(-1)
+        assert torch.equal(few.currents[held], current)
+        alone = neuron.tried(current, target.flatten(0, 1), candidates)
+        assert torch.equal(errors[:, int(held)], alone.errors)
+        assert held or torch.equal(lacking, alone.lacking)
+    assert few.fitted == 7 * len(reads)
