@@ -64,9 +64,7 @@ def hand_back_beyond(most: int) -> None:
 
 def resident() -> int:
     """Bytes of this process in memory (Linux)."""
-    file = os.open(
-        "/proc/self/statm", os.O_RDONLY
-    )  # asked after every chunk: opened as text it takes five times as long
+    file = os.open("/proc/self/statm", os.O_RDONLY)  # asked after every chunk; as text it would take ten times as long
     try:
         return int(os.read(file, 256).split()[1]) * mmap.PAGESIZE
     finally:

@@ -83,7 +83,7 @@ class Taps:
 
 def read_by(op: Weighted, by_pixel: Tensor, read: Tensor) -> Tensor | Taps:
     """As `patches_of`, or not laid out where each channel is read alone."""
-    alone = op.groups == op.weight.shape[0] and op.weight.shape[1] == 1
+    alone = op.groups == op.weight.shape[0] > 1 == op.weight.shape[1]
     return Taps(by_pixel, read) if alone else patches_of(op, by_pixel, read)
 
 
@@ -211,11 +211,11 @@ class NormalEquations:
         if self._products is None:
             pairs = None if self._pairs_known else torch.zeros(terms * (terms + 1) // 2, groups, dtype=torch.float64)
             self._products = pairs, torch.zeros(terms, groups, dtype=torch.float64)
-        wanted = residual.squeeze(-1).permute(1, 2, 0)
+        values, wanted = taps.values.float(), residual.squeeze(-1).permute(1, 2, 0).float()
         if native is None:
-            _add_products(taps, wanted, self._products)
+            _add_products(Taps(values, taps.read), wanted, self._products)
         else:
-            add_products(native, taps.values, taps.read, wanted, self._products)
+            add_products(native, values, taps.read, wanted, self._products)
         self._power += residual.double().square().sum((1, 2))
         self._rows += 0 if self._pairs_known else residual.shape[1] * residual.shape[2]
 

@@ -135,7 +135,8 @@ class SiteStep:
         given = presynaptic.positions if isinstance(presynaptic, Presynaptic) else None
         positions = self.positions(total, len(found.largest)) if given is None else given
         trial = self._trial(node, neuron, found, positions)
-        few = trial if isinstance(presynaptic, Presynaptic) else trial.thinned(RACED_ROWS)
+        raced = self.options.thresholds and not isinstance(presynaptic, Presynaptic)
+        few = trial.thinned(RACED_ROWS) if raced else trial
         fit = self._search(few, found.followed(self.options.headroom) / neuron.levels, *starts)
         if few is not trial:
             fit = self._judged(trial, fit, starts[0])

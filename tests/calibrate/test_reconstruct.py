@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from calibration_networks import images, network, task
+from calibration_networks import SHAPE, conv, images, network, task
 from torch import Tensor
 
 from snnconvert.calibrate import METHODS
@@ -18,10 +18,10 @@ from snnconvert.calibrate.options import Reconstruct
 from snnconvert.calibrate.reconstruct import WORTH, Reconstruction, calibrate_reconstruct
 from snnconvert.calibrate.task import Task
 from snnconvert.compile.network import compile_network
-from snnconvert.graph.dialect import sites
+from snnconvert.graph.dialect import Builder, sites
 from snnconvert.graph.edit import copied, replace_op
-from snnconvert.graph.kinds import Clip
-from snnconvert.graph.types import Ann, Calibrated
+from snnconvert.graph.kinds import Clip, Relu
+from snnconvert.graph.types import Ann, Calibrated, Origin, Source
 from snnconvert.simulate.kernels import native_available
 from snnconvert.simulate.layer_engine import LayerEngine
 
@@ -47,6 +47,19 @@ def test_the_deployed_network_is_closer_to_the_ann(kind: str) -> None:
     before = error(one, METHODS["mse"](one), fresh)
     after = error(one, calibrate_reconstruct(one), fresh)
     assert after < 0.8 * before
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_maps_that_are_read_out_channel_by_channel(channels: int) -> None:
+    """Cross-validated where there is one channel, judged by held-out images where several are read alone."""
+    draw = torch.Generator().manual_seed(6)
+    builder = Builder({"input": torch.rand(2, *SHAPE, generator=draw)})
+    x = builder.call(conv(draw, channels, 3), builder.inputs["input"], origin=Origin("first", "test"))
+    x = builder.call(Relu(), x, origin=Origin("relu", "test"))
+    x = builder.call(conv(draw, channels, channels, groups=channels), x, origin=Origin("last", "test"))
+    one = task(Ann(builder.finish([x]), SHAPE, ("maps",), Source("maps", "", "", "test")), images(60), timesteps=12)
+    fresh = images(60, seed=2)
+    assert error(one, calibrate_reconstruct(one), fresh) < error(one, METHODS["mse"](one), fresh)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from ctypes import Structure, c_int64, c_void_p
 import torch
 from torch import Tensor
 
+from snnconvert.errors import InternalError
 from snnconvert.simulate.kernels.bits import Bits, physical
 from snnconvert.simulate.kernels.layout import address, is_channels_last, out_tensor, per_element
 from snnconvert.simulate.kernels.native import Native
@@ -105,6 +106,8 @@ def add_products(
             with what is wanted, float64 (taps + 1, channels). Both are added to.
     """
     values, read, wanted = values.contiguous(), read.contiguous(), wanted.contiguous()
+    if (values.dtype, read.dtype, wanted.dtype) != (torch.float32, torch.int64, torch.float32):
+        raise InternalError(f"kernels expected float32 and int64, not {values.dtype}, {read.dtype} and {wanted.dtype}")
     batch, pixels, channels = values.shape
     made = _Products(batch=batch, pixels=pixels, channels=channels, positions=len(read), taps=read.shape[1])
     made.values, made.read, made.wanted = values.data_ptr(), read.data_ptr(), wanted.data_ptr()
