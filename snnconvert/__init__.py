@@ -23,6 +23,9 @@ from snnconvert.errors import (
     SnnConvertError,
     UnsupportedError,
 )
+from snnconvert.threads import wait_quietly
+
+wait_quietly()  # torch must not be loaded yet
 
 if TYPE_CHECKING:
     from snnconvert.api.conversion import Conversion, Curve

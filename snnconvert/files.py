@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from snnconvert.budget import check_claim
-from snnconvert.errors import OutputError
+from snnconvert.errors import ModelFileError, OutputError
 
 # bytes of parsed values, by the length of their text
 BYTES_PARSED = 32
@@ -323,3 +323,16 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def refuse_others(path: Path) -> None:
+    """What is not named as checkpoints are, and turns out to be none, is a model, or images.
+
+    Raises:
+        ModelFileError: always, unless the name ends in .snn.
+    """
+    if path.suffix != ".snn":
+        raise ModelFileError(
+            f"{path} is not a checkpoint (.snn)",
+            hint="snnconvert MODEL makes one of a model; snnconvert check MODEL says what would become of it",
+        )

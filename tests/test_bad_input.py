@@ -153,6 +153,14 @@ def not_a_checkpoint(folder: Path) -> list[str]:
     return ["run", str(folder / "model.snn"), "--data", str(images(folder / "good.npz"))]
 
 
+def images_for_a_checkpoint(folder: Path) -> list[str]:
+    return ["run", str(images(folder / "good.npz"))]
+
+
+def model_for_a_checkpoint(folder: Path) -> list[str]:
+    return ["info", str(small_onnx(folder / "model.onnx", "Relu"))]
+
+
 def levels_of_a_neuron_of_one_unit(folder: Path) -> list[str]:
     del folder
     return [GOOD, "--neuron", "ternary-late", "--levels", "7"]
@@ -335,6 +343,8 @@ CASES = [
     weights_without_architecture,
     unknown_bundled_model,
     not_a_checkpoint,
+    images_for_a_checkpoint,
+    model_for_a_checkpoint,
 ]
 
 

@@ -49,6 +49,7 @@ from snnconvert.calibrate.reconstruct_rows import lacking_of, rows_of
 from snnconvert.calibrate.reconstruct_site import Presynaptic, SiteStep
 from snnconvert.calibrate.task import Task
 from snnconvert.compile.spikify import neuron_at, neuron_in
+from snnconvert.errors import DataError
 from snnconvert.graph.dialect import arguments, op_of, origin_of
 from snnconvert.graph.edit import copied, kind_of, replace_op
 from snnconvert.graph.kinds import Op, Role, Weighted
@@ -155,13 +156,13 @@ class Reconstruction:
         spent = (nanoseconds(node, images, frames, self.options) for node in self.visited)
         work = list(accumulate(spent, initial=0.0))
         for index, node in enumerate(self.visited):
-            op = op_of(node)
-            if op.role == Role.WEIGHTED and self.options.weights:
-                self._solve(node, op)
-            if op.role == Role.SITE:
-                self._site(node)
-            elif node in self.networks.stored:
-                self._store(node)
+            try:
+                self._visit(node, op_of(node))
+            except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+                raise DataError(
+                    f"what {origin_of(node)} reads on the calibration images is too large for its weights to be solved",
+                    hint="scale the images as in training (--scale, --mean, --std); or --calibration mse",
+                ) from error
             self.lives.forget(index, self.chunks)
             self.task.progress("reconstruct", round(PROGRESS * work[index + 1] / work[-1]), PROGRESS)
         if not self.read_out:
@@ -175,6 +176,14 @@ class Reconstruction:
             "candidates": self.tried,
         }
         return self.task.calibrated(self.graph, self.sites, record, read_from=self.read_from)
+
+    def _visit(self, node: fx.Node, op: Op) -> None:
+        if op.role == Role.WEIGHTED and self.options.weights:
+            self._solve(node, op)
+        if op.role == Role.SITE:
+            self._site(node)
+        elif node in self.networks.stored:
+            self._store(node)
 
     def expected(self) -> Expected:
         """What `run` will take: the values of live edges, as far as they may be in memory, and the trials' currents."""
@@ -248,8 +257,8 @@ class Reconstruction:
     def _choose(self, errors: dict[int, float]) -> None:
         """Leave out as few frames as give (nearly) the least error: whoever leaves out many answers late."""
         if len(errors) > 1:
-            enough = WORTH * min(errors.values())
-            self.read_from = min(start for start, error in errors.items() if error <= enough)
+            enough = WORTH * max(min(errors.values()), 0.0)  # what is solved exactly rounds to less than nothing
+            self.read_from = min((start for start, error in errors.items() if error <= enough), default=self.read_from)
             self.tried += [
                 {"name": f"read-out leaves out {start} steps", "agreement": None, "error": error}
                 | {"chosen": start == self.read_from}

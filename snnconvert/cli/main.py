@@ -26,7 +26,6 @@ from snnconvert.files import PLACED
 from snnconvert.gates.limits import Judging, gates_of
 from snnconvert.printable import say
 from snnconvert.request import CHANGES, Request
-from snnconvert.threads import wait_quietly
 from snnconvert.train.options import FineTuning
 
 app = typer.Typer(
@@ -197,7 +196,6 @@ def main() -> None:
     arguments = with_command(sys.argv[1:])
     help.complete_as_convert(os.environ, commands())
     keep_freed_memory()
-    wait_quietly()
     try:
         # A reader such as `head` may close the pipe early; what the command does and returns stays the same.
         with contextlib.redirect_stdout(cast(TextIO, ClosableOutput(sys.stdout))) as output:

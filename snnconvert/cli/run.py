@@ -21,6 +21,7 @@ from snnconvert.cost.energy_constants import load_constants
 from snnconvert.cost.estimate import estimate
 from snnconvert.data.selection import images_for
 from snnconvert.errors import OptionError, OutputError
+from snnconvert.files import refuse_others
 from snnconvert.graph.checkpoint import describe, load_snn, save_snn
 from snnconvert.graph.dialect import calls, neurons_of
 from snnconvert.graph.schedule import owners
@@ -42,10 +43,12 @@ def asked_of(checkpoint: Path, given: Mapping[str, Any]) -> tuple[Request, str]:
 
     Raises:
         OptionError: a value out of its range, or no data.
+        ModelFileError: no data, and nothing that could be a checkpoint.
     """
     request = Request(model=str(checkpoint), **given)
     check(request)
     if request.data is None:
+        refuse_others(checkpoint)
         raise OptionError("a checkpoint needs images to be measured on", hint="add --data, as for convert")
     return request, request.data
 

@@ -209,7 +209,7 @@ def _export_error(error: Exception, label: str) -> UnsupportedError:
     if "Dim.DYNAMIC" in text or "specializ" in text.lower() or "ConstraintViolation" in kind:
         return UnsupportedError(
             f"{label} fixes the batch size",
-            hint="use x.shape[0] or -1 instead of a number where the model reshapes the batch",
+            hint="use x.shape[0] or -1 instead of a number, or of len(x), where the model reshapes the batch",
             causes=(_first_line(error),),
         )
     return UnsupportedError(

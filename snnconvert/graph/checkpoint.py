@@ -24,7 +24,7 @@ from torch import Tensor, fx
 
 from snnconvert import plugins
 from snnconvert.errors import ModelFileError, OptionError, OutputError
-from snnconvert.files import atomic, is_regular, named_in_utf8
+from snnconvert.files import atomic, is_regular, named_in_utf8, refuse_others
 from snnconvert.graph.dialect import arguments, calls, is_reserved, op_of, origin_of, output_nodes, verify
 from snnconvert.graph.header import check_header
 from snnconvert.graph.kinds import KINDS, Neuron, Op, Stage, Weighted
@@ -69,9 +69,7 @@ def save_snn(snn: Snn, path: str | Path, *, original: bool = True) -> None:
         try:
             save_file(tensors, temporary, metadata=metadata)
         except SafetensorError as error:  # a full disk, for instance
-            raise OutputError(
-                f"cannot write {path}: {error}", hint="make room, or choose another place with --output"
-            ) from error
+            raise OutputError(f"cannot write {path}: {error}", hint="make room, or choose another --output") from error
 
 
 def load_snn(path: str | Path) -> Snn:
@@ -98,6 +96,7 @@ def load_snn(path: str | Path) -> Snn:
         _probe(snn, path)
         return snn
     except SafetensorError as error:
+        refuse_others(path)
         raise ModelFileError(f"{path} is truncated or not a checkpoint: {error}", hint=_RECOVER) from error
     except (*_DAMAGE, OptionError) as error:
         raise ModelFileError(f"{path} holds a damaged network description ({error})", hint=_RECOVER) from error

@@ -191,7 +191,8 @@ def _dead(document: Document) -> dict[str, str] | None:
     return _warning(
         f"{len(dead)} of {len(document['layers'])} layers never spiked, first {dead[0]['origin']}: nothing passes "
         "through them.",
-        "Thresholds there are too high for the input, or the images are not scaled as in training.",
+        "Thresholds there are too high for the input: images are not scaled as in training, or those that are measured "
+        "not as those of the calibration.",
     )
 
 

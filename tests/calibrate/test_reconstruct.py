@@ -18,6 +18,7 @@ from snnconvert.calibrate.options import Reconstruct
 from snnconvert.calibrate.reconstruct import WORTH, Reconstruction, calibrate_reconstruct
 from snnconvert.calibrate.task import Task
 from snnconvert.compile.network import compile_network
+from snnconvert.errors import DataError
 from snnconvert.graph.dialect import Builder, sites
 from snnconvert.graph.edit import copied, replace_op
 from snnconvert.graph.kinds import Clip, Relu
@@ -190,6 +191,20 @@ def test_native_kernels_change_nothing(kind: str, monkeypatch: pytest.MonkeyPatc
     first = calibrate_reconstruct(one)
     monkeypatch.setenv("SNNCONVERT_KERNELS", "torch")
     assert same(first, calibrate_reconstruct(one))
+
+
+@pytest.mark.parametrize("count", [1, 20])
+@pytest.mark.parametrize("alike", [0.0, 1.0])
+def test_images_that_are_all_alike(alike: float, count: int) -> None:
+    """Nothing is left to tell read-outs apart by: their errors round to a little less than nothing."""
+    given = torch.full((count, *SHAPE), alike) if count == 1 else (alike * images(1)).repeat(count, 1, 1, 1)
+    calibration = calibrate_reconstruct(task(network("plain"), given, timesteps=8))
+    assert all(bool(torch.isfinite(site.threshold).all()) for site in calibration.sites.values())
+
+
+def test_values_that_are_too_large_to_be_squared_are_refused() -> None:
+    with pytest.raises(DataError, match="reads on the calibration images is too large"):
+        calibrate_reconstruct(task(network("depthwise"), images(20) * 1e25))
 
 
 def test_the_ann_is_left_alone() -> None:

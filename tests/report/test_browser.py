@@ -54,7 +54,10 @@ def full_document() -> dict[str, Any]:
     classes = [{"name": name, "probabilities": [0.1 * k for k in range(8)]} for name in ("cat", "dog")]
     inside = {
         "neurons": [neuron],
-        "raster": [{"layer": "relu", "neurons": [1, 2], "trains": [[0, 1] * 4, [1, 0] * 4]}],
+        "raster": [
+            {"layer": "silent", "neurons": [], "trains": []},
+            {"layer": "relu", "neurons": [1, 2], "trains": [[0, 1] * 4, [1, 0] * 4]},
+        ],
         "rates": [{"layer": n, "silent": 5, "counts": [1] * 10, "edges": [k / 10 for k in range(11)]} for n in names],
         "examples": [
             {"kind": "wrong", "image": f"data:image/png;base64,{pixel}", "truth": "cat", "decision": "dog",

@@ -271,10 +271,11 @@ def _raster(document: Document, layers: list[Raster]) -> Spec:
                 if n
             ]
     shown = list(dict.fromkeys(row["layer"] for row in rows))
+    steps = max(len(train) for layer in layers for train in layer["trains"])  # a silent layer has none
     ticks = alt.Chart(data(rows)).mark_tick(thickness=2.2, bandSize=9)
     colour = alike("layer", alt.Color, shown, [BLUE, TEAL, ORANGE][: len(shown)])
     chart = ticks.encode(
-        x=linear_axis(document, len(layers[0]["trains"][0]), FRAMES),
+        x=linear_axis(document, steps, FRAMES),
         y=alt.Y("neuron:N").sort(order).title(None).axis(labels=False, ticks=False, grid=False),
         color=colour.legend(symbolType="square", symbolStrokeWidth=6),
         tooltip=tips("layer:N", "neuron:N", "t:Q T", "units:Q"),
