@@ -83,8 +83,7 @@ class Taps:
 
 def read_by(op: Weighted, by_pixel: Tensor, read: Tensor) -> Tensor | Taps:
     """As `patches_of`, or not laid out where each channel is read alone."""
-    alone = op.groups == op.weight.shape[0] > 1 == op.weight.shape[1]
-    return Taps(by_pixel, read) if alone else patches_of(op, by_pixel, read)
+    return Taps(by_pixel, read) if op.depthwise else patches_of(op, by_pixel, read)
 
 
 def _add_products(taps: Taps, wanted: Tensor, to: tuple[Tensor | None, Tensor]) -> None:

@@ -297,7 +297,7 @@ class Reconstruction:
     def _least_squares(self, node: fx.Node, op: Weighted, start: int) -> _Solution:
         """`op` solved for the mean over the frames from `start` on."""
         target, positions = self._target(node), self._positions(op, node)
-        cross_validated = node in self.read_out and inputs_of(op) <= CROSS_VALIDATED and op.groups == 1
+        cross_validated = node in self.read_out and inputs_of(op) <= CROSS_VALIDATED and not op.depthwise
         parts = [NormalEquations(op) for _ in range(FOLDS if cross_validated else 2)]
         rows = rows_of(self.networks, node, positions, start=start)
 

@@ -13,7 +13,7 @@ from torch import Tensor, fx
 
 from snnconvert.calibrate.least_squares import Taps, outputs_by_group, patches, read_by, weights_solved
 from snnconvert.calibrate.live_values import Chunk
-from snnconvert.calibrate.pixels import at_pixels, pixels_behind, pixels_read
+from snnconvert.calibrate.pixels import at_pixels, pixels_behind
 from snnconvert.calibrate.reconstruct_networks import Networks
 from snnconvert.graph.dialect import arguments, op_of
 from snnconvert.graph.kinds import Weighted
@@ -31,9 +31,9 @@ def rows_of(
     if not weights_solved(op):
         reads = len(networks.read_at)
         return lambda chunk: torch.ones(op.groups, reads * len(chunk.images), len(positions), 1)
-    form, shape = op.on_sums(), tuple(source.meta["shape"])
-    if len(shape) != 3 or op.weight.ndim != 4:
-        axis = len(shape) if op.features_last else 1
+    form, rank = op.on_sums(), len(source.meta["shape"])
+    if rank != 3 or op.weight.ndim != 4:
+        axis = rank if op.features_last else 1
         return lambda chunk: patches(form, op.summed(networks.read(chunk, source, start), axis), positions)
     inner, read = pixels_behind(node, positions, kept=source in networks.stored)
     read = read.flatten(1)
@@ -41,8 +41,8 @@ def rows_of(
     if start == 0 and 2 * len(pixels) <= math.prod(inner.meta["shape"][1:]):
         index = torch.full_like(read, -1).masked_scatter_(read >= 0, place)
         return lambda chunk: read_by(form, op.summed(_by_pixel(networks.mean_at(chunk, inner, pixels)), 2), index)
-    whole = pixels_read(op, positions, shape, node.meta["shape"][2]).flatten(1)
-    return lambda chunk: read_by(form, _by_pixel(op.summed(networks.read(chunk, source, start), 1)), whole)
+    _, whole = pixels_behind(node, positions, kept=True)
+    return lambda chunk: read_by(form, _by_pixel(op.summed(networks.read(chunk, source, start), 1)), whole.flatten(1))
 
 
 def _by_pixel(values: Tensor) -> Tensor:

@@ -63,6 +63,11 @@ class Weighted(Op):
         return self.rebuilt(weight=self.weight.double() * self.by_input(amplitude), bias=bias)
 
     @property
+    def depthwise(self) -> bool:
+        """Whether each of several outputs reads a channel of its own."""
+        return self.groups > 1 and self.weight.shape[1] == 1 and self.outputs == self.groups
+
+    @property
     def parts(self) -> int:
         """How many parts of its inputs have the same weights, times scales."""
         return 1

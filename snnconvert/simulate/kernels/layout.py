@@ -172,8 +172,7 @@ def pack(op: Weighted, planes: int = 1, magnitudes: int = 1) -> Packed | None:
     if per_group * math.prod(kernel) > MOST_ROWS - 1:
         return None
     bias = torch.zeros(outputs) if op.bias is None else op.bias
-    depthwise = groups > 1 and per_group == 1 and outputs == groups
-    if depthwise:
+    if op.depthwise:
         rows = weight[:, 0].permute(1, 2, 0).reshape(-1, outputs)
     else:
         padded = F.pad(bias.reshape(groups, -1), (0, -(outputs // groups) % LANES))
@@ -195,7 +194,7 @@ def pack(op: Weighted, planes: int = 1, magnitudes: int = 1) -> Packed | None:
         padding=padding,
         dilation=dilation,
         groups=groups,
-        depthwise=depthwise,
+        depthwise=op.depthwise,
         integers=integers,
         steps=steps,
         columns=columns,
